@@ -1,0 +1,113 @@
+"""What a logging backend is, and nothing else: no backend imports jax."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+class AbstractLoggingBackend(abc.ABC):
+    """Writes the rows of one run somewhere: subclass it to write them anywhere else.
+
+    Life of a backend: `open`, then any number of `log_*`, then `close`. All calls come from one
+    thread that serves this backend alone, in the process that writes (process 0). A call that
+    raises is tried again a few times and then reported, one that hangs stops nobody else, and rows
+    wait in the journal meanwhile. A backend never sees a `jax.Array`.
+
+    A backend that also has a method `on_training_start` is told how long training will be, see
+    `SupportsTrainingStart`.
+    """
+
+    @abc.abstractmethod
+    def open(self, name: str) -> None:
+        """Make ready to write the run `name`. Called once, before any other method.
+
+        Args:
+            name: name of the run, a relative path; process 0 chose it.
+        """
+
+    @abc.abstractmethod
+    def log_hparams(self, hparams: dict[str, Any]) -> None:
+        """Write hyperparameters.
+
+        Args:
+            hparams: flat names (`"policy.width"`) to Python numbers, strings and booleans.
+        """
+
+    @abc.abstractmethod
+    def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
+        """Write one row.
+
+        Args:
+            scalars: metric name to value, a NumPy scalar of type `float64` (also a Python `float`).
+            step: global step of the row, exact.
+        """
+
+    @abc.abstractmethod
+    def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
+        """Write a video clip.
+
+        Args:
+            tag: metric name of the video.
+            frames: `uint8` array of shape `(T, H, W, C)`.
+            step: global step of the clip.
+            fps: playback speed in frames a second.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Write what is left and let go of everything. Called once, last."""
+
+
+@runtime_checkable
+class SupportsTrainingStart(Protocol):
+    """A backend that wants to know the length of the training, e.g. for a progress bar."""
+
+    def on_training_start(self, total_timesteps: int, total_iterations: int) -> None:
+        """Training starts.
+
+        Args:
+            total_timesteps: global steps that the training will take; 0 if unknown.
+            total_iterations: iterations that it will take; 0 if unknown.
+        """
+        ...
+
+
+_METHODS = ("open", "log_hparams", "log_scalars", "log_video", "close")
+
+
+def check_backends(backend: object) -> tuple[AbstractLoggingBackend, ...]:
+    """One backend or a sequence of them, as a tuple.
+
+    A subclass of `AbstractLoggingBackend` is a backend; so is any object with its five methods
+    (lerax's own backends are).
+
+    Raises:
+        ValueError: the sequence is empty, or holds one backend twice.
+        TypeError: something in it is not a backend.
+    """
+    if isinstance(backend, (str, bytes, Mapping)) or not hasattr(backend, "__iter__"):
+        members: tuple[Any, ...] = (backend,)
+    else:
+        members = tuple(backend)  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]
+    if not members:
+        raise ValueError(
+            "`backend` must hold at least one backend, got an empty sequence. "
+            "Use `NoOpBackend()` to log to the journal only."
+        )
+    for member in members:
+        missing = [method for method in _METHODS if not callable(getattr(member, method, None))]
+        if missing or isinstance(member, type):
+            what = f"the class {member.__name__}" if isinstance(member, type) else repr(member)
+            mend = (
+                "Call it to make an instance."
+                if isinstance(member, type)
+                else f"Subclass `AbstractLoggingBackend`; it lacks {', '.join(missing)}."
+            )
+            raise TypeError(f"`backend` must be a logging backend, got {what}. {mend}")
+    if len({id(member) for member in members}) != len(members):
+        raise ValueError(
+            f"`backend` holds one backend twice: {members!r}. Give each destination an instance."
+        )
+    return members
