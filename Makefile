@@ -1,0 +1,45 @@
+# Two commands, each doing all its own set-up: `make demo` and `make test`.
+# Needs Python >= 3.11 and make; everything else goes into .venv.
+PYTHON ?= python3
+PROCESSES ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Open MPI refuses to run as root and on more processes than cores unless told that this is meant.
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/examples.stamp
+	$(BIN)/mpirun -n $(PROCESSES) $(BIN)/python examples/ppo_cartpole.py
+
+test: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; say e.g. make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/examples.stamp: pyproject.toml | $(BIN)/python
+	@echo "Installing lerax_dist and what its examples need into $(VENV) (about a minute) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[mpi,examples]'
+	touch $@
+
+$(VENV)/test.stamp: pyproject.toml | $(BIN)/python
+	@echo "Installing lerax_dist and what its tests need into $(VENV) (about a minute) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@

@@ -1,0 +1,347 @@
+"""`LoggingCallback`: the callback protocol wired to the device half and the host half."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, final
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+from jaxtyping import Array, Bool, Key
+
+from lerax_dist import _hparams
+from lerax_dist._metrics import flatten
+from lerax_dist._session import IdleRun, close_run, open_run
+from lerax_dist._protocol import (
+    AbstractCallback,
+    EmptyCallbackState,
+    IterationContext,
+    ResetContext,
+    StepContext,
+    TrainingContext,
+)
+from lerax_dist._run import check_hparams
+from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.cluster import ProcessGroup, current_group
+from lerax_dist.device._axes import find_axes
+from lerax_dist.device._episodes import Episodes
+from lerax_dist.device._learning_rate import learning_rates
+from lerax_dist.device._pack import from_bits, merge, to_bits
+from lerax_dist.device._settle import settle
+from lerax_dist.device._step_state import LoggingCallbackStepState
+from lerax_dist.device._transfer import send
+from lerax_dist.host._failures import Failure
+from lerax_dist.host._lifecycle import Run
+
+
+@final
+class _Live:
+    """What changes while a run is logged. Equal only to itself, so it never causes a retrace."""
+
+    def __init__(
+        self,
+        run: Run | IdleRun,
+        group: ProcessGroup,
+        backends: tuple[Any, ...],
+        hparams: dict[str, Any],
+    ) -> None:
+        self.run = run
+        self.group = group
+        self.backends = backends
+        self.hparams = hparams
+
+
+@final
+class LoggingCallback(AbstractCallback[EmptyCallbackState, LoggingCallbackStepState]):
+    """Logs a training run once, whatever the number of devices and processes.
+
+    It works inside `jit`, inside `lax.scan` inside `jit`, inside `shard_map` and `pmap`; it must
+    be constructed outside. Metrics are reduced over the devices of all processes; process 0 opens
+    the backends and writes, on the others each backend is a `NoOpBackend`.
+
+    Each logged iteration gives one row: `train/*` (every leaf of the training log, averaged over
+    devices; give partials such as `Mean` or `Max` for anything else), `train/learning_rate` if the
+    optimiser state has one, `episode/return`, `episode/length`, `episode/return_min`, `_max`,
+    `_std` (over the environments of the whole run that have ended an episode),
+    `episode/count` (how many those are), `time/steps_per_second` and `time/iteration_seconds`.
+    The step of a row is the exact number of environment steps of the whole run.
+
+    Rows are in `<log_dir>/<name>/journal.jsonl` before any backend sees them. A backend that
+    raises or hangs costs neither the training nor the other backends anything.
+
+    Attributes:
+        alpha: weight of the newest episode in the averages of episode statistics.
+
+    Example:
+        ```python
+        with LoggingCallback([TensorBoardBackend(), ConsoleBackend()], env=env) as logger:
+            policy = algo.learn(env, policy, 2**16, key=key, callback=[logger])
+        ```
+    """
+
+    alpha: float
+    _live: _Live = eqx.field(static=True)
+    _axis_name: str | tuple[str, ...] | None = eqx.field(static=True)
+    _log_interval: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        backend: AbstractLoggingBackend | Sequence[AbstractLoggingBackend],
+        name: str | None = None,
+        env: Any = None,
+        policy: Any = None,
+        alpha: float = 0.9,
+        hparams: dict[str, Any] | None = None,
+        video_interval: int = 0,
+        video_num_steps: int = 128,
+        video_width: int = 640,
+        video_height: int = 480,
+        video_fps: float = 50.0,
+        *,
+        axis_name: str | Sequence[str] | None = None,
+        log_interval: int = 1,
+        log_dir: str | Path | None = None,
+        group: ProcessGroup | None = None,
+        open_timeout: float = 60.0,
+    ) -> None:
+        """Open a run. All processes of a launch call this, with the same arguments.
+
+        Args:
+            backend: where to log to: a backend, or several.
+            name: name of the run, a relative path inside `log_dir`; `None` to make one from
+                policy, environment and time. Process 0 decides, all agree.
+            env: environment to name the run after.
+            policy: policy to name the run after.
+            alpha: weight of the newest episode in the averages, in (0, 1].
+            hparams: hyperparameters to log beside those found in the fields of policy and
+                algorithm; these here win.
+            video_interval: iterations between videos; 0 for none.
+            video_num_steps: environment steps a video.
+            video_width: width of a video in pixels.
+            video_height: height of a video in pixels.
+            video_fps: frames a second of a video.
+            axis_name: mesh axes to reduce over; `None` for all manual axes in scope.
+            log_interval: log the iterations whose number is a multiple of this.
+            log_dir: folder that the run's own folder lies in; `None` for that of the first
+                backend that has one, else `logs`.
+            group: the processes that log together; `None` for those that JAX has joined.
+            open_timeout: how long to wait for backends to open, in seconds. One that takes longer
+                gets its rows later.
+
+        Raises:
+            ValueError: an argument is outside its range; the message names it.
+            TypeError: something in `backend` is not a backend.
+            NotImplementedError: `video_interval` is above 0.
+            RuntimeError: a launcher has started several processes, but JAX has not been joined;
+                or the run cannot be opened, then on every process alike.
+        """
+        if not 0.0 < alpha <= 1.0:
+            raise ValueError(f"`alpha` must be in (0, 1], got {alpha}. Use 1.0 for no smoothing.")
+        if video_interval < 0:
+            raise ValueError(
+                f"`video_interval` must be 0 or more, got {video_interval}. Use 0 for no video."
+            )
+        if video_interval > 0:
+            raise NotImplementedError(
+                f"`video_interval` is {video_interval}, but recording videos is not implemented "
+                "yet. Use 0."
+            )
+        if isinstance(log_interval, bool) or not isinstance(log_interval, int) or log_interval < 1:
+            raise ValueError(
+                f"`log_interval` must be an integer of 1 or more, got {log_interval!r}. "
+                "Use 1 to log every iteration."
+            )
+        self.alpha = alpha
+        hparams = check_hparams(hparams)
+        named = isinstance(axis_name, str) or axis_name is None
+        self._axis_name = axis_name if named else tuple(axis_name)
+        self._log_interval = log_interval
+        group = current_group(group)
+        run, backends = open_run(
+            backend,
+            name,
+            env=env,
+            policy=policy,
+            log_dir=log_dir,
+            group=group,
+            open_timeout=open_timeout,
+            settle=settle,
+        )
+        self._live = _Live(run, group, backends, hparams)
+
+    @property
+    def name(self) -> str:
+        """Name of the run, the same on every process."""
+        return self._live.run.name
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run."""
+        return self._live.run.directory
+
+    @property
+    def backends(self) -> tuple[AbstractLoggingBackend, ...]:
+        """The backends of this process: those given on process 0, `NoOpBackend`s elsewhere."""
+        return self._live.backends
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What has gone wrong in logging so far. Training has not felt it."""
+        return self._live.run.failures.all()
+
+    def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> EmptyCallbackState:
+        """The state of the callback, which is empty."""
+        return EmptyCallbackState()
+
+    def step_reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> LoggingCallbackStepState:
+        """The step state of one environment, all zero."""
+        return LoggingCallbackStepState.initial()
+
+    def on_step(
+        self, ctx: StepContext[LoggingCallbackStepState], *, key: Key[Array, ""]
+    ) -> LoggingCallbackStepState:
+        """Count one step of one environment."""
+        return ctx.state.next(ctx.reward, ctx.done, self.alpha)
+
+    def on_iteration(
+        self,
+        ctx: IterationContext[EmptyCallbackState, LoggingCallbackStepState],
+        *,
+        key: Key[Array, ""],
+    ) -> EmptyCallbackState:
+        """Log a row, if this iteration is one to log.
+
+        Raises:
+            ValueError: a metric is not a scalar, two metrics have one name, or `axis_name` is not
+                in scope. All of this is found while tracing.
+            TypeError: a metric is not a number, or its name not a string.
+            RuntimeError: called outside of `jit` in a run of several processes.
+        """
+        self._refuse_eager()
+        iteration = jnp.asarray(ctx.iteration_count, jnp.int32)
+        scalars = flatten(ctx.training_log, "train")
+        scalars = learning_rates(ctx.opt_state) | scalars
+        if self._log_interval == 1:
+            self._send_row(scalars, ctx.step_state, iteration)
+        else:
+            lax.cond(
+                iteration % self._log_interval == 0,
+                self._send_row,
+                lambda *_: None,
+                scalars,
+                ctx.step_state,
+                iteration,
+            )
+        return ctx.state
+
+    def _send_row(self, scalars: dict[str, Any], step_state: Any, iteration: Array) -> None:
+        axes = find_axes(self._axis_name)
+        schema, vector = merge(
+            scalars, axes, partials={"episode/": Episodes(step_state)}, step_state=step_state
+        )
+        dtype = np.dtype(vector.dtype)
+
+        def unpack(bits: np.ndarray) -> tuple[int | None, dict[str, Any]]:
+            return schema.unpack(from_bits(bits, dtype))
+
+        deliver = self._live.run.sink.rows(unpack)
+        send(deliver, iteration[None], to_bits(vector), axes.manual)
+
+    def on_training_start(
+        self,
+        ctx: TrainingContext[EmptyCallbackState, LoggingCallbackStepState],
+        *,
+        key: Key[Array, ""],
+    ) -> EmptyCallbackState:
+        """Log the hyperparameters, and tell backends how long the training will be."""
+        algorithm = getattr(ctx, "algorithm", None)
+        hparams = _hparams.extract(ctx.policy, "policy")
+        hparams |= _hparams.extract(algorithm, "algorithm")
+        hparams |= self._live.hparams
+        total = ctx.total_timesteps
+        known = isinstance(total, (int, np.integer))
+        iterations = 0
+        if known and callable(getattr(algorithm, "num_iterations", None)):
+            iterations = int(algorithm.num_iterations(int(total)))  # pyright: ignore[reportOptionalMemberAccess]
+        deliver = self._live.run.sink.start(
+            self._log_interval, int(total) if known else None, iterations, hparams
+        )
+        head = jnp.asarray(ctx.iteration_count, jnp.int32)[None]
+        body = jnp.asarray(0 if known else total, jnp.int32)[None]
+        send(deliver, head, body, find_axes(None).manual)
+        return ctx.state
+
+    def on_training_end(
+        self,
+        ctx: TrainingContext[EmptyCallbackState, LoggingCallbackStepState],
+        *,
+        key: Key[Array, ""],
+    ) -> EmptyCallbackState:
+        """Nothing is left to do: every row is on its way. The run stays open until `close`."""
+        return ctx.state
+
+    def continue_training(
+        self,
+        ctx: IterationContext[EmptyCallbackState, LoggingCallbackStepState],
+        *,
+        key: Key[Array, ""],
+    ) -> Bool[Array, ""]:
+        """Always: logging never ends a training."""
+        return jnp.asarray(True)
+
+    def apply_curriculum(
+        self, state: Any, callback_state: EmptyCallbackState
+    ) -> tuple[Any, EmptyCallbackState]:
+        """Leaves the algorithm as it is."""
+        return state, callback_state
+
+    def _refuse_eager(self) -> None:
+        processes = self._live.group.process_count
+        if processes > 1 and not isinstance(jnp.zeros(()), jax.core.Tracer):
+            raise RuntimeError(
+                f"`on_iteration` was called outside of `jit` in a run of {processes} processes, "
+                "where it cannot reduce over them. Call it in the compiled step, or log reduced "
+                "values with `Logger`."
+            )
+
+    def flush(self, timeout: float = 60.0) -> None:
+        """Wait until every row so far is in the journal and with every backend.
+
+        Args:
+            timeout: how long to wait at most, in seconds.
+
+        Raises:
+            TimeoutError: something was not done in time; the message says what.
+        """
+        self._live.run.flush(timeout)
+
+    def close(
+        self, *, timeout: float = 60.0, raise_failures: bool = False, failed: bool = False
+    ) -> None:
+        """Write everything that is left and close the backends. A second call does nothing.
+
+        It waits for no other process. What fails is kept in `failures` and shown as a warning.
+
+        Args:
+            timeout: how long to take at most, in seconds.
+            raise_failures: raise what has failed, all of it as one group.
+            failed: the run ended by an error; its state is `"failed"`, not `"finished"`.
+
+        Raises:
+            ExceptionGroup: something failed and `raise_failures` is set.
+        """
+        close_run(self._live.run, timeout, raise_failures, failed)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(failed=error is not None)

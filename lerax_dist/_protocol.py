@@ -1,0 +1,159 @@
+"""The callback protocol: what a training loop tells a callback, and when.
+
+The fields are those of lerax's contexts, so a loop written for lerax drives these callbacks and
+the other way round. Nothing in this package reads `locals`.
+"""
+
+import abc
+from typing import Any, Generic, TypeVar, final
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+
+class AbstractCallbackState(eqx.Module):
+    """State of a callback for the whole training, carried through compiled code."""
+
+
+class AbstractCallbackStepState(eqx.Module):
+    """State of a callback for each environment, carried through every environment step."""
+
+
+@final
+class EmptyCallbackState(AbstractCallbackState):
+    """State of a callback that keeps nothing between iterations."""
+
+
+StateT = TypeVar("StateT", bound=AbstractCallbackState)
+StepStateT = TypeVar("StepStateT", bound=AbstractCallbackStepState)
+
+
+@final
+class ResetContext(eqx.Module):
+    """What a callback is told when its states are made.
+
+    Attributes:
+        locals: kept for lerax's sake; not read here.
+    """
+
+    locals: dict = eqx.field(default_factory=dict)
+
+
+@final
+class StepContext(eqx.Module, Generic[StepStateT]):
+    """What a callback is told after one step of one environment.
+
+    Attributes:
+        state: step state of this environment.
+        env: the environment.
+        policy: the policy that acted.
+        done: whether the step ended an episode (terminated or truncated).
+        reward: reward of the step.
+        locals: kept for lerax's sake; not read here.
+    """
+
+    state: StepStateT
+    env: Any
+    policy: Any
+    done: Bool[Array, ""]
+    reward: Float[Array, ""]
+    locals: dict = eqx.field(default_factory=dict)
+
+
+@final
+class IterationContext(eqx.Module, Generic[StateT, StepStateT]):
+    """What a callback is told after one training iteration.
+
+    Attributes:
+        state: state of the callback.
+        step_state: step states of this device's environments, with a leading axis over them
+            (none for a single environment).
+        env: the environment.
+        policy: the policy after the update.
+        iteration_count: number of this iteration, the same on every device.
+        opt_state: state of the optimiser, searched for a learning rate.
+        training_log: metrics of the iteration: scalars, or partials such as `Mean`.
+        algorithm: the algorithm, read for hyperparameters.
+        locals: kept for lerax's sake; not read here.
+    """
+
+    state: StateT
+    step_state: StepStateT
+    env: Any
+    policy: Any
+    iteration_count: Int[Array, ""]
+    opt_state: Any
+    training_log: dict[str, Any]
+    algorithm: Any = None
+    locals: dict = eqx.field(default_factory=dict)
+
+
+@final
+class TrainingContext(eqx.Module, Generic[StateT, StepStateT]):
+    """What a callback is told when training starts and when it ends.
+
+    Attributes:
+        state: state of the callback.
+        step_state: step states of this device's environments.
+        env: the environment.
+        policy: the policy.
+        total_timesteps: environment steps that the whole training takes, over all devices.
+        iteration_count: iterations done so far.
+        opt_state: state of the optimiser.
+        algorithm: the algorithm, read for hyperparameters.
+        locals: kept for lerax's sake; not read here.
+    """
+
+    state: StateT
+    step_state: StepStateT
+    env: Any
+    policy: Any
+    total_timesteps: int
+    iteration_count: Int[Array, ""]
+    opt_state: Any
+    algorithm: Any = None
+    locals: dict = eqx.field(default_factory=dict)
+
+
+class AbstractCallback(eqx.Module, Generic[StateT, StepStateT]):
+    """What a training loop calls. Every method works inside compiled code."""
+
+    @abc.abstractmethod
+    def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> StateT:
+        """Make the state of the callback."""
+
+    @abc.abstractmethod
+    def step_reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> StepStateT:
+        """Make the step state of one environment."""
+
+    @abc.abstractmethod
+    def on_step(self, ctx: StepContext[StepStateT], *, key: Key[Array, ""]) -> StepStateT:
+        """One environment has taken one step."""
+
+    @abc.abstractmethod
+    def on_iteration(
+        self, ctx: IterationContext[StateT, StepStateT], *, key: Key[Array, ""]
+    ) -> StateT:
+        """One training iteration is done."""
+
+    @abc.abstractmethod
+    def on_training_start(
+        self, ctx: TrainingContext[StateT, StepStateT], *, key: Key[Array, ""]
+    ) -> StateT:
+        """Training starts."""
+
+    @abc.abstractmethod
+    def on_training_end(
+        self, ctx: TrainingContext[StateT, StepStateT], *, key: Key[Array, ""]
+    ) -> StateT:
+        """Training has ended."""
+
+    @abc.abstractmethod
+    def continue_training(
+        self, ctx: IterationContext[StateT, StepStateT], *, key: Key[Array, ""]
+    ) -> Bool[Array, ""]:
+        """Whether another iteration shall follow."""
+
+    @abc.abstractmethod
+    def apply_curriculum(self, state: Any, callback_state: StateT) -> tuple[Any, StateT]:
+        """Change the state of the algorithm between iterations, e.g. make the task harder."""

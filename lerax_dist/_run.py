@@ -1,0 +1,124 @@
+"""What a run is called and where it lives: decisions, no effects."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+
+def make_name(env: Any, policy: Any, now: datetime) -> str:
+    """A run name from policy, environment and time, e.g. `MLPPolicy_CartPole_20260131_120000`.
+
+    Args:
+        env: environment, or `None`; its `name` if it has one, else the name of its class.
+        policy: policy, or `None`; likewise.
+        now: the time.
+    """
+    parts = [_name_of(thing) for thing in (policy, env) if thing is not None]
+    return "_".join([*parts, now.strftime("%Y%m%d_%H%M%S")])
+
+
+def _name_of(thing: Any) -> str:
+    name = getattr(thing, "name", None)
+    text = name if isinstance(name, str) and name else type(thing).__name__
+    kept = ("-" if char in "/\\" or _is_control(char) else char for char in text)
+    return "".join(kept).strip(". ") or type(thing).__name__
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in {"Cc", "Cf", "Zl", "Zp"}
+
+
+def check_name(name: Any) -> str:
+    """The name of a run, if it is a good one: a relative path that stays below `log_dir`.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it is empty, absolute, holds `..` or a control character.
+    """
+    rule = "a run name is a relative path inside `log_dir`"
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a string or None, got {name!r}; {rule}. Use str(name).")
+    if not name.strip() or not PurePosixPath(name).parts:
+        raise ValueError(f"`name` is empty: {name!r}; {rule}. Use None to have one made.")
+    if any(_is_control(char) for char in name):
+        raise ValueError(
+            f"`name` holds a control character: {name!r}; {rule}. Leave the character out."
+        )
+    if PurePosixPath(name).is_absolute() or "\\" in name:
+        raise ValueError(
+            f"`name` must not be absolute or hold a backslash, got {name!r}; {rule}. "
+            "Give the folder as `log_dir`."
+        )
+    if ".." in PurePosixPath(name).parts:
+        raise ValueError(
+            f"`name` must not leave `log_dir`, got {name!r}; {rule}. Give the folder as `log_dir`."
+        )
+    return name
+
+
+def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
+    """The folder that the run's own folder lies in.
+
+    Args:
+        log_dir: given by the user; `None` for that of the first backend that has one (so that
+            everything of a run lies in one folder), else `logs`.
+        backends: the backends.
+    """
+    if log_dir is not None:
+        return Path(log_dir)
+    for backend in backends:
+        own = getattr(backend, "log_dir", None)
+        if isinstance(own, (str, Path)):
+            return Path(own)
+    return Path("logs")
+
+
+def check_step(step: Any, argument: str = "step") -> int:
+    """A global step, if it is one.
+
+    Args:
+        step: what was given.
+        argument: name of the argument, for errors.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is negative.
+    """
+    try:
+        # A bool is an integer to Python, but nobody means one here.
+        number = None if isinstance(step, bool) else step.__index__()
+    except (AttributeError, TypeError):
+        number = None
+    if number is None:
+        raise TypeError(
+            f"`{argument}` must be an integer, got {step!r} of type {type(step).__name__}. "
+            f"Use int({argument})."
+        )
+    if number < 0:
+        raise ValueError(f"`{argument}` must be 0 or more, got {number}. Count steps from 0.")
+    return number
+
+
+def check_hparams(hparams: Any) -> dict[str, Any]:
+    """Hyperparameters, flat and with string names.
+
+    Raises:
+        TypeError: they are no mapping, or a name is no string.
+    """
+    if hparams is None:
+        return {}
+    if not isinstance(hparams, Mapping):
+        raise TypeError(
+            f"`hparams` must be a mapping of names to values, got {hparams!r}. Use e.g. vars(args)."
+        )
+    flat: dict[str, Any] = {}
+    for key, value in hparams.items():
+        if not isinstance(key, str):
+            raise TypeError(f"`hparams` has the name {key!r}; names are strings. Use {str(key)!r}.")
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": v for inner, v in check_hparams(value).items()}
+        else:
+            flat[key] = value
+    return flat

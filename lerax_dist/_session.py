@@ -1,0 +1,193 @@
+"""A run from its opening to its close: process 0 decides and writes, the others hear of it."""
+
+import itertools
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, final
+
+from lerax_dist._run import check_name, choose_log_dir, make_name
+from lerax_dist.backends import NoOpBackend
+from lerax_dist.backends._base import check_backends
+from lerax_dist.cluster import ProcessGroup
+from lerax_dist.host._failures import Failure, Failures
+from lerax_dist.host._journal import Journal
+from lerax_dist.host._lifecycle import Run
+from lerax_dist.host._sink import Deliver, Unpack
+
+# A process may be this much later than another at its first logger, e.g. for loading data.
+_AGREEMENT_TIMEOUT = 600.0
+
+
+@final
+class IdleRun:
+    """A run on a process that does not write it: the same calls, no thread, no file."""
+
+    def __init__(self, name: str, directory: Path, process_index: int) -> None:
+        self.name = name
+        self.directory = directory
+        self.failures = Failures()
+        self.sink = _StraySink(process_index, self.failures)
+        self.closed = False
+
+    def log(self, metrics: dict[str, Any], step: int) -> None:
+        """Process 0 writes the row."""
+
+    def put(self, event: Any) -> None:
+        """Process 0 writes the event."""
+
+    def flush(self, timeout: float) -> None:
+        """Nothing is pending here."""
+
+    def close(self, state: str, timeout: float) -> None:
+        """Nothing is open here."""
+        self.closed = True
+
+
+@final
+class _StraySink:
+    """Says so if rows arrive at a process that does not write; they have nowhere to go."""
+
+    def __init__(self, process_index: int, failures: Failures) -> None:
+        self._process_index = process_index
+        self._failures = failures
+
+    def rows(self, unpack: Unpack) -> Deliver:
+        """What takes the rows of one schema."""
+
+        def deliver(part: int, parts: int, payload: Any) -> None:
+            self._failures.keep(
+                "callback",
+                f"a row reached process {self._process_index}, but process 0 writes; it is not "
+                "logged. The step runs as a program of this process alone, or the first device of "
+                "its mesh is not one of process 0. Compile one program over a mesh of "
+                "`jax.devices()` in their order.",
+            )
+
+        return deliver
+
+    def start(
+        self,
+        stride: int,
+        total_timesteps: int | None,
+        total_iterations: int,
+        hparams: dict[str, Any],
+    ) -> Deliver:
+        """What takes the start of a training: process 0 hears of it too."""
+        return lambda part, parts, payload: None
+
+
+def open_run(
+    backend: Any,
+    name: str | None,
+    *,
+    env: Any,
+    policy: Any,
+    log_dir: str | Path | None,
+    group: ProcessGroup,
+    open_timeout: float,
+    settle: Callable[[float], str | None],
+) -> tuple[Run | IdleRun, tuple[Any, ...]]:
+    """Open a run on every process of a group.
+
+    Process 0 makes the directory and the journal; the others learn the name from it, or raise
+    what it raised. Backends open after that, so a slow one keeps no process waiting.
+
+    Args:
+        backend: a backend, or several.
+        name: name of the run; `None` to have one made.
+        env: environment to name the run after.
+        policy: policy to name the run after.
+        log_dir: folder that the run's own folder lies in.
+        group: the processes.
+        open_timeout: how long process 0 waits for backends, in seconds.
+        settle: see `Run`.
+
+    Returns:
+        The run, and the backends that this process feeds.
+
+    Raises:
+        ValueError: `name` or `backend` is wrong.
+        TypeError: likewise.
+        RuntimeError: the run cannot be opened on process 0; every process raises.
+        TimeoutError: a process did not take part in time.
+    """
+    backends = check_backends(backend)
+    if name is not None:
+        check_name(name)
+    base = choose_log_dir(log_dir, backends)
+    failures = Failures()
+    journal: Journal | None = None
+    verdict: dict[str, Any] = {}
+    trouble: Exception | None = None
+    if group.is_writer:
+        try:
+            chosen = _make_directory(base, name, make_name(env, policy, datetime.now()))
+            journal = Journal(base.resolve() / chosen / "journal.jsonl", failures)
+            verdict = {"name": chosen, "log_dir": str(base.resolve())}
+        except Exception as error:
+            trouble = error
+            verdict = {"error": f"{type(error).__name__}: {error}"}
+    verdict = group.broadcast(
+        verdict, timeout=_AGREEMENT_TIMEOUT, what="the name of the run, decided by process 0"
+    )
+    if "error" in verdict:
+        raise RuntimeError(
+            f"`log_dir` {str(base)!r}: process 0 cannot open the run ({verdict['error']}). "
+            "Give a folder that process 0 can write."
+        ) from trouble
+    directory = Path(verdict["log_dir"]) / verdict["name"]
+    if journal is None:
+        return (
+            IdleRun(verdict["name"], directory, group.process_index),
+            tuple(NoOpBackend() for _ in backends),
+        )
+    facts = {
+        "run_id": uuid.uuid4().hex[:8],
+        "process_count": group.process_count,
+        "launcher": group.launcher,
+    }
+    run = Run(
+        verdict["name"],
+        backends,
+        journal,
+        failures,
+        facts,
+        open_timeout=open_timeout,
+        settle=settle,
+    )
+    return run, backends
+
+
+def _make_directory(base: Path, given: str | None, made: str) -> str:
+    """Make the directory of a run. A made-up name gets a number if it is taken already."""
+    if given is not None:
+        (base / given).mkdir(parents=True, exist_ok=True)
+        return given
+    base.mkdir(parents=True, exist_ok=True)
+    for attempt in itertools.count(1):
+        unique = made if attempt == 1 else f"{made}_{attempt}"
+        try:
+            (base / unique).mkdir()
+        except FileExistsError:
+            continue
+        return unique
+    raise AssertionError
+
+
+def close_run(run: Run | IdleRun, timeout: float, raise_failures: bool, failed: bool) -> None:
+    """Close a run, and raise what went wrong in it if that is asked for."""
+    run.close("failed" if failed else "finished", timeout)
+    failures = run.failures.all()
+    if raise_failures and failures:
+        raise ExceptionGroup(
+            f"logging of the run {run.name!r} had {len(failures)} failures",
+            [_as_error(failure) for failure in failures],
+        )
+
+
+def _as_error(failure: Failure) -> Exception:
+    error = RuntimeError(f"{failure.where}: {failure.message}")
+    error.__cause__ = failure.error
+    return error

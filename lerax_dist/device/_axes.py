@@ -1,0 +1,70 @@
+"""Which mesh axes a reduction runs over, found in the trace. Pure."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+
+
+class Axes(NamedTuple):
+    """Axes in scope where a step is traced.
+
+    Attributes:
+        reduced: axes that reductions run over.
+        manual: all manual axes of the mesh (`shard_map` and `pmap` make axes manual); the program
+            runs once for each index along them. Empty under plain `jit`, where arrays are logical
+            and a sum over one is global already.
+    """
+
+    reduced: tuple[str, ...]
+    manual: tuple[str, ...]
+
+    def size(self, names: Sequence[str]) -> int:
+        """How many devices lie along the axes `names`."""
+        return math.prod(lax.axis_size(name) for name in names)
+
+    def spanned_by(self, tree: Any) -> tuple[str, ...]:
+        """Axes along which `tree` holds other values from device to device.
+
+        A value that is replicated along an axis must be counted once, not once for each device
+        there; `shard_map` knows such values when it checks types (`check_vma`, on by default). If
+        it does not, or if nothing in `tree` differs, every axis counts.
+        """
+        if not self.reduced:
+            return ()
+        leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+        varying = frozenset[str]().union(*(_varying(leaf) for leaf in leaves))
+        spanned = tuple(
+            name for name in self.reduced if name in varying or name not in self.manual
+        )
+        return spanned or self.reduced
+
+
+def _varying(array: jax.Array) -> frozenset[str]:
+    return jax.typeof(array).manual_axis_type.varying
+
+
+def find_axes(axis_name: str | Sequence[str] | None) -> Axes:
+    """The axes of the trace that calls this.
+
+    Args:
+        axis_name: axes to reduce over; `None` for every manual axis in scope.
+
+    Raises:
+        ValueError: `axis_name` is not in scope.
+    """
+    manual = tuple(jax.sharding.get_abstract_mesh().manual_axes)
+    if axis_name is None:
+        return Axes(manual, manual)
+    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    for name in names:
+        try:
+            lax.axis_size(name)
+        except NameError:
+            raise ValueError(
+                f"`axis_name` names {name!r}, which is not in scope here; manual axes in scope: "
+                f"{manual}. Leave `axis_name=None` to reduce over all of them."
+            ) from None
+    return Axes(names, manual)

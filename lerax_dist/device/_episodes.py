@@ -1,0 +1,78 @@
+"""The step states of all environments as one partial. Pure."""
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, final
+
+from jax import numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from lerax_dist.device._partials import AbstractPartial, Finish, Finished, ratio
+
+
+@final
+class Episodes(AbstractPartial):
+    """Statistics of ended episodes over the environments of the whole run.
+
+    An environment that has not ended an episode yet does not count, neither as 0 nor otherwise.
+
+    Attributes:
+        returns: average return of each environment, in units of reward.
+        lengths: average episode length of each environment, in steps.
+        ended: whether it has ended an episode.
+    """
+
+    returns: Float[Array, "..."]
+    lengths: Float[Array, "..."]
+    ended: Bool[Array, "..."]
+
+    def __init__(self, step_state: Any) -> None:
+        """
+        Args:
+            step_state: step states with any number of leading axes (see
+                `LoggingCallbackStepState`).
+        """
+        self.returns = jnp.asarray(step_state.average_return)
+        self.lengths = jnp.asarray(step_state.average_length)
+        # An ended episode has a length of 1 or more and a weight above 0 in the average.
+        self.ended = self.lengths > 0
+
+    def maxima(self) -> tuple[Array, ...]:
+        both = jnp.stack([self.returns, -self.returns])
+        hidden = jnp.where(self.ended, both, -jnp.inf)
+        highest, lowest = jnp.max(hidden, axis=tuple(range(1, hidden.ndim)))
+        return (highest, lowest)
+
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+        # Squares are summed around the middle of the range, which is the same on every device by
+        # now: around 0 the variance of returns like 500 +- 1 would drown in float32.
+        middle = _middle(*maxima, jnp)
+        apart = jnp.where(self.ended, self.returns - middle, 0.0)
+        lengths = jnp.where(self.ended, self.lengths, 0.0)
+        ended = self.ended.astype(apart.dtype)
+        terms = jnp.stack([apart, apart * apart, lengths, ended])
+        return tuple(jnp.sum(terms, axis=tuple(range(1, terms.ndim))))
+
+    def finish(self) -> Finish:
+        return _finish_episodes
+
+
+def _middle(highest: Any, lowest: Any, numpy: ModuleType) -> Any:
+    middle = 0.5 * (highest - lowest)
+    return numpy.where(numpy.isfinite(middle), middle, 0.0)
+
+
+def _finish_episodes(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+    apart, squares, lengths, count = sums
+    highest, lowest = maxima
+    offset = ratio(apart, count, numpy)
+    variance = ratio(squares, count, numpy) - offset * offset
+    values = {
+        "return": _middle(highest, lowest, numpy) + offset,
+        "return_min": numpy.where(count == 0, numpy.nan, -lowest),
+        "return_max": numpy.where(count == 0, numpy.nan, highest),
+        "return_std": numpy.sqrt(numpy.maximum(variance, 0.0)),
+        "length": ratio(lengths, count, numpy),
+        "count": count,
+    }
+    return Finished(values, count)

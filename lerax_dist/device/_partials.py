@@ -1,0 +1,221 @@
+"""Partial results that merge: totals and counts cross the devices, division comes last. Pure.
+
+A partial gives two kinds of scalars. Maxima are merged first, by maximum; sums are merged second,
+by addition, and may depend on the merged maxima. What `finish` returns makes the metric of them,
+with `jax.numpy` in a step and with NumPy on the host.
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, Self, final
+
+import equinox as eqx
+from jax import numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+
+class Finished(NamedTuple):
+    """The metrics of one merged partial.
+
+    Attributes:
+        values: suffix of the metric's name (`""` for the metric itself) to value.
+        weight: how much went into it. With weight 0 a NaN among the values says that there is no
+            value yet; rows leave it out.
+    """
+
+    values: dict[str, Any]
+    weight: Any
+
+
+Finish = Callable[[Sequence[Any], Sequence[Any], ModuleType], Finished]
+
+
+class AbstractPartial(eqx.Module):
+    """A metric of one device that can be merged with those of the others."""
+
+    @abc.abstractmethod
+    def maxima(self) -> tuple[Array, ...]:
+        """Scalars to merge by maximum."""
+
+    @abc.abstractmethod
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+        """Scalars to merge by addition.
+
+        Args:
+            maxima: the merged maxima.
+            first: whether this is the first device.
+        """
+
+    @abc.abstractmethod
+    def finish(self) -> Finish:
+        """A function `(sums, maxima, numpy)` of the merged scalars.
+
+        It holds no array, so that the host can call it when the trace is long gone.
+        """
+
+
+def _scalar(argument: str, value: ArrayLike) -> Array:
+    array = jnp.asarray(value)
+    if array.ndim != 0:
+        raise ValueError(
+            f"`{argument}` must be a scalar, got shape {array.shape}. "
+            "Reduce it first, e.g. with `Mean.of(values)` or `values.max()`."
+        )
+    return array
+
+
+def ratio(total: Any, count: Any, numpy: ModuleType) -> Any:
+    """`total / count`, NaN (and no warning) where the count is 0."""
+    return numpy.where(count == 0, numpy.nan, total / numpy.where(count == 0, 1.0, count))
+
+
+@final
+class Mean(AbstractPartial):
+    """Mean over everything on all devices: totals and counts are summed, then divided.
+
+    Unlike a mean of means it weighs every value alike, however many of them a device holds.
+
+    Attributes:
+        total: sum of the values on this device.
+        count: how many values that were, or the sum of their weights.
+    """
+
+    total: Float[Array, ""]
+    count: Float[Array, ""]
+
+    def __init__(self, total: ArrayLike, count: ArrayLike) -> None:
+        self.total = _scalar("total", total)
+        self.count = _scalar("count", count)
+
+    @classmethod
+    def of(cls, values: ArrayLike, where: ArrayLike | None = None) -> Self:
+        """Mean of an array.
+
+        Args:
+            values: array of any shape.
+            where: mask of the same shape, or weights; `None` for all alike.
+        """
+        values = jnp.asarray(values, float)
+        weights = jnp.ones_like(values) if where is None else jnp.asarray(where, float)
+        both = jnp.stack([jnp.where(weights == 0, 0, values) * weights, weights])
+        total, count = jnp.sum(both, axis=tuple(range(1, both.ndim)))
+        return cls(total, count)
+
+    def maxima(self) -> tuple[Array, ...]:
+        return ()
+
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+        return (self.total, self.count)
+
+    def finish(self) -> Finish:
+        return _finish_mean
+
+
+def _finish_mean(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+    total, count = sums
+    return Finished({"": ratio(total, count, numpy)}, count)
+
+
+@final
+class Sum(AbstractPartial):
+    """Sum over the devices.
+
+    Attributes:
+        value: this device's share.
+    """
+
+    value: Float[Array, ""]
+
+    def __init__(self, value: ArrayLike) -> None:
+        self.value = _scalar("value", value)
+
+    def maxima(self) -> tuple[Array, ...]:
+        return ()
+
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+        return (self.value,)
+
+    def finish(self) -> Finish:
+        return _finish_sum
+
+
+def _finish_sum(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+    return Finished({"": sums[0]}, 1)
+
+
+@final
+class Max(AbstractPartial):
+    """Maximum over the devices.
+
+    Attributes:
+        value: this device's maximum.
+    """
+
+    value: Float[Array, ""]
+
+    def __init__(self, value: ArrayLike) -> None:
+        self.value = _scalar("value", value)
+
+    def maxima(self) -> tuple[Array, ...]:
+        return (self.value,)
+
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+        return ()
+
+    def finish(self) -> Finish:
+        return _finish_max
+
+
+def _finish_max(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+    return Finished({"": maxima[0]}, 1)
+
+
+@final
+class Min(AbstractPartial):
+    """Minimum over the devices.
+
+    Attributes:
+        value: this device's minimum.
+    """
+
+    value: Float[Array, ""]
+
+    def __init__(self, value: ArrayLike) -> None:
+        self.value = _scalar("value", value)
+
+    def maxima(self) -> tuple[Array, ...]:
+        return (-self.value,)
+
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+        return ()
+
+    def finish(self) -> Finish:
+        return _finish_min
+
+
+def _finish_min(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+    return Finished({"": -maxima[0]}, 1)
+
+
+@final
+class Last(AbstractPartial):
+    """The first device's value as it is, for what is the same everywhere.
+
+    Attributes:
+        value: the value.
+    """
+
+    value: Float[Array, ""]
+
+    def __init__(self, value: ArrayLike) -> None:
+        self.value = _scalar("value", value)
+
+    def maxima(self) -> tuple[Array, ...]:
+        return ()
+
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+        return (jnp.where(first, self.value, jnp.zeros_like(self.value)),)
+
+    def finish(self) -> Finish:
+        return _finish_sum

@@ -1,0 +1,44 @@
+"""Exact sums of step counters over any number of environments and devices.
+
+float32 counts to 2**24 only, and int32 to 2.1e9. So a counter travels as limbs of 8 bits: each
+device sends values below 256, their sum over up to 2**15 devices is exact in float32, also as the
+mean that `lax.pmean` makes of it, and the host puts the integer together again.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jax import numpy as jnp
+from jaxtyping import Array, Float, Int
+
+LIMBS = 7
+_BITS = 8
+_MASK = (1 << _BITS) - 1
+
+
+def split(step: Int[Array, "..."]) -> Float[Array, "limb"]:
+    """The sum of the step counters `step` (each below 2**32) as limbs, lowest first.
+
+    Args:
+        step: counters of up to 2**24 environments.
+
+    Returns:
+        Limbs, each a whole number below 256; together exact below 2**56.
+    """
+    counts = step.astype(jnp.uint32)
+    shifts = jnp.arange(4, dtype=jnp.uint32) * jnp.uint32(_BITS)
+    parts = (counts[..., None] >> shifts) & jnp.uint32(_MASK)
+    # dtype: under x64 a sum of uint32 would be uint64, which needs no limbs but two layouts.
+    totals = jnp.sum(parts, axis=tuple(range(counts.ndim)), dtype=jnp.uint32)
+    limbs = []
+    carry = jnp.zeros((), jnp.uint32)
+    for place in range(LIMBS):
+        value = carry + (totals[place] if place < 4 else jnp.zeros((), jnp.uint32))
+        limbs.append(value & jnp.uint32(_MASK))
+        carry = value >> jnp.uint32(_BITS)
+    return jnp.stack(limbs).astype(jnp.float32)
+
+
+def join(totals: Sequence[float] | np.ndarray) -> int:
+    """The integer whose limbs, summed over devices, are `totals` (up to rounding below 1/2)."""
+    return sum(round(float(total)) << (_BITS * place) for place, total in enumerate(totals))

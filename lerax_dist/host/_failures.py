@@ -1,0 +1,66 @@
+"""What went wrong on the host: kept, shown once, raised only on request."""
+
+import threading
+import warnings
+from dataclasses import dataclass
+
+
+class LoggingWarning(UserWarning):
+    """Something in logging went wrong; training goes on."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that went wrong.
+
+    Attributes:
+        where: what failed, e.g. `"WandbBackend"`.
+        message: what happened, and what became of the rows.
+        error: the exception, if there was one.
+    """
+
+    where: str
+    message: str
+    error: BaseException | None = None
+
+
+class Failures:
+    """All failures of a run. Any thread may add to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[str, str], Failure] = {}
+
+    def keep(
+        self,
+        where: str,
+        message: str,
+        error: BaseException | None = None,
+        *,
+        kind: str | None = None,
+    ) -> None:
+        """Keep a failure, and warn if it is the first of its kind there. Never raises.
+
+        Args:
+            where: what failed.
+            message: what happened.
+            error: the exception, if there was one.
+            kind: what is kept and shown once only; by default the type of the error, or the
+                message if there is none.
+        """
+        if kind is None:
+            kind = message if error is None else type(error).__name__
+        with self._lock:
+            if (where, kind) in self._kept:
+                return
+            self._kept[where, kind] = Failure(where, message, error)
+        try:
+            warnings.warn(f"{where}: {message}", LoggingWarning, stacklevel=2)
+        except Exception:
+            # The user's warning filter turned it into an error; it is kept all the same.
+            pass
+
+    def all(self) -> tuple[Failure, ...]:
+        """Every failure so far, one of each kind in each place, the oldest first."""
+        with self._lock:
+            return tuple(self._kept.values())

@@ -1,0 +1,251 @@
+"""The journal: the one primary copy of a run, append-only, read by every backend."""
+
+import fcntl
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, final
+
+from lerax_dist.host._failures import Failures
+from lerax_dist.host._record import Record, decode, encode
+
+# What readers find in memory; those further behind read the file.
+_RECENT_BYTES = 16 << 20
+# What is kept while the file cannot be written (disk full, quota, a file system that went away).
+_UNWRITTEN_BYTES = 256 << 20
+_WRITE_BYTES = 1 << 20
+
+
+class JournalInUse(RuntimeError):
+    """Another logger is writing this run."""
+
+
+@final
+class _Kept:
+    """A record in memory; `end` is where its line ends in the file, `None` until it is there."""
+
+    __slots__ = ("end", "line", "number", "record")
+
+    def __init__(self, number: int, record: Record, line: bytes) -> None:
+        self.number = number
+        self.record = record
+        self.line = line
+        self.end: int | None = None
+
+
+@final
+class Cursor:
+    """How far one reader has come. Owned by that reader.
+
+    Attributes:
+        number: number of the next record to read.
+        offset: a place in the file at or before it.
+        file: the file, while the reader is so far behind that it needs it.
+    """
+
+    def __init__(self, number: int, offset: int) -> None:
+        self.number = number
+        self.offset = offset
+        self.file: BinaryIO | None = None
+
+
+@final
+class Journal:
+    """An append-only file of records. One thread appends, any number read."""
+
+    def __init__(self, path: Path, failures: Failures) -> None:
+        """Open a journal, or make one. What it holds already stays as it is.
+
+        Raises:
+            JournalInUse: another logger has it open.
+            OSError: the file cannot be opened.
+        """
+        self.path = path
+        self._failures = failures
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._fd)
+            raise JournalInUse(
+                f"`name` is the run of another logger that is still open: {path.parent}. "
+                "Close it first, or choose another name."
+            ) from error
+        except OSError:
+            # Some network file systems know no locks; the run is as safe there as it can be.
+            pass
+        self._size = os.fstat(self._fd).st_size
+        self._next, self._torn = _last_number(self._fd, self._size)
+        self._start = (self._next, self._size)
+        self._changed = threading.Condition()
+        self._recent: deque[_Kept] = deque()
+        self._recent_bytes = 0
+        self._unwritten: deque[_Kept] = deque()
+        self._unwritten_bytes = 0
+        self._lost = 0
+
+    @property
+    def end(self) -> int:
+        """Number of the record after the last."""
+        return self._next
+
+    def cursor(self) -> Cursor:
+        """A cursor at the first record that this object appends."""
+        return Cursor(*self._start)
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Append records, hand them to the system, and wake the readers.
+
+        A file that cannot be written costs no record: readers get them from memory, and they are
+        written as soon as the file takes them again.
+        """
+        fresh = [
+            _Kept(number, record, encode(record, number))
+            for number, record in enumerate(records, self._next)
+        ]
+        size = sum(len(kept.line) for kept in fresh)
+        self._unwritten.extend(fresh)
+        self._unwritten_bytes += size
+        self._write()
+        with self._changed:
+            self._recent.extend(fresh)
+            self._recent_bytes += size
+            while self._recent_bytes > _RECENT_BYTES and self._may_leave(self._recent[0]):
+                self._recent_bytes -= len(self._recent.popleft().line)
+            self._next += len(fresh)
+            self._changed.notify_all()
+
+    def _may_leave(self, kept: _Kept) -> bool:
+        return not self._unwritten or kept.number < self._unwritten[0].number
+
+    def _write(self) -> None:
+        while self._unwritten:
+            batch, size = [], 0
+            for kept in self._unwritten:
+                batch.append(kept)
+                size += len(kept.line)
+                if size > _WRITE_BYTES:
+                    break
+            # A line that was torn, by this run or one before it, must not swallow the next.
+            mend = b"\n" if self._torn else b""
+            data = mend + b"".join(kept.line for kept in batch)
+            done, error = _write_all(self._fd, data)
+            end = self._size + (len(mend) if done else 0)
+            self._size += done
+            self._torn = (self._torn and not done) or (error is not None and 0 < done)
+            for kept in batch:
+                end += len(kept.line)
+                if end > self._size:
+                    break
+                kept.end = end
+                self._unwritten.popleft()
+                self._unwritten_bytes -= len(kept.line)
+            if error is not None:
+                self._keep_failure(error)
+                return
+
+    def _keep_failure(self, error: OSError) -> None:
+        self._failures.keep(
+            "journal",
+            f"cannot write {self.path} ({error.strerror}); rows wait in memory and are written "
+            "once the file takes them again",
+            error,
+        )
+        while self._unwritten_bytes > _UNWRITTEN_BYTES:
+            self._unwritten_bytes -= len(self._unwritten.popleft().line)
+            self._lost += 1
+        if self._lost:
+            self._failures.keep(
+                "journal",
+                f"{self.path} could not be written for so long that it lacks the oldest of the "
+                "rows that waited; backends that kept up have them",
+            )
+
+    def read(self, cursor: Cursor, most: int) -> list[Record]:
+        """The next records, at most `most`; advances the cursor. Empty at the end."""
+        with self._changed:
+            if cursor.number >= self._next:
+                return []
+            if self._recent and cursor.number >= self._recent[0].number:
+                if cursor.file is not None:
+                    cursor.file.close()
+                    cursor.file = None
+                start = cursor.number - self._recent[0].number
+                stop = min(start + most, len(self._recent))
+                entries = [self._recent[place] for place in range(start, stop)]
+                cursor.number = entries[-1].number + 1
+                cursor.offset = entries[-1].end or cursor.offset
+                return [kept.record for kept in entries]
+        return self._read_file(cursor, most)
+
+    def _read_file(self, cursor: Cursor, most: int) -> list[Record]:
+        if cursor.file is None:
+            cursor.file = self.path.open("rb")
+            cursor.file.seek(cursor.offset)
+        records: list[Record] = []
+        while len(records) < most:
+            line = cursor.file.readline()
+            if not line.endswith(b"\n"):
+                # Nothing more in the file: what follows is in memory, or lost to a broken disk.
+                with self._changed:
+                    cursor.number = max(cursor.number, self._recent[0].number)
+                break
+            cursor.offset += len(line)
+            decoded = decode(line)
+            if decoded is not None and decoded[0] >= cursor.number:
+                cursor.number = decoded[0] + 1
+                records.append(decoded[1])
+        return records
+
+    def wait(self, cursor: Cursor, unless: threading.Event) -> None:
+        """Wait until there is a record at the cursor, or until `unless` is set (then `poke`)."""
+        with self._changed:
+            while cursor.number >= self._next and not unless.is_set():
+                self._changed.wait()
+
+    def poke(self) -> None:
+        """Wake every reader that waits, to look at what it waits for."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Put the file on the disk and let go of it. The appending thread must have ended."""
+        self._write()
+        missing = self._lost + len(self._unwritten)
+        if missing:
+            self._failures.keep("journal", f"{self.path} lacks {missing} rows")
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            self._failures.keep("journal", f"cannot sync {self.path} ({error.strerror})", error)
+        os.close(self._fd)
+
+
+def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
+    done = 0
+    try:
+        while done < len(data):
+            done += os.write(fd, memoryview(data)[done:])
+    except OSError as error:
+        return done, error
+    return done, None
+
+
+def _last_number(fd: int, size: int) -> tuple[int, bool]:
+    """Number after the last whole record of a file, and whether the file ends within a line."""
+    if size == 0:
+        return 0, False
+    torn = os.pread(fd, 1, size - 1) != b"\n"
+    span = 1 << 16
+    while True:
+        start = max(size - span, 0)
+        lines = os.pread(fd, size - start, start).splitlines(keepends=True)
+        for line in reversed(lines):
+            decoded = decode(line)
+            if decoded is not None:
+                return decoded[0] + 1, torn
+        if start == 0:
+            return 0, torn
+        span *= 8

@@ -1,0 +1,153 @@
+"""One run on the process that writes it: from open to close, whatever happens in between."""
+
+import atexit
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, final
+
+from lerax_dist.host._failures import Failure, Failures
+from lerax_dist.host._journal import Journal
+from lerax_dist.host._pump import Pump
+from lerax_dist.host._record import Event
+from lerax_dist.host._sink import HostRow, Sink
+from lerax_dist.host._writer import Writer
+
+
+@final
+class Run:
+    """A run that is being written: queue, writer, journal, and a pump for each backend."""
+
+    def __init__(
+        self,
+        name: str,
+        backends: Sequence[Any],
+        journal: Journal,
+        failures: Failures,
+        facts: dict[str, Any],
+        *,
+        open_timeout: float,
+        settle: Callable[[float], str | None],
+    ) -> None:
+        """Open every backend.
+
+        A backend that fails to open is left out with a warning; one that takes longer than
+        `open_timeout` gets its rows when it is ready.
+
+        Args:
+            name: name of the run.
+            backends: backends to feed.
+            journal: journal of the run, open.
+            failures: where to keep what goes wrong.
+            facts: what the journal shall say about the run, fit for JSON.
+            open_timeout: how long to wait for backends, in seconds.
+            settle: waits (at most so many seconds) until the devices have delivered all rows;
+                says what is missing, if anything.
+        """
+        self.name = name
+        self.directory = journal.path.parent
+        self.failures = failures
+        self._settle = settle
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._closed = False
+        queue: SimpleQueue = SimpleQueue()
+        self._queue = queue
+        self.sink = Sink(queue, self.failures)
+        self._journal = journal
+        self._writer = Writer(queue, self._journal, self.failures)
+        self._pumps = [Pump(b, name, self._journal, self.failures) for b in backends]
+        facts = {"name": name, "pid": self._pid, "host": socket.gethostname(), **facts}
+        queue.put(Event(time.time(), "open", facts))
+        self._writer.start()
+        for pump in self._pumps:
+            pump.start()
+        deadline = time.monotonic() + open_timeout
+        for pump in self._pumps:
+            if not pump.opened.wait(max(deadline - time.monotonic(), 0.0)):
+                self.failures.keep(
+                    pump.label,
+                    f"is not open after {open_timeout:g} s; training goes on, and it gets its "
+                    "rows once it is",
+                )
+        # Exit handlers run in reverse order: registered after the backends are open, this one
+        # runs before those that they have registered, so they still work.
+        atexit.register(self._at_exit)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def log(self, metrics: dict[str, Any], step: int) -> None:
+        """Queue a row from a plain loop."""
+        self._queue.put(HostRow(step, metrics, time.time()))
+
+    def put(self, event: Any) -> None:
+        """Queue an event."""
+        self._queue.put(event)
+
+    def flush(self, timeout: float) -> None:
+        """Wait until every row so far is in the journal and with every backend.
+
+        Raises:
+            TimeoutError: something was not done in time; the message says what.
+        """
+        deadline = time.monotonic() + timeout
+        missing = self._settle(timeout)
+        token = self._writer.flush()
+        if not token.reached.wait(max(deadline - time.monotonic(), 0.0)):
+            missing = missing or f"the journal {self._journal.path} to take all rows"
+        for pump in self._pumps:
+            while not missing and pump.delivered < token.end and not pump.ended.is_set():
+                if time.monotonic() > deadline:
+                    missing = f"{pump.label}: {pump.stuck()}"
+                pump.ended.wait(0.002)
+        if missing:
+            raise TimeoutError(f"`flush` waited {timeout:g} s for {missing}")
+
+    def close(self, state: str, timeout: float) -> None:
+        """Write everything that is left and close every backend. A second call does nothing.
+
+        Args:
+            state: how the run ended: `"finished"` or `"failed"`.
+            timeout: how long to take at most, in seconds. What is late is reported.
+        """
+        with self._lock:
+            if self._closed or os.getpid() != self._pid:
+                return
+            self._closed = True
+        atexit.unregister(self._at_exit)
+        deadline = time.monotonic() + timeout
+        missing = self._settle(timeout)
+        if missing:
+            self.failures.keep("close", f"waited {timeout:g} s for {missing}")
+        self._put_close(state)
+        token = self._writer.stop()
+        written = token.reached.wait(max(deadline - time.monotonic(), 1.0))
+        if not written:
+            self.failures.keep("close", f"{self._journal.path} did not take all rows in time")
+        for pump in self._pumps:
+            pump.close()
+        for pump in self._pumps:
+            if not pump.ended.wait(max(deadline - time.monotonic(), 0.0)):
+                self.failures.keep(pump.label, f"did not end in {timeout:g} s: {pump.stuck()}")
+        if written:
+            self._journal.close()
+
+    def _put_close(self, state: str) -> None:
+        failures = [_told(failure) for failure in self.failures.all()]
+        self._queue.put(Event(time.time(), "close", {"state": state, "failures": failures}))
+
+    def _at_exit(self) -> None:
+        # The interpreter sets this when the program ends by an exception that nobody caught.
+        failed = getattr(sys, "last_value", None) is not None
+        self.close("failed" if failed else "finished", timeout=60.0)
+
+
+def _told(failure: Failure) -> str:
+    return f"{failure.where}: {failure.message}"

@@ -1,0 +1,136 @@
+"""One thread a backend: reads the journal at its own pace and hands rows on."""
+
+import threading
+import time
+from typing import Any, final
+
+from lerax_dist.host._failures import Failures
+from lerax_dist.host._journal import Journal
+from lerax_dist.host._record import Event, Record, Row
+
+_MOST_AT_ONCE = 256
+# A call that raises is made again after these pauses (in seconds); then its row is left out.
+_PAUSES = (0.05, 0.5, 5.0)
+
+
+@final
+class Pump:
+    """Feeds one backend. It may raise, hang or lag: nobody else notices."""
+
+    def __init__(self, backend: Any, run_name: str, journal: Journal, failures: Failures) -> None:
+        self.label = type(backend).__name__
+        self.opened = threading.Event()
+        self.ended = threading.Event()
+        self.delivered = journal.cursor().number
+        self._backend = backend
+        self._run_name = run_name
+        self._journal = journal
+        self._failures = failures
+        self._closing = threading.Event()
+        self._doing: tuple[str, float] | None = None
+        self._failing = False
+        self._left_out = 0
+        self._thread = threading.Thread(
+            target=self._run, name=f"lerax_dist-{self.label}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Start the thread; `opened` is set once the backend is open or has failed to."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ask the thread to hand on what is left and to close the backend; see `ended`."""
+        self._closing.set()
+        self._journal.poke()
+
+    def stuck(self) -> str:
+        """What the backend is doing, for the report that it did not end in time."""
+        doing = self._doing
+        left = self._journal.end - self.delivered
+        what = "is still at work"
+        if doing is not None:
+            what = f"`{doing[0]}` has been running for {time.monotonic() - doing[1]:.0f} s"
+        return f"{what}; {left} records not handed on, they are in {self._journal.path}"
+
+    def _run(self) -> None:
+        try:
+            if not self._open():
+                return
+            cursor = self._journal.cursor()
+            while True:
+                self._journal.wait(cursor, unless=self._closing)
+                records = self._journal.read(cursor, _MOST_AT_ONCE)
+                if not records and self._closing.is_set():
+                    break
+                for record in records:
+                    self._deliver(record)
+                    self.delivered += 1
+                self.delivered = cursor.number
+            self._close()
+        except Exception as error:
+            # Only the journal can raise here; the backend's own errors are dealt with.
+            self._failures.keep(self.label, f"stopped: {error!r}", error)
+        finally:
+            self.opened.set()
+            self.ended.set()
+
+    def _open(self) -> bool:
+        try:
+            self._call("open", self._run_name)
+        except Exception as error:
+            self._failures.keep(
+                self.label,
+                f"could not be opened, so it is left out ({error!r}); the journal "
+                f"{self._journal.path} has every row",
+                error,
+            )
+            return False
+        self.opened.set()
+        return True
+
+    def _close(self) -> None:
+        try:
+            self._call("close")
+        except Exception as error:
+            self._failures.keep(self.label, f"could not be closed ({error!r})", error)
+        if self._left_out:
+            self._failures.keep(self.label, f"did not take {self._left_out} records")
+
+    def _deliver(self, record: Record) -> None:
+        match record:
+            case Row():
+                self._try("log_scalars", dict(record.metrics), record.step)
+            case Event(kind="hparams"):
+                self._try("log_hparams", dict(record.body["hparams"]))
+            case Event(kind="start") if hasattr(self._backend, "on_training_start"):
+                body = record.body
+                self._try("on_training_start", body["total_timesteps"], body["total_iterations"])
+
+    def _try(self, method: str, *args: Any) -> None:
+        # A backend that has given up a row gets one attempt for each until one succeeds.
+        pauses = () if self._failing else _PAUSES
+        for pause in (*pauses, None):
+            try:
+                self._call(method, *args)
+                self._failing = False
+                return
+            except Exception as error:
+                if pause is not None and not self._closing.wait(pause):
+                    continue
+                self._failing = True
+                self._left_out += 1
+                where = f" at step {args[1]}" if method == "log_scalars" else ""
+                self._failures.keep(
+                    self.label,
+                    f"`{method}` raised {error!r}{where}; what it does not take is left out "
+                    f"there, the journal {self._journal.path} has every row",
+                    error,
+                )
+                return
+
+    def _call(self, method: str, *args: Any) -> None:
+        self._doing = (method, time.monotonic())
+        try:
+            getattr(self._backend, method)(*args)
+        finally:
+            self._doing = None

@@ -1,0 +1,42 @@
+"""How fast the run is, from one row to the next. Pure: time comes in as an argument."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Rates(NamedTuple):
+    """The last row.
+
+    Attributes:
+        clock: when it came, in seconds of a monotonic clock; `None` before the first.
+        step: its global step; `None` if unknown.
+        iteration: its iteration.
+    """
+
+    clock: float | None = None
+    step: int | None = None
+    iteration: int = 0
+
+
+def start(clock: float, iteration: int) -> Rates:
+    """Training starts after `iteration` iterations; a fresh one starts at step 0."""
+    return Rates(clock, 0 if iteration == 0 else None, iteration)
+
+
+def advance(
+    rates: Rates, clock: float, step: int, iteration: int
+) -> tuple[Rates, dict[str, np.float64]]:
+    """A row comes.
+
+    Returns:
+        The new state, and `time/steps_per_second` (global steps) and `time/iteration_seconds`
+        since the row before; empty where there is nothing to compare with.
+    """
+    metrics: dict[str, np.float64] = {}
+    if rates.clock is not None and clock > rates.clock and iteration > rates.iteration:
+        seconds = clock - rates.clock
+        if rates.step is not None and step >= rates.step:
+            metrics["time/steps_per_second"] = np.float64((step - rates.step) / seconds)
+        metrics["time/iteration_seconds"] = np.float64(seconds / (iteration - rates.iteration))
+    return Rates(clock, step, iteration), metrics

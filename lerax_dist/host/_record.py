@@ -1,0 +1,97 @@
+"""What the journal holds: one record a line, as JSON with its own checksum. Pure.
+
+A line is a JSON object whose last key, `crc`, is the CRC-32 of the line without that key:
+`{"n": 7, "time": 1.5, "kind": "row", "step": 96, ..., "crc": "0badf00d"}`. JSON has no NaN and no
+infinity, so those are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`; `float()` reads them.
+"""
+
+import json
+import math
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One row of metrics.
+
+    Attributes:
+        time: when the row reached the host, in seconds since the epoch.
+        step: global step.
+        iteration: number of the iteration; `None` if there is none.
+        metrics: flat name to float64.
+    """
+
+    time: float
+    step: int
+    iteration: int | None
+    metrics: dict[str, np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Event:
+    """Something that happens to a run rather than in it.
+
+    Attributes:
+        time: when, in seconds since the epoch.
+        kind: `"open"`, `"hparams"`, `"start"` or `"close"`.
+        body: what else there is to say, fit for JSON.
+    """
+
+    time: float
+    kind: str
+    body: dict[str, Any]
+
+
+Record = Row | Event
+
+_TAIL = len(', "crc": "00000000"}\n')
+
+
+def encode(record: Record, number: int) -> bytes:
+    """One line of the journal, with its line end.
+
+    Args:
+        record: what to write.
+        number: number of the record in its journal.
+    """
+    head: dict[str, Any] = {"n": number, "time": record.time}
+    if isinstance(record, Row):
+        head |= {"kind": "row", "step": record.step}
+        if record.iteration is not None:
+            head["iteration"] = record.iteration
+        head["metrics"] = record.metrics
+    else:
+        head |= {"kind": record.kind, **record.body}
+    try:
+        text = json.dumps(head, allow_nan=False, default=str)
+    except ValueError:
+        text = json.dumps(_without_nan(head), default=str)
+    body = text.encode()
+    return b'%s, "crc": "%08x"}\n' % (body[:-1], zlib.crc32(body))
+
+
+def decode(line: bytes) -> tuple[int, Record] | None:
+    """Number and record of a line; `None` if the line is damaged."""
+    body = line[:-_TAIL] + b"}"
+    if line[-_TAIL:] != b', "crc": "%08x"}\n' % zlib.crc32(body):
+        return None
+    fields = json.loads(body)
+    number, time, kind = fields.pop("n"), fields.pop("time"), fields.pop("kind")
+    if kind != "row":
+        return number, Event(time, kind, fields)
+    metrics = {name: np.float64(value) for name, value in fields["metrics"].items()}
+    return number, Row(time, fields["step"], fields.get("iteration"), metrics)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value

@@ -1,0 +1,121 @@
+"""Where numbers from the devices enter the host: copied, queued, done."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, final
+
+import numpy as np
+
+from lerax_dist.host._failures import Failures
+
+Unpack = Callable[[np.ndarray], tuple[int | None, dict[str, Any]]]
+Deliver = Callable[[int, int, Any], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packet:
+    """One payload of a device row, as it came."""
+
+    unpack: Unpack
+    part: int
+    parts: int
+    payload: np.ndarray
+    time: float
+    clock: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """A training starts.
+
+    Attributes:
+        stride: distance between the iterations that are logged.
+        iteration: iterations done before.
+        total_timesteps: global steps that it takes; 0 if unknown.
+        total_iterations: iterations that it takes; 0 if unknown.
+        hparams: hyperparameters to log, if there are any.
+    """
+
+    stride: int
+    iteration: int
+    total_timesteps: int
+    total_iterations: int
+    hparams: dict[str, Any]
+    time: float
+    clock: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HostRow:
+    """A row from a plain loop: values are anything that `float(np.asarray(value))` reads."""
+
+    step: int
+    metrics: dict[str, Any]
+    time: float
+
+
+@final
+class Sink:
+    """Takes what host callbacks bring. Nothing here raises: that would kill the step."""
+
+    def __init__(self, queue: SimpleQueue, failures: Failures) -> None:
+        self._queue = queue
+        self._failures = failures
+
+    def rows(self, unpack: Unpack) -> Deliver:
+        """What takes the rows of one schema.
+
+        Args:
+            unpack: makes step and metrics of the payload behind its head.
+        """
+
+        def deliver(part: int, parts: int, payload: Any) -> None:
+            try:
+                # A copy, not a view: the runtime may reuse the buffer once this returns.
+                copy = np.array(payload)
+                self._queue.put(
+                    Packet(unpack, part, parts, copy, time.time(), time.perf_counter())
+                )
+            except Exception as error:
+                self._failures.keep("callback", f"a row could not be taken over ({error!r})", error)
+
+        return deliver
+
+    def start(
+        self,
+        stride: int,
+        total_timesteps: int | None,
+        total_iterations: int,
+        hparams: dict[str, Any],
+    ) -> Deliver:
+        """What takes the start of a training.
+
+        Args:
+            stride: distance between the iterations that are logged.
+            total_timesteps: `None` if the payload holds it, in two halves.
+            total_iterations: 0 if unknown.
+            hparams: hyperparameters to log.
+        """
+
+        def deliver(part: int, parts: int, payload: Any) -> None:
+            try:
+                iteration, total = (int(number) for number in np.array(payload))
+                if total_timesteps is not None:
+                    total = total_timesteps
+                self._queue.put(
+                    Start(
+                        stride,
+                        iteration,
+                        total,
+                        total_iterations,
+                        hparams,
+                        time.time(),
+                        time.perf_counter(),
+                    )
+                )
+            except Exception as error:
+                self._failures.keep("callback", f"a start could not be taken ({error!r})", error)
+
+        return deliver

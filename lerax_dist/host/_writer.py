@@ -1,0 +1,187 @@
+"""The one thread between the queue and the journal: orders rows, finishes them, appends them."""
+
+import threading
+import time
+from queue import Empty, SimpleQueue
+from typing import Any, final
+
+import numpy as np
+
+from lerax_dist.host import _order, _rates
+from lerax_dist.host._failures import Failures
+from lerax_dist.host._journal import Journal
+from lerax_dist.host._record import Event, Record, Row
+from lerax_dist.host._sink import HostRow, Packet, Start
+
+# How long a row may wait for one before it that has not come.
+_PATIENCE = 1.0
+_MOST_AT_ONCE = 1024
+
+
+class _Token:
+    """A place in the queue: `reached` is set once all before it is in the journal."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.end = 0
+
+
+class _Stop(_Token):
+    pass
+
+
+@final
+class Writer:
+    """Empties the queue into the journal until it is stopped."""
+
+    def __init__(self, queue: SimpleQueue, journal: Journal, failures: Failures) -> None:
+        self._queue = queue
+        self._journal = journal
+        self._failures = failures
+        self._order = _order.Order()
+        self._held_since = 0.0
+        self._rates = _rates.Rates()
+        self._parts: dict[int, dict[int, Packet]] = {}
+        self._thread = threading.Thread(target=self._run, name="lerax_dist-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def flush(self) -> _Token:
+        """Ask for all that is queued to be written; wait for the token's `reached`."""
+        token = _Token()
+        self._queue.put(token)
+        return token
+
+    def stop(self) -> _Token:
+        """Like `flush`, and the thread ends there."""
+        token = _Stop()
+        self._queue.put(token)
+        return token
+
+    def _run(self) -> None:
+        while True:
+            records: list[Record] = []
+            tokens: list[_Token] = []
+            for item in self._take():
+                if isinstance(item, _Token):
+                    tokens.append(item)
+                    records += self._release()
+                else:
+                    records += self._process(item)
+            if self._overdue():
+                records += self._release()
+            if records:
+                self._append(records)
+            for token in tokens:
+                token.end = self._journal.end
+                token.reached.set()
+            if any(isinstance(token, _Stop) for token in tokens):
+                return
+
+    def _take(self) -> list[Any]:
+        """What is queued by now; waits for at least one thing, unless rows are held."""
+        items = []
+        try:
+            items.append(self._queue.get(timeout=_PATIENCE if self._order.held else None))
+            while len(items) < _MOST_AT_ONCE:
+                items.append(self._queue.get_nowait())
+        except Empty:
+            pass
+        return items
+
+    def _append(self, records: list[Record]) -> None:
+        try:
+            self._journal.append(records)
+        except Exception as error:
+            self._failures.keep("journal", f"rows could not be encoded ({error!r})", error)
+
+    def _process(self, item: Any) -> list[Record]:
+        try:
+            match item:
+                case Packet():
+                    return list(self._packet(item))
+                case HostRow():
+                    return [self._host_row(item)]
+                case Start():
+                    return self._start(item)
+                case _:
+                    return [item]
+        except Exception as error:
+            self._failures.keep("writer", f"a row could not be read ({error!r})", error)
+            return []
+
+    def _start(self, item: Start) -> list[Record]:
+        self._order, ready = _order.restart(self._order, item.stride)
+        records: list[Record] = [*self._finish(ready)]
+        self._rates = _rates.start(item.clock, item.iteration)
+        if item.hparams:
+            records.append(Event(item.time, "hparams", {"hparams": item.hparams}))
+        body = {
+            "iteration": item.iteration,
+            "total_timesteps": item.total_timesteps,
+            "total_iterations": item.total_iterations,
+        }
+        return [*records, Event(item.time, "start", body)]
+
+    def _packet(self, packet: Packet) -> list[Row]:
+        number = int(packet.payload[0])
+        parts = [packet]
+        if packet.parts > 1:
+            waiting = self._parts.setdefault(number, {})
+            waiting[packet.part] = packet
+            if len(waiting) < packet.parts:
+                return []
+            del self._parts[number]
+            parts = [waiting[part] for part in range(packet.parts)]
+        self._order, ready = _order.arrive(self._order, number, parts)
+        return self._finish(ready)
+
+    def _overdue(self) -> bool:
+        now = time.monotonic()
+        if not self._order.held:
+            self._held_since = now
+        return now - self._held_since > _PATIENCE
+
+    def _release(self) -> list[Row]:
+        self._order, ready = _order.release(self._order)
+        return self._finish(ready)
+
+    def _finish(self, ready: list[list[Packet]]) -> list[Row]:
+        rows = []
+        for parts in ready:
+            try:
+                rows.append(self._row(parts))
+            except Exception as error:
+                self._failures.keep("writer", f"a row could not be read ({error!r})", error)
+        return rows
+
+    def _row(self, parts: list[Packet]) -> Row:
+        first = parts[0]
+        iteration = int(first.payload[0])
+        body = np.concatenate([part.payload[1:] for part in parts])
+        step, metrics = first.unpack(body)
+        self._rates, times = _rates.advance(self._rates, first.clock, step or 0, iteration)
+        return self._checked(Row(first.time, step or 0, iteration, metrics | times))
+
+    def _host_row(self, item: HostRow) -> Row:
+        metrics = {}
+        for name, value in item.metrics.items():
+            try:
+                # Waits for the device that computes it, here and not on the training thread.
+                metrics[name] = np.float64(np.asarray(value))
+            except Exception as error:
+                self._failures.keep("writer", f"{name!r} could not be read ({error!r})", error)
+        return self._checked(Row(item.time, item.step, None, metrics))
+
+    def _checked(self, row: Row) -> Row:
+        values = np.fromiter(row.metrics.values(), np.float64, len(row.metrics))
+        if not np.isfinite(values).all():
+            name, value = next((k, v) for k, v in row.metrics.items() if not np.isfinite(v))
+            self._failures.keep(
+                "metrics",
+                f"{name!r} is {value} at step {row.step}, the first value that is not finite",
+                kind="not finite",
+            )
+        return row
