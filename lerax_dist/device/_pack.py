@@ -58,11 +58,13 @@ class Schema:
         vector = vector.astype(np.float64)
         metrics: dict[str, Any] = dict(zip(self.plain, vector, strict=False))
         slots, limbs = self._split(vector)
-        for slot, sums, maxima in slots:
-            values, weight = slot.finish(sums, maxima, np)
-            for suffix, value in values.items():
-                if weight != 0 or not np.isnan(value):
-                    metrics[slot.name + suffix] = np.float64(value)
+        # What has no value yet is infinite or NaN on the way, on purpose.
+        with np.errstate(invalid="ignore"):
+            for slot, sums, maxima in slots:
+                values, weight = slot.finish(sums, maxima, np)
+                for suffix, value in values.items():
+                    if weight != 0 or not np.isnan(value):
+                        metrics[slot.name + suffix] = np.float64(value)
         step = None if self.steps is None else _steps.join(limbs * self.steps)
         return step, metrics
 

@@ -50,6 +50,12 @@ class Cursor:
         self.offset = offset
         self.file: BinaryIO | None = None
 
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
 
 @final
 class Journal:
@@ -169,9 +175,7 @@ class Journal:
             if cursor.number >= self._next:
                 return []
             if self._recent and cursor.number >= self._recent[0].number:
-                if cursor.file is not None:
-                    cursor.file.close()
-                    cursor.file = None
+                cursor.close()
                 start = cursor.number - self._recent[0].number
                 stop = min(start + most, len(self._recent))
                 entries = [self._recent[place] for place in range(start, stop)]

@@ -53,10 +53,10 @@ class Pump:
         return f"{what}; {left} records not handed on, they are in {self._journal.path}"
 
     def _run(self) -> None:
+        cursor = self._journal.cursor()
         try:
             if not self._open():
                 return
-            cursor = self._journal.cursor()
             while True:
                 self._journal.wait(cursor, unless=self._closing)
                 records = self._journal.read(cursor, _MOST_AT_ONCE)
@@ -71,6 +71,7 @@ class Pump:
             # Only the journal can raise here; the backend's own errors are dealt with.
             self._failures.keep(self.label, f"stopped: {error!r}", error)
         finally:
+            cursor.close()
             self.opened.set()
             self.ended.set()
 
@@ -115,7 +116,8 @@ class Pump:
                 self._failing = False
                 return
             except Exception as error:
-                if pause is not None and not self._closing.wait(pause):
+                if pause is not None:
+                    time.sleep(pause)
                     continue
                 self._failing = True
                 self._left_out += 1

@@ -1,0 +1,25 @@
+"""Settings that must stand before jax is imported by anything. No import of the package here."""
+
+import os
+import resource
+
+from hypothesis import settings
+
+# Four devices in one process; a deadlock of theirs fails in a minute instead of for ever.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=4 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=60 "
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=30"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+# A launcher that the tests themselves run under is not what they test.
+_LAUNCHERS = ("SLURM_", "OMPI_", "PMI", "PMIX_", "PRTE_", "TPU_", "MEGASCALE_", "LERAX_DIST_COORD")
+for _name in list(os.environ):
+    if _name.startswith(_LAUNCHERS) or _name in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}:
+        del os.environ[_name]
+# JAX processes that are ended by a signal would each leave a core of some 200 MB.
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+# Compiling takes longer than any deadline for an example, and a failure should come again.
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("default")

@@ -1,0 +1,235 @@
+"""Merged metrics against NumPy on the same data, over several splits of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from lerax_dist import Last, Max, Mean, Min, Sum, reduce
+from lerax_dist.device._axes import find_axes
+from lerax_dist.device._episodes import Episodes
+from lerax_dist.device._pack import merge
+from tests.program import callbacks, collective_operands, compiled_text
+
+RNG = np.random.default_rng(7)
+VALUES = RNG.normal(3.0, 2.0, size=(12, 5)).astype(np.float32)
+MASK = RNG.random((12, 5)) < 0.4
+
+
+def mesh_of(*shape):
+    devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)
+    return jax.sharding.Mesh(devices, ("a", "b")[: len(shape)], axis_types=(AxisType.Auto,) * len(shape))
+
+
+def metrics_of(values, mask):
+    return {
+        "plain": values.mean(),
+        "nested": {
+            "mean": Mean.of(values, where=mask),
+            "sum": Sum(values.sum()),
+            "max": Max(values.max()),
+            "min": Min(values.min()),
+        },
+        "same": Last(jnp.float32(0.1)),
+        "whole": 7,
+    }
+
+
+EXPECTED = {
+    "plain": VALUES.astype(np.float64).mean(),
+    "nested/mean": VALUES[MASK].astype(np.float64).mean(),
+    "nested/sum": VALUES.astype(np.float64).sum(),
+    "nested/max": VALUES.max(),
+    "nested/min": VALUES.min(),
+    "same": np.float32(0.1),
+    "whole": 7.0,
+}
+
+
+def check(metrics):
+    assert sorted(metrics) == sorted(EXPECTED)
+    for name, value in EXPECTED.items():
+        np.testing.assert_allclose(np.asarray(metrics[name]), value, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("shape", [(1,), (2,), (3,), (4,), (2, 2)])
+def test_reduce_in_shard_map_equals_numpy(shape, check_vma):
+    mesh = mesh_of(*shape)
+    step = jax.shard_map(
+        lambda v, m: reduce(metrics_of(v, m)),
+        mesh=mesh,
+        in_specs=P(mesh.axis_names),
+        out_specs=P(),
+        check_vma=check_vma,
+    )
+    check(jax.jit(step)(VALUES, MASK))
+
+
+def test_reduce_in_pmap_equals_numpy():
+    values, mask = VALUES.reshape(4, 3, 5), MASK.reshape(4, 3, 5)
+    out = jax.pmap(lambda v, m: reduce(metrics_of(v, m)), axis_name="q")(values, mask)
+    check({name: np.asarray(value)[0] for name, value in out.items()})
+    for value in out.values():
+        assert len(set(np.asarray(value).tolist())) == 1
+
+
+def test_reduce_under_plain_jit_on_sharded_arrays_equals_numpy():
+    sharding = jax.sharding.NamedSharding(mesh_of(4), P("a"))
+    values, mask = jax.device_put((VALUES, MASK), sharding)
+    check(jax.jit(lambda v, m: reduce(metrics_of(v, m)))(values, mask))
+    check(reduce(metrics_of(jnp.asarray(VALUES), jnp.asarray(MASK))))
+
+
+def test_a_value_that_is_the_same_along_an_axis_is_counted_once_along_it():
+    """Two data shards, each on two devices of a model axis: the sum is not doubled."""
+    step = jax.shard_map(
+        lambda v, m: reduce(metrics_of(v, m)), mesh=mesh_of(2, 2), in_specs=P("a"), out_specs=P()
+    )
+    check(jax.jit(step)(VALUES, MASK))
+
+
+def test_axis_name_narrows_the_reduction():
+    step = jax.shard_map(
+        lambda v, m: reduce(metrics_of(v, m), axis_name="a"),
+        mesh=mesh_of(2, 2),
+        in_specs=P("a"),
+        out_specs=P(),
+        check_vma=False,
+    )
+    check(jax.jit(step)(VALUES, MASK))
+
+
+def test_an_axis_that_is_not_in_scope_is_refused():
+    with pytest.raises(ValueError, match="`axis_name` names 'c', which is not in scope"):
+        jax.jit(lambda v: reduce({"x": v}, axis_name="c"))(1.0)
+
+
+def test_reduce_over_a_vmapped_axis_that_is_named():
+    values = jnp.arange(6.0)
+    out = jax.vmap(lambda v: reduce({"m": v, "s": Sum(v)}, axis_name="pop"), axis_name="pop")(values)
+    assert out["m"].tolist() == [2.5] * 6
+    assert out["s"].tolist() == [15.0] * 6
+
+
+def test_a_mean_of_nothing_is_nan_in_the_step():
+    out = reduce({"m": Mean.of(jnp.ones(3), where=jnp.zeros(3, bool))})
+    assert np.isnan(out["m"])
+
+
+def test_masked_values_may_be_nan():
+    out = reduce({"m": Mean.of(jnp.array([1.0, jnp.nan]), where=jnp.array([True, False]))})
+    assert out["m"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "match"),
+    [
+        (jnp.ones((3, 2)), ValueError, r"metric 'a/b' must be a scalar, got shape \(3, 2\)"),
+        ("text", TypeError, "metric 'a/b' is 'text' of type str; metrics are numbers"),
+        (None, TypeError, "metric 'a/b' is None"),
+        (jnp.complex64(1), TypeError, "metric 'a/b' has dtype complex64"),
+    ],
+)
+def test_a_value_that_is_no_scalar_is_named(value, error, match):
+    with pytest.raises(error, match=match):
+        reduce({"a": {"b": value}})
+
+
+@pytest.mark.parametrize("partial", [Sum, Max, Min, Last])
+def test_a_partial_of_an_array_is_refused_with_its_shape(partial):
+    with pytest.raises(ValueError, match=r"`value` must be a scalar, got shape \(3,\)"):
+        partial(jnp.ones(3))
+
+
+class StepStates:
+    def __init__(self, returns, lengths, steps):
+        self.average_return, self.average_length, self.step = returns, lengths, steps
+
+
+def merged_episodes(returns, lengths, steps, devices):
+    schemas = []
+
+    def step(r, n, s):
+        states = StepStates(r, n, s)
+        schema, vector = merge(
+            {}, find_axes(None), partials={"e/": Episodes(states)}, step_state=states
+        )
+        schemas.append(schema)
+        return vector
+
+    mapped = jax.shard_map(step, mesh=mesh_of(devices), in_specs=P("a"), out_specs=P(), check_vma=False)
+    vector = np.asarray(jax.jit(mapped)(returns, lengths, steps))
+    return schemas[0].unpack(vector)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 4])
+def test_episode_statistics_count_only_environments_that_have_ended_an_episode(devices):
+    returns = RNG.normal(100.0, 30.0, 12).astype(np.float32)
+    lengths = np.where(np.arange(12) % 3 == 0, 0, 7 + np.arange(12)).astype(np.float32)
+    steps = np.arange(12, dtype=np.int32) + 10**8
+    step, got = merged_episodes(returns, lengths, steps, devices)
+    ended = returns[lengths > 0].astype(np.float64)
+    assert step == int(steps.astype(np.int64).sum())
+    expected = {
+        "e/return": ended.mean(),
+        "e/return_min": ended.min(),
+        "e/return_max": ended.max(),
+        "e/return_std": ended.std(),
+        "e/length": lengths[lengths > 0].astype(np.float64).mean(),
+        "e/count": 8,
+    }
+    assert sorted(got) == sorted(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_a_small_spread_around_a_large_return_is_not_lost_in_float32():
+    returns = (500 + RNG.normal(0, 0.5, 1024)).astype(np.float32)
+    ones = np.ones(1024, np.float32)
+    _, got = merged_episodes(returns, ones, np.zeros(1024, np.int32), 4)
+    exact = returns.astype(np.float64)
+    np.testing.assert_allclose(got["e/return_std"], exact.std(), rtol=1e-5)
+    np.testing.assert_allclose(got["e/return"], exact.mean(), rtol=1e-7)
+
+
+def test_before_the_first_episode_ends_there_is_no_return_but_a_count_of_0():
+    zeros = np.zeros(8, np.float32)
+    _, got = merged_episodes(zeros, zeros, np.zeros(8, np.int32), 4)
+    assert got == {"e/count": 0.0}
+
+
+def collectives(n, **kinds):
+    """Collective operands of a step with `n` metrics."""
+
+    def step(values):
+        metrics = {f"m{i}": values[0] * i for i in range(n)}
+        metrics |= {f"{name}{i}": kind(values[0] * i) for name, kind in kinds.items() for i in range(n)}
+        return reduce(metrics)
+
+    mapped = jax.shard_map(step, mesh=mesh_of(4), in_specs=P("a"), out_specs=P())
+    return collective_operands(compiled_text(mapped, jnp.ones(4)))
+
+
+def test_any_number_of_metrics_takes_one_collective():
+    assert collectives(5) == {"all-reduce": 1}
+    assert collectives(200) == {"all-reduce": 1}
+    assert collectives(5, sum=Sum, last=Last) == {"all-reduce": 1}
+    assert collectives(200, sum=Sum, last=Last) == {"all-reduce": 1}
+
+
+def test_maxima_take_one_more_whatever_their_number():
+    assert collectives(5, max=Max, min=Min) == {"all-reduce": 2}
+    assert collectives(200, max=Max, min=Min) == {"all-reduce": 2}
+
+
+def test_reduce_calls_no_host():
+    assert callbacks(compiled_text(lambda v: reduce({"a": v}), jnp.float32(1))) == 0
+
+
+def test_double_precision_is_kept_where_jax_has_it():
+    with jax.enable_x64(True):
+        exact = 2**40 + 1
+        assert reduce({"a": jnp.asarray(exact)})["a"] == exact

@@ -1,0 +1,40 @@
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lerax_dist.device._steps import LIMBS, join, split
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=20))
+def test_the_sum_of_any_counters_is_exact(steps):
+    limbs = split(jnp.asarray(steps, jnp.int32))
+    assert limbs.shape == (LIMBS,)
+    assert (limbs < 256).all()
+    assert join(limbs) == sum(steps)
+
+
+def test_a_single_counter_needs_no_axis():
+    assert join(split(jnp.asarray(123456789, jnp.int32))) == 123456789
+
+
+def test_a_hundred_thousand_environments_at_a_billion_steps_are_exact():
+    steps = np.full(100_000, 10**9) + np.arange(100_000)
+    assert join(split(jnp.asarray(steps, jnp.int32))) == int(steps.sum())
+
+
+@given(st.integers(1, 2**15 - 1), st.integers(0, 2**31 - 1))
+def test_a_float32_mean_over_any_number_of_devices_gives_the_exact_total(devices, step):
+    limbs = np.asarray(split(jnp.asarray(step, jnp.int32)))
+    mean = (limbs * np.float32(devices)) / np.float32(devices)
+    assert join(mean.astype(np.float64) * devices) == step * devices
+
+
+def test_a_float32_mean_of_unequal_limbs_gives_the_exact_total():
+    rng = np.random.default_rng(0)
+    for devices in (3, 7, 48, 1000, 8960, 32767):
+        steps = rng.integers(0, 2**31, devices)
+        places = 256 ** np.arange(LIMBS)
+        limbs = ((steps[:, None] // places) % 256).astype(np.float32)
+        mean = limbs.sum(0, dtype=np.float32) / np.float32(devices)
+        assert join(mean.astype(np.float64) * devices) == int(steps.sum())

@@ -1,0 +1,310 @@
+"""The host half as a whole: queue, writer, journal, pumps, close."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.host import _pump
+from lerax_dist.host._failures import Failures, LoggingWarning
+from lerax_dist.host._journal import Journal
+from lerax_dist.host._lifecycle import Run
+from lerax_dist.host._record import Row, decode
+from lerax_dist.host._sink import Start
+
+
+class Memory(AbstractLoggingBackend):
+    def __init__(self):
+        self.rows = []
+        self.calls = []
+        self.threads = set()
+
+    def open(self, name):
+        self._called("open", name)
+
+    def on_training_start(self, total_timesteps, total_iterations):
+        self._called("start", total_timesteps, total_iterations)
+
+    def log_hparams(self, hparams):
+        self._called("hparams", hparams)
+
+    def log_scalars(self, scalars, step):
+        self.threads.add(threading.current_thread())
+        self.rows.append((step, scalars))
+
+    def log_video(self, tag, frames, step, fps):
+        self._called("video", tag)
+
+    def close(self):
+        self._called("close")
+
+    def _called(self, *call):
+        self.threads.add(threading.current_thread())
+        self.calls.append(call)
+
+
+class Raises(Memory):
+    def __init__(self, where, times=10**9):
+        super().__init__()
+        self.where, self.times = where, times
+
+    def _maybe(self, where):
+        if where == self.where and self.times > 0:
+            self.times -= 1
+            raise ConnectionError(f"no network in {where}")
+
+    def open(self, name):
+        self._maybe("open")
+        super().open(name)
+
+    def log_scalars(self, scalars, step):
+        self._maybe("log_scalars")
+        super().log_scalars(scalars, step)
+
+    def close(self):
+        self._maybe("close")
+        super().close()
+
+
+class Hangs(Memory):
+    def __init__(self, where):
+        super().__init__()
+        self.where, self.let_go = where, threading.Event()
+
+    def open(self, name):
+        if self.where == "open":
+            self.let_go.wait()
+
+    def log_scalars(self, scalars, step):
+        if self.where == "log_scalars":
+            self.let_go.wait()
+        super().log_scalars(scalars, step)
+
+
+def open_run(tmp_path, backends, open_timeout=10.0, settle=lambda timeout: None):
+    failures = Failures()
+    journal = Journal(tmp_path / "journal.jsonl", failures)
+    return Run("run", backends, journal, failures, {}, open_timeout=open_timeout, settle=settle)
+
+
+def journal_steps(tmp_path):
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    records = [decode(line)[1] for line in lines]
+    return [record.step for record in records if isinstance(record, Row)]
+
+
+def last_record(tmp_path):
+    return decode((tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)[-1])[1]
+
+
+def log(run, steps):
+    for step in steps:
+        run.log({"x": float(step)}, step)
+
+
+def test_every_backend_gets_every_row_in_order_from_one_thread_of_its_own(tmp_path):
+    backends = [Memory(), Memory()]
+    run = open_run(tmp_path, backends)
+    run.put(Start(1, 0, 500, 5, {"rate": 0.5}, time.time(), time.perf_counter()))
+    log(run, range(500))
+    run.close("finished", 10.0)
+    for backend in backends:
+        assert backend.rows == [(step, {"x": float(step)}) for step in range(500)]
+        assert backend.calls == [
+            ("open", "run"),
+            ("hparams", {"rate": 0.5}),
+            ("start", 500, 5),
+            ("close",),
+        ]
+        assert len(backend.threads) == 1
+    assert backends[0].threads.isdisjoint(backends[1].threads)
+    assert run.failures.all() == ()
+    assert journal_steps(tmp_path) == list(range(500))
+    assert last_record(tmp_path).body == {"state": "finished", "failures": []}
+
+
+def test_a_second_close_does_nothing(tmp_path):
+    backend = Memory()
+    run = open_run(tmp_path, [backend])
+    run.close("finished", 10.0)
+    run.close("failed", 10.0)
+    assert backend.calls.count(("close",)) == 1
+    assert last_record(tmp_path).body["state"] == "finished"
+
+
+def test_flush_returns_when_every_row_is_with_every_backend(tmp_path):
+    backend = Memory()
+    run = open_run(tmp_path, [backend])
+    log(run, range(100))
+    run.flush(10.0)
+    assert [step for step, _ in backend.rows] == list(range(100))
+    assert journal_steps(tmp_path) == list(range(100))
+    run.close("finished", 10.0)
+
+
+def test_flush_names_what_it_waited_for(tmp_path):
+    backend = Hangs("log_scalars")
+    run = open_run(tmp_path, [backend])
+    log(run, range(3))
+    with pytest.raises(TimeoutError, match="Hangs: `log_scalars` has been running.*3 records"):
+        run.flush(0.3)
+    backend.let_go.set()
+    run.close("finished", 10.0)
+
+
+def test_a_backend_that_cannot_open_is_left_out_and_named(tmp_path):
+    good, bad = Memory(), Raises("open")
+    with pytest.warns(LoggingWarning, match="Raises: could not be opened.*no network in open"):
+        run = open_run(tmp_path, [bad, good])
+    log(run, range(10))
+    run.close("finished", 10.0)
+    assert len(good.rows) == 10
+    assert bad.calls == []
+
+
+def test_a_backend_that_raises_for_a_moment_loses_nothing(tmp_path):
+    backend = Raises("log_scalars", times=2)
+    run = open_run(tmp_path, [backend])
+    log(run, range(10))
+    run.close("finished", 10.0)
+    assert [step for step, _ in backend.rows] == list(range(10))
+    assert run.failures.all() == ()
+
+
+def test_a_backend_that_keeps_raising_is_reported_once_with_its_count(tmp_path):
+    good, bad = Memory(), Raises("log_scalars")
+    run = open_run(tmp_path, [bad, good])
+    log(run, range(10))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        run.close("finished", 20.0)
+    assert len(good.rows) == 10
+    messages = [str(entry.message) for entry in shown]
+    assert sum("`log_scalars` raised ConnectionError" in message for message in messages) == 1
+    assert sum("did not take 10 records" in message for message in messages) == 1
+    assert bad.calls[-1] == ("close",)
+
+
+def test_a_backend_that_heals_goes_on_and_what_it_lacks_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(_pump, "_PAUSES", (0.01,))
+    backend = Raises("log_scalars", times=4)
+    run = open_run(tmp_path, [backend])
+    with pytest.warns(LoggingWarning) as shown:
+        log(run, range(10))
+        run.close("finished", 10.0)
+    # Two attempts for the first row, one for each of the next two, then it takes them again.
+    assert [step for step, _ in backend.rows] == list(range(3, 10))
+    assert any("did not take 3 records" in str(entry.message) for entry in shown)
+
+
+def test_a_backend_that_hangs_stops_neither_its_neighbour_nor_the_close(tmp_path):
+    good, bad = Memory(), Hangs("log_scalars")
+    run = open_run(tmp_path, [bad, good])
+    log(run, range(10))
+    start = time.monotonic()
+    with pytest.warns(LoggingWarning, match="Hangs: did not end in 1 s: `log_scalars` has been"):
+        run.close("finished", 1.0)
+    assert time.monotonic() - start < 5.0
+    assert len(good.rows) == 10
+    assert good.calls[-1] == ("close",)
+    assert journal_steps(tmp_path) == list(range(10))
+    bad.let_go.set()
+
+
+def test_a_backend_that_opens_late_gets_every_row(tmp_path):
+    late = Hangs("open")
+    with pytest.warns(LoggingWarning, match="Hangs: is not open after 0.1 s"):
+        run = open_run(tmp_path, [late], open_timeout=0.1)
+    log(run, range(10))
+    late.let_go.set()
+    run.close("finished", 10.0)
+    assert [step for step, _ in late.rows] == list(range(10))
+
+
+def test_a_failure_to_close_is_kept(tmp_path):
+    run = open_run(tmp_path, [Raises("close")])
+    with pytest.warns(LoggingWarning, match="could not be closed.*no network in close"):
+        run.close("finished", 10.0)
+    assert [failure.where for failure in run.failures.all()] == ["Raises"]
+
+
+def test_the_first_value_that_is_not_finite_is_named_and_only_the_first(tmp_path):
+    backend = Memory()
+    run = open_run(tmp_path, [backend])
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        run.log({"a": 1.0, "b": float("nan")}, 7)
+        run.log({"a": float("inf"), "b": float("nan")}, 8)
+        run.close("finished", 10.0)
+    assert len(shown) == 1
+    assert "'b' is nan at step 7" in str(shown[0].message)
+    assert np.isnan(backend.rows[0][1]["b"])
+
+
+def test_warnings_that_are_errors_end_no_thread(tmp_path):
+    backend = Memory()
+    run = open_run(tmp_path, [backend])
+    run.log({"a": float("nan")}, 0)  # the filter of this test run turns warnings into errors
+    log(run, range(1, 4))
+    run.close("finished", 10.0)
+    assert len(backend.rows) == 4
+
+
+def test_what_the_devices_do_not_deliver_in_time_is_named(tmp_path):
+    run = open_run(tmp_path, [Memory()], settle=lambda timeout: "the devices")
+    with pytest.warns(LoggingWarning, match="waited 5 s for the devices"):
+        run.close("finished", 5.0)
+
+
+END_WITHOUT_CLOSE = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_lifecycle import Memory, open_run
+class Prints(Memory):
+    def close(self):
+        print(len(self.rows), flush=True)
+run = open_run(Path(sys.argv[1]), [Prints()])
+for step in range(1000):
+    run.log({"x": 1.0}, step)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "state"), [("", "finished"), ("raise ValueError", "failed"), ("1/0", "failed")]
+)
+def test_a_program_that_ends_without_close_loses_nothing(tmp_path, end, state):
+    program = textwrap.dedent(END_WITHOUT_CLOSE) + end
+    here = __file__.rsplit("/", 1)[0]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), here],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "1000\n", done.stderr
+    assert journal_steps(tmp_path) == list(range(1000))
+    assert last_record(tmp_path).body["state"] == state
+
+
+def test_an_idle_run_wakes_no_thread(tmp_path):
+    run = open_run(tmp_path, [Memory(), Memory()])
+    log(run, range(3))
+    run.flush(10.0)
+    threads = [run._writer._thread, *(pump._thread for pump in run._pumps)]
+    before = [_switches(thread) for thread in threads]
+    threading.Event().wait(1.5)
+    assert [_switches(thread) for thread in threads] == before
+    run.close("finished", 10.0)
+
+
+def _switches(thread):
+    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    return [line for line in status.splitlines() if "ctxt_switches" in line]

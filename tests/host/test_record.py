@@ -1,0 +1,73 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lerax_dist.host._record import Event, Row, decode, encode
+
+
+def test_a_line_is_one_json_object_with_its_fields():
+    line = encode(Row(1.5, 96, 3, {"train/loss": np.float64(0.25)}), 7)
+    assert line.endswith(b"\n") and line.count(b"\n") == 1
+    fields = json.loads(line)
+    fields.pop("crc")
+    assert fields == {
+        "n": 7,
+        "time": 1.5,
+        "kind": "row",
+        "step": 96,
+        "iteration": 3,
+        "metrics": {"train/loss": 0.25},
+    }
+
+
+@given(
+    st.dictionaries(st.text(), st.floats(allow_nan=True, allow_infinity=True), max_size=5),
+    st.integers(0, 2**62),
+)
+def test_every_row_comes_back_as_it_was(metrics, step):
+    row = Row(0.1, step, None, {k: np.float64(v) for k, v in metrics.items()})
+    line = encode(row, 3)
+    json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    number, back = decode(line) or pytest.fail("damaged")
+    assert number == 3
+    assert (back.step, back.time, back.iteration) == (step, 0.1, None)
+    assert list(back.metrics) == list(row.metrics)
+    for name, value in row.metrics.items():
+        assert back.metrics[name] == value or (math.isnan(value) and math.isnan(back.metrics[name]))
+
+
+def test_nan_and_infinity_are_kept_in_valid_json():
+    metrics = {"a": np.float64("nan"), "b": np.float64("inf"), "c": np.float64("-inf")}
+    line = encode(Row(0.0, 0, None, metrics), 0)
+    assert json.loads(line)["metrics"] == {"a": "NaN", "b": "Infinity", "c": "-Infinity"}
+
+
+def test_an_event_comes_back_as_it_was():
+    event = Event(2.0, "hparams", {"hparams": {"policy.width": 8, "rate": float("inf")}})
+    decoded = decode(encode(event, 0))
+    assert decoded is not None
+    assert decoded[1].kind == "hparams"
+    assert decoded[1].body == {"hparams": {"policy.width": 8, "rate": "Infinity"}}
+
+
+def test_a_value_that_json_does_not_know_becomes_its_text():
+    decoded = decode(encode(Event(0.0, "hparams", {"hparams": {"f": math.sin}}), 0))
+    assert "sin" in decoded[1].body["hparams"]["f"]
+
+
+@given(st.integers(0, 200), st.integers(0, 255))
+def test_a_changed_byte_is_noticed(place, byte):
+    line = bytearray(encode(Row(1.5, 96, 3, {"train/loss": np.float64(0.25)}), 7))
+    place %= len(line)
+    changed = line[place] != byte
+    line[place] = byte
+    assert (decode(bytes(line)) is None) == changed
+
+
+@pytest.mark.parametrize("line", [b"", b"\n", b"{}\n", b'{"n": 1', b"\x00" * 40])
+def test_what_is_no_line_of_a_journal_is_damaged(line):
+    assert decode(line) is None
