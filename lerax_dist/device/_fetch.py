@@ -26,7 +26,7 @@ def fetch(name: str, value: Any) -> Any:
     if isinstance(value, (float, int, np.number, np.bool_)):
         return value
     array = np.asarray(value) if hasattr(value, "__array__") else None
-    if array is None or array.dtype.kind not in "biuf":
+    if array is None or not _is_real(array.dtype):
         raise TypeError(
             f"metric {name!r} is {value!r} of type {type(value).__name__}; metrics are real "
             "numbers. Use float(value), or log it as a hyperparameter."
@@ -49,7 +49,7 @@ def _fetch_array(name: str, value: jax.Array) -> Any:
             "with `jnp.mean` on global arrays or with `lerax_dist.reduce` inside `shard_map`."
         )
     _check_shape(name, value.shape)
-    if jax.dtypes.issubdtype(value.dtype, np.complexfloating):
+    if not _is_real(value.dtype):
         raise TypeError(
             f"metric {name!r} has dtype {value.dtype}; metrics are real numbers. "
             "Log e.g. its absolute value."
@@ -66,3 +66,9 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
             f"metric {name!r} must be a scalar, got shape {shape}. Reduce it first, e.g. with "
             "`.mean()`."
         )
+
+
+def _is_real(dtype: Any) -> bool:
+    # JAX's own answer: NumPy does not take bfloat16 for a number.
+    kinds = (np.bool_, np.integer, np.floating)
+    return any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds)

@@ -126,6 +126,7 @@ class Run:
         missing = self._settle(timeout)
         if missing:
             self.failures.keep("close", f"waited {timeout:g} s for {missing}")
+        self.sink.close()
         self._put_close(state)
         token = self._writer.stop()
         written = token.reached.wait(max(deadline - time.monotonic(), 1.0))

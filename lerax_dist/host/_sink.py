@@ -63,6 +63,11 @@ class Sink:
     def __init__(self, queue: SimpleQueue, failures: Failures) -> None:
         self._queue = queue
         self._failures = failures
+        self._closed = False
+
+    def close(self) -> None:
+        """Take nothing more; what still comes is reported."""
+        self._closed = True
 
     def rows(self, unpack: Unpack) -> Deliver:
         """What takes the rows of one schema.
@@ -73,6 +78,9 @@ class Sink:
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
+                if self._closed:
+                    self._failures.keep("callback", "a row came after `close()`; it is not logged")
+                    return
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.array(payload)
                 self._queue.put(

@@ -1,0 +1,35 @@
+"""Readers of what the backends and the journal have written, as users would open it."""
+
+from pathlib import Path
+
+from lerax_dist.host._record import Row, decode
+
+
+def journal_records(run_dir: Path):
+    """Every record of a journal; a damaged line fails."""
+    records = []
+    for line in (run_dir / "journal.jsonl").read_bytes().splitlines(keepends=True):
+        decoded = decode(line)
+        assert decoded is not None, line
+        records.append(decoded)
+    assert [number for number, _ in records] == list(range(len(records)))
+    return [record for _, record in records]
+
+
+def journal_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
+    """Step and metrics of every row of a journal, in its order."""
+    records = journal_records(run_dir)
+    return [(record.step, dict(record.metrics)) for record in records if isinstance(record, Row)]
+
+
+def event_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
+    """Step and scalars of every event of the one event file in a folder, in its order."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    (path,) = run_dir.glob("*tfevents*")
+    rows = []
+    for event in LegacyEventFileLoader(str(path)).Load():
+        values = {v.tag: v.simple_value for v in event.summary.value if v.HasField("simple_value")}
+        if values:
+            rows.append((event.step, values))
+    return rows

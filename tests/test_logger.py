@@ -1,0 +1,194 @@
+"""`Logger` in one process: values it takes, how long it holds up the loop, bad input."""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import lerax_dist as ld
+from tests.memory import Memory
+from tests.readers import event_rows, journal_records, journal_rows
+
+
+@pytest.fixture
+def memory():
+    return Memory()
+
+
+@pytest.fixture
+def logger(memory, tmp_path):
+    with ld.Logger(memory, "r", log_dir=tmp_path) as logger:
+        yield logger
+
+
+def test_numbers_of_every_kind_are_logged(logger, memory):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",), axis_types=(AxisType.Auto,))
+    values = {
+        "float": 1.5,
+        "int": 2**40 + 1,
+        "bool": True,
+        "np32": np.float32(0.1),
+        "np0d": np.array(2.5),
+        "bf16": np.array(1.5, ml_dtypes.bfloat16)[()],
+        "jax": jnp.float32(0.1),
+        "jaxint": jnp.int32(7),
+        "jaxbf16": jnp.bfloat16(2.5),
+        "replicated": jax.device_put(jnp.float32(4), NamedSharding(mesh, P())),
+    }
+    logger.log(values, 3)
+    logger.flush()
+    ((step, row),) = memory.rows
+    assert step == 3
+    assert row == {name: float(value) for name, value in values.items()}
+
+
+def test_nested_names_are_joined_and_rows_keep_their_order(logger, memory):
+    for step in range(200):
+        logger.log({"train": {"loss": float(step)}, "lr": 0.1}, step)
+    logger.flush()
+    assert memory.rows == [(s, {"train/loss": float(s), "lr": 0.1}) for s in range(200)]
+
+
+def test_what_changes_after_the_call_does_not_change_the_row(logger, memory):
+    value = np.zeros(())
+    logger.log({"a": value}, 0)
+    value += 5
+    logger.flush()
+    assert memory.rows[0][1]["a"] == 0.0
+
+
+def test_log_does_not_wait_for_the_device(logger, memory):
+    """The value is not there before the callback is let go, and `log` returns before that."""
+    gate = threading.Event()
+
+    def wait(x):
+        assert gate.wait(60)
+        return np.asarray(x)
+
+    value = jax.jit(lambda x: jax.pure_callback(wait, jax.ShapeDtypeStruct((), jnp.float32), x))
+    # Two devices, for with one per process a program with a callback is dispatched synchronously.
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",), axis_types=(AxisType.Auto,))
+    mapped = jax.jit(jax.shard_map(lambda x: value(x[0])[None], mesh=mesh, in_specs=P("d"), out_specs=P("d"), check_vma=False))
+    result = mapped(jnp.ones(2))
+    total = result.addressable_shards[0].data
+    try:
+        ready = total.is_ready()
+        logger.log({"a": jax.numpy.asarray(total).reshape(())}, 0)
+        returned_early = not gate.is_set()
+    finally:
+        gate.set()
+    logger.flush()
+    assert returned_early and not ready
+    assert memory.rows[0][1]["a"] == 1.0
+
+
+def test_hyperparameters_and_total_steps_reach_the_backends(tmp_path, memory):
+    with ld.Logger(memory, "r", log_dir=tmp_path, total_steps=9, hparams={"a": {"b": 1}}) as logger:
+        logger.log_hparams({"later": 2})
+    assert memory.calls == [
+        ("open", "r"),
+        ("hparams", {"a.b": 1}),
+        ("start", 9, 0),
+        ("hparams", {"later": 2}),
+        ("close",),
+    ]
+
+
+def test_rows_come_back_from_the_files_that_users_open(tmp_path):
+    backends = [ld.TensorBoardBackend(tmp_path), ld.JSONLBackend(tmp_path)]
+    with ld.Logger(backends, "r") as logger:
+        for step in range(50):
+            logger.log({"x": step / 7, "y": jnp.float32(step)}, step * 10**9)
+    expected = [(step * 10**9, step / 7, float(step)) for step in range(50)]
+    assert [(s, r["x"], r["y"]) for s, r in journal_rows(tmp_path / "r")] == expected
+    got = [(s, r["x"], r["y"]) for s, r in event_rows(tmp_path / "r")]
+    assert got == [(s, float(np.float32(x)), y) for s, x, y in expected]
+
+
+def test_a_run_that_is_continued_appends_to_its_journal(tmp_path):
+    for part in range(2):
+        with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+            logger.log({"x": 1.0}, part)
+    assert [step for step, _ in journal_rows(tmp_path / "r")] == [0, 1]
+    kinds = [getattr(record, "kind", "row") for record in journal_records(tmp_path / "r")]
+    assert kinds == ["open", "start", "row", "close"] * 2
+
+
+@pytest.mark.parametrize(
+    ("metrics", "error", "match"),
+    [
+        ({"a": jnp.ones(3)}, ValueError, r"metric 'a' must be a scalar, got shape \(3,\)"),
+        ({"a": np.ones((2, 2))}, ValueError, r"metric 'a' must be a scalar, got shape \(2, 2\)"),
+        ({"a": {"b": "x"}}, TypeError, "metric 'a/b' is 'x' of type str"),
+        ({"a": None}, TypeError, "metric 'a' is None"),
+        ({"a": jnp.complex64(1)}, TypeError, "metric 'a' has dtype complex64"),
+        ({"a": [1.0]}, TypeError, r"metric 'a' is \[1.0\]"),
+        ({"a/b": 1, "a": {"b": 1}}, ValueError, "'a/b' twice"),
+        ({3: 1}, TypeError, "has the name 3 of type int"),
+        ([1], TypeError, "`metrics` must be a mapping"),
+    ],
+)
+def test_a_bad_metric_is_named_and_no_row_is_written(logger, memory, metrics, error, match):
+    with pytest.raises(error, match=match):
+        logger.log(metrics, 0)
+    logger.flush()
+    assert memory.rows == []
+
+
+@pytest.mark.parametrize(
+    ("step", "error"), [(-1, ValueError), (1.0, TypeError), ("1", TypeError), (None, TypeError)]
+)
+def test_a_bad_step_is_refused(logger, step, error):
+    with pytest.raises(error, match="`step` must be"):
+        logger.log({"a": 1.0}, step)
+
+
+def test_a_step_may_be_any_integer(logger, memory):
+    for step in (np.int32(1), np.int64(2**40), jnp.int32(5)):
+        logger.log({"a": 1.0}, step)
+    logger.flush()
+    assert [step for step, _ in memory.rows] == [1, 2**40, 5]
+
+
+def test_log_inside_jit_is_refused_with_its_mend(logger):
+    with pytest.raises(TypeError, match="'a' belongs to a trace.*Return the value from the step"):
+        jax.jit(lambda x: logger.log({"a": x}, 0))(1.0)
+
+
+def test_log_after_close_is_refused(logger):
+    logger.close()
+    with pytest.raises(RuntimeError, match="`log` was called after `close\\(\\)` of the run 'r'"):
+        logger.log({"a": 1.0}, 0)
+    with pytest.raises(RuntimeError, match="`log_hparams` was called after"):
+        logger.log_hparams({})
+
+
+def test_a_bad_total_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`total_steps` must be 0 or more, got -3"):
+        ld.Logger(Memory(), log_dir=tmp_path, total_steps=-3)
+
+
+def test_a_value_that_cannot_be_computed_costs_its_metric_only(logger, memory):
+    value = jnp.float32(1) + 1
+    logger.log({"good": 2.0}, 0)
+    logger.flush()
+    gone = jnp.float32(1) + 2
+    with pytest.warns(ld.LoggingWarning, match="'gone' could not be read"):
+        queue_row(logger, {"gone": deleted(gone), "good": value})
+        logger.flush()
+    assert memory.rows[-1][1] == {"good": 2.0}
+
+
+def deleted(array):
+    array.delete()
+    return array
+
+
+def queue_row(logger, metrics):
+    """As `log` does for values that are lost between the call and their reading."""
+    logger._run.log(metrics, 1)
