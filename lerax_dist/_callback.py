@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, final
 
 import equinox as eqx
 import jax
 import numpy as np
-from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Key
 
 from lerax_dist import _hparams
+from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._metrics import flatten
-from lerax_dist._session import IdleRun, close_run, open_run
 from lerax_dist._protocol import (
     AbstractCallback,
     EmptyCallbackState,
@@ -23,39 +21,19 @@ from lerax_dist._protocol import (
     StepContext,
     TrainingContext,
 )
-from lerax_dist._run import check_hparams
+from lerax_dist._session import Session, open_session
 from lerax_dist.backends import AbstractLoggingBackend
-from lerax_dist.cluster import ProcessGroup, current_group
-from lerax_dist.device._axes import find_axes
-from lerax_dist.device._episodes import Episodes
+from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._learning_rate import learning_rates
-from lerax_dist.device._pack import from_bits, merge, to_bits
+from lerax_dist.device._message import send_row, send_start
 from lerax_dist.device._settle import settle
 from lerax_dist.device._step_state import LoggingCallbackStepState
-from lerax_dist.device._transfer import send
-from lerax_dist.host._failures import Failure
-from lerax_dist.host._lifecycle import Run
 
 
 @final
-class _Live:
-    """What changes while a run is logged. Equal only to itself, so it never causes a retrace."""
-
-    def __init__(
-        self,
-        run: Run | IdleRun,
-        group: ProcessGroup,
-        backends: tuple[Any, ...],
-        hparams: dict[str, Any],
-    ) -> None:
-        self.run = run
-        self.group = group
-        self.backends = backends
-        self.hparams = hparams
-
-
-@final
-class LoggingCallback(AbstractCallback[EmptyCallbackState, LoggingCallbackStepState]):
+class LoggingCallback(
+    AbstractCallback[EmptyCallbackState, LoggingCallbackStepState], AbstractRunHandle
+):
     """Logs a training run once, whatever the number of devices and processes.
 
     It works inside `jit`, inside `lax.scan` inside `jit`, inside `shard_map` and `pmap`; it must
@@ -83,7 +61,7 @@ class LoggingCallback(AbstractCallback[EmptyCallbackState, LoggingCallbackStepSt
     """
 
     alpha: float
-    _live: _Live = eqx.field(static=True)
+    _session: Session = eqx.field(static=True)
     _axis_name: str | tuple[str, ...] | None = eqx.field(static=True)
     _log_interval: int = eqx.field(static=True)
 
@@ -155,42 +133,20 @@ class LoggingCallback(AbstractCallback[EmptyCallbackState, LoggingCallbackStepSt
                 "Use 1 to log every iteration."
             )
         self.alpha = alpha
-        hparams = check_hparams(hparams)
         named = isinstance(axis_name, str) or axis_name is None
         self._axis_name = axis_name if named else tuple(axis_name)
         self._log_interval = log_interval
-        group = current_group(group)
-        run, backends = open_run(
+        self._session = open_session(
             backend,
             name,
             env=env,
             policy=policy,
+            hparams=hparams,
             log_dir=log_dir,
             group=group,
             open_timeout=open_timeout,
             settle=settle,
         )
-        self._live = _Live(run, group, backends, hparams)
-
-    @property
-    def name(self) -> str:
-        """Name of the run, the same on every process."""
-        return self._live.run.name
-
-    @property
-    def run_dir(self) -> Path:
-        """Folder of the run."""
-        return self._live.run.directory
-
-    @property
-    def backends(self) -> tuple[AbstractLoggingBackend, ...]:
-        """The backends of this process: those given on process 0, `NoOpBackend`s elsewhere."""
-        return self._live.backends
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        """What has gone wrong in logging so far. Training has not felt it."""
-        return self._live.run.failures.all()
 
     def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> EmptyCallbackState:
         """The state of the callback, which is empty."""
@@ -221,34 +177,15 @@ class LoggingCallback(AbstractCallback[EmptyCallbackState, LoggingCallbackStepSt
             RuntimeError: called outside of `jit` in a run of several processes.
         """
         self._refuse_eager()
-        iteration = jnp.asarray(ctx.iteration_count, jnp.int32)
-        scalars = flatten(ctx.training_log, "train")
-        scalars = learning_rates(ctx.opt_state) | scalars
-        if self._log_interval == 1:
-            self._send_row(scalars, ctx.step_state, iteration)
-        else:
-            lax.cond(
-                iteration % self._log_interval == 0,
-                self._send_row,
-                lambda *_: None,
-                scalars,
-                ctx.step_state,
-                iteration,
-            )
-        return ctx.state
-
-    def _send_row(self, scalars: dict[str, Any], step_state: Any, iteration: Array) -> None:
-        axes = find_axes(self._axis_name)
-        schema, vector = merge(
-            scalars, axes, partials={"episode/": Episodes(step_state)}, step_state=step_state
+        send_row(
+            self._session.run.sink.rows,
+            learning_rates(ctx.opt_state) | flatten(ctx.training_log, "train"),
+            ctx.step_state,
+            jnp.asarray(ctx.iteration_count, jnp.int32),
+            axis_name=self._axis_name,
+            log_interval=self._log_interval,
         )
-        dtype = np.dtype(vector.dtype)
-
-        def unpack(bits: np.ndarray) -> tuple[int | None, dict[str, Any]]:
-            return schema.unpack(from_bits(bits, dtype))
-
-        deliver = self._live.run.sink.rows(unpack)
-        send(deliver, iteration[None], to_bits(vector), axes.manual)
+        return ctx.state
 
     def on_training_start(
         self,
@@ -260,18 +197,15 @@ class LoggingCallback(AbstractCallback[EmptyCallbackState, LoggingCallbackStepSt
         algorithm = getattr(ctx, "algorithm", None)
         hparams = _hparams.extract(ctx.policy, "policy")
         hparams |= _hparams.extract(algorithm, "algorithm")
-        hparams |= self._live.hparams
+        hparams |= self._session.hparams
         total = ctx.total_timesteps
-        known = isinstance(total, (int, np.integer))
-        iterations = 0
-        if known and callable(getattr(algorithm, "num_iterations", None)):
-            iterations = int(algorithm.num_iterations(int(total)))  # pyright: ignore[reportOptionalMemberAccess]
-        deliver = self._live.run.sink.start(
-            self._log_interval, int(total) if known else None, iterations, hparams
+        known = int(total) if isinstance(total, (int, np.integer)) else None
+        count = getattr(algorithm, "num_iterations", None)
+        iterations = int(count(known)) if known is not None and callable(count) else 0
+        deliver = self._session.run.sink.start(self._log_interval, known, iterations, hparams)
+        send_start(
+            deliver, jnp.asarray(ctx.iteration_count, jnp.int32), total if known is None else 0
         )
-        head = jnp.asarray(ctx.iteration_count, jnp.int32)[None]
-        body = jnp.asarray(0 if known else total, jnp.int32)[None]
-        send(deliver, head, body, find_axes(None).manual)
         return ctx.state
 
     def on_training_end(
@@ -299,49 +233,10 @@ class LoggingCallback(AbstractCallback[EmptyCallbackState, LoggingCallbackStepSt
         return state, callback_state
 
     def _refuse_eager(self) -> None:
-        processes = self._live.group.process_count
+        processes = self._session.group.process_count
         if processes > 1 and not isinstance(jnp.zeros(()), jax.core.Tracer):
             raise RuntimeError(
                 f"`on_iteration` was called outside of `jit` in a run of {processes} processes, "
                 "where it cannot reduce over them. Call it in the compiled step, or log reduced "
                 "values with `Logger`."
             )
-
-    def flush(self, timeout: float = 60.0) -> None:
-        """Wait until every row so far is in the journal and with every backend.
-
-        Args:
-            timeout: how long to wait at most, in seconds.
-
-        Raises:
-            TimeoutError: something was not done in time; the message says what.
-        """
-        self._live.run.flush(timeout)
-
-    def close(
-        self, *, timeout: float = 60.0, raise_failures: bool = False, failed: bool = False
-    ) -> None:
-        """Write everything that is left and close the backends. A second call does nothing.
-
-        It waits for no other process. What fails is kept in `failures` and shown as a warning.
-
-        Args:
-            timeout: how long to take at most, in seconds.
-            raise_failures: raise what has failed, all of it as one group.
-            failed: the run ended by an error; its state is `"failed"`, not `"finished"`.
-
-        Raises:
-            ExceptionGroup: something failed and `raise_failures` is set.
-        """
-        close_run(self._live.run, timeout, raise_failures, failed)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(failed=error is not None)

@@ -3,22 +3,21 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, final
 
+from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._metrics import flatten
 from lerax_dist._run import check_hparams, check_step
-from lerax_dist._session import close_run, open_run
+from lerax_dist._session import open_session
 from lerax_dist.backends import AbstractLoggingBackend
-from lerax_dist.cluster import ProcessGroup, current_group
+from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import fetch
-from lerax_dist.host._failures import Failure
 from lerax_dist.host._record import Event
 from lerax_dist.host._sink import Start
 
 
 @final
-class Logger:
+class Logger(AbstractRunHandle):
     """Logs a run from an ordinary Python loop, once, whatever the number of processes.
 
     All processes of a launch construct it and call it alike; process 0 writes its own values, on
@@ -67,38 +66,18 @@ class Logger:
                 or the run cannot be opened, then on every process alike.
         """
         total = check_step(0 if total_steps is None else total_steps, "total_steps")
-        flat = check_hparams(hparams)
-        self._run, self._backends = open_run(
+        self._session = open_session(
             backend,
             name,
-            env=None,
-            policy=None,
+            hparams=hparams,
             log_dir=log_dir,
-            group=current_group(group),
+            group=group,
             open_timeout=open_timeout,
+            # Values are waited for one by one, by the thread that writes them.
             settle=lambda timeout: None,
         )
-        self._run.put(Start(1, 0, total, 0, flat, time.time(), time.perf_counter()))
-
-    @property
-    def name(self) -> str:
-        """Name of the run, the same on every process."""
-        return self._run.name
-
-    @property
-    def run_dir(self) -> Path:
-        """Folder of the run."""
-        return self._run.directory
-
-    @property
-    def backends(self) -> tuple[AbstractLoggingBackend, ...]:
-        """The backends of this process: those given on process 0, `NoOpBackend`s elsewhere."""
-        return self._backends
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        """What has gone wrong in logging so far. Training has not felt it."""
-        return self._run.failures.all()
+        given = self._session.hparams
+        self._session.run.put(Start(1, 0, total, 0, given, time.time(), time.perf_counter()))
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log a row. Returns at once; values still being computed are waited for elsewhere.
@@ -117,7 +96,7 @@ class Logger:
         self._check_open("log")
         step = check_step(step)
         flat = flatten(metrics)
-        self._run.log({name: fetch(name, value) for name, value in flat.items()}, step)
+        self._session.run.log({name: fetch(name, value) for name, value in flat.items()}, step)
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Log hyperparameters that were not known at the start.
@@ -130,50 +109,11 @@ class Logger:
             RuntimeError: the logger is closed.
         """
         self._check_open("log_hparams")
-        self._run.put(Event(time.time(), "hparams", {"hparams": check_hparams(hparams)}))
-
-    def flush(self, timeout: float = 60.0) -> None:
-        """Wait until every row so far is in the journal and with every backend.
-
-        Args:
-            timeout: how long to wait at most, in seconds.
-
-        Raises:
-            TimeoutError: something was not done in time; the message says what.
-        """
-        self._run.flush(timeout)
-
-    def close(
-        self, *, timeout: float = 60.0, raise_failures: bool = False, failed: bool = False
-    ) -> None:
-        """Write everything that is left and close the backends. A second call does nothing.
-
-        It waits for no other process. What fails is kept in `failures` and shown as a warning.
-
-        Args:
-            timeout: how long to take at most, in seconds.
-            raise_failures: raise what has failed, all of it as one group.
-            failed: the run ended by an error; its state is `"failed"`, not `"finished"`.
-
-        Raises:
-            ExceptionGroup: something failed and `raise_failures` is set.
-        """
-        close_run(self._run, timeout, raise_failures, failed)
+        self._session.run.put(Event(time.time(), "hparams", {"hparams": check_hparams(hparams)}))
 
     def _check_open(self, method: str) -> None:
-        if self._run.closed:
+        if self._session.run.closed:
             raise RuntimeError(
                 f"`{method}` was called after `close()` of the run {self.name!r}; a closed run "
                 "takes no more rows. Close the logger when training is over."
             )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(failed=error is not None)

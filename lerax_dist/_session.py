@@ -7,11 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, final
 
-from lerax_dist._run import check_name, choose_log_dir, make_name
+from lerax_dist._run import check_hparams, check_name, choose_log_dir, make_name
 from lerax_dist.backends import NoOpBackend
 from lerax_dist.backends._base import check_backends
-from lerax_dist.cluster import ProcessGroup
-from lerax_dist.host._failures import Failure, Failures
+from lerax_dist.cluster import ProcessGroup, current_group
+from lerax_dist.host._failures import Failures
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._lifecycle import Run
 from lerax_dist.host._sink import Deliver, Unpack
@@ -78,17 +78,42 @@ class _StraySink:
         return lambda part, parts, payload: None
 
 
-def open_run(
+@final
+class Session:
+    """A run as one process sees it. Equal only to itself, so it never causes a retrace.
+
+    Attributes:
+        run: the run; idle on processes that do not write.
+        group: the processes that log together.
+        backends: the backends that this process feeds.
+        hparams: hyperparameters given by the user.
+    """
+
+    def __init__(
+        self,
+        run: Run | IdleRun,
+        group: ProcessGroup,
+        backends: tuple[Any, ...],
+        hparams: dict[str, Any],
+    ) -> None:
+        self.run = run
+        self.group = group
+        self.backends = backends
+        self.hparams = hparams
+
+
+def open_session(
     backend: Any,
     name: str | None,
     *,
-    env: Any,
-    policy: Any,
+    env: Any = None,
+    policy: Any = None,
+    hparams: Any,
     log_dir: str | Path | None,
-    group: ProcessGroup,
+    group: ProcessGroup | None,
     open_timeout: float,
     settle: Callable[[float], str | None],
-) -> tuple[Run | IdleRun, tuple[Any, ...]]:
+) -> Session:
     """Open a run on every process of a group.
 
     Process 0 makes the directory and the journal; the others learn the name from it, or raise
@@ -99,23 +124,24 @@ def open_run(
         name: name of the run; `None` to have one made.
         env: environment to name the run after.
         policy: policy to name the run after.
+        hparams: hyperparameters.
         log_dir: folder that the run's own folder lies in.
-        group: the processes.
+        group: the processes; `None` for those that JAX has joined.
         open_timeout: how long process 0 waits for backends, in seconds.
         settle: see `Run`.
 
-    Returns:
-        The run, and the backends that this process feeds.
-
     Raises:
-        ValueError: `name` or `backend` is wrong.
+        ValueError: an argument is wrong.
         TypeError: likewise.
-        RuntimeError: the run cannot be opened on process 0; every process raises.
+        RuntimeError: processes were launched that JAX has not joined; or the run cannot be opened
+            on process 0, then every process raises.
         TimeoutError: a process did not take part in time.
     """
     backends = check_backends(backend)
+    given = check_hparams(hparams)
     if name is not None:
         check_name(name)
+    group = current_group(group)
     base = choose_log_dir(log_dir, backends)
     failures = Failures()
     journal: Journal | None = None
@@ -139,10 +165,8 @@ def open_run(
         ) from trouble
     directory = Path(verdict["log_dir"]) / verdict["name"]
     if journal is None:
-        return (
-            IdleRun(verdict["name"], directory, group.process_index),
-            tuple(NoOpBackend() for _ in backends),
-        )
+        idle = IdleRun(verdict["name"], directory, group.process_index)
+        return Session(idle, group, tuple(NoOpBackend() for _ in backends), given)
     facts = {
         "run_id": uuid.uuid4().hex[:8],
         "process_count": group.process_count,
@@ -157,7 +181,7 @@ def open_run(
         open_timeout=open_timeout,
         settle=settle,
     )
-    return run, backends
+    return Session(run, group, backends, given)
 
 
 def _make_directory(base: Path, given: str | None, made: str) -> str:
@@ -174,20 +198,3 @@ def _make_directory(base: Path, given: str | None, made: str) -> str:
             continue
         return unique
     raise AssertionError
-
-
-def close_run(run: Run | IdleRun, timeout: float, raise_failures: bool, failed: bool) -> None:
-    """Close a run, and raise what went wrong in it if that is asked for."""
-    run.close("failed" if failed else "finished", timeout)
-    failures = run.failures.all()
-    if raise_failures and failures:
-        raise ExceptionGroup(
-            f"logging of the run {run.name!r} had {len(failures)} failures",
-            [_as_error(failure) for failure in failures],
-        )
-
-
-def _as_error(failure: Failure) -> Exception:
-    error = RuntimeError(f"{failure.where}: {failure.message}")
-    error.__cause__ = failure.error
-    return error

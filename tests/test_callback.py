@@ -175,7 +175,10 @@ def test_without_a_learning_rate_there_is_none_and_the_log_wins_over_the_state(l
 
 
 def test_several_learning_rates_are_told_apart(logger, memory):
-    state = {"actor": {"learning_rate": jnp.float32(1)}, "critic": {"learning_rate": jnp.float32(2)}}
+    state = {
+        "actor": {"learning_rate": jnp.float32(1)},
+        "critic": {"learning_rate": jnp.float32(2)},
+    }
     jax.jit(lambda: iteration(logger, step_states([1]), {}, opt_state=state))()
     logger.flush()
     row = memory.rows[0][1]
@@ -236,7 +239,7 @@ def test_a_row_too_large_for_one_payload_leaves_in_several_that_never_deadlock(l
         iteration(logger, step_states([1]), log)
 
     sizes = []
-    rows = logger._live.run.sink.rows
+    rows = logger._session.run.sink.rows
 
     def spying(unpack):
         deliver = rows(unpack)
@@ -252,7 +255,7 @@ def test_a_row_too_large_for_one_payload_leaves_in_several_that_never_deadlock(l
     chunk = _transfer.CHUNK
     try:
         _transfer.CHUNK = 300
-        logger._live.run.sink.rows = spying
+        logger._session.run.sink.rows = spying
         mapped = jax.shard_map(step, mesh=mesh_of(4), in_specs=P("d"), out_specs=P())
         jax.jit(mapped)(jnp.tile(jnp.arange(float(n)), (4, 1)))
         logger.flush()

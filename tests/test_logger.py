@@ -73,7 +73,15 @@ def test_log_does_not_wait_for_the_device(logger, memory):
     value = jax.jit(lambda x: jax.pure_callback(wait, jax.ShapeDtypeStruct((), jnp.float32), x))
     # Two devices, for with one per process a program with a callback is dispatched synchronously.
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",), axis_types=(AxisType.Auto,))
-    mapped = jax.jit(jax.shard_map(lambda x: value(x[0])[None], mesh=mesh, in_specs=P("d"), out_specs=P("d"), check_vma=False))
+    mapped = jax.jit(
+        jax.shard_map(
+            lambda x: value(x[0])[None],
+            mesh=mesh,
+            in_specs=P("d"),
+            out_specs=P("d"),
+            check_vma=False,
+        )
+    )
     result = mapped(jnp.ones(2))
     total = result.addressable_shards[0].data
     try:
@@ -191,4 +199,4 @@ def deleted(array):
 
 def queue_row(logger, metrics):
     """As `log` does for values that are lost between the call and their reading."""
-    logger._run.log(metrics, 1)
+    logger._session.run.log(metrics, 1)

@@ -32,7 +32,9 @@ def test_a_relative_path_is_a_good_name(name):
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", "", "  ", ".", "a\nb", "a\x00", "a\\b"])
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/x", "", "  ", ".", "a\nb", "a\x00", "a\\b"]
+)
 def test_a_name_that_leaves_the_folder_or_is_empty_is_refused(name):
     with pytest.raises(ValueError, match="`name`.*relative path inside `log_dir`"):
         check_name(name)

@@ -36,9 +36,7 @@ class Axes(NamedTuple):
             return ()
         leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
         varying = frozenset[str]().union(*(_varying(leaf) for leaf in leaves))
-        spanned = tuple(
-            name for name in self.reduced if name in varying or name not in self.manual
-        )
+        spanned = tuple(name for name in self.reduced if name in varying or name not in self.manual)
         return spanned or self.reduced
 
 

@@ -7,7 +7,7 @@ knows. The maxima need a `lax.pmax` of their own, which is there only if a metri
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import equinox as eqx
 import jax
@@ -32,6 +32,7 @@ class Slot(NamedTuple):
     devices: int
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Schema:
     """What the numbers of a merged vector mean. Static; it outlives the trace.
@@ -68,7 +69,7 @@ class Schema:
         step = None if self.steps is None else _steps.join(limbs * self.steps)
         return step, metrics
 
-    def metrics(self, vector: Float[Array, "n"]) -> dict[str, Array]:
+    def metrics(self, vector: Float[Array, " n"]) -> dict[str, Array]:
         """The metrics of a merged vector inside compiled code; what has no value is NaN."""
         metrics = {name: vector[place] for place, name in enumerate(self.plain)}
         for slot, sums, maxima in self._split(vector)[0]:
@@ -98,7 +99,7 @@ def merge(
     *,
     partials: Mapping[str, AbstractPartial] | None = None,
     step_state: Any = None,
-) -> tuple[Schema, Float[Array, "n"]]:
+) -> tuple[Schema, Float[Array, " n"]]:
     """Merge metrics over the devices: one `lax.pmean`, and one `lax.pmax` if maxima are asked for.
 
     Args:
@@ -182,7 +183,7 @@ def reduce(
     return schema.metrics(vector)
 
 
-def to_bits(vector: Float[Array, "n"]) -> Int[Array, "m"]:
+def to_bits(vector: Float[Array, " n"]) -> Int[Array, " m"]:
     """The vector as int32, so that no part of a transfer can round an integer that lies beside."""
     return lax.bitcast_convert_type(vector, jnp.int32).ravel()
 
@@ -196,7 +197,7 @@ def _is_partial(value: Any) -> bool:
     return isinstance(value, AbstractPartial)
 
 
-def _vector(values: list[Array], dtype: Any) -> Float[Array, "n"]:
+def _vector(values: list[Array], dtype: Any) -> Float[Array, " n"]:
     if not values:
         return jnp.zeros((0,), dtype)
     return jnp.stack([value.astype(dtype) for value in values])

@@ -16,7 +16,7 @@ _BITS = 8
 _MASK = (1 << _BITS) - 1
 
 
-def split(step: Int[Array, "..."]) -> Float[Array, "limb"]:
+def split(step: Int[Array, "..."]) -> Float[Array, " limb"]:
     """The sum of the step counters `step` (each below 2**32) as limbs, lowest first.
 
     Args:

@@ -15,7 +15,7 @@ CHUNK = 16_384 - 8
 Deliver = Callable[[int, int, Array], None]
 
 
-def send(deliver: Deliver, head: Int[Array, "h"], body: Int[Array, "n"], manual: tuple[str, ...]):
+def send(deliver: Deliver, head: Int[Array, " h"], body: Int[Array, " n"], manual: tuple[str, ...]):
     """Hand integers to the host once, from the first device of the mesh.
 
     One unordered callback (ordered ones are refused on several devices); a body that is too large

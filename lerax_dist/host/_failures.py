@@ -3,12 +3,14 @@
 import threading
 import warnings
 from dataclasses import dataclass
+from typing import final
 
 
 class LoggingWarning(UserWarning):
     """Something in logging went wrong; training goes on."""
 
 
+@final
 @dataclass(frozen=True)
 class Failure:
     """Something that went wrong.
@@ -24,6 +26,7 @@ class Failure:
     error: BaseException | None = None
 
 
+@final
 class Failures:
     """All failures of a run. Any thread may add to it."""
 

@@ -9,11 +9,12 @@ import json
 import math
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """One row of metrics.
@@ -31,6 +32,7 @@ class Row:
     metrics: dict[str, np.float64]
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Event:
     """Something that happens to a run rather than in it.

@@ -14,6 +14,7 @@ Unpack = Callable[[np.ndarray], tuple[int | None, dict[str, Any]]]
 Deliver = Callable[[int, int, Any], None]
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Packet:
     """One payload of a device row, as it came."""
@@ -26,6 +27,7 @@ class Packet:
     clock: float
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
     """A training starts.
@@ -47,6 +49,7 @@ class Start:
     clock: float
 
 
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class HostRow:
     """A row from a plain loop: values are anything that `float(np.asarray(value))` reads."""
@@ -83,9 +86,7 @@ class Sink:
                     return
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.array(payload)
-                self._queue.put(
-                    Packet(unpack, part, parts, copy, time.time(), time.perf_counter())
-                )
+                self._queue.put(Packet(unpack, part, parts, copy, time.time(), time.perf_counter()))
             except Exception as error:
                 self._failures.keep("callback", f"a row could not be taken over ({error!r})", error)
 

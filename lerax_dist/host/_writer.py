@@ -18,16 +18,20 @@ _PATIENCE = 1.0
 _MOST_AT_ONCE = 1024
 
 
-class _Token:
-    """A place in the queue: `reached` is set once all before it is in the journal."""
+@final
+class Token:
+    """A place in the queue: `reached` is set once all before it is in the journal.
 
-    def __init__(self) -> None:
+    Attributes:
+        last: whether the writer ends here.
+        reached: set when it is.
+        end: number of the record after the last one before it.
+    """
+
+    def __init__(self, last: bool) -> None:
+        self.last = last
         self.reached = threading.Event()
         self.end = 0
-
-
-class _Stop(_Token):
-    pass
 
 
 @final
@@ -48,24 +52,24 @@ class Writer:
         """Start the thread."""
         self._thread.start()
 
-    def flush(self) -> _Token:
+    def flush(self) -> Token:
         """Ask for all that is queued to be written; wait for the token's `reached`."""
-        token = _Token()
+        token = Token(last=False)
         self._queue.put(token)
         return token
 
-    def stop(self) -> _Token:
+    def stop(self) -> Token:
         """Like `flush`, and the thread ends there."""
-        token = _Stop()
+        token = Token(last=True)
         self._queue.put(token)
         return token
 
     def _run(self) -> None:
         while True:
             records: list[Record] = []
-            tokens: list[_Token] = []
+            tokens: list[Token] = []
             for item in self._take():
-                if isinstance(item, _Token):
+                if isinstance(item, Token):
                     tokens.append(item)
                     records += self._release()
                 else:
@@ -77,7 +81,7 @@ class Writer:
             for token in tokens:
                 token.end = self._journal.end
                 token.reached.set()
-            if any(isinstance(token, _Stop) for token in tokens):
+            if any(token.last for token in tokens):
                 return
 
     def _take(self) -> list[Any]:

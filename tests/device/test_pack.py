@@ -20,7 +20,9 @@ MASK = RNG.random((12, 5)) < 0.4
 
 def mesh_of(*shape):
     devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)
-    return jax.sharding.Mesh(devices, ("a", "b")[: len(shape)], axis_types=(AxisType.Auto,) * len(shape))
+    return jax.sharding.Mesh(
+        devices, ("a", "b")[: len(shape)], axis_types=(AxisType.Auto,) * len(shape)
+    )
 
 
 def metrics_of(values, mask):
@@ -109,7 +111,9 @@ def test_an_axis_that_is_not_in_scope_is_refused():
 
 def test_reduce_over_a_vmapped_axis_that_is_named():
     values = jnp.arange(6.0)
-    out = jax.vmap(lambda v: reduce({"m": v, "s": Sum(v)}, axis_name="pop"), axis_name="pop")(values)
+    out = jax.vmap(lambda v: reduce({"m": v, "s": Sum(v)}, axis_name="pop"), axis_name="pop")(
+        values
+    )
     assert out["m"].tolist() == [2.5] * 6
     assert out["s"].tolist() == [15.0] * 6
 
@@ -160,7 +164,9 @@ def merged_episodes(returns, lengths, steps, devices):
         schemas.append(schema)
         return vector
 
-    mapped = jax.shard_map(step, mesh=mesh_of(devices), in_specs=P("a"), out_specs=P(), check_vma=False)
+    mapped = jax.shard_map(
+        step, mesh=mesh_of(devices), in_specs=P("a"), out_specs=P(), check_vma=False
+    )
     vector = np.asarray(jax.jit(mapped)(returns, lengths, steps))
     return schemas[0].unpack(vector)
 
@@ -206,7 +212,9 @@ def collectives(n, **kinds):
 
     def step(values):
         metrics = {f"m{i}": values[0] * i for i in range(n)}
-        metrics |= {f"{name}{i}": kind(values[0] * i) for name, kind in kinds.items() for i in range(n)}
+        metrics |= {
+            f"{name}{i}": kind(values[0] * i) for name, kind in kinds.items() for i in range(n)
+        }
         return reduce(metrics)
 
     mapped = jax.shard_map(step, mesh=mesh_of(4), in_specs=P("a"), out_specs=P())

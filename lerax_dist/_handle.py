@@ -1,0 +1,90 @@
+"""What both loggers let a user do with their run."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lerax_dist._session import Session
+from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.host._failures import Failure
+
+
+class AbstractRunHandle:
+    """A run that can be flushed, closed, and asked for its name.
+
+    Its methods are concrete, against the rule for abstract classes here: the two loggers share
+    nothing else, and would otherwise hold the same eight methods twice.
+    """
+
+    _session: Session
+
+    @property
+    def name(self) -> str:
+        """Name of the run, the same on every process."""
+        return self._session.run.name
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run."""
+        return self._session.run.directory
+
+    @property
+    def backends(self) -> tuple[AbstractLoggingBackend, ...]:
+        """The backends of this process: those given on process 0, `NoOpBackend`s elsewhere."""
+        return self._session.backends
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What has gone wrong in logging so far. Training has not felt it."""
+        return self._session.run.failures.all()
+
+    def flush(self, timeout: float = 60.0) -> None:
+        """Wait until every row so far is in the journal and with every backend.
+
+        Args:
+            timeout: how long to wait at most, in seconds.
+
+        Raises:
+            TimeoutError: something was not done in time; the message says what.
+        """
+        self._session.run.flush(timeout)
+
+    def close(
+        self, *, timeout: float = 60.0, raise_failures: bool = False, failed: bool = False
+    ) -> None:
+        """Write everything that is left and close the backends. A second call does nothing.
+
+        It waits for no other process. What fails is kept in `failures` and shown as a warning.
+
+        Args:
+            timeout: how long to take at most, in seconds.
+            raise_failures: raise what has failed, all of it as one group.
+            failed: the run ended by an error; its state is `"failed"`, not `"finished"`.
+
+        Raises:
+            ExceptionGroup: something failed and `raise_failures` is set.
+        """
+        self._session.run.close("failed" if failed else "finished", timeout)
+        failures = self.failures
+        if raise_failures and failures:
+            raise ExceptionGroup(
+                f"logging of the run {self.name!r} had {len(failures)} failures",
+                [_as_error(failure) for failure in failures],
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(failed=error is not None)
+
+
+def _as_error(failure: Failure) -> Exception:
+    error = RuntimeError(f"{failure.where}: {failure.message}")
+    error.__cause__ = failure.error
+    return error

@@ -1,0 +1,105 @@
+"""Runs a program in a pseudo-terminal and shows what a user of it would see."""
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import pyte
+
+_LIMIT = 60.0
+
+
+@final
+class Terminal:
+    """A terminal of a given size with a program in it.
+
+    Attributes:
+        screen: what can be seen; `screen.history.top` has scrolled away.
+        raw: every byte that the program has written.
+    """
+
+    def __init__(
+        self, command: Sequence[str], columns: int, rows: int, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.screen = pyte.HistoryScreen(columns, rows, history=10_000)
+        self.raw = b""
+        self._stream = pyte.ByteStream(self.screen)
+        self._fd, inner = pty.openpty()
+        self._set_size(inner, columns, rows)
+        # What is typed does not show, so that the screen is the program's alone.
+        attributes = termios.tcgetattr(inner)
+        attributes[3] &= ~termios.ECHO
+        termios.tcsetattr(inner, termios.TCSANOW, attributes)
+        self._process = subprocess.Popen(
+            command,
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            env={**os.environ, "TERM": "xterm-256color", **(env or {})},
+        )
+        os.close(inner)
+
+    def wait_for(self, text: str) -> None:
+        """Read until the program has written `text`."""
+        deadline = time.monotonic() + _LIMIT
+        while text.encode() not in self.raw:
+            assert time.monotonic() < deadline, f"{text!r} never came:\n" + "\n".join(self.lines())
+            assert self._read(1.0) is not False, "it ended first:\n" + "\n".join(self.lines())
+
+    def send(self, line: str) -> None:
+        """Type a line."""
+        os.write(self._fd, line.encode() + b"\n")
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the window's size, as the user does with the mouse."""
+        self._set_size(self._fd, columns, rows)
+        self.screen.resize(rows, columns)
+
+    def finish(self) -> int:
+        """Read to the end; the exit status."""
+        deadline = time.monotonic() + _LIMIT
+        while self._read(1.0) is not False:
+            assert time.monotonic() < deadline, "it does not end"
+        os.close(self._fd)
+        return self._process.wait(_LIMIT)
+
+    def lines(self) -> list[str]:
+        """What can be seen, without blanks at the right and at the bottom."""
+        return "\n".join(line.rstrip() for line in self.screen.display).rstrip().split("\n")
+
+    def all_lines(self) -> list[str]:
+        """What can be seen after scrolling up as far as it goes."""
+        old = ["".join(row[x].data for x in range(len(row))) for row in self.screen.history.top]
+        return [line.rstrip() for line in old] + self.lines()
+
+    def _read(self, timeout: float) -> bool | None:
+        ready, _, _ = select.select([self._fd], [], [], timeout)
+        if not ready:
+            return None
+        try:
+            data = os.read(self._fd, 65536)
+        except OSError:
+            # Linux says so when the last program that had the terminal open has ended.
+            return False
+        if not data:
+            return False
+        self.raw += data
+        self._stream.feed(data)
+        return True
+
+    @staticmethod
+    def _set_size(descriptor: int, columns: int, rows: int) -> None:
+        fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def python(program: str, warnings: str = "error") -> list[str]:
+    """A command that runs a program with this interpreter."""
+    return [sys.executable, "-W", warnings, "-c", program]

@@ -1,0 +1,177 @@
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lerax_dist.backends import JSONLBackend
+from lerax_dist.backends._jsonl import json_row, json_value, video_path
+
+
+def strict(text: str):
+    """Parses JSON that is valid for every parser, not only for Python's."""
+
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def read(path: Path) -> list[dict]:
+    return [strict(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def backend(tmp_path):
+    backend = JSONLBackend(tmp_path)
+    backend.open("group/run")
+    yield backend
+    backend.close()
+
+
+def row(**values: float) -> dict[str, Any]:
+    return {name.replace("__", "/"): np.float64(value) for name, value in values.items()}
+
+
+def test_a_row_is_a_line_with_its_step_first(backend, tmp_path):
+    backend.log_scalars(row(train__loss=0.5, a=0.1), step=12)
+    text = (tmp_path / "group" / "run" / "metrics.jsonl").read_text()
+    assert text == '{"step": 12, "train/loss": 0.5, "a": 0.1}\n'
+
+
+def test_values_come_back_to_the_last_bit(backend, tmp_path):
+    values = np.random.default_rng(0).normal(size=50) * 10.0 ** np.arange(-25, 25)
+    for step, value in enumerate(values):
+        backend.log_scalars({"x": value}, step=2**62 + step)
+    lines = read(tmp_path / "group" / "run" / "metrics.jsonl")
+    assert [line["x"] for line in lines] == values.tolist()
+    assert [line["step"] for line in lines] == [2**62 + step for step in range(50)]
+
+
+def test_values_that_are_not_finite_are_valid_json(backend, tmp_path):
+    inf = float("inf")
+    backend.log_scalars(row(a=float("nan"), b=inf, c=-inf), step=1)
+    (line,) = read(tmp_path / "group" / "run" / "metrics.jsonl")
+    assert line == {"step": 1, "a": None, "b": inf, "c": -inf}
+
+
+def test_pandas_reads_the_file(backend, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    backend.log_hparams({"lr": 1e-3})
+    backend.log_scalars(row(a=float("nan"), b=1.5), step=1)
+    backend.log_video("v", np.zeros((1, 2, 2, 3), np.uint8), 1, 50.0)
+    backend.log_scalars(row(a=float("-inf"), b=2.5), step=2)
+    frame = pandas.read_json(tmp_path / "group" / "run" / "metrics.jsonl", lines=True)
+    assert list(frame.columns) == ["step", "a", "b"]
+    assert frame["step"].tolist() == [1, 2]
+    assert np.isnan(frame["a"][0]) and frame["a"][1] == -np.inf
+
+
+def test_a_metric_called_step_does_not_take_the_place_of_the_step():
+    assert strict(json_row(row(step=0.5), 7)) == {"step": 7, "metrics/step": 0.5}
+    both = json_row({"step": np.array(0.5), "metrics/step": np.array(0.25)}, 7)
+    assert strict(both) == {"step": 7, "metrics/step_": 0.5, "metrics/step": 0.25}
+
+
+@pytest.mark.parametrize("name", ['quo"te', "line\nfeed", "ümläut", "back\\slash", "\u2028"])
+def test_any_name_stays_on_one_line_and_comes_back(name):
+    text = json_row({name: np.array(1.0)}, 0)
+    assert len(text.splitlines()) == 1
+    assert strict(text) == {"step": 0, name: 1.0}
+
+
+def test_hyperparameters_are_a_file_of_their_own(backend, tmp_path):
+    backend.log_hparams({"lr": np.float64(0.5), "clip": float("inf"), "name": "x", "on": True})
+    path = tmp_path / "group" / "run" / "hparams.json"
+    expected = {"lr": 0.5, "clip": float("inf"), "name": "x", "on": True}
+    assert strict(path.read_text()) == expected
+    assert [file.name for file in path.parent.glob("*.part")] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1, float("nan")], "[1, null]"),
+        ({"a": {"b": float("inf")}}, '{"a": {"b": 1e999}}'),
+        (np.arange(3), "[0, 1, 2]"),
+        (np.array(2.5), "2.5"),
+        (np.int64(2**60), str(2**60)),
+        (Path("a/b"), '"a/b"'),
+        (None, "null"),
+    ],
+)
+def test_a_hyperparameter_of_any_kind_is_valid_json(value, text):
+    assert json_value(value) == text
+
+
+def test_a_video_is_a_gif_named_by_tag_and_step(backend, tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    backend.log_video("eval/video", frames, step=42, fps=50.0)
+    path = tmp_path / "group" / "run" / "videos" / "eval" / "video" / "000000000042.gif"
+    with Image.open(path) as image:
+        assert getattr(image, "n_frames", 1) == 5
+
+
+@pytest.mark.parametrize("tag", ["../../x", "/etc/x", "a//b", ".", "..", "", "a/../b", "a b%"])
+def test_no_tag_leads_out_of_the_folder(tag):
+    folder = Path("/run/videos")
+    path = video_path(folder, tag, 1)
+    assert ".." not in path.parts
+    assert path.is_relative_to(folder)
+
+
+def test_different_tags_have_different_files():
+    tags = ["a/b", "a_b", "a b", "a%2Fb", "a//b", "..", "%2E%2E", ".", "", "%"]
+    assert len({video_path(Path("v"), tag, 1) for tag in tags}) == len(tags)
+
+
+def test_opening_again_adds_to_the_rows(tmp_path):
+    for step in range(3):
+        backend = JSONLBackend(tmp_path)
+        backend.open("run")
+        backend.log_scalars(row(a=1.0), step=step)
+        backend.close()
+    assert [line["step"] for line in read(tmp_path / "run" / "metrics.jsonl")] == [0, 1, 2]
+
+
+def test_rows_outlive_a_killed_process(tmp_path):
+    program = """
+        import os, signal, sys
+        import numpy as np
+        from lerax_dist.backends import JSONLBackend
+        backend = JSONLBackend(sys.argv[1])
+        backend.open("run")
+        for step in range(100):
+            backend.log_scalars({"a": np.float64(step)}, step)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    lines = read(tmp_path / "run" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(100))
+
+
+def test_what_is_not_open_refuses_rows(tmp_path):
+    backend = JSONLBackend(tmp_path)
+    backend.open("run")
+    with pytest.raises(RuntimeError, match="other"):
+        backend.open("other")
+    backend.close()
+    backend.close()
+    with pytest.raises(RuntimeError, match="must be open"):
+        backend.log_scalars(row(a=1.0), step=0)
+    with pytest.raises(RuntimeError, match="must be open"):
+        backend.log_hparams({})
+    with pytest.raises(RuntimeError, match="must be open"):
+        backend.log_video("v", np.zeros((1, 2, 2, 3), np.uint8), 0, 50.0)
+
+
+def test_log_dir_can_be_read(tmp_path):
+    assert JSONLBackend(str(tmp_path)).log_dir == tmp_path
+    assert JSONLBackend().log_dir == Path("logs")

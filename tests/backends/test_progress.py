@@ -1,0 +1,51 @@
+import pytest
+
+from lerax_dist.backends._progress import Progress
+
+
+def after(*rows: tuple[int, float], total: int = 1000, start: float = 100.0) -> Progress:
+    progress = Progress(now=start - 50.0)
+    progress.begin(total, now=start)
+    for step, now in rows:
+        progress.advance(step, now)
+    return progress
+
+
+def test_share_and_elapsed_time():
+    progress = after((250, 110.0))
+    assert progress.share == 0.25
+    assert progress.elapsed(112.0) == 12.0
+
+
+def test_the_estimate_is_that_of_the_rows_so_far_and_counts_down_between_them():
+    progress = after((100, 110.0), (200, 120.0))
+    assert progress.rate == 10.0
+    assert progress.remaining(120.0) == 80.0
+    assert progress.remaining(125.0) == 75.0
+    assert progress.remaining(999.0) == 0.0
+
+
+def test_a_resumed_run_does_not_claim_the_steps_before_it():
+    progress = after((500, 110.0), (510, 120.0))
+    assert progress.rate == 1.0
+    assert progress.remaining(120.0) == 490.0
+
+
+def test_before_there_is_a_second_of_rows_there_is_no_speed():
+    assert after((100, 110.0)).rate is None
+    assert after((100, 110.0), (200, 110.001)).rate is None
+    assert after((100, 110.0), (200, 110.001)).remaining(111.0) is None
+
+
+@pytest.mark.parametrize("total", [0, -1])
+def test_without_a_length_there_is_no_share_and_no_estimate(total):
+    progress = after((100, 110.0), (200, 120.0), total=total)
+    assert progress.rate == 10.0
+    assert progress.share is None
+    assert progress.remaining(120.0) is None
+
+
+def test_a_step_beyond_the_end_is_the_end():
+    progress = after((900, 110.0), (1024, 120.0))
+    assert progress.share == 1.0
+    assert progress.remaining(120.0) == 0.0

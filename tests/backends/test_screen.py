@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from lerax_dist.backends._columns import fit, fit_columns, group_names
+from lerax_dist.backends._screen import screen
+from lerax_dist.backends._view import RunView
+
+
+def text(lines) -> list[str]:
+    return ["".join(piece for piece, _ in line).rstrip() for line in lines]
+
+
+def view(metrics: int, rows: int = 20, total: int = 1000, name: str = "run") -> RunView:
+    made = RunView(name, "episode/return", now=0.0)
+    made.progress.begin(total, now=0.0)
+    for row in range(1, rows + 1):
+        scalars = {f"g{i // 7}/metric_{i}": np.array(i + row / 8) for i in range(metrics)}
+        made.add({**scalars, "episode/return": np.array(row)}, step=10 * row, now=2.0 * row)
+    return made
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 200])
+@pytest.mark.parametrize("height", [1, 5, 10, 24, 60])
+@pytest.mark.parametrize("metrics", [1, 8, 64])
+def test_it_fits_the_window(width, height, metrics):
+    lines = text(screen(view(metrics), now=50.0, width=width, height=height))
+    assert max(map(cell_len, lines)) <= width
+    assert len(lines) <= height
+
+
+@pytest.mark.parametrize("width", [40, 60, 100, 200])
+def test_without_a_limit_every_metric_is_shown_once(width):
+    words = " ".join(text(screen(view(64), now=50.0, width=width, height=None))).split()
+    assert [words.count(f"metric_{i}") for i in range(64)] == [1] * 64
+
+
+def test_what_is_left_out_is_counted():
+    lines = text(screen(view(64), now=50.0, width=60, height=24))
+    shown = sum(word.startswith("metric_") for line in lines for word in line.split())
+    returns = sum(word == "return" for line in lines for word in line.split())
+    assert 0 < shown < 64
+    assert lines[-1] == f"{65 - shown - returns} more in a larger window"
+
+
+def test_beside_from_90_columns_on_and_below_before():
+    wide = text(screen(view(8), now=50.0, width=99, height=30))
+    narrow = text(screen(view(8), now=50.0, width=59, height=30))
+    assert any("metric_0" in line and "┤" in line for line in wide)
+    assert not any("metric_0" in line and "┤" in line for line in narrow)
+    assert any("┤" in line for line in narrow)
+
+
+def test_a_run_of_unknown_length_has_a_count_and_no_percentage():
+    lines = text(screen(view(1, total=0), now=50.0, width=80, height=30))
+    assert not any("%" in line or "ETA" in line for line in lines)
+    assert any(line.startswith("200 steps") for line in lines)
+
+
+@pytest.mark.parametrize(("total", "shown"), [(200, "100.0%"), (201, "99.5%"), (2001, "9.9%")])
+def test_percentages_are_rounded_down_so_that_only_the_end_is_100(total, shown):
+    assert text(screen(view(1, total=total), 50.0, 80, 30))[1].endswith(shown)
+
+
+def test_before_the_first_row_it_says_that_it_waits():
+    lines = text(screen(RunView("run", "episode/return", now=0.0), 12.0, 80, 24))
+    assert lines[1:] == ["waiting for the first row   elapsed 12s"]
+
+
+def test_without_a_return_the_first_loss_is_drawn_until_one_comes():
+    made = RunView("run", "episode/return", now=0.0)
+    made.add(
+        {"train/lr": np.array(1), "train/value_loss": np.array(2), "a/loss": np.array(1)}, 1, 1.0
+    )
+    assert made.charted == "train/value_loss"
+    made.add({"episode/return": np.array(3)}, 2, 2.0)
+    assert made.charted == "episode/return"
+
+
+def test_a_metric_that_is_absent_from_a_row_keeps_its_value():
+    made = view(1, rows=2)
+    made.add({"eval/score": np.array(0.25)}, 30, 5.0)
+    made.add({"episode/return": np.array(7)}, 40, 6.0)
+    shown = " ".join(text(screen(made, 6.0, 80, 40))).split()
+    assert shown[shown.index("score") + 1] == "0.25"
+
+
+def test_a_group_stays_together_where_it_can():
+    items = [("name", "1", "")]
+    groups = [("a", items * 6), ("b", items * 6), ("c", items * 2)]
+    lines = text(fit_columns(groups, width=100, height=30, aim=8))
+    assert [word for word in lines[0].split()] == ["a", "b", "c"]
+
+
+def test_names_are_grouped_by_prefix_in_order_of_appearance():
+    value = ("1", "")
+    groups = group_names({"train/a": value, "b": value, "x/y/z": value, "train/c": value})
+    assert [(title, [name for name, _, _ in items]) for title, items in groups] == [
+        ("train", ["a", "c"]),
+        ("", ["b"]),
+        ("x", ["y/z"]),
+    ]
+
+
+@given(st.text(max_size=30), st.integers(1, 40))
+def test_any_text_is_fitted_to_its_width(name, width):
+    fitted = fit(name, width)
+    assert cell_len(fitted) == width
+    assert fitted.isprintable()

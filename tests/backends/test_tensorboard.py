@@ -1,0 +1,206 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lerax_dist.backends import TensorBoardBackend
+from lerax_dist.backends._events import markdown_table
+
+
+def read(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def rows(folder: Path, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in read(folder).Scalars(tag)]
+
+
+def scalars(**values: float) -> dict[str, Any]:
+    return {name.replace("__", "/"): np.float64(value) for name, value in values.items()}
+
+
+@pytest.fixture
+def backend(tmp_path):
+    backend = TensorBoardBackend(tmp_path)
+    backend.open("group/run")
+    yield backend
+    backend.close()
+
+
+def run(program: str, *args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_rows_reach_the_event_file_in_the_folder_of_the_run(backend, tmp_path):
+    backend.log_scalars(scalars(train__loss=0.5, episode__return=10.0), step=1)
+    backend.log_scalars(scalars(train__loss=0.25, episode__return=20.0), step=3)
+    assert rows(tmp_path / "group" / "run", "train/loss") == [(1, 0.5), (3, 0.25)]
+    assert rows(tmp_path / "group" / "run", "episode/return") == [(1, 10.0), (3, 20.0)]
+
+
+def test_rows_with_other_metrics_do_not_mix(backend, tmp_path):
+    backend.log_scalars(scalars(a=1.0, b=2.0), step=1)
+    backend.log_scalars(scalars(b=3.0), step=2)
+    backend.log_scalars(scalars(b=4.0, a=5.0), step=3)
+    folder = tmp_path / "group" / "run"
+    assert rows(folder, "a") == [(1, 1.0), (3, 5.0)]
+    assert rows(folder, "b") == [(1, 2.0), (2, 3.0), (3, 4.0)]
+
+
+def test_a_row_is_one_event(backend, tmp_path):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    backend.log_scalars(scalars(a=1.0, b=2.0, c=3.0), step=7)
+    (file,) = (tmp_path / "group" / "run").iterdir()
+    events = [event for event in EventFileLoader(str(file)).Load() if event.step == 7]
+    assert [len(event.summary.value) for event in events] == [3]
+
+
+@pytest.mark.parametrize("step", [2**24 + 1, 2**31, 2**53 + 1, 2**62 + 1])
+def test_steps_are_exact(backend, tmp_path, step):
+    backend.log_scalars(scalars(a=1.0), step=step)
+    assert rows(tmp_path / "group" / "run", "a") == [(step, 1.0)]
+
+
+def test_values_that_are_not_finite_are_written_as_they_are(backend, tmp_path):
+    inf = float("inf")
+    for step, value in enumerate([float("nan"), inf, -inf]):
+        backend.log_scalars(scalars(a=value), step=step)
+    (_, nan), *others = rows(tmp_path / "group" / "run", "a")
+    assert np.isnan(nan)
+    assert others == [(1, inf), (2, -inf)]
+
+
+def test_hyperparameters_are_a_table_under_text(backend, tmp_path):
+    backend.log_hparams({"policy.width": 64, "loss": "a|b", "note": "two\nlines"})
+    (event,) = read(tmp_path / "group" / "run").Tensors("hparams/text_summary")
+    assert event.step == 0
+    assert event.tensor_proto.string_val[0].decode() == (
+        "|name|value|\n|-|-|\n|policy.width|64|\n|loss|a\\|b|\n|note|two<br>lines|"
+    )
+
+
+def test_no_hyperparameters_are_an_empty_table():
+    assert markdown_table({}) == "|name|value|\n|-|-|"
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_video_is_an_animated_image_at_its_step(backend, tmp_path, channels):
+    frames = np.random.default_rng(0).integers(0, 256, (6, 24, 32, channels), dtype=np.uint8)
+    backend.log_video("eval/video", frames, step=12, fps=50.0)
+    (event,) = read(tmp_path / "group" / "run").Images("eval/video")
+    assert (event.step, event.width, event.height) == (12, 32, 24)
+    with Image.open(io.BytesIO(event.encoded_image_string)) as image:
+        assert (image.format, image.size, getattr(image, "n_frames", 1)) == ("GIF", (32, 24), 6)
+
+
+def test_frames_of_another_type_are_refused(backend):
+    with pytest.raises(ValueError, match="`frames` must be uint8"):
+        backend.log_video("eval/video", np.zeros((2, 8, 8, 3)), step=0, fps=50.0)
+
+
+def test_two_writers_in_one_folder_in_one_second_keep_their_rows(tmp_path):
+    backends = [TensorBoardBackend(tmp_path) for _ in range(5)]
+    for index, backend in enumerate(backends):
+        backend.open("run")
+        backend.log_scalars(scalars(a=float(index)), step=index)
+    for backend in backends:
+        backend.close()
+    assert rows(tmp_path / "run", "a") == [(index, float(index)) for index in range(5)]
+
+
+def test_a_backend_that_is_opened_again_adds_to_its_rows(tmp_path):
+    backend = TensorBoardBackend(tmp_path)
+    for step in range(3):
+        backend.open("run")
+        backend.log_scalars(scalars(a=1.0), step=step)
+        backend.close()
+    assert rows(tmp_path / "run", "a") == [(0, 1.0), (1, 1.0), (2, 1.0)]
+
+
+def test_rows_outlive_a_killed_process(tmp_path):
+    program = """
+        import os, signal, sys
+        import numpy as np
+        from lerax_dist.backends import TensorBoardBackend
+        backend = TensorBoardBackend(sys.argv[1])
+        backend.open("run")
+        for step in range(100):
+            backend.log_scalars({"a": np.float64(step)}, step)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert run(program, tmp_path).returncode == -signal.SIGKILL
+    assert rows(tmp_path / "run", "a") == [(step, float(step)) for step in range(100)]
+
+
+def test_a_full_disk_loses_no_row_that_is_tried_again(tmp_path):
+    # A limit on the size of files stands for the disk: writing fails in the middle of a record.
+    program = """
+        import resource, signal, sys
+        import numpy as np
+        from lerax_dist.backends import TensorBoardBackend
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        backend = TensorBoardBackend(sys.argv[1])
+        backend.open("run")
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+        failures = 0
+        for step in range(200):
+            row = {f"m{i}": np.float64(step) for i in range(8)}
+            try:
+                backend.log_scalars(row, step)
+            except OSError:
+                failures += 1
+                resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+                backend.log_scalars(row, step)
+        backend.close()
+        print(failures)
+    """
+    result = run(program, tmp_path)
+    assert (result.stdout, result.stderr) == ("1\n", "")
+    assert rows(tmp_path / "run", "m7") == [(step, float(step)) for step in range(200)]
+
+
+def test_what_is_not_open_refuses_rows(tmp_path):
+    backend = TensorBoardBackend(tmp_path)
+    with pytest.raises(RuntimeError, match="must be open"):
+        backend.log_scalars(scalars(a=1.0), step=0)
+    backend.open("run")
+    backend.close()
+    backend.close()
+    with pytest.raises(RuntimeError, match="must be open"):
+        backend.log_scalars(scalars(a=1.0), step=0)
+    with pytest.raises(RuntimeError, match="must be open"):
+        backend.log_video("v", np.zeros((1, 2, 2, 3), np.uint8), 0, 50.0)
+    with pytest.raises(RuntimeError, match="must be open"):
+        backend.log_hparams({})
+
+
+def test_a_second_run_is_refused_while_the_first_is_open(backend):
+    with pytest.raises(RuntimeError, match="other"):
+        backend.open("other")
+
+
+def test_log_dir_can_be_read_and_not_set(tmp_path):
+    backend = TensorBoardBackend(str(tmp_path))
+    assert backend.log_dir == tmp_path
+    with pytest.raises(AttributeError):
+        backend.log_dir = Path("elsewhere")  # pyright: ignore[reportAttributeAccessIssue]
+    assert TensorBoardBackend().log_dir == Path("logs")
+
+
+def test_making_a_backend_makes_no_file(tmp_path):
+    TensorBoardBackend(tmp_path / "logs")
+    assert os.listdir(tmp_path) == []

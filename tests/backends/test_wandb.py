@@ -1,0 +1,299 @@
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lerax_dist.backends import WandbBackend
+from tests.backends.read_wandb import WandbRun, read_wandb
+from tests.backends.terminal import Terminal, python
+
+KEY = "0123456789" * 4
+PREAMBLE = """
+import sys, threading
+import numpy as np
+from lerax_dist.backends import WandbBackend
+
+def in_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+"""
+
+
+def isolated(folder: Path, **extra: str) -> dict[str, str]:
+    """An environment with no account, whose server is a closed port of this machine."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    (folder / "home").mkdir(exist_ok=True)
+    return {
+        **env,
+        "HOME": str(folder / "home"),
+        "NETRC": str(folder / "home" / ".netrc"),
+        "WANDB_DIR": str(folder),
+        "WANDB_CONFIG_DIR": str(folder / "config"),
+        "WANDB_CACHE_DIR": str(folder / "cache"),
+        "WANDB_DATA_DIR": str(folder / "data"),
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_INIT_TIMEOUT": "2",
+        "WANDB_ERROR_REPORTING": "false",
+        "PYTHONWARNINGS": "error::ResourceWarning",
+        **extra,
+    }
+
+
+def run(program: str, env: Mapping[str, str], *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PREAMBLE + textwrap.dedent(program), *args]
+    result = subprocess.run(
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def files_of_runs(folder: Path) -> list[Path]:
+    return sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def the_run(folder: Path) -> WandbRun:
+    (path,) = files_of_runs(folder)
+    return read_wandb(path)
+
+
+@dataclass
+class Written:
+    folder: Path
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Written:
+    """A run as a logger makes it: in a thread, with no account and no network."""
+    folder = tmp_path_factory.mktemp("wandb")
+    program = """
+        def log():
+            config = {"seed": 1, "policy": {"kind": "mlp"}}
+            backend = WandbBackend("project", config, quiet=True)
+            backend.open("group/run 1")
+            backend.log_hparams({"policy.width": 64, "lr": np.float64(0.5), "seed": 2})
+            for step in (5, 5, 2**40 + 1):
+                backend.log_scalars({"train/loss": np.float64(step / 2), "x": np.float64(1)}, step)
+            row = {"a": np.float64("nan"), "b": np.float64("-inf"), "global_step": np.float64(3)}
+            backend.log_scalars(row, 7)
+            frames = np.zeros((4, 8, 12, 3), np.uint8)
+            frames[:, 0, 0, 0] = range(0, 256, 64)
+            backend.log_video("eval/video", frames, 9, 50.0)
+            backend.close()
+            backend.close()
+            try:
+                backend.log_scalars(row, 8)
+            except RuntimeError as error:
+                print(error)
+        in_thread(log)
+        import wandb
+        print(wandb.run)
+    """
+    result = run(program, isolated(folder))
+    return Written(folder, result.stdout, result.stderr)
+
+
+def test_rows_come_in_order_and_a_step_that_comes_twice_is_kept(written):
+    rows = [row for row in the_run(written.folder).rows if "x" in row]
+    assert rows == [
+        {"global_step": 5, "train/loss": 2.5, "x": 1.0},
+        {"global_step": 5, "train/loss": 2.5, "x": 1.0},
+        {"global_step": 2**40 + 1, "train/loss": (2**40 + 1) / 2, "x": 1.0},
+    ]
+
+
+def test_the_x_axis_of_every_metric_is_the_global_step(written):
+    assert the_run(written.folder).axes == {"*": "global_step"}
+
+
+def test_values_that_are_not_finite_are_written_and_the_step_keeps_its_name(written):
+    (row,) = [row for row in the_run(written.folder).rows if "a" in row]
+    assert np.isnan(row.pop("a"))
+    assert row == {"global_step": 7, "b": -np.inf, "metrics/global_step": 3.0}
+
+
+def test_hyperparameters_are_nested_and_join_the_users_config_which_stays(written):
+    config = the_run(written.folder).config
+    assert config == {"seed": 1, "lr": 0.5, "policy": {"width": 64, "kind": "mlp"}}
+
+
+def test_name_project_and_end_are_told(written):
+    told = the_run(written.folder)
+    assert (told.name, told.project, told.exit_code) == ("group/run 1", "project", 0)
+
+
+def test_a_video_is_a_gif_at_its_step(written):
+    (row,) = [row for row in the_run(written.folder).rows if row["global_step"] == 9]
+    (path,) = files_of_runs(written.folder)
+    assert row["eval/video._type"] == "video-file"
+    with Image.open(path.parent / "files" / row["eval/video.path"]) as image:
+        assert (image.format, image.size, getattr(image, "n_frames", 1)) == ("GIF", (12, 8), 4)
+
+
+def test_quiet_leaves_one_line_that_says_how_to_upload(written):
+    (path,) = files_of_runs(written.folder)
+    assert written.stderr == (
+        f"W&B run group/run 1 is offline: no API key was found. Upload: wandb sync {path.parent}\n"
+    )
+
+
+def test_after_close_rows_are_refused_and_no_run_is_left_current(written):
+    refused, current = written.stdout.splitlines()
+    assert "must be open" in refused
+    assert current == "None"
+
+
+def test_two_runs_in_one_process_do_not_mix_and_leave_the_users_own_alone(tmp_path):
+    program = """
+        import wandb
+        own = wandb.init(mode="offline", settings=wandb.Settings(silent=True, console="off"))
+        backends = [WandbBackend("p", quiet=True) for _ in range(2)]
+        for index, backend in enumerate(backends):
+            backend.open(f"run{index}")
+        for step in range(3):
+            for index, backend in enumerate(backends):
+                backend.log_scalars({f"m{index}": np.float64(step)}, step)
+        for backend in backends:
+            backend.close()
+        own.log({"mine": 1})
+        own.finish()
+    """
+    run(program, isolated(tmp_path))
+    runs = {told.name: told.rows for told in map(read_wandb, files_of_runs(tmp_path))}
+    expected = {
+        f"run{index}": [{"global_step": step, f"m{index}": step} for step in range(3)]
+        for index in range(2)
+    }
+    assert {name: runs.pop(name) for name in expected} == expected
+    assert list(runs.values()) == [[{"mine": 1}]]
+
+
+def test_without_an_api_key_a_terminal_is_not_prompted(tmp_path):
+    program = """
+backend = WandbBackend("p", mode="online")
+backend.open("run")
+backend.log_scalars({"a": np.float64(1.0)}, 1)
+backend.close()
+"""
+    terminal = Terminal(python(PREAMBLE + program, warnings="default"), 120, 40, isolated(tmp_path))
+    assert terminal.finish() == 0
+    assert b"no API key was found" in terminal.raw
+    assert the_run(tmp_path).rows == [{"global_step": 1, "a": 1.0}]
+
+
+@pytest.mark.parametrize("place", ["variable", "netrc"])
+def test_a_server_that_does_not_answer_makes_the_run_offline(tmp_path, place):
+    env = isolated(tmp_path)
+    if place == "variable":
+        env["WANDB_API_KEY"] = KEY
+    else:
+        netrc = tmp_path / "home" / ".netrc"
+        netrc.write_text(f"machine 127.0.0.1:9\n  login user\n  password {KEY}\n")
+        netrc.chmod(0o600)
+    program = """
+        def log():
+            backend = WandbBackend("p", quiet=True)
+            backend.open("run")
+            backend.log_scalars({"a": np.float64(1.0)}, 1)
+            backend.close()
+        in_thread(log)
+    """
+    result = run(program, env)
+    assert "W&B run run is offline: W&B could not be reached (" in result.stderr
+    assert "Upload: wandb sync " in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert the_run(tmp_path).rows == [{"global_step": 1, "a": 1.0}]
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_the_mode_in_the_environment_is_respected_without_a_word(tmp_path, mode):
+    program = """
+        backend = WandbBackend("p", quiet=True)
+        backend.open("run")
+        backend.log_hparams({"lr": 0.1})
+        backend.log_scalars({"a": np.float64(1.0)}, 1)
+        backend.log_video("v", np.zeros((2, 4, 4, 3), np.uint8), 1, 50.0)
+        backend.close()
+    """
+    result = run(program, isolated(tmp_path, WANDB_MODE=mode, WANDB_API_KEY=KEY))
+    assert result.stderr == ""
+    assert len(files_of_runs(tmp_path)) == (mode == "offline")
+
+
+def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path):
+    nowhere = {
+        name: "/proc/nowhere" for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "NETRC")
+    }
+    program = """
+        def log():
+            backend = WandbBackend("p", quiet=True)
+            backend.open("run")
+            backend.log_scalars({"a": np.float64(1.0)}, 1)
+            backend.close()
+        in_thread(log)
+    """
+    run(program, {**isolated(tmp_path), **nowhere})
+    assert the_run(tmp_path).rows == [{"global_step": 1, "a": 1.0}]
+
+
+EXIT = """
+import atexit
+backend = WandbBackend("p", quiet=True, id="abc", dir=sys.argv[1])
+
+def end():
+    try:
+        backend.log_scalars({"a": np.float64(2.0)}, 2)
+        backend.close()
+    except Exception as error:
+        print(type(error).__name__)
+    try:
+        backend.close()
+    except Exception as error:
+        print(error)
+
+if sys.argv[2] == "before":
+    atexit.register(end)
+backend.open("run")
+backend.log_scalars({"a": np.float64(1.0)}, 1)
+if sys.argv[2] == "after":
+    atexit.register(end)
+"""
+
+
+def test_rows_and_close_at_exit_are_in_time_if_registered_once_open(tmp_path):
+    env = isolated(tmp_path)
+    del env["WANDB_DIR"]
+    result = run(EXIT, env, str(tmp_path), "after")
+    assert result.stdout == ""
+    told = the_run(tmp_path)
+    assert [row["a"] for row in told.rows] == [1.0, 2.0]
+    assert (told.id, told.exit_code) == ("abc", 0)
+
+
+def test_a_close_that_comes_too_late_says_so_and_what_was_written_stays(tmp_path):
+    result = run(EXIT, isolated(tmp_path), str(tmp_path), "before")
+    refused, why = result.stdout.splitlines()
+    assert refused == "ConnectionResetError"
+    assert "closed before W&B's own exit handler" in why
+    assert [row["a"] for row in the_run(tmp_path).rows] == [1.0]
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match='`mode` must be "online"'):
+        WandbBackend(mode="dryrun")
+
+
+def test_what_is_not_open_refuses_rows():
+    with pytest.raises(RuntimeError, match="must be open"):
+        WandbBackend().log_scalars({}, 0)
+    WandbBackend().close()

@@ -1,0 +1,216 @@
+"""Starts real interpreters with a time limit and brings back what each of them reports.
+
+A worker is a script that calls `report({"process": i, ...})`; no rank is mocked.
+"""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+ROOT = Path(__file__).resolve().parents[2]
+MPICH_VARIABLE = "LERAX_DIST_TEST_MPICH"
+
+_TAG = "REPORT "
+_MARK = "LERAX_DIST_TEST_LAUNCH"
+# What the shell that runs the tests may carry of launches of its own.
+_FOREIGN = re.compile(
+    r"(SLURM|OMPI|PMI|PMIX|PRTE|HYDRA|MPI|MPI4PY|TPU|MEGASCALE|LERAX_DIST)_|(RANK|WORLD_SIZE)$"
+    r"|JAX_(COORDINATOR|LOCAL_DEVICE|PARTITION)"
+)
+
+
+@final
+@dataclass(frozen=True)
+class Result:
+    """What came of one worker.
+
+    Attributes:
+        process: its index.
+        returncode: its exit status; under `mpirun` that of `mpirun`.
+        stdout: its output; under `mpirun` that of all.
+        stderr: likewise.
+        report: the last thing it reported, empty if nothing.
+    """
+
+    process: int
+    returncode: int
+    stdout: str
+    stderr: str
+    report: dict[str, Any]
+
+
+def report(values: Mapping[str, Any]) -> None:
+    """In a worker: bring values back to the test. `values["process"]` says whose they are."""
+    # One write on lines of its own: under `mpirun` the output of all comes mixed.
+    line = f"\n{_TAG}{json.dumps(dict(values))}\n".encode()
+    sys.stdout.flush()
+    os.write(sys.stdout.fileno(), line)
+
+
+def launch(
+    script: Path,
+    *args: str,
+    processes: int = 1,
+    devices: int = 1,
+    launcher: Literal["openmpi", "mpich", "explicit", "solo"] = "openmpi",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 120.0,
+    python: str = sys.executable,
+    cwd: Path | None = None,
+    check: bool = True,
+) -> list[Result]:
+    """Run a worker script in several processes.
+
+    Args:
+        script: script of every process.
+        *args: its arguments.
+        processes: number of processes.
+        devices: CPU devices of each.
+        launcher: `mpirun` of Open MPI or MPICH; "explicit" for plain processes that find each other
+            by `LERAX_DIST_*`; "solo" for plain processes that know nothing of each other.
+        env: variables on top of a scrubbed environment.
+        timeout: seconds after which everything that was started is killed.
+        python: interpreter.
+        cwd: working directory.
+        check: whether a worker that fails, or does not report, fails the test.
+
+    Returns:
+        One result per process, in order.
+    """
+    environ = _environment(devices, env or {})
+    command = [python, str(script), *args]
+    if launcher in ("openmpi", "mpich"):
+        starts = [([*_mpirun(launcher, python, environ), "-n", str(processes), *command], environ)]
+    else:
+        extra: list[dict[str, str]] = [{} for _ in range(processes)]
+        if launcher == "explicit":
+            extra = _explicit_variables(processes)
+        starts = [(command, environ | variables) for variables in extra]
+    codes, outputs = _run(starts, environ[_MARK], timeout, cwd)
+    results: list[Result] = []
+    for process in range(processes):
+        start = min(process, len(starts) - 1)  # `mpirun` is one start for all
+        out, err = outputs[start]
+        found = list(_reports(out))
+        if launcher != "solo":  # where each takes itself for process 0
+            found = [values for values in found if values.get("process") == process]
+        results.append(Result(process, codes[start], out, err, found[-1] if found else {}))
+    if check and any(result.returncode or not result.report for result in results):
+        raise AssertionError(f"A worker failed or did not report.\n{_shown(codes, outputs)}")
+    return results
+
+
+def mpich_directory() -> Path | None:
+    """Where `pip install --prefix DIRECTORY mpich` put MPICH; None if no variable names it."""
+    return Path(os.environ[MPICH_VARIABLE]) if os.environ.get(MPICH_VARIABLE) else None
+
+
+def _environment(devices: int, env: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not _FOREIGN.match(name)}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_cpu_collective_call_terminate_timeout_seconds=60",
+        # `mpirun` of Open MPI as root, and with more processes than cores.
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        _MARK: uuid.uuid4().hex,
+        **env,
+    }
+
+
+def _mpirun(launcher: str, python: str, environ: dict[str, str]) -> list[str]:
+    if launcher == "openmpi":
+        beside = Path(python).parent / "mpirun"
+        return [str(beside) if beside.exists() else "mpirun"]
+    directory = mpich_directory()
+    assert directory is not None, f"set {MPICH_VARIABLE}"
+    # mpi4py's wheel can use either MPI; this chooses, unless the test does.
+    environ.setdefault("MPI4PY_LIBMPI", str(directory / "lib" / "libmpi.so.12"))
+    return [str(directory / "bin" / "mpirun")]
+
+
+def _explicit_variables(processes: int) -> list[dict[str, str]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [
+        {
+            "LERAX_DIST_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "LERAX_DIST_NUM_PROCESSES": str(processes),
+            "LERAX_DIST_PROCESS_ID": str(process),
+        }
+        for process in range(processes)
+    ]
+
+
+def _run(
+    starts: Sequence[tuple[list[str], dict[str, str]]], mark: str, timeout: float, cwd: Path | None
+) -> tuple[list[int], list[tuple[str, str]]]:
+    """Exit statuses and outputs of some commands run at once; none of them outlives this."""
+    # A JAX process that is aborted would leave a core file of 260 MB.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    deadline = time.monotonic() + timeout
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        running: list[subprocess.Popen[bytes]] = []
+        stack.callback(_kill, mark)
+        for number, (command, environ) in enumerate(starts):
+            # Files, not pipes: nobody has to read them for the workers to go on.
+            out = stack.enter_context((folder / f"{number:04}.out").open("wb"))
+            err = stack.enter_context((folder / f"{number:04}.err").open("wb"))
+            running.append(
+                subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environ, cwd=cwd
+                )
+            )
+        late = False
+        for process in running:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.0))
+            except subprocess.TimeoutExpired:
+                late = True
+        if late:
+            _kill(mark)
+        codes = [process.wait() for process in running]
+        read = [path.read_text(errors="replace") for path in sorted(folder.iterdir())]
+        outputs = list(zip(read[1::2], read[::2], strict=True))  # "0.err", "0.out", "1.err", ...
+    if late:
+        raise AssertionError(f"Not done after {timeout:g} s.\n{_shown(codes, outputs)}")
+    return codes, outputs
+
+
+def _kill(mark: str) -> None:
+    """End everything that carries the mark in its environment, orphans of `mpirun` included."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"{_MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
+
+
+def _reports(output: str) -> Iterator[dict[str, Any]]:
+    for piece in output.split(_TAG)[1:]:
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.JSONDecoder().raw_decode(piece)[0]
+
+
+def _shown(codes: Sequence[int], outputs: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(
+        f"--- start {number}, exit status {code}\n{out[-8000:]}\n{err[-8000:]}"
+        for number, (code, (out, err)) in enumerate(zip(codes, outputs, strict=True))
+    )

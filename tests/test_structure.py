@@ -1,0 +1,127 @@
+"""The way of a number is one-way: which file may import which, read off the import lines."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lerax_dist"
+FILES = sorted(PACKAGE.rglob("*.py"))
+IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
+
+# Each part of the package, and the parts that it may import besides itself.
+ARROWS = {
+    "_version": set(),
+    "_metrics": set(),
+    "_protocol": set(),
+    "_run": set(),
+    "_hparams": set(),
+    "backends": set(),
+    "cluster": set(),
+    "host": set(),
+    "device": {"_metrics", "_protocol"},
+    "_session": {"_run", "backends", "cluster", "host"},
+    "_handle": {"_session", "backends", "host"},
+    "_logger": {"_handle", "_metrics", "_run", "_session", "backends", "cluster", "device", "host"},
+    "_callback": {
+        *("_handle", "_hparams", "_metrics", "_protocol", "_session"),
+        *("backends", "cluster", "device"),
+    },
+    "__init__": {
+        *("_callback", "_logger", "_protocol", "_version"),
+        *("backends", "cluster", "device", "host"),
+    },
+}
+WITHOUT_JAX = {"_metrics", "_run", "_hparams", "_session", "_handle", "backends", "host"}
+# Imported where they are used only: they start things, or cost the processes that do not write.
+LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL"}
+PRIVATE_JAX = {"cluster/_store.py", "device/_settle.py"}
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path, *, top_level_only=False):
+    """Full names of the modules that a file imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    names = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            assert node.level == 0, f"{path.name} imports {base} relatively"
+            names += [f"{base}.{alias.name}" for alias in node.names]
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_imports_go_one_way(path):
+    part = part_of(path)
+    for name in imports_of(path):
+        if name.startswith("lerax_dist."):
+            target = name.split(".")[1]
+            assert target == part or target in ARROWS[part], f"{part} imports {name}"
+
+
+def test_every_part_has_its_arrows_named():
+    assert {part_of(path) for path in FILES} == set(ARROWS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_jax_stays_out_of_the_host_half(path):
+    roots = {name.split(".")[0] for name in imports_of(path)}
+    if part_of(path) in WITHOUT_JAX:
+        assert not roots & {"jax", "jaxlib", "equinox", "jaxtyping"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_private_parts_of_jax_are_named_in_two_files_only(path):
+    if str(path.relative_to(PACKAGE)) not in PRIVATE_JAX:
+        assert not any(name.startswith(("jax._src", "jaxlib")) for name in imports_of(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_host_callbacks_leave_from_one_file_only(path):
+    if path.name != "_transfer.py":
+        for word in ("debug.callback", "io_callback", "pure_callback"):
+            assert word not in path.read_text()
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_a_file_holds_one_idea(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_a_class_is_abstract_or_final(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        bases = {ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases}
+        decorators = {ast.unparse(line).split("(")[0] for line in node.decorator_list}
+        open_bases = {"Protocol", "NamedTuple", "Exception", "RuntimeError", "UserWarning"}
+        if not (bases & open_bases or node.name.lstrip("_").startswith("Abstract")):
+            assert "final" in decorators, f"{node.name} is neither abstract nor @final"
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_frozen_things_stay_frozen_and_annotations_are_objects(path):
+    text = path.read_text()
+    assert "object.__setattr__" not in text
+    assert "from __future__ import annotations" not in text
+
+
+def test_importing_the_package_loads_nothing_costly_and_starts_nothing():
+    program = (
+        "import sys, threading, lerax_dist\n"
+        f"print(sorted(set(sys.modules) & {LAZY!r}), threading.active_count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[] 1\n"
