@@ -39,6 +39,16 @@ class Axes(NamedTuple):
         spanned = tuple(name for name in self.reduced if name in varying or name not in self.manual)
         return spanned or self.reduced
 
+    def vary(self, array: jax.Array) -> jax.Array:
+        """`array`, marked as one that may differ along every axis that is reduced over.
+
+        Under type checks (`check_vma`) a collective takes either what differs along all of its
+        axes or what differs along none.
+        """
+        checked = _varying(lax.axis_index(self.manual)) if self.manual else frozenset()
+        same = tuple(n for n in self.reduced if n in checked and n not in _varying(array))
+        return lax.pcast(array, same, to="varying") if same else array
+
 
 def _varying(array: jax.Array) -> frozenset[str]:
     return jax.typeof(array).manual_axis_type.varying

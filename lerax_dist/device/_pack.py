@@ -128,7 +128,7 @@ def merge(
     local_maxima = {name: part.maxima() for name, part in parts.items()}
     maxima = _vector([v for values in local_maxima.values() for v in values], dtype)
     if maxima.size and axes.reduced:
-        maxima = lax.pmax(maxima, axes.reduced)
+        maxima = lax.pmax(axes.vary(maxima), axes.reduced)
 
     slots = []
     sums: list[Array] = []
@@ -146,7 +146,7 @@ def merge(
         steps = axes.size(axes.spanned_by(step_state))
     merged = _vector([*plain.values(), *sums, *limbs], dtype)
     if merged.size and axes.reduced:
-        merged = lax.pmean(merged, axes.reduced)
+        merged = lax.pmean(axes.vary(merged), axes.reduced)
     return Schema(tuple(plain), tuple(slots), steps), jnp.concatenate([merged, maxima])
 
 

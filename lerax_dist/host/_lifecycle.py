@@ -60,9 +60,12 @@ class Run:
         self.sink = Sink(queue, self.failures)
         self._journal = journal
         self._writer = Writer(queue, self._journal, self.failures)
-        self._pumps = [Pump(b, name, self._journal, self.failures) for b in backends]
+        self._pumps = [
+            Pump(backend, name, journal, failures, self._close_at_exit) for backend in backends
+        ]
         facts = {"name": name, "pid": self._pid, "host": socket.gethostname(), **facts}
         queue.put(Event(time.time(), "open", facts))
+        self._close_at_exit()
         self._writer.start()
         for pump in self._pumps:
             pump.start()
@@ -74,9 +77,6 @@ class Run:
                     f"is not open after {open_timeout:g} s; training goes on, and it gets its "
                     "rows once it is",
                 )
-        # Exit handlers run in reverse order: registered after the backends are open, this one
-        # runs before those that they have registered, so they still work.
-        atexit.register(self._at_exit)
 
     @property
     def closed(self) -> bool:
@@ -143,6 +143,17 @@ class Run:
     def _put_close(self, state: str) -> None:
         failures = [_told(failure) for failure in self.failures.all()]
         self._queue.put(Event(time.time(), "close", {"state": state, "failures": failures}))
+
+    def _close_at_exit(self) -> None:
+        """Close when the interpreter exits, if nobody has by then.
+
+        Exit handlers run in reverse order. So this is registered again after each backend that
+        opens, to run before what that backend has registered: it still works then.
+        """
+        with self._lock:
+            atexit.unregister(self._at_exit)
+            if not self._closed:
+                atexit.register(self._at_exit)
 
     def _at_exit(self) -> None:
         # The interpreter sets this when the program ends by an exception that nobody caught.

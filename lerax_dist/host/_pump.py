@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, final
 
 from lerax_dist.host._failures import Failures
@@ -17,7 +18,22 @@ _PAUSES = (0.05, 0.5, 5.0)
 class Pump:
     """Feeds one backend. It may raise, hang or lag: nobody else notices."""
 
-    def __init__(self, backend: Any, run_name: str, journal: Journal, failures: Failures) -> None:
+    def __init__(
+        self,
+        backend: Any,
+        run_name: str,
+        journal: Journal,
+        failures: Failures,
+        on_open: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            backend: the backend.
+            run_name: name of the run.
+            journal: what to read.
+            failures: where to keep what goes wrong.
+            on_open: called in the thread once the backend is open.
+        """
         self.label = type(backend).__name__
         self.opened = threading.Event()
         self.ended = threading.Event()
@@ -26,6 +42,7 @@ class Pump:
         self._run_name = run_name
         self._journal = journal
         self._failures = failures
+        self._on_open = on_open
         self._closing = threading.Event()
         self._doing: tuple[str, float] | None = None
         self._failing = False
@@ -86,6 +103,7 @@ class Pump:
                 error,
             )
             return False
+        self._on_open()
         self.opened.set()
         return True
 

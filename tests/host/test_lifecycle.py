@@ -294,17 +294,19 @@ def test_a_program_that_ends_without_close_loses_nothing(tmp_path, end, state):
     assert last_record(tmp_path).body["state"] == state
 
 
-def test_an_idle_run_wakes_no_thread(tmp_path):
+def test_no_thread_of_an_idle_run_wakes_more_than_once_a_second(tmp_path):
     run = open_run(tmp_path, [Memory(), Memory()])
     log(run, range(3))
     run.flush(10.0)
     threads = [run._writer._thread, *(pump._thread for pump in run._pumps)]
     before = [_switches(thread) for thread in threads]
-    threading.Event().wait(1.5)
-    assert [_switches(thread) for thread in threads] == before
+    seconds = 3
+    threading.Event().wait(seconds)
+    for thread, count in zip(threads, before, strict=True):
+        assert _switches(thread) - count < seconds
     run.close("finished", 10.0)
 
 
 def _switches(thread):
     status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
-    return [line for line in status.splitlines() if "ctxt_switches" in line]
+    return sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches" in line)

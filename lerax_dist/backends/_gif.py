@@ -1,0 +1,77 @@
+"""Video frames to an animated GIF: pure, and without moviepy."""
+
+import io
+
+import numpy as np
+
+_SHORTEST = 2
+"""In hundredths of a second, the unit of a GIF: browsers show anything shorter for ten of them."""
+
+
+def check_frames(frames: np.ndarray) -> np.ndarray:
+    """The frames themselves, if they are a clip that every backend can write.
+
+    Raises:
+        ValueError: they are not `uint8` of shape `(T, H, W, C)` with 1, 3 or 4 channels.
+    """
+    frames = np.asarray(frames)
+    shape_ok = frames.ndim == 4 and frames.shape[-1] in (1, 3, 4) and 0 not in frames.shape
+    if frames.dtype != np.uint8 or not shape_ok:
+        raise ValueError(
+            "`frames` must be uint8 of shape (T, H, W, C) with C of 1, 3 or 4 and no empty axis, "
+            f"got {frames.dtype} of shape {frames.shape}. "
+            "Scale floats by 255 and cast; move channels last with `frames.transpose(0, 2, 3, 1)`."
+        )
+    return frames
+
+
+def frame_durations(count: int, fps: float) -> list[int]:
+    """Time to show each frame, in hundredths of a second.
+
+    A GIF cannot say 33.3 ms, so 30 frames a second become 3, 4, 3, 3, 4, ...: the clip as a whole
+    keeps its length to within 5 ms. Above 50 frames a second every frame is kept and shown for
+    20 ms, the shortest that browsers respect, so that such a clip plays in slow motion.
+
+    Raises:
+        ValueError: `fps` is not a positive number.
+    """
+    if not 0 < fps < float("inf"):
+        raise ValueError(f"`fps` must be positive and finite, got {fps}. 50 is usual.")
+    ends = [round(100 * (index + 1) / fps) for index in range(count)]
+    starts = [0, *ends[:-1]]
+    return [max(_SHORTEST, end - start) for start, end in zip(starts, ends, strict=True)]
+
+
+def encode_gif(frames: np.ndarray, fps: float) -> bytes:
+    """An endlessly repeating GIF of `frames`.
+
+    Equal frames in a row are stored once with their times added up. The alpha channel, if there
+    is one, is laid over black.
+
+    Args:
+        frames: `uint8` array of shape `(T, H, W, C)`, C being 1 (grey), 3 (RGB) or 4 (RGBA).
+        fps: frames a second.
+
+    Raises:
+        ValueError: `frames` or `fps` is not of that kind.
+    """
+    # Only a process that writes videos pays for Pillow.
+    from PIL import Image
+
+    frames = check_frames(frames)
+    durations = frame_durations(len(frames), fps)
+    if frames.shape[-1] == 4:
+        alpha = frames[..., 3:].astype(np.uint16)
+        frames = (frames[..., :3] * alpha // 255).astype(np.uint8)
+    pixels = frames[..., 0] if frames.shape[-1] == 1 else frames
+    images = [Image.fromarray(np.ascontiguousarray(image)) for image in pixels]
+    target = io.BytesIO()
+    images[0].save(
+        target,
+        format="GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=[10 * hundredths for hundredths in durations],
+        loop=0,
+    )
+    return target.getvalue()

@@ -1,0 +1,110 @@
+"""The console in a terminal: a display that is redrawn in place."""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO, final
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.segment import Segment
+from rich.style import Style
+
+from lerax_dist.backends._columns import Line, fit_columns
+from lerax_dist.backends._screen import screen
+from lerax_dist.backends._view import RunView
+
+_REFRESH_PER_SECOND = 4
+"""More often costs the training time on the interpreter's lock and nobody reads faster."""
+
+
+@final
+class LiveDisplay:
+    """Redraws a run a few times a second until it is stopped, then leaves its last state.
+
+    Args:
+        view: the run, changed by others meanwhile.
+        console: where to.
+        clock: present time in seconds.
+    """
+
+    def __init__(self, view: RunView, console: Console, clock: Callable[[], float]) -> None:
+        self._console = console
+        self._picture = _Picture(view, clock)
+        self._live = Live(
+            self._picture,
+            console=console,
+            refresh_per_second=_REFRESH_PER_SECOND,
+            vertical_overflow="crop",
+        )
+        self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
+
+    def start(self) -> None:
+        stdout, stderr = sys.stdout, sys.stderr
+        self._live.start(refresh=True)
+        # A training that is killed cannot bring a hidden cursor back.
+        self._console.show_cursor(True)
+        # Live catches what is written to `sys.stderr`; handlers made earlier hold the old object.
+        for handler in _stream_handlers():
+            if handler.stream is stdout or handler.stream is stderr:
+                self._handlers.append((handler, handler.stream))
+                handler.setStream(sys.stdout if handler.stream is stdout else sys.stderr)
+
+    def print_above(self, lines: list[Line]) -> None:
+        """Print lines that stay, above the display."""
+        self._console.print(_Lines(lines))
+
+    def print_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Print hyperparameters above the display, in columns."""
+        items = [(name, str(value), "") for name, value in hparams.items()]
+        width = max(1, self._console.width - 1)
+        self.print_above([*fit_columns([("hyperparameters", items)], width, 10_000, aim=8), []])
+
+    def stop(self) -> None:
+        for handler, stream in self._handlers:
+            handler.setStream(stream)
+        self._handlers = []
+        self._picture.last = True
+        self._live.stop()
+
+
+@final
+class _Picture:
+    """The run as Rich asks for it: made anew at each refresh, in Rich's thread."""
+
+    def __init__(self, view: RunView, clock: Callable[[], float]) -> None:
+        self._view = view
+        self._clock = clock
+        self.last = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # One column less: a line that fills the last one wraps when the window shrinks by it.
+        width = max(1, options.max_width - 1)
+        # One row less: what was printed last stays in sight.
+        height = None if self.last else console.size.height - 1
+        with self._view.lock:
+            lines = screen(self._view, self._clock(), width, height)
+        yield from _segments(lines)
+
+
+@final
+class _Lines:
+    def __init__(self, lines: list[Line]) -> None:
+        self._lines = lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from _segments(self._lines)
+
+
+def _segments(lines: list[Line]) -> RenderResult:
+    # Segments, not a `Table`: a table of 64 metrics takes 24 ms to lay out, four times a second.
+    for line in lines:
+        for text, style in line:
+            yield Segment(text, Style.parse(style) if style else None)
+        yield Segment.line()
+
+
+def _stream_handlers() -> list[logging.StreamHandler[Any]]:
+    loggers: list[Any] = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    handlers = {id(h): h for each in loggers for h in getattr(each, "handlers", ())}
+    return [h for h in handlers.values() if isinstance(h, logging.StreamHandler)]

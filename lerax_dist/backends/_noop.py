@@ -1,0 +1,27 @@
+"""The backend that writes nothing."""
+
+from typing import Any, final
+
+import numpy as np
+
+from lerax_dist.backends._base import AbstractLoggingBackend
+
+
+@final
+class NoOpBackend(AbstractLoggingBackend):
+    """Takes everything and writes nothing: for runs whose journal is enough, and for tests."""
+
+    def open(self, name: str) -> None:
+        pass
+
+    def log_hparams(self, hparams: dict[str, Any]) -> None:
+        pass
+
+    def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
+        pass
+
+    def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,164 @@
+"""Weights & Biases, online or offline, without ever asking anything."""
+
+import io
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from lerax_dist.backends._base import AbstractLoggingBackend
+from lerax_dist.backends._closed import already_open, not_open
+from lerax_dist.backends._gif import encode_gif
+from lerax_dist.backends._wandb_config import merged, nested, with_step
+from lerax_dist.backends._wandb_login import has_credentials
+
+_INIT_TIMEOUT = 30.0
+"""Seconds to wait for W&B's server; W&B's own 90 are long for a run that waits to start."""
+
+_log = logging.getLogger(__name__)
+
+
+@final
+class WandbBackend(AbstractLoggingBackend):
+    """Logging backend that writes to Weights & Biases.
+
+    `wandb.init` is called in `open` and `run.finish` in `close`. It never prompts. With neither
+    account nor network the run is kept in files, and one line says how to upload them: with
+    `mode=None` a run is online if W&B finds an API key (`WANDB_API_KEY`, `.netrc`, settings) and
+    offline otherwise; `WANDB_MODE` and `wandb offline` are respected; a server that does not
+    answer within 30 seconds (`WANDB_INIT_TIMEOUT`) makes it offline too.
+
+    The x-axis is a metric of its own, `global_step`, so that a step that comes twice (after a
+    resume) is kept, which W&B's own step would drop. A metric that is itself called `global_step`
+    goes by `metrics/global_step`.
+
+    Args:
+        project: W&B project name.
+        config: hyperparameters passed to `wandb.init`. Those of the run are added to them, and
+            where both have a value this one stays.
+        quiet: suppress W&B's console output, for the whole process. Useful with `ConsoleBackend`.
+        mode: `"online"`, `"offline"` or `"disabled"`; `None` decides as told above.
+        entity: W&B user or team; the account's default if `None`.
+        group: name that several runs share.
+        tags: labels of the run.
+        id: W&B's id of the run. One that exists is continued, so give it to jobs that are requeued.
+        dir: folder for W&B's files; `WANDB_DIR` or the working directory if `None`.
+
+    Raises:
+        ValueError: `mode` is something else.
+    """
+
+    def __init__(
+        self,
+        project: str | None = None,
+        config: dict[str, Any] | None = None,
+        quiet: bool = False,
+        *,
+        mode: str | None = None,
+        entity: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+        id: str | None = None,
+        dir: str | Path | None = None,
+    ) -> None:
+        if mode not in (None, "online", "offline", "disabled"):
+            raise ValueError(
+                f'`mode` must be "online", "offline", "disabled" or None, got {mode!r}. '
+                "None is online if there is an API key, and offline otherwise."
+            )
+        self._quiet = quiet
+        self._mode = mode
+        self._init: dict[str, Any] = {
+            "project": project,
+            "config": dict(config or {}),
+            "entity": entity,
+            "group": group,
+            "tags": list(tags) or None,
+            "id": id,
+            "dir": None if dir is None else str(dir),
+        }
+        self._run: Any = None
+
+    def open(self, name: str) -> None:
+        if self._run is not None:
+            raise already_open(self, name)
+        # Inside: a process that does not write must not load wandb.
+        import wandb
+
+        quiet = {"silent": True, "console": "off"} if self._quiet else {}
+        # Some lines are printed before a run has settings; only the process's own silence those.
+        settings = wandb.setup(wandb.Settings(**quiet)).settings
+        mode = self._mode or settings.mode
+        if mode == "online" and not has_credentials(settings):
+            mode, why = "offline", "no API key was found"
+        else:
+            why = ""
+        if mode == "online":
+            try:
+                self._run = self._start(wandb, name, mode, quiet)
+            except (wandb.Error, OSError) as error:
+                mode, why = "offline", f"W&B could not be reached ({_first_line(error)})"
+        if self._run is None:
+            self._run = self._start(wandb, name, mode, quiet)
+        self._run.define_metric("global_step")
+        self._run.define_metric("*", step_metric="global_step")
+        if why:
+            folder = Path(self._run.dir).parent
+            _log.warning("W&B run %s is offline: %s. Upload: wandb sync %s", name, why, folder)
+
+    def log_hparams(self, hparams: dict[str, Any]) -> None:
+        # W&B updates the top level only, which would drop the rest of a dictionary in `config`.
+        config = merged(nested(hparams), self._init["config"])
+        self._opened().config.update(config, allow_val_change=True)
+
+    def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
+        self._opened().log(with_step({tag: float(x) for tag, x in scalars.items()}, step))
+
+    def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
+        run = self._opened()
+        import wandb
+
+        # Encoded here: given frames, wandb needs moviepy.
+        video = wandb.Video(io.BytesIO(encode_gif(frames, fps)), format="gif")
+        run.log(with_step({tag: video}, step))
+
+    def close(self) -> None:
+        run, self._run = self._run, None
+        if run is None:
+            return
+        try:
+            run.finish()
+        except ConnectionError as error:
+            raise RuntimeError(
+                "`WandbBackend` must be closed before W&B's own exit handler ends its service, and "
+                "was closed after it. Close the logger before the program ends, or register what "
+                "closes it at exit once the run is open."
+            ) from error
+
+    def _opened(self) -> Any:
+        if self._run is None:
+            raise not_open(self)
+        return self._run
+
+    def _start(self, wandb: Any, name: str, mode: str, quiet: dict[str, Any]) -> Any:
+        settings = dict(quiet)
+        if "WANDB_INIT_TIMEOUT" not in os.environ:
+            settings["init_timeout"] = _INIT_TIMEOUT
+        # Offline there is nothing to ask whether the run exists; syncing merges by id.
+        resume = "allow" if self._init["id"] is not None and mode == "online" else None
+        # A run of its own, never the module's current one: two runs in a process must not mix.
+        return wandb.init(
+            **self._init,
+            name=name,
+            mode=mode,
+            resume=resume,
+            reinit="create_new",
+            settings=wandb.Settings(**settings),
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
