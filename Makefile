@@ -14,6 +14,8 @@ export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/mpirun -n $(PROCESSES) $(BIN)/python examples/ppo_cartpole.py
+	@echo "Open the curves in a browser: $(BIN)/tensorboard --logdir logs"
+	@echo "Every row, for pandas or jq: logs/*/journal.jsonl"
 
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -6,25 +6,21 @@ A worker is a script that calls `report({"process": i, ...})`; no rank is mocked
 import contextlib
 import json
 import os
+import random
 import re
-import resource
-import signal
 import socket
-import subprocess
 import sys
-import tempfile
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
+
+from tests.multiprocess.processes import run_all, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 MPICH_VARIABLE = "LERAX_DIST_TEST_MPICH"
 
 _TAG = "REPORT "
-_MARK = "LERAX_DIST_TEST_LAUNCH"
 # What the shell that runs the tests may carry of launches of its own.
 _FOREIGN = re.compile(
     r"(SLURM|OMPI|PMI|PMIX|PRTE|HYDRA|MPI|MPI4PY|TPU|MEGASCALE|LERAX_DIST)_|(RANK|WORLD_SIZE)$"
@@ -99,7 +95,7 @@ def launch(
         if launcher == "explicit":
             extra = _explicit_variables(processes)
         starts = [(command, environ | variables) for variables in extra]
-    codes, outputs = _run(starts, environ[_MARK], timeout, cwd)
+    codes, outputs = run_all(starts, timeout, cwd)
     results: list[Result] = []
     for process in range(processes):
         start = min(process, len(starts) - 1)  # `mpirun` is one start for all
@@ -109,7 +105,7 @@ def launch(
             found = [values for values in found if values.get("process") == process]
         results.append(Result(process, codes[start], out, err, found[-1] if found else {}))
     if check and any(result.returncode or not result.report for result in results):
-        raise AssertionError(f"A worker failed or did not report.\n{_shown(codes, outputs)}")
+        raise AssertionError(f"A worker failed or did not report.\n{shown(codes, outputs)}")
     return results
 
 
@@ -129,7 +125,6 @@ def _environment(devices: int, env: Mapping[str, str]) -> dict[str, str]:
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        _MARK: uuid.uuid4().hex,
         **env,
     }
 
@@ -146,12 +141,10 @@ def _mpirun(launcher: str, python: str, environ: dict[str, str]) -> list[str]:
 
 
 def _explicit_variables(processes: int) -> list[dict[str, str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    address = f"127.0.0.1:{_free_port()}"
     return [
         {
-            "LERAX_DIST_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "LERAX_DIST_COORDINATOR_ADDRESS": address,
             "LERAX_DIST_NUM_PROCESSES": str(processes),
             "LERAX_DIST_PROCESS_ID": str(process),
         }
@@ -159,58 +152,16 @@ def _explicit_variables(processes: int) -> list[dict[str, str]]:
     ]
 
 
-def _run(
-    starts: Sequence[tuple[list[str], dict[str, str]]], mark: str, timeout: float, cwd: Path | None
-) -> tuple[list[int], list[tuple[str, str]]]:
-    """Exit statuses and outputs of some commands run at once; none of them outlives this."""
-    # A JAX process that is aborted would leave a core file of 260 MB.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    deadline = time.monotonic() + timeout
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        running: list[subprocess.Popen[bytes]] = []
-        stack.callback(_kill, mark)
-        for number, (command, environ) in enumerate(starts):
-            # Files, not pipes: nobody has to read them for the workers to go on.
-            out = stack.enter_context((folder / f"{number:04}.out").open("wb"))
-            err = stack.enter_context((folder / f"{number:04}.err").open("wb"))
-            running.append(
-                subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environ, cwd=cwd
-                )
-            )
-        late = False
-        for process in running:
-            try:
-                process.wait(max(deadline - time.monotonic(), 0.0))
-            except subprocess.TimeoutExpired:
-                late = True
-        if late:
-            _kill(mark)
-        codes = [process.wait() for process in running]
-        read = [path.read_text(errors="replace") for path in sorted(folder.iterdir())]
-        outputs = list(zip(read[1::2], read[::2], strict=True))  # "0.err", "0.out", "1.err", ...
-    if late:
-        raise AssertionError(f"Not done after {timeout:g} s.\n{_shown(codes, outputs)}")
-    return codes, outputs
-
-
-def _kill(mark: str) -> None:
-    """End everything that carries the mark in its environment, orphans of `mpirun` included."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if f"{_MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                os.kill(int(folder.name), signal.SIGKILL)
+def _free_port() -> int:
+    # Below the ports that systems hand out for outgoing connections: seconds pass before process 0
+    # listens, and a worker that tries to connect meanwhile could be given this very port.
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
 
 
 def _reports(output: str) -> Iterator[dict[str, Any]]:
     for piece in output.split(_TAG)[1:]:
         with contextlib.suppress(json.JSONDecodeError):
             yield json.JSONDecoder().raw_decode(piece)[0]
-
-
-def _shown(codes: Sequence[int], outputs: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(
-        f"--- start {number}, exit status {code}\n{out[-8000:]}\n{err[-8000:]}"
-        for number, (code, (out, err)) in enumerate(zip(codes, outputs, strict=True))
-    )

@@ -41,7 +41,9 @@ def train(logger, data):
     reset = ld.ResetContext()
     fresh = jax.vmap(lambda _: logger.step_reset(reset, key=key))(rewards[0, 0])
     # Each device has environments of its own, which their zero states do not show yet.
-    states = jax.tree.map(lambda zero: zero + jnp.zeros_like(rewards[0, 0]).astype(zero.dtype), fresh)
+    states = jax.tree.map(
+        lambda zero: zero + jnp.zeros_like(rewards[0, 0]).astype(zero.dtype), fresh
+    )
     state = logger.reset(reset, key=key)
     zero = jnp.zeros((), jnp.int32)
     start = ld.TrainingContext(state, states, None, None, rewards.size, zero, None)

@@ -1,0 +1,273 @@
+"""PPO on CartPole-v1, data-parallel over every device of every process, with one log.
+
+The environments are split over the devices, each device learns from its own, and the gradient is
+averaged, so the parameters stay the same everywhere. `LoggingCallback` averages over the whole run
+as well and process 0 alone writes: nothing in the training asks which process it is.
+
+    pip install "lerax-dist[examples]"
+
+    python examples/ppo_cartpole.py                      # one process, all of its devices
+    mpirun -n 2 python examples/ppo_cartpole.py          # MPI
+    srun --ntasks=8 python examples/ppo_cartpole.py      # SLURM, in a batch script
+    gcloud compute tpus tpu-vm ssh POD --worker=all \\
+        --command="python examples/ppo_cartpole.py"      # TPU pod: the same line on every host
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=4 python examples/ppo_cartpole.py  # simulated
+
+On two CPU cores the mean `episode/return` passes 450 of 500 in well under a minute.
+"""
+
+import argparse
+import functools as ft
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import optax
+from jax import lax
+from jax import numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int, Key
+
+import lerax_dist as ld
+
+AXIS = "devices"
+GAMMA, GAE_LAMBDA, CLIP, VALUE_WEIGHT, ENTROPY_WEIGHT = 0.99, 0.95, 0.2, 0.25, 0.01
+
+
+class ActorCritic(eqx.Module):
+    """A network for the actions and one for the value of an observation."""
+
+    actor: list[eqx.nn.Linear]
+    critic: list[eqx.nn.Linear]
+    name: ClassVar[str] = "PPO"
+
+    def __init__(self, num_obs: int, num_actions: int, key: Key[Array, ""]) -> None:
+        def layers(num_out: int, keys: Key[Array, " 3"]) -> list[eqx.nn.Linear]:
+            sizes = ((num_obs, 64), (64, 64), (64, num_out))
+            return [eqx.nn.Linear(*size, key=k) for size, k in zip(sizes, keys, strict=True)]
+
+        actor_keys, critic_keys = jax.random.split(key, (2, 3))
+        self.actor, self.critic = layers(num_actions, actor_keys), layers(1, critic_keys)
+
+    def logits(self, obs: Float[Array, " obs"]) -> Float[Array, " action"]:
+        first, second, last = self.actor
+        return last(jnp.tanh(second(jnp.tanh(first(obs)))))
+
+    def value(self, obs: Float[Array, " obs"]) -> Float[Array, ""]:
+        first, second, last = self.critic
+        return last(jnp.tanh(second(jnp.tanh(first(obs)))))[0]
+
+
+class Actor(NamedTuple):
+    """One environment and what is known of it; with a leading axis, those of a device."""
+
+    obs: Float[Array, "*env obs"]
+    env_state: Any
+    step_state: ld.LoggingCallbackStepState
+    key: Key[Array, "*env"]
+
+
+class Step(NamedTuple):
+    """What one environment did; a rollout is (time, env) of them, a batch is one axis."""
+
+    obs: Float[Array, "*step obs"]
+    next_obs: Float[Array, "*step obs"]  # where it led, before any reset
+    action: Int[Array, "*step"]
+    log_prob: Float[Array, "*step"]
+    reward: Float[Array, "*step"]
+    terminated: Bool[Array, "*step"]  # the pole fell
+    done: Bool[Array, "*step"]  # the pole fell, or the time was up
+
+
+class Batch(NamedTuple):
+    """Steps, and what the loss holds against them."""
+
+    step: Step
+    advantage: Float[Array, "*step"]
+    target: Float[Array, "*step"]  # of the value
+
+
+def reset(env: Any, logger: ld.LoggingCallback, key: Key[Array, ""]) -> Actor:
+    key, env_key, log_key = jax.random.split(key, 3)
+    obs, env_state = env.reset(env_key)
+    return Actor(obs, env_state, logger.step_reset(ld.ResetContext(), key=log_key), key)
+
+
+def act(
+    env: Any, logger: ld.LoggingCallback, policy: ActorCritic, actor: Actor
+) -> tuple[Actor, Step]:
+    key, action_key, env_key, log_key = jax.random.split(actor.key, 4)
+    logits = policy.logits(actor.obs)
+    action = jax.random.categorical(action_key, logits)
+    log_prob = jax.nn.log_softmax(logits)[action]
+    obs, env_state, reward, terminated, truncated, info = env.step(env_key, actor.env_state, action)
+    done = terminated | truncated
+    ctx = ld.StepContext(actor.step_state, env, policy, done, reward)
+    step_state = logger.on_step(ctx, key=log_key)
+    next_obs = info["final_observation"]
+    step = Step(actor.obs, next_obs, action, log_prob, reward, terminated, done)
+    return Actor(obs, env_state, step_state, key), step
+
+
+def estimate(policy: ActorCritic, rollout: Step) -> Batch:
+    """Advantages (GAE, normalised over all devices) and targets; (time, env) become one axis."""
+    value = jax.vmap(jax.vmap(policy.value))
+    values = value(rollout.obs)
+    # An episode whose time is up would have gone on: only a fallen pole ends the returns.
+    next_values = value(rollout.next_obs) * ~rollout.terminated
+    errors = rollout.reward + GAMMA * next_values - values
+    decays = GAMMA * GAE_LAMBDA * ~rollout.done
+
+    def back(later: Float[Array, " env"], now: tuple[Array, Array]) -> tuple[Array, Array]:
+        advantage = now[0] + now[1] * later
+        return advantage, advantage
+
+    _, advantages = lax.scan(back, jnp.zeros_like(values[0]), (errors, decays), reverse=True)
+    mean, square = lax.pmean(jnp.stack([advantages.mean(), jnp.square(advantages).mean()]), AXIS)
+    normal = (advantages - mean) / jnp.sqrt(square - mean**2 + 1e-8)
+    batch = Batch(rollout, normal, advantages + values)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+
+def loss(policy: ActorCritic, batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """PPO's clipped loss of a minibatch, and scalars to log."""
+    log_probs = jax.nn.log_softmax(jax.vmap(policy.logits)(batch.step.obs))  # (step, action)
+    log_prob = jnp.take_along_axis(log_probs, batch.step.action[:, None], axis=1)[:, 0]
+    ratio = jnp.exp(log_prob - batch.step.log_prob)
+    clipped = jnp.clip(ratio, 1.0 - CLIP, 1.0 + CLIP)
+    policy_loss = -jnp.minimum(ratio * batch.advantage, clipped * batch.advantage).mean()
+    value_loss = jnp.square(jax.vmap(policy.value)(batch.step.obs) - batch.target).mean()
+    entropy = -(jnp.exp(log_probs) * log_probs).sum(axis=1).mean()
+    total = policy_loss + VALUE_WEIGHT * value_loss - ENTROPY_WEIGHT * entropy
+    log = {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    return total, log | {"approx_kl": (ratio - 1.0 - jnp.log(ratio)).mean()}
+
+
+def mean_gradient(policy: ActorCritic, batch: Batch) -> tuple[Any, dict[str, Array]]:
+    """The gradient over the minibatches of all devices: one vector, so one collective."""
+    flat, unravel = ravel_pytree(policy)
+    # Each device's own copy. Of a shared one JAX would sum the gradient itself, leaf by leaf.
+    flat = lax.pcast(flat, AXIS, to="varying")
+    gradient, log = jax.grad(lambda x: loss(unravel(x), batch), has_aux=True)(flat)
+    return unravel(lax.pmean(gradient, AXIS)), log
+
+
+def make_optimizer(learning_rate: float, num_updates: int) -> optax.GradientTransformation:
+    # Injected, the learning rate is in the optimiser's state, where the logger finds it.
+    @optax.inject_hyperparams
+    def clipped_adam(learning_rate: float) -> optax.GradientTransformation:
+        return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(learning_rate, eps=1e-5))
+
+    return clipped_adam(learning_rate=optax.linear_schedule(learning_rate, 0.0, num_updates))
+
+
+def make_train(
+    env: Any, logger: ld.LoggingCallback, args: argparse.Namespace
+) -> Callable[[int], Float[Array, ""]]:
+    """The training as one compiled function from a seed to the mean return at the end."""
+    mesh = jax.sharding.Mesh(jax.devices(), (AXIS,))  # every device of every process
+    num_iterations = max(1, args.total_steps // (args.num_envs * args.num_steps))
+    total_steps = num_iterations * args.num_envs * args.num_steps
+    num_updates = num_iterations * args.num_epochs * args.num_minibatches
+    optimizer = make_optimizer(args.learning_rate, num_updates)
+
+    def update(batch: Batch, learned: Any, order: Int[Array, " step"]) -> tuple[tuple, dict]:
+        """One gradient step, on a minibatch of each device."""
+        policy, opt_state = learned
+        gradient, log = mean_gradient(policy, jax.tree.map(lambda x: x[order], batch))
+        updates, opt_state = optimizer.update(gradient, opt_state, policy)
+        return (optax.apply_updates(policy, updates), opt_state), log
+
+    def iterate(carry: Any, now: tuple[Array, Array]) -> tuple[tuple, None]:
+        """Act, learn, log."""
+        state, actors, policy, opt_state = carry
+        iteration, key = now
+        act_all = jax.vmap(lambda actor: act(env, logger, policy, actor))
+        actors, rollout = lax.scan(lambda x, _: act_all(x), actors, length=args.num_steps)
+        batch = estimate(policy, rollout)
+        keys = jax.random.split(jax.random.fold_in(key, lax.axis_index(AXIS)), args.num_epochs)
+        orders = jax.vmap(lambda key: jax.random.permutation(key, len(batch.target)))(keys)
+        orders = orders.reshape(args.num_epochs * args.num_minibatches, -1)
+        (policy, opt_state), log = lax.scan(ft.partial(update, batch), (policy, opt_state), orders)
+        log = jax.tree.map(jnp.mean, log)  # over the updates
+        step_state = actors.step_state
+        ctx = ld.IterationContext(state, step_state, env, policy, iteration, opt_state, log)
+        return (logger.on_iteration(ctx, key=key), actors, policy, opt_state), None
+
+    def learn(policy: Any, actors: Actor, key: Key[Array, ""]) -> Float[Array, ""]:
+        """Runs on each device with `actors` of its own; policy and key are the same on all."""
+
+        def context(carry: Any, iteration: int) -> ld.TrainingContext:
+            state, actors, policy, opt_state = carry
+            shared = (env, policy, total_steps, jnp.asarray(iteration), opt_state)
+            return ld.TrainingContext(state, actors.step_state, *shared)
+
+        state = logger.reset(ld.ResetContext(), key=key)
+        carry = (state, actors, policy, optimizer.init(policy))
+        carry = (logger.on_training_start(context(carry, 0), key=key), *carry[1:])
+        keys = jax.random.split(key, num_iterations)
+        carry, _ = lax.scan(iterate, carry, (jnp.arange(num_iterations), keys))
+        logger.on_training_end(context(carry, num_iterations), key=key)
+        return lax.pmean(carry[1].step_state.average_return.mean(), AXIS)
+
+    @jax.jit
+    def train(seed: Int[Array, ""]) -> Float[Array, ""]:
+        key, policy_key, env_key = jax.random.split(jax.random.key(seed), 3)
+        policy = ActorCritic(4, env.num_actions, policy_key)
+        env_keys = jax.random.split(env_key, args.num_envs)
+        actors = jax.vmap(lambda env_key: reset(env, logger, env_key))(env_keys)
+        specs = (P(), P(AXIS), P())
+        return jax.shard_map(learn, mesh=mesh, in_specs=specs, out_specs=P())(policy, actors, key)
+
+    return train
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--total-steps", type=int, default=2**19, help="environment steps of the whole run")
+    add("--num-envs", type=int, default=32, help="environments of the whole run")
+    add("--num-steps", type=int, default=512, help="steps of an environment in an iteration")
+    add("--num-epochs", type=int, default=4, help="passes over the steps of an iteration")
+    add("--num-minibatches", type=int, default=8, help="gradient steps in a pass")
+    add("--learning-rate", type=float, default=3e-3, help="at the start; it falls to 0")
+    add("--seed", type=int, default=0)
+    add("--name", help="name of the run; made from policy, environment and time if not given")
+    add("--log-dir", default="logs")
+    add("--no-console", action="store_true", help="no table of metrics in the terminal")
+    add("--wandb", metavar="PROJECT", help="log to this project of Weights & Biases as well")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    group = ld.initialize()
+    # Not at the top: importing gymnax runs JAX, and a process that has cannot join the others.
+    import gymnax
+
+    if args.num_envs % jax.device_count():
+        devices = jax.device_count()
+        raise SystemExit(f"--num-envs {args.num_envs} is no multiple of the {devices} devices")
+    env, _ = gymnax.make("CartPole-v1")
+    backends: list[ld.AbstractLoggingBackend] = [ld.TensorBoardBackend(args.log_dir)]
+    backends += [] if args.no_console else [ld.ConsoleBackend()]
+    backends += [ld.WandbBackend(project=args.wandb)] if args.wandb else []
+
+    numbers = {name: value for name, value in vars(args).items() if type(value) in (int, float)}
+    hparams = numbers | {"num_devices": jax.device_count()}
+    with ld.LoggingCallback(
+        backends, args.name, env, ActorCritic, hparams=hparams, log_dir=args.log_dir
+    ) as logger:
+        mean_return = float(make_train(env, logger, args)(args.seed))
+
+    if group.is_writer:
+        solved = "solved" if mean_return > 450.0 else "not solved"
+        print(f"CartPole-v1 {solved}: mean return {mean_return:.1f} of 500")
+        print(f"The logs are in {logger.run_dir}. See them: tensorboard --logdir {args.log_dir}")
+
+
+if __name__ == "__main__":
+    main()

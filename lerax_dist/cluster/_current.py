@@ -1,0 +1,117 @@
+"""The group that this process belongs to, for whoever was not handed one."""
+
+import logging
+import os
+import threading
+from typing import Any, final
+
+from ._group import ProcessGroup, SoloGroup
+from ._jax_group import JaxGroup
+from ._launch import Launch, detect
+from ._store import joined_client
+
+_log = logging.getLogger("lerax_dist")
+
+
+def current_group(group: ProcessGroup | None = None) -> ProcessGroup:
+    """The group to log with: the given one, else the one this process has joined.
+
+    Imports no MPI.
+
+    Args:
+        group: the caller's choice; None to find out.
+
+    Returns:
+        `group`; or the one of `initialize()` or `jax.distributed.initialize()`; or, if no launcher
+        started several processes, a `SoloGroup`.
+
+    Raises:
+        RuntimeError: a launcher started several processes and this one has not joined them, so
+            each would take itself for process 0.
+        TypeError: `group` is not a group.
+    """
+    if group is not None:
+        if not isinstance(group, ProcessGroup):
+            raise TypeError(
+                f"`group` must be a `ProcessGroup`, got {group!r}. Pass what `initialize()` "
+                "returned, `MPIGroup()` or `SoloGroup()`, or nothing."
+            )
+        return group
+    joined = membership.group()
+    if joined is not None:
+        return joined
+    launch = detect(os.environ)
+    if launch.several:
+        raise RuntimeError(
+            f"This is process {launch.process_index} of {launch.process_count} ({launch.launcher}: "
+            f"{launch.why}), but it has not joined the others, so each of them would write the "
+            "run. Call `lerax_dist.initialize()` at the top of the script, before any JAX "
+            "computation. For processes that run one program each pass `group=MPIGroup()`, for "
+            "runs that have nothing to do with each other `group=SoloGroup()`."
+        )
+    return SoloGroup(launch.launcher)
+
+
+@final
+class Membership:
+    """What this process has joined. JAX allows one coordination service a process, so one of these.
+
+    A `jax.distributed.initialize()` of the user's own counts, whenever it came, and
+    `jax.distributed.shutdown()` ends it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._group: ProcessGroup | None = None
+        self._client: Any = None
+
+    def group(self) -> ProcessGroup | None:
+        """The group of the service joined, or of `initialize()` alone; None before either."""
+        with self._lock:
+            client = joined_client()
+            if client is not self._client:
+                self._group = self._client = None
+                if client is not None:
+                    self._join(client, detect(os.environ))
+            return self._group
+
+    def join(self, launch: Launch) -> ProcessGroup:
+        """Remember what `initialize` has joined; a launch of one joins nothing."""
+        with self._lock:
+            client = joined_client()
+            if client is None:
+                self._group, self._client = SoloGroup(launch.launcher), None
+                return self._group
+            return self._join(client, launch)
+
+    def _join(self, client: Any, launch: Launch) -> ProcessGroup:
+        group = JaxGroup("explicit" if launch.launcher == "solo" else launch.launcher)
+        _check_joined(group, launch)
+        self._group, self._client = group, client
+        return group
+
+
+membership = Membership()
+
+
+def _check_joined(group: JaxGroup, launch: Launch) -> None:
+    """Check that JAX has joined the processes that the launcher started.
+
+    Raises:
+        RuntimeError: JAX has made a world of one process out of each.
+    """
+    here, there = group.process_count, launch.process_count
+    if there is None or there == 1 or (here, group.process_index) == (there, launch.process_index):
+        return
+    if here == 1:
+        raise RuntimeError(
+            f"JAX has joined 1 process, but the launcher started process {launch.process_index} of "
+            f"{there} ({launch.launcher}: {launch.why}), so each of them would write the run. Call "
+            "`lerax_dist.initialize()` in place of `jax.distributed.initialize()`, or, for runs "
+            "that have nothing to do with each other, pass `group=SoloGroup()`."
+        )
+    _log.warning(
+        "JAX says process %d of %d, the launcher process %s of %d (%s: %s); JAX's word counts.",
+        *(group.process_index, here),
+        *(launch.process_index, there, launch.launcher, launch.why),
+    )

@@ -1,0 +1,28 @@
+"""Which of a host's devices a process takes."""
+
+from collections.abc import Mapping
+
+from ._launch import Launch
+
+
+def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int] | None:
+    """Which GPUs of its host a process of an MPI launch takes; on CPUs it changes nothing.
+
+    Args:
+        launch: launch of this process.
+        environ: its environment variables.
+
+    Returns:
+        One GPU each, `[local_index]`, when several processes share a host. None, meaning every
+        device that the process sees, if it is alone on its host, if nothing says how many share
+        it, if `CUDA_VISIBLE_DEVICES` (or its ROCm equals) has narrowed it to one device or none
+        already, or if `JAX_LOCAL_DEVICE_IDS` is set, which JAX reads itself.
+    """
+    if launch.local_index is None or launch.local_count is None or launch.local_count == 1:
+        return None
+    if environ.get("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        if name in environ and len(environ[name].split(",")) == 1:
+            return None
+    return [launch.local_index]

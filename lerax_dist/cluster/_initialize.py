@@ -1,0 +1,219 @@
+"""Joining the launch."""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+
+from ._address import check_port, coordinator_host, reserved_port
+from ._current import membership
+from ._devices import choose_local_devices
+from ._group import ProcessGroup
+from ._launch import MPI_LAUNCHERS, Launch, check_address, check_place, detect
+from ._message import check_timeout
+from ._mpi_group import MPIGroup
+from ._store import devices_have_started
+
+_log = logging.getLogger("lerax_dist")
+
+
+def initialize(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    local_device_ids: int | Sequence[int] | None = None,
+    timeout: float = 300.0,
+    **jax_options: Any,
+) -> ProcessGroup:
+    """Join the processes that were launched together, in place of `jax.distributed.initialize`.
+
+    Call it once in each process, at the top of the script, before any JAX computation. Without
+    arguments it finds out by itself: the variables `LERAX_DIST_COORDINATOR_ADDRESS`,
+    `LERAX_DIST_NUM_PROCESSES` and `LERAX_DIST_PROCESS_ID`, Open MPI, MPICH and Intel MPI (through
+    mpi4py), SLURM, TPU pods and Kubernetes (through JAX), torchrun. One process is a launch too; it
+    starts no service. A second call returns the group of the first, also where
+    `jax.distributed.initialize` was the first. One line at level INFO of the logger "lerax_dist"
+    says what was found.
+
+    Args:
+        coordinator_address: "host:port" where process 0 listens and the others find it. Give all
+            of the first three arguments or none.
+        num_processes: number of processes.
+        process_id: index of this process.
+        local_device_ids: GPUs of this host that this process takes. By default, under an MPI
+            launcher or torchrun with several processes on a host, the one of its local index
+            unless `CUDA_VISIBLE_DEVICES` leaves it one anyway; alone on its host all; under SLURM
+            what JAX chooses.
+        timeout: longest wait for the other processes in seconds. Where MPI is not the launcher,
+            JAX ends the process (SIGABRT) when it passes; a warning is logged long before.
+        **jax_options: further arguments of `jax.distributed.initialize`, e.g.
+            `heartbeat_timeout_seconds`.
+
+    Returns:
+        The group of all processes: a `JaxGroup`, or a `SoloGroup` of one.
+
+    Raises:
+        ValueError: arguments or variables are incomplete, malformed or contradict the launcher.
+        RuntimeError: JAX has started its devices already; mpi4py is missing or belongs to another
+            MPI than the launcher; JAX cannot find the other processes.
+        TimeoutError: under MPI, names the processes that did not arrive in time.
+        OSError: process 0 cannot listen on the port given.
+    """
+    check_timeout(timeout)
+    joined = membership.group()
+    if joined is not None:
+        return joined
+    launch = detect(os.environ)
+    if (coordinator_address, num_processes, process_id) != (None, None, None):
+        launch = _explicit(coordinator_address, num_processes, process_id, launch)
+    options = {"initialization_timeout": math.ceil(timeout), **jax_options}
+    if local_device_ids is not None:
+        options["local_device_ids"] = local_device_ids
+    if launch.process_count != 1:
+        if launch.launcher in MPI_LAUNCHERS:
+            launch = _join_by_mpi(launch, timeout, options)
+        elif launch.launcher in ("explicit", "torchrun"):
+            _join_by_address(launch, options)
+        else:
+            _join_by_jax(launch, options)
+    group = membership.join(launch)
+    _log.info(
+        "Process %d of %d on %s (%s: %s)%s.",
+        *(group.process_index, group.process_count, group.hostname, launch.launcher, launch.why),
+        f", coordinator {launch.coordinator}" if launch.coordinator else "",
+    )
+    return group
+
+
+def _explicit(address: str | None, count: int | None, index: int | None, launch: Launch) -> Launch:
+    """The launch that arguments describe, checked against what the launcher says."""
+    given = {"coordinator_address": address, "num_processes": count, "process_id": index}
+    shown = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+    if address is None or count is None or index is None:
+        missing = "`, `".join(name for name, value in given.items() if value is None)
+        raise ValueError(
+            f"`{missing}` must be given too, got {shown} only. Pass all of {', '.join(given)}, or "
+            "none to find the launch from the environment."
+        )
+    check_address("coordinator_address", address)
+    check_place("process_id", index, "num_processes", count)
+    if launch.several and (index, count) != (launch.process_index, launch.process_count):
+        raise ValueError(
+            f"`process_id` and `num_processes` must be those of the launcher, got {index} of "
+            f"{count}, but {launch.launcher} says {launch.process_index} of "
+            f"{launch.process_count} ({launch.why}). Leave the arguments out, or unset these "
+            "variables if they were inherited from elsewhere."
+        )
+    return dataclasses.replace(
+        launch,
+        launcher="explicit",
+        process_index=index,
+        process_count=count,
+        local_index=None,
+        local_count=None,
+        coordinator=address,
+        why=shown,
+    )
+
+
+def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
+    """Agree on an address through MPI, then join there. The launch with the address is returned."""
+    mpi = MPIGroup(timeout=timeout)
+    # All processes hear of one that cannot join; else they would wait for it until they are ended.
+    started = mpi.gather(devices_have_started(), timeout=timeout, what="who can join")
+    with contextlib.ExitStack() as stack:
+        plan: dict[str, Any] = {}
+        if started is not None:
+            port = os.environ.get("JAX_COORDINATOR_PORT") or stack.enter_context(reserved_port())
+            plan["address"] = f"{coordinator_host(mpi.hosts, launch)}:{port}"
+            plan["started"] = [index for index, early in enumerate(started) if early]
+        plan = mpi.broadcast(plan, timeout=timeout, what="the coordinator's address")
+        if plan["started"]:
+            raise _too_late(plan["started"])
+        launch = dataclasses.replace(launch, coordinator=plan["address"])
+        options.setdefault("local_device_ids", choose_local_devices(launch, os.environ))
+        _jax_initialize(launch, options)
+    return launch
+
+
+def _join_by_address(launch: Launch, options: dict[str, Any]) -> None:
+    if launch.coordinator is None:
+        raise ValueError(
+            f"`coordinator_address` must be given under {launch.launcher} ({launch.why}), where no "
+            "variable names a port that is free. Pass coordinator_address, num_processes and "
+            "process_id."
+        )
+    if devices_have_started():
+        raise _too_late([launch.process_index])
+    elsewhere = options.get("coordinator_bind_address", os.getenv("JAX_COORDINATOR_BIND_ADDRESS"))
+    if launch.process_index == 0 and elsewhere is None:
+        check_port("coordinator_address", launch.coordinator)
+    options.setdefault("local_device_ids", choose_local_devices(launch, os.environ))
+    _jax_initialize(launch, options)
+
+
+def _join_by_jax(launch: Launch, options: dict[str, Any]) -> None:
+    """Leave it to JAX, which knows SLURM, TPU pods and Kubernetes."""
+    if devices_have_started():
+        raise _too_late([launch.process_index])
+    try:
+        with _warning_of_waits(launch, options):
+            jax.distributed.initialize(**options)
+    except Exception as error:
+        raise RuntimeError(
+            f"JAX cannot join the launch ({launch.launcher}: {launch.why}): {error} Pass "
+            "`coordinator_address`, `num_processes` and `process_id` to say where the others are."
+        ) from error
+
+
+def _jax_initialize(launch: Launch, options: dict[str, Any]) -> None:
+    with _warning_of_waits(launch, options):
+        jax.distributed.initialize(
+            **{
+                "coordinator_address": launch.coordinator,
+                "num_processes": launch.process_count,
+                "process_id": launch.process_index,
+                # Else JAX fills in the devices from SLURM's variables where it sees some.
+                "cluster_detection_method": "deactivate",
+                **options,
+            }
+        )
+
+
+@contextlib.contextmanager
+def _warning_of_waits(launch: Launch, options: dict[str, Any]) -> Iterator[None]:
+    """Say that others are missing while there is time: JAX ends the process without a word."""
+    limit = options["initialization_timeout"]
+    after = min(30.0, limit / 2)
+    timer = threading.Timer(
+        after,
+        _log.warning,
+        (
+            "Process %s of %s (%s) has waited %.0f s for the others to join%s; after %s s JAX ends "
+            "this process (SIGABRT). Was every process started, and can it reach that address?",
+            *(launch.process_index, launch.process_count, launch.launcher, after),
+            *(f" at {launch.coordinator}" if launch.coordinator else "", limit),
+        ),
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _too_late(indices: Sequence[int | None]) -> RuntimeError:
+    who = ", ".join("this one" if index is None else str(index) for index in indices)
+    return RuntimeError(
+        f"`initialize()` must come before JAX starts its devices, but on process {who} it had "
+        "started them. Call it at the top of the script, before any JAX computation, "
+        "`jax.devices()` or `jax.process_index()`."
+    )

@@ -1,0 +1,169 @@
+"""A group that agrees through JAX's coordination service."""
+
+import itertools
+import socket
+import time
+from typing import Any, final
+
+from ._message import Message, check_same, check_timeout, decode, encode, missing_error
+from ._store import Store, joined_client, joined_place
+
+_ROOT = "lerax_dist"
+
+
+@final
+class JaxGroup:
+    """The processes that have joined with `jax.distributed.initialize`. No device is involved.
+
+    A process may make several groups; the n-th of one process talks to the n-th of the others, so
+    every process makes the same ones in the same order. Making one waits for nobody. All
+    operations work from any thread.
+
+    Args:
+        launcher: what started the processes, for messages.
+
+    Raises:
+        RuntimeError: this process has not joined.
+    """
+
+    def __init__(self, launcher: str = "jax") -> None:
+        client = joined_client()
+        if client is None:
+            raise RuntimeError(
+                "`JaxGroup` needs JAX's coordination service, which this process has not joined. "
+                "Call `lerax_dist.initialize()` at the top of the script."
+            )
+        self._store = Store(client)
+        self._index, self._count = joined_place()
+        self._launcher = launcher
+        self._hostname = socket.gethostname()
+        self._store.put(f"{_ROOT}/hosts/{self._index}", self._hostname)
+        # Counted in the store and not in this module: it starts afresh with each service.
+        number = self._store.count(f"{_ROOT}/made/{self._index}")
+        self._folder = f"{_ROOT}/groups/{number}"
+        self._operations = itertools.count()
+
+    @property
+    def process_index(self) -> int:
+        """Index of this process in the coordination service."""
+        return self._index
+
+    @property
+    def process_count(self) -> int:
+        """Number of processes in the coordination service."""
+        return self._count
+
+    @property
+    def launcher(self) -> str:
+        """What started the processes."""
+        return self._launcher
+
+    @property
+    def hostname(self) -> str:
+        """Name of this host."""
+        return self._hostname
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this is process 0."""
+        return self._index == 0
+
+    def broadcast(self, value: Any, *, timeout: float, what: str) -> Any:
+        """Give process 0's value to every process, see `ProcessGroup.broadcast`."""
+        deadline = time.monotonic() + check_timeout(timeout)
+        mine, folder = self._begin("broadcast", what, value if self.is_writer else None)
+        if self.is_writer:
+            text = encode(mine)
+            if self._count > 1:
+                self._store.put(f"{folder}/out", text)
+            return decode(text).value
+        text = self._store.get(f"{folder}/out", deadline)
+        if text is None:
+            raise self._missing(mine, timeout, [0])
+        self._read_out(folder)
+        theirs = decode(text)
+        check_same(mine, theirs, 0, self._index)
+        return theirs.value
+
+    def gather(self, value: Any, *, timeout: float, what: str) -> list[Any] | None:
+        """Bring every process's value to process 0, see `ProcessGroup.gather`."""
+        deadline = time.monotonic() + check_timeout(timeout)
+        mine, folder = self._begin("gather", what, value)
+        text = encode(mine)
+        if not self.is_writer:
+            self._store.put(f"{folder}/in/{self._index}", text)
+            return None
+        texts = self._collect(folder, {0: text}, deadline)
+        self._store.delete(folder)
+        missing = [index for index in range(self._count) if index not in texts]
+        if missing:
+            raise self._missing(mine, timeout, missing)
+        messages = [decode(texts[index]) for index in range(self._count)]
+        for index, theirs in enumerate(messages):
+            check_same(mine, theirs, index, self._index)
+        return [theirs.value for theirs in messages]
+
+    def barrier(self, *, timeout: float, what: str) -> None:
+        """Wait until every process is here, see `ProcessGroup.barrier`."""
+        deadline = time.monotonic() + check_timeout(timeout)
+        mine, folder = self._begin("barrier", what, None)
+        # Process 0 counts and tells the others the verdict, so that all end alike; its own arrival
+        # is written down too, for those who wait for it in vain.
+        self._store.put(f"{folder}/in/{self._index}", encode(mine))
+        if self.is_writer:
+            texts = self._collect(folder, {}, deadline)
+            missing = [index for index in range(self._count) if index not in texts]
+            if self._count > 1:
+                verdict = Message(mine.operation, mine.kind, mine.what, missing)
+                self._store.put(f"{folder}/out", encode(verdict))
+            self._store.delete(f"{folder}/in")
+            if missing:
+                raise self._missing(mine, timeout, missing)
+            for index, text in texts.items():
+                check_same(mine, decode(text), index, self._index)
+            return
+        text = self._store.get(f"{folder}/out", deadline)
+        if text is None:
+            # One look at everything: arrivals are deleted only once the verdict is there.
+            present = self._store.list(folder)
+            text = present.get("out")
+            if text is None:
+                missing = [index for index in range(self._count) if str(index) not in present]
+                raise self._missing(mine, timeout, missing or [0])
+        self._read_out(folder)
+        verdict = decode(text)
+        check_same(mine, verdict, 0, self._index)
+        if verdict.value:
+            raise self._missing(mine, timeout, verdict.value, "Process 0 had stopped waiting. ")
+
+    def _begin(self, kind: str, what: str, value: Any) -> tuple[Message, str]:
+        operation = next(self._operations)
+        return Message(operation, kind, what, value), f"{self._folder}/{operation}"
+
+    def _collect(self, folder: str, texts: dict[int, str], deadline: float) -> dict[int, str]:
+        """The messages that reach a folder before a deadline, by process index."""
+        found = dict(texts)
+        while len(found) < self._count:
+            found.update(
+                {int(index): text for index, text in self._store.list(f"{folder}/in").items()}
+            )
+            first = next((index for index in range(self._count) if index not in found), None)
+            if first is not None and self._store.get(f"{folder}/in/{first}", deadline) is None:
+                # Whoever came while this one was waited for has arrived all the same.
+                late = self._store.list(f"{folder}/in")
+                return found | {int(index): text for index, text in late.items()}
+        return found
+
+    def _read_out(self, folder: str) -> None:
+        """Say that this process has read the folder; the last one deletes it."""
+        if self._store.count(f"{folder}/read") == self._count - 1:
+            self._store.delete(folder)
+
+    def _missing(
+        self, mine: Message, timeout: float, missing: list[int], note: str = ""
+    ) -> TimeoutError:
+        hosts = {int(index): host for index, host in self._store.list(f"{_ROOT}/hosts").items()}
+        return missing_error(mine, timeout, missing, (self._index, self._count), hosts, note)
+
+    def __repr__(self) -> str:
+        return f"JaxGroup(process {self._index} of {self._count}, launcher={self._launcher!r})"
