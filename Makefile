@@ -17,6 +17,8 @@ demo: $(VENV)/examples.stamp
 	@echo "Open the curves in a browser: $(BIN)/tensorboard --logdir logs"
 	@echo "Every row, for pandas or jq: logs/*/journal.jsonl"
 
+# MPICH stands beside Open MPI here, so that both are tested.
+test: export LERAX_DIST_TEST_MPICH := $(CURDIR)/$(VENV)/mpich
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +46,5 @@ $(VENV)/examples.stamp: pyproject.toml | $(BIN)/python
 $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing lerax_dist and what its tests need into $(VENV) (about a minute) ..."
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --ignore-installed --prefix $(VENV)/mpich mpich
 	touch $@

@@ -14,7 +14,7 @@ as well and process 0 alone writes: nothing in the training asks which process i
 
     XLA_FLAGS=--xla_force_host_platform_device_count=4 python examples/ppo_cartpole.py  # simulated
 
-On two CPU cores the mean `episode/return` passes 450 of 500 in well under a minute.
+On two CPU cores the mean `episode/return` passes 450 of 500 in under a minute.
 """
 
 import argparse
@@ -230,6 +230,8 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--total-steps", type=int, default=2**19, help="environment steps of the whole run")
     add("--num-envs", type=int, default=32, help="environments of the whole run")
+    # As long as an episode: of shorter stretches each batch would show one part of it only, since
+    # the environments time out together, and what the others had taught would be unlearnt.
     add("--num-steps", type=int, default=512, help="steps of an environment in an iteration")
     add("--num-epochs", type=int, default=4, help="passes over the steps of an iteration")
     add("--num-minibatches", type=int, default=8, help="gradient steps in a pass")

@@ -14,7 +14,8 @@ def collective_operands(text: str) -> dict[str, int]:
     """Kind of collective to the number of its operands: XLA folds many collectives into one
     instruction, but each operand still costs a rendezvous of its own."""
     found: dict[str, int] = {}
-    pattern = r"= .*? (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\((.*?)\), "
+    kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+    pattern = rf"= .*? ({kinds})(?:-start)?\((.*?)\), "
     for kind, operands in re.findall(pattern, text):
         found[kind] = found.get(kind, 0) + len(operands.split(","))
     return found

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ._launch import Launch
+from lerax_dist.cluster._launch import Launch
 
 
 def coordinator_host(hosts: Sequence[str], launch: Launch) -> str:

@@ -5,10 +5,10 @@ import os
 import threading
 from typing import Any, final
 
-from ._group import ProcessGroup, SoloGroup
-from ._jax_group import JaxGroup
-from ._launch import Launch, detect
-from ._store import joined_client
+from lerax_dist.cluster._group import ProcessGroup, SoloGroup
+from lerax_dist.cluster._jax_group import JaxGroup
+from lerax_dist.cluster._launch import Launch, detect
+from lerax_dist.cluster._store import joined_client
 
 _log = logging.getLogger("lerax_dist")
 

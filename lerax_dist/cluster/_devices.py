@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ._launch import Launch
+from lerax_dist.cluster._launch import Launch
 
 
 def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int] | None:

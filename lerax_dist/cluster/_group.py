@@ -3,7 +3,7 @@
 import socket
 from typing import Any, Protocol, final, runtime_checkable
 
-from ._message import Message, check_timeout, decode, encode
+from lerax_dist.cluster._message import Message, check_timeout, decode, encode
 
 
 @runtime_checkable

@@ -11,14 +11,14 @@ from typing import Any
 
 import jax
 
-from ._address import check_port, coordinator_host, reserved_port
-from ._current import membership
-from ._devices import choose_local_devices
-from ._group import ProcessGroup
-from ._launch import MPI_LAUNCHERS, Launch, check_address, check_place, detect
-from ._message import check_timeout
-from ._mpi_group import MPIGroup
-from ._store import devices_have_started
+from lerax_dist.cluster._address import check_port, coordinator_host, reserved_port
+from lerax_dist.cluster._current import membership
+from lerax_dist.cluster._devices import choose_local_devices
+from lerax_dist.cluster._group import ProcessGroup
+from lerax_dist.cluster._launch import MPI_LAUNCHERS, Launch, check_address, check_place, detect
+from lerax_dist.cluster._message import check_timeout
+from lerax_dist.cluster._mpi_group import MPIGroup
+from lerax_dist.cluster._store import devices_have_started
 
 _log = logging.getLogger("lerax_dist")
 

@@ -5,8 +5,15 @@ import socket
 import time
 from typing import Any, final
 
-from ._message import Message, check_same, check_timeout, decode, encode, missing_error
-from ._store import Store, joined_client, joined_place
+from lerax_dist.cluster._message import (
+    Message,
+    check_same,
+    check_timeout,
+    decode,
+    encode,
+    missing_error,
+)
+from lerax_dist.cluster._store import Store, joined_client, joined_place
 
 _ROOT = "lerax_dist"
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ._launch import MPI_LAUNCHERS, Launch
+from lerax_dist.cluster._launch import MPI_LAUNCHERS, Launch
 
 
 def import_mpi() -> Any:

@@ -8,9 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
-from ._launch import MPI_LAUNCHERS, detect
-from ._message import Message, check_same, check_timeout, decode, encode, missing_error
-from ._mpi import check_world, import_mpi
+from lerax_dist.cluster._launch import MPI_LAUNCHERS, detect
+from lerax_dist.cluster._message import (
+    Message,
+    check_same,
+    check_timeout,
+    decode,
+    encode,
+    missing_error,
+)
+from lerax_dist.cluster._mpi import check_world, import_mpi
 
 _TAG = 29517
 # How much longer the others wait at a barrier for process 0 to say who is missing.

@@ -51,9 +51,7 @@ logger = ld.LoggingCallback(
 callbacks: list = [logger]
 if "both" in sys.argv:
     callbacks.append(TensorBoardCallback(name="lerax", log_dir=log_dir))
-algorithm.learn(
-    env, policy, ENVIRONMENTS * STEPS * ITERATIONS, key=learn_key, callback=callbacks
-)
+algorithm.learn(env, policy, ENVIRONMENTS * STEPS * ITERATIONS, key=learn_key, callback=callbacks)
 logger.close()
 report(
     {

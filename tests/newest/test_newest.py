@@ -98,7 +98,16 @@ def test_a_part_of_the_tests_passes_there_too():
     parts = ["tests/device", "tests/host", "tests/test_callback.py", "tests/test_logger.py"]
     split = "not test_numbers or (rows_equal_the_reference and 2-2)"
     done = subprocess.run(
-        [python313(), "-m", "pytest", "-q", *parts, "tests/multiprocess/test_numbers.py", "-k", split],
+        [
+            python313(),
+            "-m",
+            "pytest",
+            "-q",
+            *parts,
+            "tests/multiprocess/test_numbers.py",
+            "-k",
+            split,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

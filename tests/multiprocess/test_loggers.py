@@ -1,0 +1,84 @@
+"""Both loggers in runs of several real processes: misuse, failures, plain loops."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.multiprocess.launch import launch
+from tests.readers import event_rows, journal_rows
+
+WORKER = Path(__file__).parent / "workers" / "loggers.py"
+
+
+def start(scenario, tmp_path, devices=1, processes=2):
+    results = launch(
+        WORKER, scenario, str(tmp_path), processes=processes, devices=devices, timeout=120
+    )
+    return [result.report for result in results]
+
+
+def test_a_process_that_has_not_joined_the_others_cannot_make_a_logger(tmp_path):
+    for process, said in enumerate(start("unjoined", tmp_path)):
+        for kind, text in (said["callback"], said["logger"]):
+            assert kind == "RuntimeError"
+            assert f"process {process} of 2 (openmpi: OMPI_COMM_WORLD_RANK={process}" in text
+            assert "Call `lerax_dist.initialize()`" in text
+        assert said["alone"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["alone"]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_plain_loop_writes_replicated_values_once_and_refuses_sharded_ones(tmp_path, devices):
+    for said in start("plain_loop", tmp_path, devices):
+        kind, text = said["refused"]
+        assert kind == "ValueError"
+        assert "'train/x' is sharded over processes: shape (8,)" in text
+        assert "Reduce it in the compiled step" in text
+    expected = [(step, {"sum": 28.0 + step, "mine": 0.0}) for step in range(5)]
+    assert journal_rows(tmp_path / "r") == expected
+    assert event_rows(tmp_path / "r") == expected
+
+
+def test_a_folder_that_process_0_cannot_write_is_an_error_on_every_process_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    for said in start("bad_folder", tmp_path):
+        kind, text = said["error"]
+        assert kind == "RuntimeError"
+        assert "process 0 cannot open the run" in text
+        assert said["seconds"] < 30
+
+
+def test_a_call_outside_of_jit_is_refused_on_every_process(tmp_path):
+    for said in start("outside_jit", tmp_path):
+        kind, text = said["error"]
+        assert kind == "RuntimeError"
+        assert "`on_iteration` was called outside of `jit` in a run of 2 processes" in text
+
+
+def test_a_step_that_runs_as_a_program_of_each_process_is_told_so(tmp_path):
+    writer, other = start("program_of_its_own", tmp_path)
+    assert (writer["rows"], writer["warnings"]) == (1, [])
+    assert other["rows"] == 0
+    (text,) = other["warnings"]
+    assert "a row reached process 1, but process 0 writes" in text
+    assert "Compile one program over a mesh" in text
+
+
+def test_backends_that_raise_or_hang_cost_the_training_nothing(tmp_path):
+    writer, other = start("bad_backends", tmp_path, devices=2)
+    assert writer["out"] == [10.0, 11.0]
+    assert other["out"] == [14.0, 15.0]
+    assert writer["rows"] == [3.5 + step for step in range(10)]
+    assert writer["seconds"] < 15
+    assert other["seconds"] < 5
+    told = "\n".join(writer["failures"])
+    assert "Broken: `log_scalars` raised ConnectionError('no network')" in told
+    assert "Hangs: did not end in 8 s: `log_scalars` has been running" in told
+    assert other["failures"] == []
+    assert [row["train/x"] for _, row in journal_rows(tmp_path / "r")] == writer["rows"]
+
+
+def test_a_backend_that_opens_slowly_keeps_nobody_waiting_and_loses_nothing(tmp_path):
+    writer, other = start("slow_open", tmp_path)
+    assert writer["rows"] == [3.5 + step for step in range(10)]
+    assert writer["seconds"] < 30 and other["seconds"] < 30

@@ -1,0 +1,180 @@
+"""One small scenario a call: what both loggers do in a run of several processes.
+
+Arguments: name of the scenario (a function below), log_dir.
+"""
+
+import sys
+import threading
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import lerax_dist as ld
+from tests.memory import Memory
+from tests.multiprocess.launch import report
+
+
+def raised(function, *args, **kwargs):
+    """Type and text of what a call raises; `None` if nothing."""
+    try:
+        function(*args, **kwargs)
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+    return None
+
+
+def mesh():
+    return jax.sharding.Mesh(np.array(jax.devices()), ("d",), axis_types=(AxisType.Auto,))
+
+
+def whole(array, spec):
+    sharding = NamedSharding(mesh(), spec)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def iterate(logger, values):
+    """A training of 10 iterations over all devices, whose metric is the mean of `values`."""
+
+    def learn(values):
+        def iteration(carry, count):
+            context = ld.IterationContext(
+                ld.EmptyCallbackState(), states, None, None, count, None, {"x": carry.mean()}
+            )
+            logger.on_iteration(context, key=key)
+            return carry + 1.0, None
+
+        key = jax.random.key(0)
+        zero = jax.tree.map(lambda x: x[None], ld.LoggingCallbackStepState.initial())
+        states = jax.tree.map(lambda x: x + jnp.zeros_like(values).astype(x.dtype), zero)
+        return jax.lax.scan(iteration, values, jnp.arange(1, 11))[0]
+
+    mapped = jax.shard_map(learn, mesh=mesh(), in_specs=P("d"), out_specs=P("d"))
+    out = jax.jit(mapped)(whole(values, P("d")))
+    return jax.block_until_ready(out).addressable_shards[0].data.tolist()
+
+
+class Slow(Memory):
+    """Opens only after the training is over."""
+
+    let_go = threading.Event()
+
+    def open(self, name):
+        self.let_go.wait(60)
+        super().open(name)
+
+
+class Broken(Memory):
+    def log_scalars(self, scalars, step):
+        raise ConnectionError("no network")
+
+
+class Hangs(Memory):
+    def log_scalars(self, scalars, step):
+        threading.Event().wait()
+
+
+def unjoined(log_dir):
+    import os
+
+    return {
+        "process": int(os.environ["OMPI_COMM_WORLD_RANK"]),
+        "callback": raised(ld.LoggingCallback, Memory(), log_dir=log_dir),
+        "logger": raised(ld.Logger, Memory(), log_dir=log_dir),
+        "alone": raised(ld.Logger, Memory(), log_dir=f"{log_dir}/alone", group=ld.SoloGroup()),
+    }
+
+
+def plain_loop(log_dir):
+    ld.initialize()
+    sharded = whole(np.arange(8.0), P("d"))
+    replicated = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh(), P()))(sharded)
+    with ld.Logger(ld.TensorBoardBackend(log_dir), "r", hparams={"a": 1}) as logger:
+        refused = raised(logger.log, {"train": {"x": sharded}}, 0)
+        for step in range(5):
+            logger.log({"sum": replicated + step, "mine": float(jax.process_index())}, step)
+    return {"refused": refused}
+
+
+def bad_folder(log_dir):
+    group = ld.initialize()
+    folder = f"{log_dir}/file" if group.is_writer else log_dir
+    start = time.monotonic()
+    error = raised(ld.LoggingCallback, Memory(), "r", log_dir=folder)
+    return {"error": error, "seconds": time.monotonic() - start}
+
+
+def outside_jit(log_dir):
+    ld.initialize()
+    with ld.LoggingCallback(Memory(), "r", log_dir=log_dir) as logger:
+        states = ld.LoggingCallbackStepState.initial()
+        context = ld.IterationContext(
+            ld.EmptyCallbackState(), states, None, None, jnp.asarray(1), None, {}
+        )
+        return {"error": raised(logger.on_iteration, context, key=jax.random.key(0))}
+
+
+def program_of_its_own(log_dir):
+    """Each process runs a step on its own devices, though JAX has joined them."""
+    ld.initialize()
+    memory = Memory()
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with ld.LoggingCallback(memory, "r", log_dir=log_dir) as logger:
+            states = ld.LoggingCallbackStepState.initial()
+
+            def step(value):
+                context = ld.IterationContext(
+                    ld.EmptyCallbackState(), states, None, None, jnp.asarray(1), None, {"x": value}
+                )
+                logger.on_iteration(context, key=jax.random.key(0))
+
+            jax.jit(step)(jnp.float32(jax.process_index()))
+            logger.flush()
+    return {"rows": len(memory.rows), "warnings": [str(entry.message) for entry in shown]}
+
+
+def bad_backends(log_dir):
+    """A backend that raises and one that hangs, beside a good one."""
+    ld.initialize()
+    good = Memory()
+    logger = ld.LoggingCallback([Broken(), Hangs(), good], "r", log_dir=log_dir)
+    out = iterate(logger, np.arange(8.0, dtype=np.float32))
+    start = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.close(timeout=8.0)
+    return {
+        "out": out,
+        "seconds": time.monotonic() - start,
+        "rows": [float(row["train/x"]) for _, row in good.rows],
+        "failures": [f"{failure.where}: {failure.message}" for failure in logger.failures],
+    }
+
+
+def slow_open(log_dir):
+    """Others train on while process 0's backend is not open yet; it gets every row later."""
+    ld.initialize()
+    slow = Slow()
+    start = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger = ld.LoggingCallback(slow, "r", log_dir=log_dir, open_timeout=0.1)
+    out = iterate(logger, np.arange(8.0, dtype=np.float32))
+    seconds = time.monotonic() - start
+    Slow.let_go.set()
+    logger.close()
+    return {
+        "out": out,
+        "seconds": seconds,
+        "rows": [float(row["train/x"]) for _, row in slow.rows],
+    }
+
+
+if __name__ == "__main__":
+    answer = globals()[sys.argv[1]](sys.argv[2])
+    report({"process": jax.process_index() if sys.argv[1] != "unjoined" else 0, **answer})
