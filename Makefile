@@ -22,7 +22,7 @@ test: export LERAX_DIST_TEST_MPICH := $(CURDIR)/$(VENV)/mpich
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest
 
 format: $(VENV)/test.stamp

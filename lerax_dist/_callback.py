@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, final
 
 import equinox as eqx
-import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Key
 
 from lerax_dist import _hparams
@@ -133,8 +133,9 @@ class LoggingCallback(
                 "Use 1 to log every iteration."
             )
         self.alpha = alpha
-        named = isinstance(axis_name, str) or axis_name is None
-        self._axis_name = axis_name if named else tuple(axis_name)
+        if axis_name is not None and not isinstance(axis_name, str):
+            axis_name = tuple(axis_name)
+        self._axis_name = axis_name
         self._log_interval = log_interval
         self._session = open_session(
             backend,
@@ -194,14 +195,16 @@ class LoggingCallback(
         key: Key[Array, ""],
     ) -> EmptyCallbackState:
         """Log the hyperparameters, and tell backends how long the training will be."""
-        algorithm = getattr(ctx, "algorithm", None)
+        # lerax 0.0.5 has no such field yet.
+        algorithm: Any = getattr(ctx, "algorithm", None)
         hparams = _hparams.extract(ctx.policy, "policy")
         hparams |= _hparams.extract(algorithm, "algorithm")
         hparams |= self._session.hparams
         total = ctx.total_timesteps
         known = int(total) if isinstance(total, (int, np.integer)) else None
-        count = getattr(algorithm, "num_iterations", None)
-        iterations = int(count(known)) if known is not None and callable(count) else 0
+        iterations = 0
+        if known is not None and hasattr(algorithm, "num_iterations"):
+            iterations = int(algorithm.num_iterations(known))
         deliver = self._session.run.sink.start(self._log_interval, known, iterations, hparams)
         send_start(
             deliver, jnp.asarray(ctx.iteration_count, jnp.int32), total if known is None else 0
@@ -234,7 +237,7 @@ class LoggingCallback(
 
     def _refuse_eager(self) -> None:
         processes = self._session.group.process_count
-        if processes > 1 and not isinstance(jnp.zeros(()), jax.core.Tracer):
+        if processes > 1 and not isinstance(jnp.zeros(()), Tracer):
             raise RuntimeError(
                 f"`on_iteration` was called outside of `jit` in a run of {processes} processes, "
                 "where it cannot reduce over them. Call it in the compiled step, or log reduced "

@@ -7,7 +7,7 @@ import jax
 
 def compiled_text(function, *args) -> str:
     """The optimised program of a jitted function."""
-    return jax.jit(function).lower(*args).compile().as_text()
+    return jax.jit(function).lower(*args).compile().as_text() or ""
 
 
 def collective_operands(text: str) -> dict[str, int]:

@@ -1,17 +1,22 @@
 """Readers of what the backends and the journal have written, as users would open it."""
 
 from pathlib import Path
+from typing import Any
 
 from lerax_dist.host._record import Row, decode
 
 
-def journal_records(run_dir: Path):
+def decoded(line: bytes) -> tuple[int, Any]:
+    """Number and record of a line of a journal, which must be whole."""
+    both = decode(line)
+    assert both is not None, line
+    return both
+
+
+def journal_records(run_dir: Path) -> list[Any]:
     """Every record of a journal; a damaged line fails."""
-    records = []
-    for line in (run_dir / "journal.jsonl").read_bytes().splitlines(keepends=True):
-        decoded = decode(line)
-        assert decoded is not None, line
-        records.append(decoded)
+    lines = (run_dir / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    records = [decoded(line) for line in lines]
     assert [number for number, _ in records] == list(range(len(records)))
     return [record for _, record in records]
 

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
 from tests.memory import Memory
-from tests.program import callbacks, collective_operands
+from tests.program import callbacks, collective_operands, compiled_text
 from tests.readers import event_rows, journal_records, journal_rows
 
 KEY = jax.random.key(0)
@@ -198,8 +198,7 @@ def test_a_step_with_any_number_of_metrics_has_the_same_collectives_and_one_call
                 return steps + 1
 
             mapped = jax.shard_map(step, mesh=mesh_of(devices), in_specs=P("d"), out_specs=P("d"))
-            lowered = jax.jit(mapped).lower(jnp.zeros(8, int), jnp.ones(8))
-            return lowered.compile().as_text()
+            return compiled_text(mapped, jnp.zeros(8, int), jnp.ones(8))
 
     few, many = compiled(5), compiled(200)
     # One for the means, one for the extremes of the episode returns; alone there is none.
@@ -220,7 +219,7 @@ def test_under_plain_jit_the_collectives_are_few_and_do_not_grow(tmp_path):
                 iteration(logger, step_states(steps, values), log)
 
             arguments = jax.device_put((jnp.zeros(8, int), jnp.ones(8)), sharding)
-            return jax.jit(step).lower(*arguments).compile().as_text()
+            return compiled_text(step, *arguments)
 
     few, many = compiled(5), compiled(200)
     assert collective_operands(few) == collective_operands(many)

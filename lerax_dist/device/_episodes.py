@@ -46,7 +46,8 @@ class Episodes(AbstractPartial):
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         # Squares are summed around the middle of the range, which is the same on every device by
         # now: around 0 the variance of returns like 500 +- 1 would drown in float32.
-        middle = _middle(*maxima, jnp)
+        highest, lowest = maxima
+        middle = _middle(highest, lowest, jnp)
         apart = jnp.where(self.ended, self.returns - middle, 0.0)
         lengths = jnp.where(self.ended, self.lengths, 0.0)
         ended = self.ended.astype(apart.dtype)

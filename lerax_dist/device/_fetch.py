@@ -4,6 +4,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
 
 
 def fetch(name: str, value: Any) -> Any:
@@ -36,7 +38,7 @@ def fetch(name: str, value: Any) -> Any:
 
 
 def _fetch_array(name: str, value: jax.Array) -> Any:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise TypeError(
             f"metric {name!r} belongs to a trace: `log` was called inside compiled code, where it "
             "would run once, while tracing. Return the value from the step and log it outside, or "
@@ -71,4 +73,4 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
 def _is_real(dtype: Any) -> bool:
     # JAX's own answer: NumPy does not take bfloat16 for a number.
     kinds = (np.bool_, np.integer, np.floating)
-    return any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds)
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
 import equinox as eqx
-import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
@@ -20,6 +19,8 @@ from lerax_dist._metrics import flatten
 from lerax_dist.device import _steps
 from lerax_dist.device._axes import Axes, find_axes
 from lerax_dist.device._partials import AbstractPartial, Finish
+
+_REAL = (jnp.bool_, jnp.integer, jnp.floating)
 
 
 class Slot(NamedTuple):
@@ -210,9 +211,7 @@ def _number(name: str, value: Any, dtype: Any) -> Float[Array, ""]:
             "Leave it out, or log it as a hyperparameter."
         )
     array = jnp.asarray(value)
-    if jnp.issubdtype(array.dtype, jnp.complexfloating) or jax.dtypes.issubdtype(
-        array.dtype, jax.dtypes.prng_key
-    ):
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in _REAL):
         raise TypeError(
             f"metric {name!r} has dtype {array.dtype}; metrics are real numbers. "
             "Log e.g. its absolute value."

@@ -11,16 +11,16 @@ def test_the_sum_of_any_counters_is_exact(steps):
     limbs = split(jnp.asarray(steps, jnp.int32))
     assert limbs.shape == (LIMBS,)
     assert (limbs < 256).all()
-    assert join(limbs) == sum(steps)
+    assert join(np.asarray(limbs)) == sum(steps)
 
 
 def test_a_single_counter_needs_no_axis():
-    assert join(split(jnp.asarray(123456789, jnp.int32))) == 123456789
+    assert join(np.asarray(split(jnp.asarray(123456789, jnp.int32)))) == 123456789
 
 
 def test_a_hundred_thousand_environments_at_a_billion_steps_are_exact():
     steps = np.full(100_000, 10**9) + np.arange(100_000)
-    assert join(split(jnp.asarray(steps, jnp.int32))) == int(steps.sum())
+    assert join(np.asarray(split(jnp.asarray(steps, jnp.int32)))) == int(steps.sum())
 
 
 @given(st.integers(1, 2**15 - 1), st.integers(0, 2**31 - 1))

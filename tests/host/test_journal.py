@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lerax_dist.host import _journal
 from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._journal import Journal, JournalInUse
 from lerax_dist.host._record import Row, decode
+from tests.readers import decoded
 
 
 def row(step):
@@ -21,8 +23,9 @@ def row(step):
 
 
 def steps_of(path):
-    decoded = [decode(line) for line in path.read_bytes().splitlines(keepends=True)]
-    return [entry[1].step for entry in decoded if entry is not None]
+    """Steps of the lines that are whole."""
+    both: list[Any] = [decode(line) for line in path.read_bytes().splitlines(keepends=True)]
+    return [entry[1].step for entry in both if entry is not None]
 
 
 @pytest.fixture
@@ -33,8 +36,12 @@ def path(tmp_path):
 def read_all(journal, cursor):
     out = []
     while records := journal.read(cursor, 7):
-        out += [record.step for record in records]
+        out += steps(records)
     return out
+
+
+def steps(records: list[Any]):
+    return [record.step for record in records]
 
 
 def test_what_is_appended_is_in_the_file_at_once(path):
@@ -63,7 +70,7 @@ def test_a_reader_far_behind_catches_up_from_the_file(path, monkeypatch):
     for step in range(200):
         journal.append([row(step)])
         if step % 31 == 0:
-            seen += [record.step for record in journal.read(cursor, 3)]
+            seen += steps(journal.read(cursor, 3))
     assert len(journal._recent) < 10
     assert cursor.file is not None
     assert seen + read_all(journal, cursor) == list(range(200))
@@ -82,7 +89,7 @@ def test_an_older_journal_is_continued_and_nothing_of_it_is_changed(path):
     assert path.read_bytes().startswith(before)
     assert read_all(second, cursor) == [2]
     second.close()
-    numbers = [decode(line)[0] for line in path.read_bytes().splitlines(keepends=True)]
+    numbers = [decoded(line)[0] for line in path.read_bytes().splitlines(keepends=True)]
     assert numbers == [0, 1, 2]
 
 
@@ -154,7 +161,7 @@ def test_a_reader_that_waits_is_woken_by_an_append(path):
 
     def read():
         journal.wait(cursor, unless=threading.Event())
-        got.extend(record.step for record in journal.read(cursor, 10))
+        got.extend(steps(journal.read(cursor, 10)))
 
     thread = threading.Thread(target=read)
     thread.start()

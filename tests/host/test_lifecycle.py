@@ -16,8 +16,8 @@ from lerax_dist.host import _pump
 from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._lifecycle import Run
-from lerax_dist.host._record import Row, decode
 from lerax_dist.host._sink import Start
+from tests.readers import journal_records, journal_rows
 
 
 class Memory(AbstractLoggingBackend):
@@ -95,13 +95,11 @@ def open_run(tmp_path, backends, open_timeout=10.0, settle=lambda timeout: None)
 
 
 def journal_steps(tmp_path):
-    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    records = [decode(line)[1] for line in lines]
-    return [record.step for record in records if isinstance(record, Row)]
+    return [step for step, _ in journal_rows(tmp_path)]
 
 
 def last_record(tmp_path):
-    return decode((tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)[-1])[1]
+    return journal_records(tmp_path)[-1]
 
 
 def log(run, steps):

@@ -1,0 +1,91 @@
+"""The examples as a user starts them, and what their logs say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.multiprocess.launch import launch
+from tests.readers import event_rows, journal_records, journal_rows
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def start(script, tmp_path, *args, processes, devices=1):
+    launcher = "solo" if processes == 1 else "openmpi"
+    results = launch(
+        EXAMPLES / script,
+        *args,
+        processes=processes,
+        devices=devices,
+        launcher=launcher,
+        cwd=tmp_path,
+        timeout=280,
+        check=False,
+    )
+    assert [result.returncode for result in results] == [0] * processes, results[0].stderr
+    (run_dir,) = (tmp_path / "logs").iterdir()
+    assert len(list(run_dir.glob("*tfevents*"))) == 1
+    return results[0].stdout, run_dir
+
+
+def test_ppo_solves_cartpole_on_two_processes(tmp_path):
+    said, run_dir = start("ppo_cartpole.py", tmp_path, processes=2)
+    rows = journal_rows(run_dir)
+    assert len(rows) == 32
+    assert [step for step, _ in rows] == [16384 * (place + 1) for place in range(32)]
+    assert rows[-1][1]["episode/return"] > 450
+    assert rows[0][1]["episode/return"] < 100
+    assert [step for step, _ in event_rows(run_dir)] == [step for step, _ in rows]
+    assert re.search(r"CartPole-v1 solved: mean return 4[5-9]\d\.\d|500\.0 of 500", said)
+    # One process speaks, also of where the logs are; the other is silent.
+    assert said.count(f"The logs are in {run_dir}. See them: tensorboard --logdir logs") == 1
+    assert said.count("100.0%") == 1
+    records = journal_records(run_dir)
+    assert records[0].body["process_count"] == 2
+    assert records[-1].body == {"state": "finished", "failures": []}
+
+
+def test_ppo_runs_on_devices_of_one_process_with_the_same_rows(tmp_path):
+    arguments = ("--total-steps", "65536", "--no-console")
+    rows = {}
+    for processes, devices in ((1, 1), (1, 4), (2, 2)):
+        folder = tmp_path / f"{processes}x{devices}"
+        folder.mkdir()
+        _, run_dir = start(
+            "ppo_cartpole.py", folder, *arguments, processes=processes, devices=devices
+        )
+        rows[processes, devices] = journal_rows(run_dir)
+    first = {split: found[0] for split, found in rows.items()}
+    # Each environment has a key of its own, so the first rollout is the same on every split.
+    for step, row in first.values():
+        assert step == 16384
+        assert row["episode/return"] == pytest.approx(first[1, 1][1]["episode/return"], rel=1e-5)
+        assert row["train/learning_rate"] == pytest.approx(first[1, 1][1]["train/learning_rate"])
+    assert {len(found) for found in rows.values()} == {4}
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 1), (2, 2)])
+def test_a_plain_loop_learns_the_digits(tmp_path, processes, devices):
+    said, run_dir = start("plain_loop.py", tmp_path, processes=processes, devices=devices)
+    rows = journal_rows(run_dir)
+    assert [step for step, _ in rows] == list(range(300))
+    assert rows[-1][1]["test/accuracy"] > 0.95
+    assert rows[-1][1]["train/loss"] < 0.2 < rows[0][1]["train/loss"]
+    assert re.search(r"digits: test accuracy 0\.9[5-9]\d|1\.000", said)
+
+
+def test_a_number_of_environments_that_does_not_divide_is_named(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "ppo_cartpole.py", "--num-envs", "30"],
+        cwd=tmp_path,
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "--num-envs 30 is no multiple of the 4 devices" in done.stderr
