@@ -5,9 +5,9 @@ import resource
 
 from hypothesis import settings
 
-# Four devices in one process; a deadlock of theirs fails in a minute instead of for ever.
+# Eight devices in one process; a deadlock of theirs fails in a minute instead of for ever.
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=4 "
+    "--xla_force_host_platform_device_count=8 "
     "--xla_cpu_collective_call_terminate_timeout_seconds=60 "
     "--xla_cpu_collective_call_warn_stuck_timeout_seconds=30"
 )

@@ -185,7 +185,7 @@ def test_several_learning_rates_are_told_apart(logger, memory):
     assert row["train/learning_rate/actor"] == 1 and row["train/learning_rate/critic"] == 2
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [1, 8])
 def test_a_step_with_any_number_of_metrics_has_the_same_collectives_and_one_callback(
     devices, tmp_path
 ):
@@ -275,11 +275,11 @@ def test_a_payload_stays_below_64_kib():
 
 
 def test_total_steps_are_exact_at_a_billion(logger, memory):
-    """1024 environments over 8 shards on 4 devices, each near the end of int32."""
+    """1024 environments over 8 devices."""
     steps = np.full(1024, 10**9, np.int32) + np.arange(1024, dtype=np.int32)
     mapped = jax.shard_map(
         lambda s: iteration(logger, step_states(s), {}) and s,
-        mesh=mesh_of(4),
+        mesh=mesh_of(8),
         in_specs=P("d"),
         out_specs=P("d"),
     )
@@ -290,7 +290,7 @@ def test_total_steps_are_exact_at_a_billion(logger, memory):
 
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_only_some_axes_may_be_manual(logger, memory, check_vma):
-    devices = np.array(jax.devices()).reshape(2, 2)
+    devices = np.array(jax.devices()[:4]).reshape(2, 2)
     mesh = jax.sharding.Mesh(devices, ("a", "b"), axis_types=(AxisType.Auto,) * 2)
 
     def step(states_returns, values):
