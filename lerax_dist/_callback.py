@@ -83,6 +83,8 @@ class LoggingCallback(
         log_interval: int = 1,
         log_dir: str | Path | None = None,
         group: ProcessGroup | None = None,
+        resume: str = "auto",
+        start_step: int | None = None,
         open_timeout: float = 60.0,
     ) -> None:
         """Open a run. All processes of a launch call this, with the same arguments.
@@ -106,6 +108,12 @@ class LoggingCallback(
             log_dir: folder that the run's own folder lies in; `None` for that of the first
                 backend that has one, else `logs`.
             group: the processes that log together; `None` for those that JAX has joined.
+            resume: what to do with a run of that name that is there already: `"auto"` continues one
+                that has not finished, and else takes `name_2` and so on; `"must"` continues it in
+                any case, and is an error if there is none; `"never"` takes a new name.
+            start_step: where a continued run goes on, e.g. the step of a checkpoint. Rows of
+                earlier incarnations at this step or after it are superseded: kept, marked in the
+                journal, hidden by backends that can. `None` for the step of the first row.
             open_timeout: how long to wait for backends to open, in seconds. One that takes longer
                 gets its rows later.
 
@@ -145,6 +153,8 @@ class LoggingCallback(
             hparams=hparams,
             log_dir=log_dir,
             group=group,
+            resume=resume,
+            start_step=start_step,
             open_timeout=open_timeout,
             settle=settle,
         )

@@ -29,6 +29,16 @@ class AbstractRunHandle:
         return self._session.run.directory
 
     @property
+    def run_id(self) -> str:
+        """Id of the run, the same each time that it is continued, and on every process."""
+        return self._session.identity.run_id
+
+    @property
+    def incarnation(self) -> int:
+        """1 for the first launch that writes the run, then one more each time it is continued."""
+        return self._session.identity.incarnation
+
+    @property
     def backends(self) -> tuple[AbstractLoggingBackend, ...]:
         """The backends of this process: those given on process 0, `NoOpBackend`s elsewhere."""
         return self._session.backends

@@ -7,16 +7,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 
-def make_name(env: Any, policy: Any, now: datetime) -> str:
+def make_name(env: Any, policy: Any, when: datetime | str) -> str:
     """A run name from policy, environment and time, e.g. `MLPPolicy_CartPole_20260131_120000`.
 
     Args:
         env: environment, or `None`; its `name` if it has one, else the name of its class.
         policy: policy, or `None`; likewise.
-        now: the time.
+        when: the time; or the id of a batch job, which stays when the job is requeued.
     """
     parts = [_name_of(thing) for thing in (policy, env) if thing is not None]
-    return "_".join([*parts, now.strftime("%Y%m%d_%H%M%S")])
+    stamp = when if isinstance(when, str) else when.strftime("%Y%m%d_%H%M%S")
+    return "_".join([*parts, stamp])
 
 
 def _name_of(thing: Any) -> str:
@@ -122,3 +123,32 @@ def check_hparams(hparams: Any) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+def continues(resume: str, last_state: str | None) -> bool:
+    """Whether a run that is there already is the one to write.
+
+    Args:
+        resume: `"auto"`, `"must"` or `"never"`.
+        last_state: how it ended: `"finished"` if all of it was done, anything else if not; `None`
+            if it holds nothing yet.
+    """
+    if last_state is None:
+        return True
+    if resume == "auto":
+        return last_state != "finished"
+    return resume == "must"
+
+
+def check_resume(resume: Any) -> str:
+    """A way to treat a run that is there already.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if resume not in ("auto", "must", "never"):
+        raise ValueError(
+            f'`resume` must be "auto", "must" or "never", got {resume!r}. "auto" continues a run '
+            "that has not finished."
+        )
+    return resume

@@ -1,18 +1,25 @@
 """A run from its opening to its close: process 0 decides and writes, the others hear of it."""
 
-import itertools
-import uuid
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, final
 
-from lerax_dist._run import check_hparams, check_name, choose_log_dir, make_name
+from lerax_dist._directory import Taken, take_directory
+from lerax_dist._run import (
+    check_hparams,
+    check_name,
+    check_resume,
+    check_step,
+    choose_log_dir,
+    make_name,
+)
 from lerax_dist.backends import NoOpBackend
 from lerax_dist.backends._base import check_backends
 from lerax_dist.cluster import ProcessGroup, current_group
 from lerax_dist.host._failures import Failures
-from lerax_dist.host._journal import Journal
+from lerax_dist.host._identity import Identity
 from lerax_dist.host._lifecycle import Run
 from lerax_dist.host._sink import Deliver, Unpack
 
@@ -84,6 +91,7 @@ class Session:
 
     Attributes:
         run: the run; idle on processes that do not write.
+        identity: who the run is.
         group: the processes that log together.
         backends: the backends that this process feeds.
         hparams: hyperparameters given by the user.
@@ -92,11 +100,13 @@ class Session:
     def __init__(
         self,
         run: Run | IdleRun,
+        identity: Identity,
         group: ProcessGroup,
         backends: tuple[Any, ...],
         hparams: dict[str, Any],
     ) -> None:
         self.run = run
+        self.identity = identity
         self.group = group
         self.backends = backends
         self.hparams = hparams
@@ -111,6 +121,8 @@ def open_session(
     hparams: Any,
     log_dir: str | Path | None,
     group: ProcessGroup | None,
+    resume: str,
+    start_step: int | None,
     open_timeout: float,
     settle: Callable[[float], str | None],
 ) -> Session:
@@ -127,6 +139,8 @@ def open_session(
         hparams: hyperparameters.
         log_dir: folder that the run's own folder lies in.
         group: the processes; `None` for those that JAX has joined.
+        resume: what to do with a run of that name that is there already, see `continues`.
+        start_step: where a continued run goes on; `None` for the step of its first row.
         open_timeout: how long process 0 waits for backends, in seconds.
         settle: see `Run`.
 
@@ -139,62 +153,67 @@ def open_session(
     """
     backends = check_backends(backend)
     given = check_hparams(hparams)
+    check_resume(resume)
+    if start_step is not None:
+        check_step(start_step, "start_step")
     if name is not None:
         check_name(name)
     group = current_group(group)
     base = choose_log_dir(log_dir, backends)
     failures = Failures()
-    journal: Journal | None = None
-    verdict: dict[str, Any] = {}
+    taken: Taken | None = None
     trouble: Exception | None = None
     if group.is_writer:
         try:
-            chosen = _make_directory(base, name, make_name(env, policy, datetime.now()))
-            journal = Journal(base.resolve() / chosen / "journal.jsonl", failures)
-            verdict = {"name": chosen, "log_dir": str(base.resolve())}
+            taken = _take(base, name, env, policy, resume, failures)
         except Exception as error:
             trouble = error
-            verdict = {"error": f"{type(error).__name__}: {error}"}
     verdict = group.broadcast(
-        verdict, timeout=_AGREEMENT_TIMEOUT, what="the name of the run, decided by process 0"
+        _verdict(base, taken, trouble),
+        timeout=_AGREEMENT_TIMEOUT,
+        what="the name of the run, decided by process 0",
     )
     if "error" in verdict:
         raise RuntimeError(
-            f"`log_dir` {str(base)!r}: process 0 cannot open the run ({verdict['error']}). "
-            "Give a folder that process 0 can write."
+            f"`log_dir` {str(base)!r}: process 0 cannot open the run ({verdict['error']})."
         ) from trouble
-    directory = Path(verdict["log_dir"]) / verdict["name"]
-    if journal is None:
+    identity = Identity(*verdict["identity"])
+    if taken is None:
+        directory = Path(verdict["log_dir"]) / verdict["name"]
         idle = IdleRun(verdict["name"], directory, group.process_index)
-        return Session(idle, group, tuple(NoOpBackend() for _ in backends), given)
-    facts = {
-        "run_id": uuid.uuid4().hex[:8],
-        "process_count": group.process_count,
-        "launcher": group.launcher,
-    }
+        return Session(idle, identity, group, tuple(NoOpBackend() for _ in backends), given)
     run = Run(
-        verdict["name"],
+        taken.name,
         backends,
-        journal,
+        taken.journal,
         failures,
-        facts,
+        identity,
+        {"process_count": group.process_count, "launcher": group.launcher},
+        start_step=start_step,
         open_timeout=open_timeout,
         settle=settle,
     )
-    return Session(run, group, backends, given)
+    return Session(run, identity, group, backends, given)
 
 
-def _make_directory(base: Path, given: str | None, made: str) -> str:
-    """Make the directory of a run. A made-up name gets a number if it is taken already."""
-    if given is not None:
-        (base / given).mkdir(parents=True, exist_ok=True)
-        return given
-    base.mkdir(parents=True, exist_ok=True)
-    for attempt in itertools.count(1):
-        unique = made if attempt == 1 else f"{made}_{attempt}"
-        try:
-            (base / unique).mkdir()
-        except FileExistsError:
-            continue
-        return unique
-    raise AssertionError
+def _take(
+    base: Path, name: str | None, env: Any, policy: Any, resume: str, failures: Failures
+) -> Taken:
+    # A job that is started again finds the run that it began.
+    job = os.environ.get("SLURM_JOB_ID")
+    return take_directory(
+        base.resolve(),
+        name or make_name(env, policy, job or datetime.now()),
+        made=name is None,
+        # A name made of the time means no run that is there already.
+        resume="never" if name is None and job is None else resume,
+        failures=failures,
+    )
+
+
+def _verdict(base: Path, taken: Taken | None, trouble: Exception | None) -> dict[str, Any]:
+    """What process 0 tells the others."""
+    if taken is None:
+        return {"error": f"{type(trouble).__name__}: {trouble}"}
+    where = {"name": taken.name, "log_dir": str(base.resolve())}
+    return {**where, "identity": list(taken.identity)}

@@ -118,15 +118,6 @@ def test_rows_come_back_from_the_files_that_users_open(tmp_path):
     assert got == [(s, float(np.float32(x)), y) for s, x, y in expected]
 
 
-def test_a_run_that_is_continued_appends_to_its_journal(tmp_path):
-    for part in range(2):
-        with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
-            logger.log({"x": 1.0}, part)
-    assert [step for step, _ in journal_rows(tmp_path / "r")] == [0, 1]
-    kinds = [getattr(record, "kind", "row") for record in journal_records(tmp_path / "r")]
-    assert kinds == ["open", "start", "row", "close"] * 2
-
-
 @pytest.mark.parametrize(
     ("metrics", "error", "match"),
     [

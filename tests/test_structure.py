@@ -22,7 +22,8 @@ ARROWS = {
     "cluster": set(),
     "host": set(),
     "device": {"_metrics", "_protocol"},
-    "_session": {"_run", "backends", "cluster", "host"},
+    "_directory": {"_run", "host"},
+    "_session": {"_directory", "_run", "backends", "cluster", "host"},
     "_handle": {"_session", "backends", "host"},
     "_logger": {"_handle", "_metrics", "_run", "_session", "backends", "cluster", "device", "host"},
     "_callback": {
@@ -34,7 +35,10 @@ ARROWS = {
         *("backends", "cluster", "device", "host"),
     },
 }
-WITHOUT_JAX = {"_metrics", "_run", "_hparams", "_session", "_handle", "backends", "host"}
+WITHOUT_JAX = {
+    *("_metrics", "_run", "_hparams", "_directory", "_session", "_handle"),
+    *("backends", "host"),
+}
 # Imported where they are used only: they start things, or cost the processes that do not write.
 LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL"}
 PRIVATE_JAX = {"cluster/_store.py", "device/_settle.py"}

@@ -15,8 +15,9 @@ class AbstractLoggingBackend(abc.ABC):
     raises is tried again a few times and then reported, one that hangs stops nobody else, and rows
     wait in the journal meanwhile. A backend never sees a `jax.Array`.
 
-    A backend that also has a method `on_training_start` is told how long training will be, see
-    `SupportsTrainingStart`.
+    A backend may have further methods, which are called if they are there: `on_training_start`
+    (see `SupportsTrainingStart`), `on_identity` and `on_resume` (see `SupportsIdentity` and
+    `SupportsResume`).
     """
 
     @abc.abstractmethod
@@ -70,6 +71,33 @@ class SupportsTrainingStart(Protocol):
         Args:
             total_timesteps: global steps that the training will take; 0 if unknown.
             total_iterations: iterations that it will take; 0 if unknown.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsIdentity(Protocol):
+    """A backend that wants to know which run it writes, before it opens, e.g. to continue it."""
+
+    def on_identity(self, run_id: str, incarnation: int) -> None:
+        """Called once, before `open`.
+
+        Args:
+            run_id: id of the run, the same each time that it is continued.
+            incarnation: 1 for the first process that writes it, then one more each time.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsResume(Protocol):
+    """A backend that can hide rows of an earlier incarnation which come again."""
+
+    def on_resume(self, start_step: int) -> None:
+        """The run goes on after it was interrupted. Called before the first row.
+
+        Args:
+            start_step: rows of earlier incarnations at this step or after it are superseded.
         """
         ...
 

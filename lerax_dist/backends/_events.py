@@ -68,6 +68,22 @@ def video_event(tag: str, gif: bytes, shape: tuple[int, ...], step: int, now: fl
     )
 
 
+def resume_event(start_step: int, now: float) -> Any:
+    """An event that makes TensorBoard forget what older files hold from a step on.
+
+    Args:
+        start_step: the step.
+        now: wall time in seconds.
+    """
+    from tensorboardX.proto.event_pb2 import (
+        SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
+    Event, _ = _messages()
+    start = SessionLog(status=SessionLog.START)
+    return Event(wall_time=now, step=start_step, session_log=start)
+
+
 def markdown_table(hparams: Mapping[str, Any]) -> str:
     """Names and values as a table in Markdown."""
     rows = [f"|{_cell(name)}|{_cell(value)}|" for name, value in hparams.items()]

@@ -11,7 +11,7 @@ import numpy as np
 
 from lerax_dist.backends._base import AbstractLoggingBackend
 from lerax_dist.backends._closed import already_open, not_open
-from lerax_dist.backends._events import RowEvent, hparams_event, video_event
+from lerax_dist.backends._events import RowEvent, hparams_event, resume_event, video_event
 from lerax_dist.backends._gif import encode_gif
 
 _FILE_NUMBERS = itertools.count()
@@ -66,6 +66,14 @@ class TensorBoardBackend(AbstractLoggingBackend):
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
         gif = encode_gif(frames, fps)
         self._write(video_event(tag, gif, np.shape(frames), step, time.time()))
+
+    def on_resume(self, start_step: int) -> None:
+        """Hide what older files hold at this step or after it; TensorBoard purges it.
+
+        Args:
+            start_step: where the run goes on.
+        """
+        self._write(resume_event(start_step, time.time()))
 
     def close(self) -> None:
         writer, self._writer, self._run_dir = self._writer, None, None

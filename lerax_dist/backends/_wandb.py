@@ -44,7 +44,8 @@ class WandbBackend(AbstractLoggingBackend):
         entity: W&B user or team; the account's default if `None`.
         group: name that several runs share.
         tags: labels of the run.
-        id: W&B's id of the run. One that exists is continued, so give it to jobs that are requeued.
+        id: W&B's id of the run; one that exists is continued. By default a logger gives the id of
+            its own run, so that a run that is resumed stays one run.
         dir: folder for W&B's files; `WANDB_DIR` or the working directory if `None`.
 
     Raises:
@@ -81,6 +82,16 @@ class WandbBackend(AbstractLoggingBackend):
             "dir": None if dir is None else str(dir),
         }
         self._run: Any = None
+
+    def on_identity(self, run_id: str, incarnation: int) -> None:
+        """Make a run that is continued one run at W&B, too, unless the user chose an id.
+
+        Args:
+            run_id: id of the run.
+            incarnation: not needed: W&B knows whether it has seen the id.
+        """
+        if self._init["id"] is None:
+            self._init["id"] = run_id
 
     def open(self, name: str) -> None:
         if self._run is not None:

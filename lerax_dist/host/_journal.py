@@ -59,7 +59,12 @@ class Cursor:
 
 @final
 class Journal:
-    """An append-only file of records. One thread appends, any number read."""
+    """An append-only file of records. One thread appends, any number read.
+
+    Attributes:
+        path: the file.
+        last: the last whole record that the file held when it was opened; `None` if none.
+    """
 
     def __init__(self, path: Path, failures: Failures) -> None:
         """Open a journal, or make one. What it holds already stays as it is.
@@ -83,7 +88,7 @@ class Journal:
             # Some network file systems know no locks; the run is as safe there as it can be.
             pass
         self._size = os.fstat(self._fd).st_size
-        self._next, self._torn = _last_number(self._fd, self._size)
+        self._next, self._torn, self.last = _read_tail(self._fd, self._size)
         self._start = (self._next, self._size)
         self._changed = threading.Condition()
         self._recent: deque[_Kept] = deque()
@@ -237,10 +242,10 @@ def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
     return done, None
 
 
-def _last_number(fd: int, size: int) -> tuple[int, bool]:
-    """Number after the last whole record of a file, and whether the file ends within a line."""
+def _read_tail(fd: int, size: int) -> tuple[int, bool, Record | None]:
+    """Number after the last whole record of a file, whether it ends within a line, that record."""
     if size == 0:
-        return 0, False
+        return 0, False, None
     torn = os.pread(fd, 1, size - 1) != b"\n"
     span = 1 << 16
     while True:
@@ -249,7 +254,7 @@ def _last_number(fd: int, size: int) -> tuple[int, bool]:
         for line in reversed(lines):
             decoded = decode(line)
             if decoded is not None:
-                return decoded[0] + 1, torn
+                return decoded[0] + 1, torn, decoded[1]
         if start == 0:
-            return 0, torn
+            return 0, torn, None
         span *= 8

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, final
 
 from lerax_dist.host._failures import Failure, Failures
+from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._pump import Pump
 from lerax_dist.host._record import Event
@@ -28,8 +29,10 @@ class Run:
         backends: Sequence[Any],
         journal: Journal,
         failures: Failures,
+        identity: Identity,
         facts: dict[str, Any],
         *,
+        start_step: int | None = None,
         open_timeout: float,
         settle: Callable[[float], str | None],
     ) -> None:
@@ -43,12 +46,16 @@ class Run:
             backends: backends to feed.
             journal: journal of the run, open.
             failures: where to keep what goes wrong.
+            identity: who the run is.
             facts: what the journal shall say about the run, fit for JSON.
+            start_step: where a continued run goes on: rows of earlier incarnations at or after it
+                are superseded; `None` for the step of the first row.
             open_timeout: how long to wait for backends, in seconds.
             settle: waits (at most so many seconds) until the devices have delivered all rows;
                 says what is missing, if anything.
         """
         self.name = name
+        self.identity = identity
         self.directory = journal.path.parent
         self.failures = failures
         self._settle = settle
@@ -59,12 +66,16 @@ class Run:
         self._queue = queue
         self.sink = Sink(queue, self.failures)
         self._journal = journal
-        self._writer = Writer(queue, self._journal, self.failures)
+        resumes = identity.incarnation > 1
+        self._writer = Writer(queue, self._journal, self.failures, resumes=resumes)
         self._pumps = [
-            Pump(backend, name, journal, failures, self._close_at_exit) for backend in backends
+            Pump(backend, name, identity, journal, failures, self._close_at_exit)
+            for backend in backends
         ]
-        facts = {"name": name, "pid": self._pid, "host": socket.gethostname(), **facts}
-        queue.put(Event(time.time(), "open", facts))
+        place = {"name": name, "pid": self._pid, "host": socket.gethostname()}
+        queue.put(Event(time.time(), "open", place | identity._asdict() | facts))
+        if resumes and start_step is not None:
+            queue.put(Event(time.time(), "resume", {"start_step": start_step}))
         self._close_at_exit()
         self._writer.start()
         for pump in self._pumps:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from lerax_dist.host._failures import Failures
+from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._record import Event, Record, Row
 
@@ -22,6 +23,7 @@ class Pump:
         self,
         backend: Any,
         run_name: str,
+        identity: Identity,
         journal: Journal,
         failures: Failures,
         on_open: Callable[[], None],
@@ -30,6 +32,7 @@ class Pump:
         Args:
             backend: the backend.
             run_name: name of the run.
+            identity: who the run is.
             journal: what to read.
             failures: where to keep what goes wrong.
             on_open: called in the thread once the backend is open.
@@ -40,6 +43,7 @@ class Pump:
         self.delivered = journal.cursor().number
         self._backend = backend
         self._run_name = run_name
+        self._identity = identity
         self._journal = journal
         self._failures = failures
         self._on_open = on_open
@@ -94,6 +98,8 @@ class Pump:
 
     def _open(self) -> bool:
         try:
+            if hasattr(self._backend, "on_identity"):
+                self._call("on_identity", *self._identity)
             self._call("open", self._run_name)
         except Exception as error:
             self._failures.keep(
@@ -121,6 +127,8 @@ class Pump:
                 self._try("log_scalars", dict(record.metrics), record.step)
             case Event(kind="hparams"):
                 self._try("log_hparams", dict(record.body["hparams"]))
+            case Event(kind="resume") if hasattr(self._backend, "on_resume"):
+                self._try("on_resume", record.body["start_step"])
             case Event(kind="start") if hasattr(self._backend, "on_training_start"):
                 body = record.body
                 self._try("on_training_start", body["total_timesteps"], body["total_iterations"])

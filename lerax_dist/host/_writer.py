@@ -38,8 +38,19 @@ class Token:
 class Writer:
     """Empties the queue into the journal until it is stopped."""
 
-    def __init__(self, queue: SimpleQueue, journal: Journal, failures: Failures) -> None:
+    def __init__(
+        self, queue: SimpleQueue, journal: Journal, failures: Failures, *, resumes: bool
+    ) -> None:
+        """
+        Args:
+            queue: what to empty.
+            journal: where to.
+            failures: where to keep what goes wrong.
+            resumes: whether the journal holds rows of an earlier process, which the first row
+                here supersedes from its own step on.
+        """
         self._queue = queue
+        self._resumes = resumes
         self._journal = journal
         self._failures = failures
         self._order = _order.Order()
@@ -96,10 +107,24 @@ class Writer:
         return items
 
     def _append(self, records: list[Record]) -> None:
+        if self._resumes:
+            records = self._resumed(records)
         try:
             self._journal.append(records)
         except Exception as error:
             self._failures.keep("journal", f"rows could not be encoded ({error!r})", error)
+
+    def _resumed(self, records: list[Record]) -> list[Record]:
+        """The records with a marker before the first row, unless the user has set one."""
+        for place, record in enumerate(records):
+            if isinstance(record, Row):
+                marker = Event(record.time, "resume", {"start_step": record.step})
+                records = [*records[:place], marker, *records[place:]]
+            elif record.kind != "resume":
+                continue
+            self._resumes = False
+            break
+        return records
 
     def _process(self, item: Any) -> list[Record]:
         try:

@@ -14,6 +14,7 @@ import pytest
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.host import _pump
 from lerax_dist.host._failures import Failures, LoggingWarning
+from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._lifecycle import Run
 from lerax_dist.host._sink import Start
@@ -91,7 +92,10 @@ class Hangs(Memory):
 def open_run(tmp_path, backends, open_timeout=10.0, settle=lambda timeout: None):
     failures = Failures()
     journal = Journal(tmp_path / "journal.jsonl", failures)
-    return Run("run", backends, journal, failures, {}, open_timeout=open_timeout, settle=settle)
+    who = Identity("id", 1)
+    return Run(
+        "run", backends, journal, failures, who, {}, open_timeout=open_timeout, settle=settle
+    )
 
 
 def journal_steps(tmp_path):

@@ -1,0 +1,181 @@
+"""A run that is interrupted goes on as one run: no row lost, none shown twice, none erased."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import lerax_dist as ld
+from lerax_dist.host._current import current_rows
+from tests.backends.read_wandb import read_wandb
+from tests.memory import Memory
+from tests.readers import journal_records, journal_rows
+
+
+class Tells(Memory):
+    """Hears of identity and resume, too."""
+
+    def on_identity(self, run_id, incarnation):
+        self.calls.append(("identity", run_id, incarnation))
+
+    def on_resume(self, start_step):
+        self.calls.append(("resume", start_step))
+
+
+def log(log_dir, steps, backend=None, *, failed=True, name="r", **options):
+    """One incarnation; unless told otherwise it ends by an error."""
+    backend = backend or Tells()
+    logger = ld.Logger(backend, name, log_dir=log_dir, **options)
+    for step in steps:
+        logger.log({"x": float(step)}, step)
+    logger.close(failed=failed)
+    return logger, backend
+
+
+def kinds_of(run_dir):
+    return [getattr(record, "kind", "row") for record in journal_records(run_dir)]
+
+
+def test_a_run_that_has_not_finished_is_continued_under_its_id(tmp_path):
+    first, _ = log(tmp_path, range(3))
+    second, backend = log(tmp_path, range(2, 5))
+    assert (first.run_dir, first.run_id) == (second.run_dir, second.run_id)
+    assert (first.incarnation, second.incarnation) == (1, 2)
+    assert backend.calls[:2] == [("identity", first.run_id, 2), ("open", "r")]
+    assert ("resume", 2) in backend.calls
+    assert kinds_of(tmp_path / "r") == [
+        *("open", "start", "row", "row", "row", "close"),
+        *("open", "start", "resume", "row", "row", "row", "close"),
+    ]
+
+
+def test_what_comes_again_is_superseded_and_stays_in_the_journal(tmp_path):
+    for steps in (range(0, 6), range(3, 8), range(6, 10)):
+        log(tmp_path, steps)
+    rows = [step for step, _ in journal_rows(tmp_path / "r")]
+    assert rows == [*range(0, 6), *range(3, 8), *range(6, 10)]
+    assert [row.step for row in current_rows(journal_records(tmp_path / "r"))] == list(range(10))
+
+
+def test_start_step_supersedes_from_there_before_any_row(tmp_path):
+    log(tmp_path, range(0, 60, 10))
+    _, backend = log(tmp_path, [40, 50], start_step=35)
+    assert [call for call in backend.calls if call[0] == "resume"] == [("resume", 35)]
+    assert kinds_of(tmp_path / "r")[9:] == [
+        *("open", "resume", "start", "row", "row", "close"),
+    ]
+    assert [r.step for r in current_rows(journal_records(tmp_path / "r"))] == [
+        *(0, 10, 20, 30),
+        *(40, 50),
+    ]
+
+
+def test_a_fresh_run_hears_of_no_resume(tmp_path):
+    _, backend = log(tmp_path, range(3), start_step=7)
+    assert [call[0] for call in backend.calls] == ["identity", "open", "start", "close"]
+    assert "resume" not in kinds_of(tmp_path / "r")
+
+
+def test_a_finished_run_is_left_alone_and_the_next_has_a_name_of_its_own(tmp_path):
+    log(tmp_path, range(3), failed=False)
+    before = (tmp_path / "r" / "journal.jsonl").read_bytes()
+    second, _ = log(tmp_path, range(3))
+    assert second.name == "r_2"
+    third, _ = log(tmp_path, range(3))
+    assert (third.name, third.incarnation) == ("r_2", 2)
+    assert (tmp_path / "r" / "journal.jsonl").read_bytes() == before
+
+
+def test_must_continues_a_finished_run_and_refuses_a_name_that_is_not_there(tmp_path):
+    log(tmp_path, range(3), failed=False)
+    second, _ = log(tmp_path, range(3), resume="must")
+    assert (second.name, second.incarnation) == ("r", 2)
+    with pytest.raises(RuntimeError, match="`resume` is \"must\", but there is no run 'other'"):
+        log(tmp_path, [], name="other", resume="must")
+
+
+def test_never_takes_a_new_name(tmp_path):
+    log(tmp_path, range(3))
+    second, _ = log(tmp_path, range(3), resume="never")
+    assert (second.name, second.incarnation) == ("r_2", 1)
+
+
+def test_another_way_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='`resume` must be "auto", "must" or "never", got True'):
+        log(tmp_path, [], resume=True)
+    with pytest.raises(ValueError, match="`start_step` must be 0 or more, got -1"):
+        log(tmp_path, [], start_step=-1)
+
+
+def test_a_batch_job_that_is_started_again_finds_its_run_by_its_id(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    first, _ = log(tmp_path, range(3), name=None)
+    second, _ = log(tmp_path, range(3), name=None)
+    assert first.name == second.name == "4711"
+    assert second.incarnation == 2
+    # Two loggers at once in one job are two runs, and each finds its own again.
+    with ld.Logger(Memory(), log_dir=tmp_path) as one, ld.Logger(Memory(), log_dir=tmp_path) as two:
+        assert (one.name, two.name) == ("4711", "4711_2")
+
+
+def test_without_a_job_a_made_name_continues_nothing(tmp_path):
+    first, _ = log(tmp_path, range(3), name=None)
+    second, _ = log(tmp_path, range(3), name=None)
+    assert first.run_dir != second.run_dir
+
+
+KILLED = """
+import os, signal, sys
+import lerax_dist as ld
+from lerax_dist.host._current import current_rows
+log_dir, first, last, end = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+backends = [ld.TensorBoardBackend(log_dir), ld.WandbBackend("p", quiet=True, dir=log_dir)]
+logger = ld.Logger(backends, "r")
+for step in range(first, last):
+    logger.log({"x": float(step)}, step)
+logger.flush()
+if end == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+logger.close()
+"""
+
+
+def start(log_dir, first, last, end):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(log_dir), str(first), str(last), end],
+        env={**env, "HOME": str(log_dir), "WANDB_MODE": "offline"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == (-signal.SIGKILL if end == "kill" else 0), done.stderr
+
+
+def test_a_run_killed_twice_is_one_curve_everywhere(tmp_path):
+    start(tmp_path, 0, 60, "kill")
+    start(tmp_path, 40, 90, "kill")
+    start(tmp_path, 80, 120, "finish")
+
+    records = journal_records(tmp_path / "r")
+    opens = [record.body for record in records if getattr(record, "kind", "") == "open"]
+    assert [body["incarnation"] for body in opens] == [1, 2, 3]
+    assert len({body["run_id"] for body in opens}) == 1
+    assert [row.step for row in current_rows(records)] == list(range(120))
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(tmp_path / "r"), size_guidance={"scalars": 0})
+    shown.Reload()
+    assert [event.step for event in shown.Scalars("x")] == list(range(120))
+    assert len(list((tmp_path / "r").glob("*tfevents*"))) == 3
+
+    runs = [read_wandb(path) for path in sorted(tmp_path.glob("wandb/*/run-*.wandb"))]
+    # W&B writes 32 KiB at a time; what it had not written when it was killed the journal has.
+    assert len(runs) == 3
+    assert {run.id for run in runs} - {""} == {opens[0]["run_id"]}
+    assert [row["global_step"] for row in runs[-1].rows] == list(range(80, 120))
+    assert runs[-1].exit_code == 0
