@@ -173,7 +173,7 @@ def test_a_run_killed_twice_is_one_curve_everywhere(tmp_path):
     assert [event.step for event in shown.Scalars("x")] == list(range(120))
     assert len(list((tmp_path / "r").glob("*tfevents*"))) == 3
 
-    runs = [read_wandb(path) for path in sorted(tmp_path.glob("wandb/*/run-*.wandb"))]
+    runs = [read_wandb(path) for path in sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))]
     # W&B writes 32 KiB at a time; what it had not written when it was killed the journal has.
     assert len(runs) == 3
     assert {run.id for run in runs} - {""} == {opens[0]["run_id"]}
