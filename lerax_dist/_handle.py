@@ -48,6 +48,18 @@ class AbstractRunHandle:
         """What has gone wrong in logging so far. Training has not felt it."""
         return self._session.run.failures.all()
 
+    @property
+    def preempted(self) -> bool:
+        """Whether the job is about to end: SIGTERM or SIGUSR1 reached any of the processes.
+
+        Needs `handle_signals=True`. All processes ask together, at a step boundary, and get the
+        same answer, so they can leave together. It takes some milliseconds with several.
+
+        Raises:
+            TimeoutError: a process did not ask within 5 minutes; the message names it.
+        """
+        return self._session.preempted(timeout=300.0)
+
     def flush(self, timeout: float = 60.0) -> None:
         """Wait until every row so far is in the journal and with every backend.
 
@@ -69,12 +81,13 @@ class AbstractRunHandle:
         Args:
             timeout: how long to take at most, in seconds.
             raise_failures: raise what has failed, all of it as one group.
-            failed: the run ended by an error; its state is `"failed"`, not `"finished"`.
+            failed: the run ended by an error: its state is `"failed"`. Else it is `"preempted"` if
+                a signal was seen (see `handle_signals`), and `"finished"` if not.
 
         Raises:
             ExceptionGroup: something failed and `raise_failures` is set.
         """
-        self._session.run.close("failed" if failed else "finished", timeout)
+        self._session.close(failed, timeout)
         failures = self.failures
         if raise_failures and failures:
             raise ExceptionGroup(

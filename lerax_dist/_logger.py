@@ -45,6 +45,7 @@ class Logger(AbstractRunHandle):
         group: ProcessGroup | None = None,
         resume: str = "auto",
         start_step: int | None = None,
+        handle_signals: bool = False,
         open_timeout: float = 60.0,
     ) -> None:
         """Open a run. All processes of a launch call this, with the same arguments.
@@ -64,6 +65,9 @@ class Logger(AbstractRunHandle):
             start_step: where a continued run goes on, e.g. the step of a checkpoint. Rows of
                 earlier incarnations at this step or after it are superseded: kept, marked in the
                 journal, hidden by backends that can. `None` for the step of the first row.
+            handle_signals: notice SIGTERM and SIGUSR1 (a handler that is there already still runs):
+                all rows are on the disk at once, `preempted` tells, and the run ends as
+                `"preempted"`. The signals do not end the process then: look at `preempted`.
             open_timeout: how long to wait for backends to open, in seconds. One that takes longer
                 gets its rows later.
 
@@ -82,6 +86,7 @@ class Logger(AbstractRunHandle):
             group=group,
             resume=resume,
             start_step=start_step,
+            handle_signals=handle_signals,
             open_timeout=open_timeout,
             # Values are waited for one by one, by the thread that writes them.
             settle=lambda timeout: None,

@@ -21,6 +21,7 @@ from lerax_dist.cluster import ProcessGroup, current_group
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._lifecycle import Run
+from lerax_dist.host._signals import SignalWatch
 from lerax_dist.host._sink import Deliver, Unpack
 
 # A process may be this much later than another at its first logger, e.g. for loading data.
@@ -43,6 +44,9 @@ class IdleRun:
 
     def put(self, event: Any) -> None:
         """Process 0 writes the event."""
+
+    def sync_soon(self) -> None:
+        """Nothing is written here."""
 
     def flush(self, timeout: float) -> None:
         """Nothing is pending here."""
@@ -95,6 +99,7 @@ class Session:
         group: the processes that log together.
         backends: the backends that this process feeds.
         hparams: hyperparameters given by the user.
+        signals: what watches for the end of the job; `None` if nobody asked for it.
     """
 
     def __init__(
@@ -104,12 +109,45 @@ class Session:
         group: ProcessGroup,
         backends: tuple[Any, ...],
         hparams: dict[str, Any],
+        handle_signals: bool,
     ) -> None:
         self.run = run
         self.identity = identity
         self.group = group
         self.backends = backends
         self.hparams = hparams
+        self.signals = SignalWatch(run.sync_soon) if handle_signals else None
+        # From another process, when all were asked.
+        self._heard = False
+        if self.signals is not None:
+            self.signals.install()
+
+    def preempted(self, timeout: float) -> bool:
+        """Whether any process has been told to end; the same answer on all that ask together.
+
+        Args:
+            timeout: how long to wait for the other processes, in seconds.
+
+        Raises:
+            TimeoutError: a process did not ask.
+        """
+        if self.group.process_count > 1:
+            told = self.group.gather(self._told, timeout=timeout, what="`preempted`")
+            answer = any(told or ())
+            what = "the answer to `preempted`"
+            self._heard = self.group.broadcast(answer, timeout=timeout, what=what)
+        return self._told
+
+    @property
+    def _told(self) -> bool:
+        return self._heard or (self.signals is not None and self.signals.seen)
+
+    def close(self, failed: bool, timeout: float) -> None:
+        """Close the run in the state that fits, and give the signals back."""
+        state = "failed" if failed else "preempted" if self._told else "finished"
+        self.run.close(state, timeout)
+        if self.signals is not None:
+            self.signals.remove()
 
 
 def open_session(
@@ -123,6 +161,7 @@ def open_session(
     group: ProcessGroup | None,
     resume: str,
     start_step: int | None,
+    handle_signals: bool,
     open_timeout: float,
     settle: Callable[[float], str | None],
 ) -> Session:
@@ -141,6 +180,7 @@ def open_session(
         group: the processes; `None` for those that JAX has joined.
         resume: what to do with a run of that name that is there already, see `continues`.
         start_step: where a continued run goes on; `None` for the step of its first row.
+        handle_signals: whether to watch for SIGTERM and SIGUSR1.
         open_timeout: how long process 0 waits for backends, in seconds.
         settle: see `Run`.
 
@@ -181,7 +221,8 @@ def open_session(
     if taken is None:
         directory = Path(verdict["log_dir"]) / verdict["name"]
         idle = IdleRun(verdict["name"], directory, group.process_index)
-        return Session(idle, identity, group, tuple(NoOpBackend() for _ in backends), given)
+        none = tuple(NoOpBackend() for _ in backends)
+        return Session(idle, identity, group, none, given, handle_signals)
     run = Run(
         taken.name,
         backends,
@@ -193,7 +234,7 @@ def open_session(
         open_timeout=open_timeout,
         settle=settle,
     )
-    return Session(run, identity, group, backends, given)
+    return Session(run, identity, group, backends, given, handle_signals)
 
 
 def _take(

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
 from tests.memory import Memory
-from tests.readers import event_rows, journal_records, journal_rows
+from tests.readers import event_rows, journal_rows
 
 
 @pytest.fixture

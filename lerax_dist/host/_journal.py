@@ -219,16 +219,20 @@ class Journal:
         with self._changed:
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Put the file on the disk and let go of it. The appending thread must have ended."""
+    def sync(self) -> None:
+        """Put the file on the disk. For the appending thread."""
         self._write()
-        missing = self._lost + len(self._unwritten)
-        if missing:
-            self._failures.keep("journal", f"{self.path} lacks {missing} rows")
         try:
             os.fsync(self._fd)
         except OSError as error:
             self._failures.keep("journal", f"cannot sync {self.path} ({error.strerror})", error)
+
+    def close(self) -> None:
+        """Put the file on the disk and let go of it. The appending thread must have ended."""
+        self.sync()
+        missing = self._lost + len(self._unwritten)
+        if missing:
+            self._failures.keep("journal", f"{self.path} lacks {missing} rows")
         os.close(self._fd)
 
 

@@ -16,7 +16,7 @@ from lerax_dist.host._journal import Journal
 from lerax_dist.host._pump import Pump
 from lerax_dist.host._record import Event
 from lerax_dist.host._sink import HostRow, Sink
-from lerax_dist.host._writer import Writer
+from lerax_dist.host._writer import Token, Writer
 
 
 @final
@@ -102,6 +102,10 @@ class Run:
         """Queue an event."""
         self._queue.put(event)
 
+    def sync_soon(self) -> None:
+        """Have every row so far put on the disk. Fit for a signal handler: takes no lock."""
+        self._queue.put(Token(sync=True))
+
     def flush(self, timeout: float) -> None:
         """Wait until every row so far is in the journal and with every backend.
 
@@ -125,7 +129,7 @@ class Run:
         """Write everything that is left and close every backend. A second call does nothing.
 
         Args:
-            state: how the run ended: `"finished"` or `"failed"`.
+            state: how the run ended: `"finished"`, `"failed"` or `"preempted"`.
             timeout: how long to take at most, in seconds. What is late is reported.
         """
         with self._lock:

@@ -24,12 +24,14 @@ class Token:
 
     Attributes:
         last: whether the writer ends here.
+        sync: whether the journal is put on the disk here.
         reached: set when it is.
         end: number of the record after the last one before it.
     """
 
-    def __init__(self, last: bool) -> None:
+    def __init__(self, *, last: bool = False, sync: bool = False) -> None:
         self.last = last
+        self.sync = sync
         self.reached = threading.Event()
         self.end = 0
 
@@ -65,7 +67,7 @@ class Writer:
 
     def flush(self) -> Token:
         """Ask for all that is queued to be written; wait for the token's `reached`."""
-        token = Token(last=False)
+        token = Token()
         self._queue.put(token)
         return token
 
@@ -89,6 +91,8 @@ class Writer:
                 records += self._release()
             if records:
                 self._append(records)
+            if any(token.sync for token in tokens):
+                self._journal.sync()
             for token in tokens:
                 token.end = self._journal.end
                 token.reached.set()

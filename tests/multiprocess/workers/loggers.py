@@ -3,6 +3,8 @@
 Arguments: name of the scenario (a function below), log_dir.
 """
 
+import os
+import signal
 import sys
 import threading
 import time
@@ -79,8 +81,6 @@ class Hangs(Memory):
 
 
 def unjoined(log_dir):
-    import os
-
     return {
         "process": int(os.environ["OMPI_COMM_WORLD_RANK"]),
         "callback": raised(ld.LoggingCallback, Memory(), log_dir=log_dir),
@@ -173,6 +173,22 @@ def slow_open(log_dir):
         "seconds": seconds,
         "rows": [float(row["train/x"]) for _, row in slow.rows],
     }
+
+
+def preempted(log_dir):
+    """A loop that process 1 is told to leave after 5 steps."""
+    group = ld.initialize()
+    steps = []
+    with ld.Logger(Memory(), "r", log_dir=log_dir, handle_signals=True) as logger:
+        first = 100 * logger.incarnation
+        for step in range(first, first + 1000):
+            logger.log({"x": float(step)}, step)
+            steps.append(step)
+            if group.process_index == 1 and step == first + 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if logger.preempted:
+                break
+    return {"steps": steps, "incarnation": logger.incarnation}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+"""Signals that say that the job is about to end: noticed, passed on, nothing else."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, final
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@final
+class SignalWatch:
+    """Notices SIGTERM and SIGUSR1, and lets the handlers that were there before run as well.
+
+    While it is installed the default action of these signals, which is to end the process at once,
+    does not happen: the program is to look at `seen` at a step boundary and leave by itself.
+    """
+
+    def __init__(self, on_signal: Callable[[], None]) -> None:
+        """
+        Args:
+            on_signal: called in the handler: it must take no lock and wait for nothing.
+        """
+        self.seen = False
+        self._on_signal = on_signal
+        self._before: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Take the signals over.
+
+        Raises:
+            RuntimeError: this is not the main thread, which alone may.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(
+                "`handle_signals` is True, but signals can be handled by the main thread only, and "
+                f"this is {threading.current_thread().name!r}. Make the logger in the main thread."
+            )
+        for number in _SIGNALS:
+            self._before[number] = signal.signal(number, self._handle)
+
+    def remove(self) -> None:
+        """Give the signals back, but for those that someone else has taken over since."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, before in self._before.items():
+            # None: a handler that was not made by Python, which cannot be put back.
+            if signal.getsignal(number) == self._handle and before is not None:
+                signal.signal(number, before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        self._on_signal()
+        before = self._before.get(number)
+        if callable(before):
+            before(number, frame)

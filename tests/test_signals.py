@@ -1,0 +1,80 @@
+"""A job that is told to end: rows on the disk, the same answer everywhere, the run `preempted`."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+import lerax_dist as ld
+from tests.memory import Memory
+from tests.multiprocess.launch import launch
+from tests.multiprocess.test_loggers import WORKER
+from tests.readers import journal_records, journal_rows
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_seen_and_passed_on_and_ends_the_run_as_preempted(tmp_path, number):
+    heard = []
+    before = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        logger = ld.Logger(Memory(), "r", log_dir=tmp_path, handle_signals=True)
+        logger.log({"x": 1.0}, 0)
+        assert not logger.preempted
+        os.kill(os.getpid(), number)
+        assert logger.preempted
+        assert heard == [number]
+        logger.close()
+        assert journal_records(tmp_path / "r")[-1].body["state"] == "preempted"
+        os.kill(os.getpid(), number)
+        assert heard == [number, number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_an_error_after_the_signal_is_a_failure(tmp_path):
+    with (
+        pytest.raises(KeyError),
+        ld.Logger(Memory(), "r", log_dir=tmp_path, handle_signals=True),
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise KeyError
+    assert journal_records(tmp_path / "r")[-1].body["state"] == "failed"
+
+
+def test_signals_are_left_alone_unless_asked_for(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+        assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)] == before
+        assert not logger.preempted
+    with ld.Logger(Memory(), "s", log_dir=tmp_path, handle_signals=True):
+        pass
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+def test_another_thread_cannot_handle_signals_and_is_told_so(tmp_path):
+    errors = []
+
+    def make():
+        try:
+            ld.Logger(Memory(), "r", log_dir=tmp_path, handle_signals=True)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=make, name="other")
+    thread.start()
+    thread.join()
+    assert "signals can be handled by the main thread only, and this is 'other'" in errors[0]
+
+
+def test_a_signal_to_one_process_ends_all_of_them_at_the_same_step(tmp_path):
+    """Process 1 signals itself; both leave after the same step, and the run can go on."""
+    for incarnation in (1, 2):
+        results = launch(WORKER, "preempted", str(tmp_path), processes=2, timeout=120)
+        steps = [result.report["steps"] for result in results]
+        assert steps[0] == steps[1]
+        assert 5 <= steps[0][-1] - steps[0][0] < 40
+        records = journal_records(tmp_path / "r")
+        assert records[-1].body["state"] == "preempted"
+        assert [r.report["incarnation"] for r in results] == [incarnation] * 2
+        assert journal_rows(tmp_path / "r")[-1][0] == steps[0][-1]
