@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ class Tells(Memory):
         self.calls.append(("resume", start_step))
 
 
-def log(log_dir, steps, backend=None, *, failed=True, name="r", **options):
+def log(log_dir, steps, backend: Any = None, *, failed=True, name: str | None = "r", **options):
     """One incarnation; unless told otherwise it ends by an error."""
     backend = backend or Tells()
     logger = ld.Logger(backend, name, log_dir=log_dir, **options)
