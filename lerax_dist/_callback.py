@@ -1,5 +1,7 @@
 """`LoggingCallback`: the callback protocol wired to the device half and the host half."""
 
+import operator
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
@@ -28,6 +30,7 @@ from lerax_dist.device._learning_rate import learning_rates
 from lerax_dist.device._message import send_row, send_start
 from lerax_dist.device._settle import settle
 from lerax_dist.device._step_state import LoggingCallbackStepState
+from lerax_dist.host._record import Event
 
 
 @final
@@ -139,7 +142,8 @@ class LoggingCallback(
                 f"`video_interval` is {video_interval}, but recording videos is not implemented "
                 "yet. Use 0."
             )
-        if isinstance(log_interval, bool) or not isinstance(log_interval, int) or log_interval < 1:
+        whole = hasattr(log_interval, "__index__") and not isinstance(log_interval, bool)
+        if not whole or log_interval < 1:
             raise ValueError(
                 f"`log_interval` must be an integer of 1 or more, got {log_interval!r}. "
                 "Use 1 to log every iteration."
@@ -148,7 +152,7 @@ class LoggingCallback(
         if axis_name is not None and not isinstance(axis_name, str):
             axis_name = tuple(axis_name)
         self._axis_name = axis_name
-        self._log_interval = log_interval
+        self._log_interval = operator.index(log_interval)
         self._session = open_session(
             backend,
             name,
@@ -163,6 +167,10 @@ class LoggingCallback(
             open_timeout=open_timeout,
             settle=settle,
         )
+        if self._session.hparams:
+            # At once: a loop of the user's own may never call `on_training_start`.
+            given = {"hparams": self._session.hparams}
+            self._session.run.put(Event(time.time(), "hparams", given))
 
     def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> EmptyCallbackState:
         """The state of the callback, which is empty."""
@@ -215,10 +223,10 @@ class LoggingCallback(
         hparams = _hparams.extract(ctx.policy, "policy")
         hparams |= _hparams.extract(algorithm, "algorithm")
         hparams |= self._session.hparams
-        total = ctx.total_timesteps
-        known = int(total) if isinstance(total, (int, np.integer)) else None
+        total = 0 if ctx.total_timesteps is None else ctx.total_timesteps
+        known = int(total) if isinstance(total, (int, float, np.number)) else None
         iterations = 0
-        if known is not None and hasattr(algorithm, "num_iterations"):
+        if known is not None and callable(getattr(algorithm, "num_iterations", None)):
             iterations = int(algorithm.num_iterations(known))
         deliver = self._session.run.sink.start(self._log_interval, known, iterations, hparams)
         send_start(

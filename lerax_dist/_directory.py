@@ -57,8 +57,12 @@ def take_directory(base: Path, name: str, *, made: bool, resume: str, failures: 
                 raise
             continue
         if continues(resume, _last_state(journal)):
-            held = journal.end > 0
-            return Taken(unique, journal, take_identity(directory, continues=held))
+            try:
+                identity = take_identity(directory, continues=journal.end > 0)
+            except OSError:
+                journal.close()
+                raise
+            return Taken(unique, journal, identity)
         journal.close()
     raise AssertionError
 

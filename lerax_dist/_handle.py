@@ -104,7 +104,8 @@ class AbstractRunHandle:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close(failed=error is not None)
+        left = isinstance(error, SystemExit) and not error.code
+        self.close(failed=error is not None and not left)
 
 
 def _as_error(failure: Failure) -> Exception:

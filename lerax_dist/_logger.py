@@ -11,9 +11,9 @@ from lerax_dist._run import check_hparams, check_step
 from lerax_dist._session import open_session
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.cluster import ProcessGroup
-from lerax_dist.device._fetch import fetch
+from lerax_dist.device._fetch import check_metrics, fetch
 from lerax_dist.host._record import Event
-from lerax_dist.host._sink import Start
+from lerax_dist.host._sink import HostRow, Start
 
 
 @final
@@ -111,7 +111,10 @@ class Logger(AbstractRunHandle):
         self._check_open("log")
         step = check_step(step)
         flat = flatten(metrics)
-        self._session.run.log({name: fetch(name, value) for name, value in flat.items()}, step)
+        check_metrics(flat)
+        if self._session.group.is_writer:
+            row = HostRow(step, tuple(flat), *fetch(flat), time.time())
+            self._session.run.log(row)
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Log hyperparameters that were not known at the start.

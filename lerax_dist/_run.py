@@ -22,13 +22,14 @@ def make_name(env: Any, policy: Any, when: datetime | str) -> str:
 
 def _name_of(thing: Any) -> str:
     name = getattr(thing, "name", None)
-    text = name if isinstance(name, str) and name else type(thing).__name__
+    kind = thing if isinstance(thing, type) else type(thing)
+    text = name if isinstance(name, str) and name else kind.__name__
     kept = ("-" if char in "/\\" or _is_control(char) else char for char in text)
-    return "".join(kept).strip(". ") or type(thing).__name__
+    return "".join(kept).strip(". ") or kind.__name__
 
 
 def _is_control(char: str) -> bool:
-    return unicodedata.category(char) in {"Cc", "Cf", "Zl", "Zp"}
+    return unicodedata.category(char) in {"Cc", "Zl", "Zp"}
 
 
 def check_name(name: Any) -> str:
@@ -121,8 +122,20 @@ def check_hparams(hparams: Any) -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= {f"{key}.{inner}": v for inner, v in check_hparams(value).items()}
         else:
-            flat[key] = value
+            flat[key] = _plain(value)
     return flat
+
+
+def _plain(value: Any) -> Any:
+    """A number, string or boolean (or a list of them) as it is, an array as its numbers, anything
+    else as its text: backends and the journal get no live object."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(member) for member in value]
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def continues(resume: str, last_state: str | None) -> bool:

@@ -32,14 +32,14 @@ _AGREEMENT_TIMEOUT = 600.0
 class IdleRun:
     """A run on a process that does not write it: the same calls, no thread, no file."""
 
-    def __init__(self, name: str, directory: Path, process_index: int) -> None:
+    def __init__(self, name: str, directory: Path, process_index: int, failures: Failures) -> None:
         self.name = name
         self.directory = directory
-        self.failures = Failures()
+        self.failures = failures
         self.sink = _StraySink(process_index, self.failures)
         self.closed = False
 
-    def log(self, metrics: dict[str, Any], step: int) -> None:
+    def log(self, row: Any) -> None:
         """Process 0 writes the row."""
 
     def put(self, event: Any) -> None:
@@ -64,7 +64,7 @@ class _StraySink:
         self._process_index = process_index
         self._failures = failures
 
-    def rows(self, unpack: Unpack) -> Deliver:
+    def rows(self, unpack: Unpack, stride: int) -> Deliver:
         """What takes the rows of one schema."""
 
         def deliver(part: int, parts: int, payload: Any) -> None:
@@ -191,36 +191,38 @@ def open_session(
             on process 0, then every process raises.
         TimeoutError: a process did not take part in time.
     """
-    backends = check_backends(backend)
-    given = check_hparams(hparams)
-    check_resume(resume)
-    if start_step is not None:
-        check_step(start_step, "start_step")
-    if name is not None:
-        check_name(name)
     group = current_group(group)
-    base = choose_log_dir(log_dir, backends)
     failures = Failures()
     taken: Taken | None = None
     trouble: Exception | None = None
-    if group.is_writer:
-        try:
+    backends, given, base = (), {}, Path()
+    try:
+        backends, given = check_backends(backend), check_hparams(hparams)
+        _check(name, resume, start_step)
+        base = choose_log_dir(log_dir, backends)
+        if group.is_writer:
             taken = _take(base, name, env, policy, resume, failures)
-        except Exception as error:
-            trouble = error
+    except Exception as error:
+        trouble = error
+    if trouble is not None and not group.is_writer:
+        raise trouble
     verdict = group.broadcast(
-        _verdict(base, taken, trouble),
+        _verdict(base, taken, name, trouble),
         timeout=_AGREEMENT_TIMEOUT,
         what="the name of the run, decided by process 0",
     )
+    if isinstance(trouble, (ValueError, TypeError)):
+        raise trouble
     if "error" in verdict:
         raise RuntimeError(
-            f"`log_dir` {str(base)!r}: process 0 cannot open the run ({verdict['error']})."
+            f"process 0 cannot open the run in `log_dir` {str(base)!r} ({verdict['error']})"
         ) from trouble
     identity = Identity(*verdict["identity"])
     if taken is None:
+        if None not in (name, verdict["given"]) and name != verdict["given"]:
+            failures.keep("name", _other_name(name, group.process_index, verdict["given"]))
         directory = Path(verdict["log_dir"]) / verdict["name"]
-        idle = IdleRun(verdict["name"], directory, group.process_index)
+        idle = IdleRun(verdict["name"], directory, group.process_index, failures)
         none = tuple(NoOpBackend() for _ in backends)
         return Session(idle, identity, group, none, given, handle_signals)
     run = Run(
@@ -240,21 +242,40 @@ def open_session(
 def _take(
     base: Path, name: str | None, env: Any, policy: Any, resume: str, failures: Failures
 ) -> Taken:
-    # A job that is started again finds the run that it began.
     job = os.environ.get("SLURM_JOB_ID")
+    # A made-up name means a run that is there already only in a job that was started again; else
+    # the second run of a job would take the first, which failed, for its own.
+    again = job is not None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
     return take_directory(
         base.resolve(),
         name or make_name(env, policy, job or datetime.now()),
         made=name is None,
-        # A name made of the time means no run that is there already.
-        resume="never" if name is None and job is None else resume,
+        resume="never" if name is None and not again else resume,
         failures=failures,
     )
 
 
-def _verdict(base: Path, taken: Taken | None, trouble: Exception | None) -> dict[str, Any]:
+def _check(name: Any, resume: Any, start_step: Any) -> None:
+    if name is not None:
+        check_name(name)
+    check_resume(resume)
+    if start_step is not None:
+        check_step(start_step, "start_step")
+
+
+def _verdict(
+    base: Path, taken: Taken | None, given: str | None, trouble: Exception | None
+) -> dict[str, Any]:
     """What process 0 tells the others."""
     if taken is None:
         return {"error": f"{type(trouble).__name__}: {trouble}"}
-    where = {"name": taken.name, "log_dir": str(base.resolve())}
+    where = {"name": taken.name, "given": given, "log_dir": str(base.resolve())}
     return {**where, "identity": list(taken.identity)}
+
+
+def _other_name(name: str | None, process_index: int, theirs: str) -> str:
+    return (
+        f"process {process_index} was given {name!r}, process 0 {theirs!r}, which counts. If these "
+        "are two runs, some process does not make every logger: make all of them on every process, "
+        "in the same order."
+    )

@@ -106,6 +106,7 @@ def test_hyperparameters_come_from_policy_and_algorithm_and_explicit_ones_win(tm
     logger.close()
     assert memory.calls == [
         ("open", "run"),
+        ("hparams", {"policy.width": 3, "seed": 7}),
         (
             "hparams",
             {
@@ -240,8 +241,8 @@ def test_a_row_too_large_for_one_payload_leaves_in_several_that_never_deadlock(l
     sizes = []
     rows = logger._session.run.sink.rows
 
-    def spying(unpack):
-        deliver = rows(unpack)
+    def spying(unpack, stride):
+        deliver = rows(unpack, stride)
 
         def spy(part, parts, payload):
             sizes.append(np.array(payload).nbytes)
@@ -445,6 +446,29 @@ def test_alpha_outside_its_range_is_refused(alpha, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_explicit_hyperparameters_are_logged_without_a_training_start(tmp_path, memory):
+    with ld.LoggingCallback(memory, "r", log_dir=tmp_path, hparams={"seed": 7}):
+        pass
+    assert memory.calls == [("open", "r"), ("hparams", {"seed": 7}), ("close",)]
+
+
+@pytest.mark.parametrize("total", [None, 5e3, np.int64(5000)])
+def test_totals_and_algorithms_of_any_kind_start_a_training(logger, memory, total):
+    class Odd:
+        num_iterations = 5
+
+    context = ld.TrainingContext(
+        ld.EmptyCallbackState(), step_states([0]), None, None, total, jnp.asarray(0), None, Odd()
+    )
+    logger.on_training_start(context, key=KEY)
+    logger.flush()
+    assert ("start", int(total or 0), 0) in memory.calls
+
+
+def test_an_interval_may_be_any_integer(tmp_path):
+    ld.LoggingCallback(Memory(), log_interval=np.int64(5), log_dir=tmp_path).close()
+
+
 @pytest.mark.parametrize("log_interval", [0, -1, 1.5, True, "1"])
 def test_a_log_interval_below_1_is_refused(log_interval, tmp_path):
     with pytest.raises(ValueError, match="`log_interval` must be an integer of 1 or more"):
@@ -487,7 +511,7 @@ def test_a_run_that_is_open_already_is_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RuntimeError, match=r"`log_dir` '.*file': process 0 cannot open the run"):
+    with pytest.raises(RuntimeError, match="process 0 cannot open the run in `log_dir` '.*file'"):
         ld.LoggingCallback(Memory(), "r", log_dir=tmp_path / "file")
 
 

@@ -1,5 +1,6 @@
 """`Logger` in one process: values it takes, how long it holds up the loop, bad input."""
 
+import functools
 import threading
 
 import jax
@@ -11,8 +12,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
+from lerax_dist.host._sink import HostRow
 from tests.memory import Memory
-from tests.readers import event_rows, journal_rows
+from tests.readers import event_rows, journal_records, journal_rows
 
 
 @pytest.fixture
@@ -172,22 +174,57 @@ def test_a_bad_total_is_refused(tmp_path):
         ld.Logger(Memory(), log_dir=tmp_path, total_steps=-3)
 
 
-def test_a_value_that_cannot_be_computed_costs_its_metric_only(logger, memory):
-    value = jnp.float32(1) + 1
-    logger.log({"good": 2.0}, 0)
+def test_a_value_may_be_donated_to_the_next_step(logger, memory):
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train(state):
+        return {"rate": state["rate"] * 1.0 + 1.0, "count": state["count"] + 1}
+
+    state = {"rate": jnp.float32(0), "count": jnp.int32(0)}
+    for step in range(50):
+        state = train(state)
+        logger.log(state, step)
     logger.flush()
+    assert [(row["rate"], row["count"]) for _, row in memory.rows] == [
+        (step + 1.0, step + 1) for step in range(50)
+    ]
+    assert logger.failures == ()
+
+
+def test_a_value_that_was_donated_before_is_named(logger):
     gone = jnp.float32(1) + 2
-    with pytest.warns(ld.LoggingWarning, match="'gone' could not be read"):
-        queue_row(logger, {"gone": deleted(gone), "good": value})
+    gone.delete()
+    with pytest.raises(ValueError, match="metric 'gone' was deleted: it has been donated"):
+        logger.log({"gone": gone, "good": 1.0}, 0)
+
+
+class Fails:
+    """A value whose computation has failed, as the thread that reads it finds out."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("the device is gone")
+
+
+def test_a_value_that_fails_to_be_computed_costs_no_other(logger, memory):
+    row = HostRow(0, ("bad", "good"), {"good": 2.0}, [(("bad",), Fails())], 0.0)
+    with pytest.warns(ld.LoggingWarning, match="bad could not be read.*the device is gone"):
+        logger._session.run.log(row)
         logger.flush()
     assert memory.rows[-1][1] == {"good": 2.0}
 
 
-def deleted(array):
-    array.delete()
-    return array
+def test_hyperparameters_reach_backends_as_plain_values(tmp_path, memory):
+    given = {"rate": jnp.asarray(0.5), "sizes": np.arange(3), "many": (1, 2.5), "f": len, "n": None}
+    with ld.Logger(memory, "h", log_dir=tmp_path, hparams=given):
+        pass
+    plain = {"rate": 0.5, "sizes": [0, 1, 2], "many": [1, 2.5], "f": str(len), "n": None}
+    assert memory.calls[1] == ("hparams", plain)
 
 
-def queue_row(logger, metrics):
-    """As `log` does for values that are lost between the call and their reading."""
-    logger._session.run.log(metrics, 1)
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(SystemExit(0), "finished"), (SystemExit(), "finished"), (SystemExit(3), "failed")],
+)
+def test_leaving_by_sys_exit_is_no_failure_unless_it_says_so(tmp_path, error, state):
+    with pytest.raises(SystemExit), ld.Logger(Memory(), "e", log_dir=tmp_path):
+        raise error
+    assert journal_records(tmp_path / "e")[-1].body["state"] == state

@@ -94,7 +94,7 @@ def test_must_continues_a_finished_run_and_refuses_a_name_that_is_not_there(tmp_
     log(tmp_path, range(3), failed=False)
     second, _ = log(tmp_path, range(3), resume="must")
     assert (second.name, second.incarnation) == ("r", 2)
-    with pytest.raises(RuntimeError, match="`resume` is \"must\", but there is no run 'other'"):
+    with pytest.raises(ValueError, match="`resume` is \"must\", but there is no run 'other'"):
         log(tmp_path, [], name="other", resume="must")
 
 
@@ -114,12 +114,12 @@ def test_another_way_is_refused(tmp_path):
 def test_a_batch_job_that_is_started_again_finds_its_run_by_its_id(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     first, _ = log(tmp_path, range(3), name=None)
-    second, _ = log(tmp_path, range(3), name=None)
-    assert first.name == second.name == "4711"
-    assert second.incarnation == 2
-    # Two loggers at once in one job are two runs, and each finds its own again.
+    # Another run of the same job is another run, though the first has failed.
+    other, _ = log(tmp_path, range(3), name=None)
+    assert [(run.name, run.incarnation) for run in (first, other)] == [("4711", 1), ("4711_2", 1)]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with ld.Logger(Memory(), log_dir=tmp_path) as one, ld.Logger(Memory(), log_dir=tmp_path) as two:
-        assert (one.name, two.name) == ("4711", "4711_2")
+        assert [(run.name, run.incarnation) for run in (one, two)] == [("4711", 2), ("4711_2", 2)]
 
 
 def test_without_a_job_a_made_name_continues_nothing(tmp_path):

@@ -18,6 +18,8 @@ def test_a_name_is_made_of_policy_environment_and_time():
 
 def test_what_has_no_name_goes_by_its_class():
     assert make_name(3, None, NOW) == "int_20260131_123045"
+    assert make_name(int, None, NOW) == "int_20260131_123045"
+    assert make_name(None, None, "4711") == "4711"
 
 
 def test_a_made_name_never_leaves_its_folder():

@@ -28,7 +28,7 @@ ARROWS = {
     "_logger": {"_handle", "_metrics", "_run", "_session", "backends", "cluster", "device", "host"},
     "_callback": {
         *("_handle", "_hparams", "_metrics", "_protocol", "_session"),
-        *("backends", "cluster", "device"),
+        *("backends", "cluster", "device", "host"),
     },
     "__init__": {
         *("_callback", "_logger", "_protocol", "_version"),

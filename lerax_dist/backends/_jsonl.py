@@ -46,7 +46,8 @@ class JSONLBackend(AbstractLoggingBackend):
     def open(self, name: str) -> None:
         if self._rows is not None:
             raise already_open(self, name)
-        self._run_dir = self._log_dir / name
+        # Absolute: the program may change its folder.
+        self._run_dir = (self._log_dir / name).resolve()
         self._run_dir.mkdir(parents=True, exist_ok=True)
         self._rows = LineAppender(self._run_dir / "metrics.jsonl")
 
@@ -54,7 +55,8 @@ class JSONLBackend(AbstractLoggingBackend):
         if self._rows is None:
             raise not_open(self)
         path = self._run_dir / "hparams.json"
-        _replace(path, (json_value(hparams) + "\n").encode())
+        known = json.loads(path.read_text()) if path.exists() else {}
+        _replace(path, (json_value(known | hparams) + "\n").encode())
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
         if self._rows is None:

@@ -49,7 +49,8 @@ class TensorBoardBackend(AbstractLoggingBackend):
     def open(self, name: str) -> None:
         if self._run_dir is not None:
             raise already_open(self, name)
-        run_dir = self._log_dir / name
+        # Absolute: the program may change its folder.
+        run_dir = (self._log_dir / name).resolve()
         run_dir.mkdir(parents=True, exist_ok=True)
         self._writer = _new_writer(run_dir)
         self._run_dir = run_dir

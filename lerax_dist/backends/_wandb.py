@@ -81,6 +81,7 @@ class WandbBackend(AbstractLoggingBackend):
             "id": id,
             "dir": None if dir is None else str(dir),
         }
+        self._run_id: str | None = None
         self._run: Any = None
 
     def on_identity(self, run_id: str, incarnation: int) -> None:
@@ -90,8 +91,7 @@ class WandbBackend(AbstractLoggingBackend):
             run_id: id of the run.
             incarnation: not needed: W&B knows whether it has seen the id.
         """
-        if self._init["id"] is None:
-            self._init["id"] = run_id
+        self._run_id = run_id
 
     def open(self, name: str) -> None:
         if self._run is not None:
@@ -159,10 +159,11 @@ class WandbBackend(AbstractLoggingBackend):
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             settings["init_timeout"] = _INIT_TIMEOUT
         # Offline there is nothing to ask whether the run exists; syncing merges by id.
-        resume = "allow" if self._init["id"] is not None and mode == "online" else None
+        run_id = self._init["id"] or self._run_id
+        resume = "allow" if run_id is not None and mode == "online" else None
         # A run of its own, never the module's current one: two runs in a process must not mix.
         return wandb.init(
-            **self._init,
+            **{**self._init, "id": run_id},
             name=name,
             mode=mode,
             resume=resume,

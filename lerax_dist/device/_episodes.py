@@ -59,12 +59,16 @@ class Episodes(AbstractPartial):
 
 
 def _middle(highest: Any, lowest: Any, numpy: ModuleType) -> Any:
-    middle = 0.5 * (highest - lowest)
-    return numpy.where(numpy.isfinite(middle), middle, 0.0)
+    # Infinite before the first episode ends. Masked first, or `jax_debug_nans` would complain.
+    highest = numpy.where(numpy.isfinite(highest), highest, 0.0)
+    lowest = numpy.where(numpy.isfinite(lowest), lowest, 0.0)
+    return 0.5 * (highest - lowest)
 
 
 def _finish_episodes(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
     apart, squares, lengths, count = sums
+    # A mean over devices times their number is off by some 1e-7 if that is no power of 2.
+    count = numpy.round(count)
     highest, lowest = maxima
     offset = ratio(apart, count, numpy)
     variance = ratio(squares, count, numpy) - offset * offset

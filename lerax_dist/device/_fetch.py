@@ -1,6 +1,7 @@
-"""From a plain loop to the host: arrays that another thread may read without any device work."""
+"""From a plain loop to the host: values that another thread may read without any device work."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -8,41 +9,80 @@ from jax import numpy as jnp
 from jax.core import Tracer
 
 
-def fetch(name: str, value: Any) -> Any:
-    """A scalar that a thread may wait for and read; this call waits for nothing.
+class Fetched(NamedTuple):
+    """The metrics of a row.
 
-    Args:
-        name: name of the metric, for errors.
-        value: Python or NumPy number, or a `jax.Array` scalar that is whole on this process:
-            local, or replicated over processes.
+    Attributes:
+        numbers: those that are numbers already.
+        arrays: the others: names, and a vector of their values on one device, a copy whose way to
+            the host is under way.
+    """
 
-    Returns:
-        A number, or an array on one device whose copy to the host is under way.
+    numbers: dict[str, Any]
+    arrays: list[tuple[tuple[str, ...], jax.Array]]
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> None:
+    """Check the metrics of a row; waits for nothing.
 
     Raises:
-        ValueError: the value is not a scalar, or is sharded over processes.
-        TypeError: the value is not a number, or belongs to a trace.
+        ValueError: a value is not a scalar, is sharded over processes, or was donated.
+        TypeError: a value is not a number, or belongs to a trace.
     """
-    if isinstance(value, jax.Array):
-        return _fetch_array(name, value)
-    if isinstance(value, (float, int, np.number, np.bool_)):
-        return value
-    array = np.asarray(value) if hasattr(value, "__array__") else None
-    if array is None or not _is_real(array.dtype):
-        raise TypeError(
-            f"metric {name!r} is {value!r} of type {type(value).__name__}; metrics are real "
-            "numbers. Use float(value), or log it as a hyperparameter."
-        )
-    _check_shape(name, array.shape)
-    return array.copy()
+    for name, value in metrics.items():
+        if isinstance(value, jax.Array):
+            _check_array(name, value)
+        elif not isinstance(value, (float, int, np.number, np.bool_)):
+            array = np.asarray(value) if hasattr(value, "__array__") else None
+            if array is None or not _is_real(array.dtype):
+                raise TypeError(
+                    f"metric {name!r} is {value!r} of type {type(value).__name__}; metrics are "
+                    "real numbers. Use float(value), or log it as a hyperparameter."
+                )
+            _check_shape(name, array.shape)
 
 
-def _fetch_array(name: str, value: jax.Array) -> Any:
+def fetch(metrics: Mapping[str, Any]) -> Fetched:
+    """Take the values of a row over as they are now; waits for nothing.
+
+    Arrays are copied, on their device and all at once: the caller may donate them to the next
+    step. What is read is one device's copy of a value that is whole there, so this is no
+    collective.
+
+    Args:
+        metrics: metrics that `check_metrics` has passed.
+    """
+    numbers: dict[str, Any] = {}
+    groups: dict[Any, dict[str, jax.Array]] = {}
+    for name, value in metrics.items():
+        if isinstance(value, jax.Array):
+            local = value.addressable_data(0)
+            groups.setdefault((local.dtype, local.device), {})[name] = local
+        else:
+            numbers[name] = float(value)
+    arrays = []
+    for group in groups.values():
+        vector = _stack(list(group.values()))
+        vector.copy_to_host_async()
+        arrays.append((tuple(group), vector))
+    return Fetched(numbers, arrays)
+
+
+@jax.jit
+def _stack(scalars: list[jax.Array]) -> jax.Array:
+    return jnp.stack(scalars)
+
+
+def _check_array(name: str, value: jax.Array) -> None:
     if isinstance(value, Tracer):
         raise TypeError(
             f"metric {name!r} belongs to a trace: `log` was called inside compiled code, where it "
             "would run once, while tracing. Return the value from the step and log it outside, or "
             "use `LoggingCallback` inside."
+        )
+    if value.is_deleted():
+        raise ValueError(
+            f"metric {name!r} was deleted: it has been donated to a step. Log it before that."
         )
     if not (value.is_fully_addressable or value.is_fully_replicated):
         raise ValueError(
@@ -56,10 +96,6 @@ def _fetch_array(name: str, value: jax.Array) -> Any:
             f"metric {name!r} has dtype {value.dtype}; metrics are real numbers. "
             "Log e.g. its absolute value."
         )
-    # One device's copy: reading it is no collective and starts no work on any device.
-    local = value.addressable_data(0)
-    local.copy_to_host_async()
-    return local
 
 
 def _check_shape(name: str, shape: tuple[int, ...]) -> None:

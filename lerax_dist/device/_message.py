@@ -10,14 +10,14 @@ from jaxtyping import Array, Int
 
 from lerax_dist.device._axes import find_axes
 from lerax_dist.device._episodes import Episodes
-from lerax_dist.device._pack import from_bits, merge, to_bits
+from lerax_dist.device._pack import check_scalars, from_bits, merge, to_bits
 from lerax_dist.device._transfer import Deliver, send
 
 Unpack = Callable[[np.ndarray], tuple[int | None, dict[str, Any]]]
 
 
 def send_row(
-    receive: Callable[[Unpack], Deliver],
+    receive: Callable[[Unpack, int], Deliver],
     scalars: Mapping[str, Any],
     step_state: Any,
     iteration: Int[Array, ""],
@@ -31,7 +31,8 @@ def send_row(
     logged there is neither a collective nor a callback.
 
     Args:
-        receive: makes what takes the payload, given what makes step and metrics of it.
+        receive: makes what takes the payload, given what makes step and metrics of it and the
+            distance between rows.
         scalars: flat name to scalar or partial, this device's share.
         step_state: step states of this device's environments.
         iteration: number of the iteration.
@@ -39,12 +40,14 @@ def send_row(
         log_interval: iterations whose number is a multiple of this are logged.
     """
     axes = find_axes(axis_name)
+    # Before the branch, whose own errors would hide these.
+    scalars = check_scalars(scalars)
 
     def row(scalars: Mapping[str, Any], step_state: Any, iteration: Int[Array, ""]) -> None:
         partials = {"episode/": Episodes(step_state)}
         schema, vector = merge(scalars, axes, partials=partials, step_state=step_state)
         dtype = np.dtype(vector.dtype)
-        deliver = receive(lambda bits: schema.unpack(from_bits(bits, dtype)))
+        deliver = receive(lambda bits: schema.unpack(from_bits(bits, dtype)), log_interval)
         send(deliver, iteration[None], to_bits(vector), axes.manual)
 
     if log_interval == 1:

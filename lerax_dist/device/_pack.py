@@ -117,7 +117,8 @@ def merge(
         TypeError: a value is not a number.
     """
     dtype = jnp.zeros((), float).dtype
-    plain = {k: _number(k, v, dtype) for k, v in scalars.items() if not _is_partial(v)}
+    scalars = check_scalars(scalars)
+    plain = {k: v for k, v in scalars.items() if not _is_partial(v)}
     parts = {k: v for k, v in scalars.items() if _is_partial(v)}
     spans = {name: axes.spanned_by(part) for name, part in parts.items()}
     if step_state is not None:
@@ -125,7 +126,6 @@ def merge(
         spans |= {name: span for name in partials or {}}
         parts |= partials or {}
 
-    first = jnp.asarray(True) if not axes.reduced else lax.axis_index(axes.reduced) == 0
     local_maxima = {name: part.maxima() for name, part in parts.items()}
     maxima = _vector([v for values in local_maxima.values() for v in values], dtype)
     if maxima.size and axes.reduced:
@@ -137,6 +137,8 @@ def merge(
     for name, part in parts.items():
         own = maxima[seen : seen + len(local_maxima[name])]
         seen += len(own)
+        # Along an axis where the part is the same everywhere each device counts as the first.
+        first = lax.axis_index(spans[name]) == 0 if spans[name] else jnp.asarray(True)
         totals = part.sums(tuple(own), first)
         sums += totals
         slots.append(Slot(name, part.finish(), len(totals), len(own), axes.size(spans[name])))
@@ -149,6 +151,17 @@ def merge(
     if merged.size and axes.reduced:
         merged = lax.pmean(axes.vary(merged), axes.reduced)
     return Schema(tuple(plain), tuple(slots), steps), jnp.concatenate([merged, maxima])
+
+
+def check_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
+    """Scalars as arrays of one float type, partials as they are.
+
+    Raises:
+        ValueError: a value is not a scalar.
+        TypeError: a value is not a number.
+    """
+    dtype = jnp.zeros((), float).dtype
+    return {k: v if _is_partial(v) else _number(k, v, dtype) for k, v in scalars.items()}
 
 
 def reduce(
@@ -210,7 +223,8 @@ def _number(name: str, value: Any, dtype: Any) -> Float[Array, ""]:
             f"metric {name!r} is {value!r} of type {type(value).__name__}; metrics are numbers. "
             "Leave it out, or log it as a hyperparameter."
         )
-    array = jnp.asarray(value)
+    # A Python integer may be too large for int32.
+    array = jnp.asarray(float(value) if isinstance(value, int) else value)
     if not any(jnp.issubdtype(array.dtype, kind) for kind in _REAL):
         raise TypeError(
             f"metric {name!r} has dtype {array.dtype}; metrics are real numbers. "

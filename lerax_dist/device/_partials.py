@@ -62,7 +62,15 @@ def _scalar(argument: str, value: ArrayLike) -> Array:
             f"`{argument}` must be a scalar, got shape {array.shape}. "
             "Reduce it first, e.g. with `Mean.of(values)` or `values.max()`."
         )
-    return array
+    if not any(
+        jnp.issubdtype(array.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)
+    ):
+        raise TypeError(
+            f"`{argument}` must be a real number, got dtype {array.dtype}. "
+            "Log e.g. its absolute value."
+        )
+    # At once: the negative of an unsigned integer is no negative.
+    return array.astype(float)
 
 
 def ratio(total: Any, count: Any, numpy: ModuleType) -> Any:

@@ -18,7 +18,7 @@ def settle(timeout: float) -> str | None:
         timeout: how long to wait at most, in seconds.
 
     Returns:
-        What it waited for in vain, or `None`.
+        What is missing, or `None`.
     """
     tokens = _tokens()
     if tokens is None:
@@ -41,12 +41,12 @@ def settle(timeout: float) -> str | None:
         thread.start()
         thread.join(timeout)
         if thread.is_alive():
-            return "the devices to finish the steps that were started"
+            return f"the devices have not finished the steps that were started after {timeout:g} s"
     return _failed(trouble[0]) if trouble else None
 
 
 def _failed(error: Exception) -> str:
-    return f"the devices, whose step has failed ({error!r})"
+    return f"a step has failed, so its rows may be missing ({error!r})"
 
 
 def _tokens() -> list[Any] | None:

@@ -17,7 +17,7 @@ _MASK = (1 << _BITS) - 1
 
 
 def split(step: Int[Array, "..."]) -> Float[Array, " limb"]:
-    """The sum of the step counters `step` (each below 2**32) as limbs, lowest first.
+    """The sum of step counters as limbs, lowest first.
 
     Args:
         step: counters of up to 2**24 environments.
@@ -25,15 +25,17 @@ def split(step: Int[Array, "..."]) -> Float[Array, " limb"]:
     Returns:
         Limbs, each a whole number below 256; together exact below 2**56.
     """
-    counts = step.astype(jnp.uint32)
-    shifts = jnp.arange(4, dtype=jnp.uint32) * jnp.uint32(_BITS)
-    parts = (counts[..., None] >> shifts) & jnp.uint32(_MASK)
+    wide = step.dtype.itemsize > 4
+    counts = step.astype(jnp.uint64 if wide else jnp.uint32)
+    places = LIMBS if wide else 4
+    shifts = jnp.arange(places, dtype=counts.dtype) * _BITS
+    parts = ((counts[..., None] >> shifts) & _MASK).astype(jnp.uint32)
     # dtype: under x64 a sum of uint32 would be uint64, which needs no limbs but two layouts.
     totals = jnp.sum(parts, axis=tuple(range(counts.ndim)), dtype=jnp.uint32)
     limbs = []
     carry = jnp.zeros((), jnp.uint32)
     for place in range(LIMBS):
-        value = carry + (totals[place] if place < 4 else jnp.zeros((), jnp.uint32))
+        value = carry + (totals[place] if place < places else jnp.zeros((), jnp.uint32))
         limbs.append(value & jnp.uint32(_MASK))
         carry = value >> jnp.uint32(_BITS)
     return jnp.stack(limbs).astype(jnp.float32)

@@ -58,7 +58,8 @@ class Failures:
                 return
             self._kept[where, kind] = Failure(where, message, error)
         try:
-            warnings.warn(f"{where}: {message}", LoggingWarning, stacklevel=2)
+            # Explicitly: the line of this package that warns would tell the user nothing.
+            warnings.warn_explicit(f"{where}: {message}", LoggingWarning, "lerax_dist", 0)
         except Exception:
             # The user's warning filter turned it into an error; it is kept all the same.
             pass

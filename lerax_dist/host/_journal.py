@@ -1,5 +1,6 @@
 """The journal: the one primary copy of a run, append-only, read by every backend."""
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -112,10 +113,7 @@ class Journal:
         A file that cannot be written costs no record: readers get them from memory, and they are
         written as soon as the file takes them again.
         """
-        fresh = [
-            _Kept(number, record, encode(record, number))
-            for number, record in enumerate(records, self._next)
-        ]
+        fresh = self._encoded(records)
         size = sum(len(kept.line) for kept in fresh)
         self._unwritten.extend(fresh)
         self._unwritten_bytes += size
@@ -127,6 +125,17 @@ class Journal:
                 self._recent_bytes -= len(self._recent.popleft().line)
             self._next += len(fresh)
             self._changed.notify_all()
+
+    def _encoded(self, records: Sequence[Record]) -> list[_Kept]:
+        fresh: list[_Kept] = []
+        for record in records:
+            number = self._next + len(fresh)
+            try:
+                fresh.append(_Kept(number, record, encode(record, number)))
+            except Exception as error:
+                # One that JSON cannot hold must not cost its neighbours.
+                self._failures.keep("journal", f"cannot encode {record!r} ({error!r})", error)
+        return fresh
 
     def _may_leave(self, kept: _Kept) -> bool:
         return not self._unwritten or kept.number < self._unwritten[0].number
@@ -197,9 +206,9 @@ class Journal:
         while len(records) < most:
             line = cursor.file.readline()
             if not line.endswith(b"\n"):
-                # Nothing more in the file: what follows is in memory, or lost to a broken disk.
-                with self._changed:
-                    cursor.number = max(cursor.number, self._recent[0].number)
+                if not records:
+                    self._skip_lost(cursor, torn=bool(line))
+                cursor.file.seek(cursor.offset)
                 break
             cursor.offset += len(line)
             decoded = decode(line)
@@ -207,6 +216,15 @@ class Journal:
                 cursor.number = decoded[0] + 1
                 records.append(decoded[1])
         return records
+
+    def _skip_lost(self, cursor: Cursor, torn: bool) -> None:
+        """At the end of the file: what is neither there nor in memory is lost to a broken disk."""
+        assert cursor.file is not None
+        with self._changed:
+            # Unless the file has grown since: then the reader goes on there.
+            if torn or os.fstat(cursor.file.fileno()).st_size <= cursor.offset:
+                oldest = self._recent[0].number if self._recent else self._next
+                cursor.number = max(cursor.number, oldest)
 
     def wait(self, cursor: Cursor, unless: threading.Event) -> None:
         """Wait until there is a record at the cursor, or until `unless` is set (then `poke`)."""
@@ -233,6 +251,9 @@ class Journal:
         missing = self._lost + len(self._unwritten)
         if missing:
             self._failures.keep("journal", f"{self.path} lacks {missing} rows")
+        # By itself it would stay for as long as a forked process holds the file, too.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
 
 

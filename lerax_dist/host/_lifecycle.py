@@ -62,6 +62,8 @@ class Run:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
+        self._ended = False
+        self._stop: Token | None = None
         queue: SimpleQueue = SimpleQueue()
         self._queue = queue
         self.sink = Sink(queue, self.failures)
@@ -94,9 +96,14 @@ class Run:
         """Whether `close` was called."""
         return self._closed
 
-    def log(self, metrics: dict[str, Any], step: int) -> None:
+    def log(self, row: HostRow) -> None:
         """Queue a row from a plain loop."""
-        self._queue.put(HostRow(step, metrics, time.time()))
+        if os.getpid() != self._pid:
+            self.failures.keep(
+                "log", "was called in a forked process, which writes nothing; log in its parent"
+            )
+            return
+        self._queue.put(row)
 
     def put(self, event: Any) -> None:
         """Queue an event."""
@@ -112,39 +119,42 @@ class Run:
         Raises:
             TimeoutError: something was not done in time; the message says what.
         """
+        if self._closed or os.getpid() != self._pid:
+            return
         deadline = time.monotonic() + timeout
         missing = self._settle(timeout)
         token = self._writer.flush()
         if not token.reached.wait(max(deadline - time.monotonic(), 0.0)):
-            missing = missing or f"the journal {self._journal.path} to take all rows"
+            missing = missing or f"the journal {self._journal.path} has not taken all rows"
         for pump in self._pumps:
             while not missing and pump.delivered < token.end and not pump.ended.is_set():
                 if time.monotonic() > deadline:
                     missing = f"{pump.label}: {pump.stuck()}"
                 pump.ended.wait(0.002)
         if missing:
-            raise TimeoutError(f"`flush` waited {timeout:g} s for {missing}")
+            raise TimeoutError(f"`flush` gave up after {timeout:g} s: {missing}")
 
     def close(self, state: str, timeout: float) -> None:
-        """Write everything that is left and close every backend. A second call does nothing.
+        """Write everything that is left and close every backend.
+
+        A second call does nothing, unless the first was interrupted: then it goes on from there.
 
         Args:
             state: how the run ended: `"finished"`, `"failed"` or `"preempted"`.
             timeout: how long to take at most, in seconds. What is late is reported.
         """
-        with self._lock:
-            if self._closed or os.getpid() != self._pid:
-                return
-            self._closed = True
-        atexit.unregister(self._at_exit)
+        if self._ended or os.getpid() != self._pid:
+            return
         deadline = time.monotonic() + timeout
-        missing = self._settle(timeout)
-        if missing:
-            self.failures.keep("close", f"waited {timeout:g} s for {missing}")
-        self.sink.close()
-        self._put_close(state)
-        token = self._writer.stop()
-        written = token.reached.wait(max(deadline - time.monotonic(), 1.0))
+        if self._stop is None:
+            missing = self._settle(timeout / 2)
+            if missing:
+                self.failures.keep("close", missing)
+            self._closed = True
+            self.sink.close()
+            self._put_close(state)
+            self._stop = self._writer.stop()
+        written = self._stop.reached.wait(max(deadline - time.monotonic(), 0.0))
         if not written:
             self.failures.keep("close", f"{self._journal.path} did not take all rows in time")
         for pump in self._pumps:
@@ -152,6 +162,9 @@ class Run:
         for pump in self._pumps:
             if not pump.ended.wait(max(deadline - time.monotonic(), 0.0)):
                 self.failures.keep(pump.label, f"did not end in {timeout:g} s: {pump.stuck()}")
+        # Only now: if this was interrupted, the next call or the interpreter's exit goes on.
+        self._ended = True
+        atexit.unregister(self._at_exit)
         if written:
             self._journal.close()
 

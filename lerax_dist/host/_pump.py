@@ -11,8 +11,11 @@ from lerax_dist.host._journal import Journal
 from lerax_dist.host._record import Event, Record, Row
 
 _MOST_AT_ONCE = 256
-# A call that raises is made again after these pauses (in seconds); then its row is left out.
+# A call that fails for an error of input or output (a network, a disk) is made again after these
+# pauses, in seconds; then its row is left out. Any other error would only come again.
 _PAUSES = (0.05, 0.5, 5.0)
+# All pauses of a backend together.
+_MOST_PAUSED = 30.0
 
 
 @final
@@ -50,6 +53,7 @@ class Pump:
         self._closing = threading.Event()
         self._doing: tuple[str, float] | None = None
         self._failing = False
+        self._paused = 0.0
         self._left_out = 0
         self._thread = threading.Thread(
             target=self._run, name=f"lerax_dist-{self.label}", daemon=True
@@ -117,7 +121,7 @@ class Pump:
         try:
             self._call("close")
         except Exception as error:
-            self._failures.keep(self.label, f"could not be closed ({error!r})", error)
+            self._failures.keep(self.label, f"could not be closed ({error!r})", error, kind="close")
         if self._left_out:
             self._failures.keep(self.label, f"did not take {self._left_out} records")
 
@@ -135,14 +139,15 @@ class Pump:
 
     def _try(self, method: str, *args: Any) -> None:
         # A backend that has given up a row gets one attempt for each until one succeeds.
-        pauses = () if self._failing else _PAUSES
+        pauses = () if self._failing or self._paused > _MOST_PAUSED else _PAUSES
         for pause in (*pauses, None):
             try:
                 self._call(method, *args)
                 self._failing = False
                 return
             except Exception as error:
-                if pause is not None:
+                if pause is not None and isinstance(error, OSError):
+                    self._paused += pause
                     time.sleep(pause)
                     continue
                 self._failing = True
@@ -153,6 +158,7 @@ class Pump:
                     f"`{method}` raised {error!r}{where}; what it does not take is left out "
                     f"there, the journal {self._journal.path} has every row",
                     error,
+                    kind=f"{method} {type(error).__name__}",
                 )
                 return
 

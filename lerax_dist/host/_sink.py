@@ -23,6 +23,7 @@ class Packet:
     part: int
     parts: int
     payload: np.ndarray
+    stride: int
     time: float
     clock: float
 
@@ -52,10 +53,20 @@ class Start:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class HostRow:
-    """A row from a plain loop: values are anything that `float(np.asarray(value))` reads."""
+    """A row from a plain loop.
+
+    Attributes:
+        step: global step.
+        names: names of all metrics, in their order.
+        numbers: those that are numbers already.
+        arrays: the others: names, and a vector of their values that `np.asarray` waits for.
+        time: when it was logged, in seconds since the epoch.
+    """
 
     step: int
-    metrics: dict[str, Any]
+    names: tuple[str, ...]
+    numbers: dict[str, Any]
+    arrays: list[tuple[tuple[str, ...], Any]]
     time: float
 
 
@@ -72,11 +83,12 @@ class Sink:
         """Take nothing more; what still comes is reported."""
         self._closed = True
 
-    def rows(self, unpack: Unpack) -> Deliver:
+    def rows(self, unpack: Unpack, stride: int) -> Deliver:
         """What takes the rows of one schema.
 
         Args:
             unpack: makes step and metrics of the payload behind its head.
+            stride: distance between the iterations that are logged.
         """
 
         def deliver(part: int, parts: int, payload: Any) -> None:
@@ -86,7 +98,9 @@ class Sink:
                     return
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.array(payload)
-                self._queue.put(Packet(unpack, part, parts, copy, time.time(), time.perf_counter()))
+                self._queue.put(
+                    Packet(unpack, part, parts, copy, stride, time.time(), time.perf_counter())
+                )
             except Exception as error:
                 self._failures.keep("callback", f"a row could not be taken over ({error!r})", error)
 
@@ -103,7 +117,7 @@ class Sink:
 
         Args:
             stride: distance between the iterations that are logged.
-            total_timesteps: `None` if the payload holds it, in two halves.
+            total_timesteps: `None` if the payload holds it.
             total_iterations: 0 if unknown.
             hparams: hyperparameters to log.
         """

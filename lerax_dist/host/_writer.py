@@ -116,7 +116,7 @@ class Writer:
         try:
             self._journal.append(records)
         except Exception as error:
-            self._failures.keep("journal", f"rows could not be encoded ({error!r})", error)
+            self._failures.keep("journal", f"rows could not be written ({error!r})", error)
 
     def _resumed(self, records: list[Record]) -> list[Record]:
         """The records with a marker before the first row, unless the user has set one."""
@@ -140,7 +140,8 @@ class Writer:
                 case Start():
                     return self._start(item)
                 case _:
-                    return [item]
+                    # Nothing that is queued before an event may come after it.
+                    return [*self._release(), item]
         except Exception as error:
             self._failures.keep("writer", f"a row could not be read ({error!r})", error)
             return []
@@ -168,14 +169,16 @@ class Writer:
                 return []
             del self._parts[number]
             parts = [waiting[part] for part in range(packet.parts)]
+        if self._order.due is None:
+            self._order = self._order._replace(stride=packet.stride)
+        held_before = bool(self._order.held)
         self._order, ready = _order.arrive(self._order, number, parts)
+        if self._order.held and not held_before:
+            self._held_since = time.monotonic()
         return self._finish(ready)
 
     def _overdue(self) -> bool:
-        now = time.monotonic()
-        if not self._order.held:
-            self._held_since = now
-        return now - self._held_since > _PATIENCE
+        return bool(self._order.held) and time.monotonic() - self._held_since > _PATIENCE
 
     def _release(self) -> list[Row]:
         self._order, ready = _order.release(self._order)
@@ -199,13 +202,16 @@ class Writer:
         return self._checked(Row(first.time, step or 0, iteration, metrics | times))
 
     def _host_row(self, item: HostRow) -> Row:
-        metrics = {}
-        for name, value in item.metrics.items():
+        values: dict[str, Any] = dict.fromkeys(item.names)
+        values |= item.numbers
+        for names, array in item.arrays:
             try:
                 # Waits for the device that computes it, here and not on the training thread.
-                metrics[name] = np.float64(np.asarray(value))
+                values |= zip(names, np.asarray(array).astype(np.float64), strict=True)
             except Exception as error:
-                self._failures.keep("writer", f"{name!r} could not be read ({error!r})", error)
+                missing = ", ".join(names)
+                self._failures.keep("writer", f"{missing} could not be read ({error!r})", error)
+        metrics = {name: np.float64(value) for name, value in values.items() if value is not None}
         return self._checked(Row(item.time, item.step, None, metrics))
 
     def _checked(self, row: Row) -> Row:

@@ -93,6 +93,35 @@ def test_a_value_that_is_the_same_along_an_axis_is_counted_once_along_it():
     check(jax.jit(step)(VALUES, MASK))
 
 
+def test_last_along_axes_of_which_it_differs_along_one():
+    step = jax.shard_map(
+        lambda v: reduce({"last": Last(v[0, 0] + 10)}),
+        mesh=mesh_of(2, 2),
+        in_specs=P("a"),
+        out_specs=P(),
+    )
+    np.testing.assert_allclose(jax.jit(step)(VALUES)["last"], VALUES[0, 0] + 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("uint8", 3), ("uint32", 3), ("int8", -128), ("bool", True)]
+)
+def test_partials_of_small_integers_do_not_wrap(dtype, value):
+    number = jnp.asarray(value, dtype)
+    out = reduce({"min": Min(number), "max": Max(number), "sum": Sum(number)})
+    assert [float(out[name]) for name in ("min", "max", "sum")] == [value] * 3
+
+
+@pytest.mark.parametrize("partial", [Sum, Max, Min, Last])
+def test_a_partial_of_a_complex_number_is_refused(partial):
+    with pytest.raises(TypeError, match="`value` must be a real number, got dtype complex64"):
+        partial(jnp.complex64(3 + 1j))
+
+
+def test_a_large_python_integer_is_a_number():
+    assert reduce({"a": 3_000_000_000})["a"] == 3e9
+
+
 def test_axis_name_narrows_the_reduction():
     step = jax.shard_map(
         lambda v, m: reduce(metrics_of(v, m), axis_name="a"),
@@ -171,7 +200,7 @@ def merged_episodes(returns, lengths, steps, devices):
     return schemas[0].unpack(vector)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 3, 4])
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 6])
 def test_episode_statistics_count_only_environments_that_have_ended_an_episode(devices):
     returns = RNG.normal(100.0, 30.0, 12).astype(np.float32)
     lengths = np.where(np.arange(12) % 3 == 0, 0, 7 + np.arange(12)).astype(np.float32)
@@ -188,6 +217,7 @@ def test_episode_statistics_count_only_environments_that_have_ended_an_episode(d
         "e/count": 8,
     }
     assert sorted(got) == sorted(expected)
+    assert got["e/count"] == 8
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, rtol=1e-6, err_msg=name)
 

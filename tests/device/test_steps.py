@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import given
@@ -12,6 +13,12 @@ def test_the_sum_of_any_counters_is_exact(steps):
     assert limbs.shape == (LIMBS,)
     assert (limbs < 256).all()
     assert join(np.asarray(limbs)) == sum(steps)
+
+
+def test_counters_of_64_bits_are_exact():
+    with jax.enable_x64(True):
+        steps = jnp.asarray([2**32 + 5, 2**40 + 1])
+        assert join(np.asarray(split(steps))) == 2**32 + 5 + 2**40 + 1
 
 
 def test_a_single_counter_needs_no_axis():

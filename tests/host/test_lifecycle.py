@@ -17,7 +17,8 @@ from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._lifecycle import Run
-from lerax_dist.host._sink import Start
+from lerax_dist.host._record import Event
+from lerax_dist.host._sink import HostRow, Packet, Start
 from tests.readers import journal_records, journal_rows
 
 
@@ -106,9 +107,13 @@ def last_record(tmp_path):
     return journal_records(tmp_path)[-1]
 
 
+def log_row(run, metrics, step):
+    run.log(HostRow(step, tuple(metrics), metrics, [], 0.0))
+
+
 def log(run, steps):
     for step in steps:
-        run.log({"x": float(step)}, step)
+        log_row(run, {"x": float(step)}, step)
 
 
 def test_every_backend_gets_every_row_in_order_from_one_thread_of_its_own(tmp_path):
@@ -242,8 +247,8 @@ def test_the_first_value_that_is_not_finite_is_named_and_only_the_first(tmp_path
     run = open_run(tmp_path, [backend])
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        run.log({"a": 1.0, "b": float("nan")}, 7)
-        run.log({"a": float("inf"), "b": float("nan")}, 8)
+        log_row(run, {"a": 1.0, "b": float("nan")}, 7)
+        log_row(run, {"a": float("inf"), "b": float("nan")}, 8)
         run.close("finished", 10.0)
     assert len(shown) == 1
     assert "'b' is nan at step 7" in str(shown[0].message)
@@ -253,15 +258,15 @@ def test_the_first_value_that_is_not_finite_is_named_and_only_the_first(tmp_path
 def test_warnings_that_are_errors_end_no_thread(tmp_path):
     backend = Memory()
     run = open_run(tmp_path, [backend])
-    run.log({"a": float("nan")}, 0)  # the filter of this test run turns warnings into errors
+    log_row(run, {"a": float("nan")}, 0)  # the filter of this test run turns warnings into errors
     log(run, range(1, 4))
     run.close("finished", 10.0)
     assert len(backend.rows) == 4
 
 
 def test_what_the_devices_do_not_deliver_in_time_is_named(tmp_path):
-    run = open_run(tmp_path, [Memory()], settle=lambda timeout: "the devices")
-    with pytest.warns(LoggingWarning, match="waited 5 s for the devices"):
+    run = open_run(tmp_path, [Memory()], settle=lambda timeout: f"no devices in {timeout} s")
+    with pytest.warns(LoggingWarning, match="close: no devices in 2.5 s"):
         run.close("finished", 5.0)
 
 
@@ -269,13 +274,12 @@ END_WITHOUT_CLOSE = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_lifecycle import Memory, open_run
+from test_lifecycle import Memory, log, open_run
 class Prints(Memory):
     def close(self):
         print(len(self.rows), flush=True)
 run = open_run(Path(sys.argv[1]), [Prints()])
-for step in range(1000):
-    run.log({"x": 1.0}, step)
+log(run, range(1000))
 """
 
 
@@ -294,6 +298,127 @@ def test_a_program_that_ends_without_close_loses_nothing(tmp_path, end, state):
     assert done.stdout == "1000\n", done.stderr
     assert journal_steps(tmp_path) == list(range(1000))
     assert last_record(tmp_path).body["state"] == state
+
+
+class Wrong(Memory):
+    """Fails for a reason that no second attempt mends."""
+
+    def log_scalars(self, scalars, step):
+        if step % 2:
+            raise ValueError("odd")
+        super().log_scalars(scalars, step)
+
+    def close(self):
+        raise ValueError("not uploaded")
+
+
+def test_an_error_that_would_only_come_again_costs_no_time_and_hides_no_other(tmp_path):
+    backend = Wrong()
+    run = open_run(tmp_path, [backend])
+    log(run, range(40))
+    start = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run.close("finished", 10.0)
+    assert time.monotonic() - start < 3
+    assert [step for step, _ in backend.rows] == list(range(0, 40, 2))
+    told = " ".join(failure.message for failure in run.failures.all())
+    assert "odd" in told and "not uploaded" in told and "did not take 20 records" in told
+
+
+def test_a_record_that_cannot_be_encoded_costs_only_itself(tmp_path):
+    run = open_run(tmp_path, [Memory()])
+    log(run, range(100))
+    run.put(Event(0.0, "hparams", {"hparams": {"x": {(1, 2): 3}}}))
+    log(run, range(100, 200))
+    with pytest.warns(LoggingWarning, match="cannot encode"):
+        run.close("finished", 10.0)
+    assert journal_steps(tmp_path) == list(range(200))
+
+
+def packet(number, stride=1):
+    """A row from the devices, whose step and metric are its number."""
+    payload = np.array([number, number], np.int32)
+    return Packet(
+        lambda body: (int(body[0]), {"x": np.float64(body[0])}), 0, 1, payload, stride, 0.0, 0.0
+    )
+
+
+def test_rows_that_wait_for_their_turn_come_before_the_close(tmp_path):
+    """A loop that counts by tens, and does not say so."""
+    run = open_run(tmp_path, [Memory()])
+    for number in (0, 10, 20):
+        run._queue.put(packet(number))
+    run.close("finished", 10.0)
+    assert journal_steps(tmp_path) == [0, 10, 20]
+    assert last_record(tmp_path).kind == "close"
+
+
+def test_rows_are_put_in_order_also_after_a_pause(tmp_path):
+    run = open_run(tmp_path, [Memory()])
+    run._queue.put(packet(0))
+    run.flush(10.0)
+    threading.Event().wait(1.2)
+    run._queue.put(packet(2))
+    run._queue.put(packet(1))
+    run.close("finished", 10.0)
+    assert journal_steps(tmp_path) == [0, 1, 2]
+
+
+def test_a_close_that_is_interrupted_goes_on_at_the_next(tmp_path):
+    backend = Memory()
+    run = open_run(tmp_path, [backend])
+    log(run, range(3))
+    wait = run._writer.stop
+
+    def interrupted():
+        run._stop = wait()
+        raise KeyboardInterrupt
+
+    run._writer.stop = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run.close("finished", 10.0)
+    assert ("close",) not in backend.calls
+    run.close("finished", 10.0)
+    assert backend.calls[-1] == ("close",)
+    assert len(backend.rows) == 3
+
+
+def test_flush_after_close_returns_at_once(tmp_path):
+    run = open_run(tmp_path, [Memory()])
+    run.close("finished", 10.0)
+    start = time.monotonic()
+    run.flush(10.0)
+    assert time.monotonic() - start < 1
+
+
+def test_a_forked_process_writes_nothing_and_does_not_keep_the_run(tmp_path):
+    """A data loader that lives on after `close`."""
+    program = f"""
+import os, sys, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_lifecycle import Memory, log, open_run
+folder = Path({str(tmp_path)!r})
+run = open_run(folder, [Memory()])
+log(run, range(3))
+run.flush(10)
+r, w = os.pipe()
+child = os.fork()
+if child == 0:
+    log(run, [99]); run.flush(10); run.close("finished", 10)
+    os.close(w); os.read(r, 1); os._exit(0)
+run.close("finished", 10.0)
+open_run(folder, [Memory()]).close("finished", 10.0)
+os.write(w, b"x"); os.waitpid(child, 0)
+print("done")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "done\n", done.stderr
+    assert journal_steps(tmp_path) == [0, 1, 2]
 
 
 def test_no_thread_of_an_idle_run_wakes_more_than_once_a_second(tmp_path):

@@ -48,6 +48,22 @@ def test_a_folder_that_process_0_cannot_write_is_an_error_on_every_process_at_on
         assert said["seconds"] < 30
 
 
+def test_a_bad_argument_on_process_0_alone_keeps_nobody_waiting(tmp_path):
+    writer, other = start("bad_argument", tmp_path)
+    assert writer["error"][0] == "ValueError"
+    assert "`backend` must hold at least one" in writer["error"][1]
+    assert other["error"][0] == "RuntimeError"
+    assert "`backend` must hold at least one" in other["error"][1]
+    assert other["seconds"] < 30
+
+
+def test_names_that_differ_are_told(tmp_path):
+    writer, other = start("other_name", tmp_path)
+    assert (writer["name"], other["name"]) == ("mine-0", "mine-0")
+    assert writer["failures"] == []
+    assert "process 1 was given 'mine-1', process 0 'mine-0', which counts" in other["failures"][0]
+
+
 def test_a_call_outside_of_jit_is_refused_on_every_process(tmp_path):
     for said in start("outside_jit", tmp_path):
         kind, text = said["error"]

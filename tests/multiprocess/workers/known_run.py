@@ -97,7 +97,7 @@ def main():
             "name": logger.name,
             "run_dir": str(logger.run_dir),
             "backends": [type(backend).__name__ for backend in logger.backends],
-            "failures": [failure.message for failure in logger.failures],
+            "failures": [f.message for f in logger.failures if f.where != "name"],
         }
     report(
         {

@@ -108,6 +108,22 @@ def bad_folder(log_dir):
     return {"error": error, "seconds": time.monotonic() - start}
 
 
+def bad_argument(log_dir):
+    group = ld.initialize()
+    start = time.monotonic()
+    error = raised(ld.Logger, [] if group.is_writer else Memory(), "r", log_dir=log_dir)
+    return {"error": error, "seconds": time.monotonic() - start}
+
+
+def other_name(log_dir):
+    group = ld.initialize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with ld.Logger(Memory(), f"mine-{group.process_index}", log_dir=log_dir) as logger:
+            pass
+    return {"name": logger.name, "failures": [failure.message for failure in logger.failures]}
+
+
 def outside_jit(log_dir):
     ld.initialize()
     with ld.LoggingCallback(Memory(), "r", log_dir=log_dir) as logger:
