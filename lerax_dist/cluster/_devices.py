@@ -6,7 +6,7 @@ from lerax_dist.cluster._launch import Launch
 
 
 def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int] | None:
-    """Which GPUs of its host a process of an MPI launch takes; on CPUs it changes nothing.
+    """Which GPUs of its host a process of a launch takes; on CPUs it changes nothing.
 
     Args:
         launch: launch of this process.
@@ -16,13 +16,16 @@ def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int
         One GPU each, `[local_index]`, when several processes share a host. None, meaning every
         device that the process sees, if it is alone on its host, if nothing says how many share
         it, if `CUDA_VISIBLE_DEVICES` (or its ROCm equals) has narrowed it to one device or none
-        already, or if `JAX_LOCAL_DEVICE_IDS` is set, which JAX reads itself.
+        already, under SLURM to fewer than the step has on the host (`--gpus-per-task`), or if
+        `JAX_LOCAL_DEVICE_IDS` is set, which JAX reads itself.
     """
     if launch.local_index is None or launch.local_count is None or launch.local_count == 1:
         return None
     if environ.get("JAX_LOCAL_DEVICE_IDS"):
         return None
+    on_node = environ.get("SLURM_GPUS_ON_NODE", "") if launch.launcher == "slurm" else ""
+    shared = max(int(on_node), 2) if on_node.isdecimal() else 2
     for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
-        if name in environ and len(environ[name].split(",")) == 1:
+        if name in environ and len(environ[name].split(",")) < shared:
             return None
     return [launch.local_index]

@@ -47,10 +47,10 @@ def initialize(
             of the first three arguments or none.
         num_processes: number of processes.
         process_id: index of this process.
-        local_device_ids: GPUs of this host that this process takes. By default, under an MPI
-            launcher or torchrun with several processes on a host, the one of its local index
-            unless `CUDA_VISIBLE_DEVICES` leaves it one anyway; alone on its host all; under SLURM
-            what JAX chooses.
+        local_device_ids: GPUs of this host that this process takes. By default, under SLURM, an
+            MPI launcher or torchrun with several processes on a host, the one of its local index,
+            or all that it sees if the launcher shows it GPUs of its own only
+            (`CUDA_VISIBLE_DEVICES`); alone on its host all.
         timeout: longest wait for the other processes in seconds. Where MPI is not the launcher,
             JAX ends the process (SIGABRT) when it passes; a warning is logged long before.
         **jax_options: further arguments of `jax.distributed.initialize`, e.g.
@@ -163,6 +163,11 @@ def _join_by_jax(launch: Launch, options: dict[str, Any]) -> None:
     """Leave it to JAX, which knows SLURM, TPU pods and Kubernetes."""
     if devices_have_started():
         raise _too_late([launch.process_index])
+    known = launch.launcher == "slurm" and launch.local_count is not None
+    if known and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+        # No list but an empty one means all. JAX by itself takes the one of SLURM_LOCALID, also for
+        # a process alone on its node, and where SLURM shows each its own GPU, which is number 0.
+        options.setdefault("local_device_ids", choose_local_devices(launch, os.environ) or [])
     try:
         with _warning_of_waits(launch, options):
             jax.distributed.initialize(**options)

@@ -52,9 +52,9 @@ def test_rows_equal_the_reference_for_every_split_and_every_way_to_run(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(MODES)
     for mode in MODES:
         files = sorted(path.name for path in (tmp_path / mode).iterdir())
-        assert len(files) == 3
+        assert len(files) == 4
         assert files[0].startswith("events.out.tfevents.")
-        assert files[1:] == ["journal.jsonl", "metrics.jsonl"]
+        assert files[1:] == ["journal.jsonl", "metrics.jsonl", "run.json"]
     writer, *others = [result.report for result in results]
     for mode in MODES:
         assert writer["modes"][mode]["backends"] == ["TensorBoardBackend", "JSONLBackend"]
