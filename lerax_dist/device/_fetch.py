@@ -1,5 +1,6 @@
 """From a plain loop to the host: values that another thread may read without any device work."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
+from jax.sharding import SingleDeviceSharding
 
 
 class Fetched(NamedTuple):
@@ -56,8 +58,9 @@ def fetch(metrics: Mapping[str, Any]) -> Fetched:
     groups: dict[Any, dict[str, jax.Array]] = {}
     for name, value in metrics.items():
         if isinstance(value, jax.Array):
-            local = value.addressable_data(0)
-            groups.setdefault((local.dtype, local.device), {})[name] = local
+            # `addressable_data` takes longer than all else here.
+            local = value if _is_single(value) else value.addressable_data(0)
+            groups.setdefault((local.dtype, local.sharding), {})[name] = local
         else:
             numbers[name] = float(value)
     arrays = []
@@ -84,7 +87,8 @@ def _check_array(name: str, value: jax.Array) -> None:
         raise ValueError(
             f"metric {name!r} was deleted: it has been donated to a step. Log it before that."
         )
-    if not (value.is_fully_addressable or value.is_fully_replicated):
+    whole = _is_single(value) or value.is_fully_addressable or value.is_fully_replicated
+    if not whole:
         raise ValueError(
             f"metric {name!r} is sharded over processes: shape {value.shape}, sharding "
             f"{value.sharding}; this process holds a part only. Reduce it in the compiled step, "
@@ -98,6 +102,11 @@ def _check_array(name: str, value: jax.Array) -> None:
         )
 
 
+def _is_single(value: jax.Array) -> bool:
+    # Of another process's device it would not be; those have shardings over a mesh.
+    return type(value.sharding) is SingleDeviceSharding
+
+
 def _check_shape(name: str, shape: tuple[int, ...]) -> None:
     if shape != ():
         raise ValueError(
@@ -106,6 +115,7 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
         )
 
 
+@functools.cache
 def _is_real(dtype: Any) -> bool:
     # JAX's own answer: NumPy does not take bfloat16 for a number.
     kinds = (np.bool_, np.integer, np.floating)
