@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Key
 from lerax_dist import _hparams
 from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._metrics import flatten
+from lerax_dist._open import open_session
 from lerax_dist._protocol import (
     AbstractCallback,
     EmptyCallbackState,
@@ -23,7 +24,7 @@ from lerax_dist._protocol import (
     StepContext,
     TrainingContext,
 )
-from lerax_dist._session import Session, open_session
+from lerax_dist._session import Session
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._learning_rate import learning_rates

@@ -7,8 +7,8 @@ from typing import Any, final
 
 from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._metrics import flatten
+from lerax_dist._open import open_session
 from lerax_dist._run import check_hparams, check_step
-from lerax_dist._session import open_session
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import check_metrics, fetch

@@ -23,20 +23,23 @@ ARROWS = {
     "host": set(),
     "device": {"_metrics", "_protocol"},
     "_directory": {"_run", "host"},
-    "_session": {"_directory", "_run", "backends", "cluster", "host"},
+    "_idle": {"host"},
+    "_session": {"_idle", "cluster", "host"},
     "_handle": {"_session", "backends", "host"},
-    "_logger": {"_handle", "_metrics", "_run", "_session", "backends", "cluster", "device", "host"},
+    "_open": {"_directory", "_idle", "_run", "_session", "backends", "cluster", "host"},
+    "_logger": {"_handle", "_metrics", "_open", "_run", "backends", "cluster", "device", "host"},
     "_callback": {
-        *("_handle", "_hparams", "_metrics", "_protocol", "_session"),
+        *("_handle", "_hparams", "_metrics", "_open", "_protocol", "_session"),
         *("backends", "cluster", "device", "host"),
     },
+    "cli": {"_run", "_version", "backends", "cluster", "host"},
     "__init__": {
         *("_callback", "_logger", "_protocol", "_version"),
         *("backends", "cluster", "device", "host"),
     },
 }
 WITHOUT_JAX = {
-    *("_metrics", "_run", "_hparams", "_directory", "_session", "_handle"),
+    *("_metrics", "_run", "_hparams", "_directory", "_idle", "_session", "_open", "_handle"),
     *("backends", "host"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.

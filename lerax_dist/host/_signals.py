@@ -9,6 +9,19 @@ from typing import Any, final
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
+def check_main_thread() -> None:
+    """Check that this thread may handle signals.
+
+    Raises:
+        RuntimeError: this is not the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "`handle_signals` is True, but signals can be handled by the main thread only, and "
+            f"this is {threading.current_thread().name!r}. Make the logger in the main thread."
+        )
+
+
 @final
 class SignalWatch:
     """Notices SIGTERM and SIGUSR1, and lets the handlers that were there before run as well.
@@ -27,16 +40,7 @@ class SignalWatch:
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take the signals over.
-
-        Raises:
-            RuntimeError: this is not the main thread, which alone may.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError(
-                "`handle_signals` is True, but signals can be handled by the main thread only, and "
-                f"this is {threading.current_thread().name!r}. Make the logger in the main thread."
-            )
+        """Take the signals over. For the main thread only, see `check_main_thread`."""
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
 

@@ -1,0 +1,162 @@
+"""Opening a run: process 0 decides and opens, the others hear of it and write nothing."""
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lerax_dist._directory import Taken, take_directory
+from lerax_dist._idle import IdleRun
+from lerax_dist._run import (
+    check_hparams,
+    check_name,
+    check_resume,
+    check_step,
+    choose_log_dir,
+    make_name,
+)
+from lerax_dist._session import Session
+from lerax_dist.backends import NoOpBackend, check_backends
+from lerax_dist.cluster import ProcessGroup, current_group
+from lerax_dist.host._failures import Failures
+from lerax_dist.host._identity import Identity
+from lerax_dist.host._journal import JournalInUse
+from lerax_dist.host._lifecycle import Run
+from lerax_dist.host._signals import check_main_thread
+
+# A process may be this much later than another at its first logger, e.g. for loading data.
+_AGREEMENT_TIMEOUT = 600.0
+
+
+def open_session(
+    backend: Any,
+    name: str | None,
+    *,
+    env: Any = None,
+    policy: Any = None,
+    hparams: Any,
+    log_dir: str | Path | None,
+    group: ProcessGroup | None,
+    resume: str,
+    start_step: int | None,
+    handle_signals: bool,
+    open_timeout: float,
+    settle: Callable[[float], str | None],
+) -> Session:
+    """Open a run on every process of a group.
+
+    Process 0 makes the directory and the journal; the others learn the name from it, or raise
+    what it raised. Backends open after that, so a slow one keeps no process waiting.
+
+    Args:
+        backend: a backend, or several.
+        name: name of the run; `None` to have one made.
+        env: environment to name the run after.
+        policy: policy to name the run after.
+        hparams: hyperparameters.
+        log_dir: folder that the run's own folder lies in.
+        group: the processes; `None` for those that JAX has joined.
+        resume: what to do with a run of that name that is there already, see `continues`.
+        start_step: where a continued run goes on; `None` for the step of its first row.
+        handle_signals: whether to watch for SIGTERM and SIGUSR1.
+        open_timeout: how long process 0 waits for backends, in seconds.
+        settle: see `Run`.
+
+    Raises:
+        ValueError: an argument is wrong.
+        TypeError: likewise.
+        RuntimeError: processes were launched that JAX has not joined; or the run cannot be opened
+            on process 0, then every process raises.
+        TimeoutError: a process did not take part in time.
+    """
+    group = current_group(group)
+    failures = Failures()
+    taken: Taken | None = None
+    trouble: Exception | None = None
+    backends, given, base = (), {}, Path()
+    try:
+        if handle_signals:
+            check_main_thread()
+        backends, given = check_backends(backend), check_hparams(hparams)
+        _check(name, resume, start_step)
+        base = choose_log_dir(log_dir, backends)
+        if group.is_writer:
+            taken = _take(base, name, env, policy, resume, failures)
+    except Exception as error:
+        trouble = error
+    if trouble is not None and not group.is_writer:
+        raise trouble
+    verdict = group.broadcast(
+        _verdict(base, taken, name, trouble),
+        timeout=_AGREEMENT_TIMEOUT,
+        what="the name of the run, decided by process 0",
+    )
+    if trouble is not None and not isinstance(trouble, (OSError, JournalInUse)):
+        raise trouble
+    if "error" in verdict:
+        raise RuntimeError(
+            f"process 0 cannot open the run in `log_dir` {str(base)!r} ({verdict['error']})"
+        ) from trouble
+    identity = Identity(*verdict["identity"])
+    if taken is None:
+        if None not in (name, verdict["given"]) and name != verdict["given"]:
+            failures.keep("name", _other_name(name, group.process_index, verdict["given"]))
+        directory = Path(verdict["log_dir"]) / verdict["name"]
+        idle = IdleRun(verdict["name"], directory, group.process_index, failures)
+        none = tuple(NoOpBackend() for _ in backends)
+        return Session(idle, identity, group, none, given, handle_signals)
+    run = Run(
+        taken.name,
+        backends,
+        taken.journal,
+        failures,
+        identity,
+        {"process_count": group.process_count, "launcher": group.launcher},
+        start_step=start_step,
+        open_timeout=open_timeout,
+        settle=settle,
+    )
+    return Session(run, identity, group, backends, given, handle_signals)
+
+
+def _take(
+    base: Path, name: str | None, env: Any, policy: Any, resume: str, failures: Failures
+) -> Taken:
+    job = os.environ.get("SLURM_JOB_ID")
+    # A made-up name means a run that is there already only in a job that was started again; else
+    # the second run of a job would take the first, which failed, for its own.
+    again = job is not None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    return take_directory(
+        base.resolve(),
+        name or make_name(env, policy, job or datetime.now()),
+        made=name is None,
+        resume="never" if name is None and not again else resume,
+        failures=failures,
+    )
+
+
+def _check(name: Any, resume: Any, start_step: Any) -> None:
+    if name is not None:
+        check_name(name)
+    check_resume(resume)
+    if start_step is not None:
+        check_step(start_step, "start_step")
+
+
+def _verdict(
+    base: Path, taken: Taken | None, given: str | None, trouble: Exception | None
+) -> dict[str, Any]:
+    """What process 0 tells the others."""
+    if taken is None:
+        return {"error": f"{type(trouble).__name__}: {trouble}"}
+    where = {"name": taken.name, "given": given, "log_dir": str(base.resolve())}
+    return {**where, "identity": list(taken.identity)}
+
+
+def _other_name(name: str | None, process_index: int, theirs: str) -> str:
+    return (
+        f"process {process_index} was given {name!r}, process 0 {theirs!r}, which counts. If these "
+        "are two runs, some process does not make every logger: make all of them on every process, "
+        "in the same order."
+    )
