@@ -175,3 +175,24 @@ def test_what_is_not_open_refuses_rows(tmp_path):
 def test_log_dir_can_be_read(tmp_path):
     assert JSONLBackend(str(tmp_path)).log_dir == tmp_path
     assert JSONLBackend().log_dir == Path("logs")
+
+
+def test_later_hyperparameters_join_the_earlier_ones(tmp_path):
+    backend = JSONLBackend(tmp_path)
+    backend.open("run")
+    backend.log_hparams({"seed": 1, "rate": 0.5})
+    backend.log_hparams({"best": 2, "rate": 0.25})
+    backend.close()
+    told = json.loads((tmp_path / "run" / "hparams.json").read_text())
+    assert told == {"seed": 1, "rate": 0.25, "best": 2}
+
+
+def test_the_folder_stays_where_it_was_when_the_program_changes_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    backend = JSONLBackend("logs")
+    backend.open("run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    backend.log_hparams({"seed": 1})
+    backend.close()
+    assert (tmp_path / "logs" / "run" / "hparams.json").exists()

@@ -297,3 +297,21 @@ def test_what_is_not_open_refuses_rows():
     with pytest.raises(RuntimeError, match="must be open"):
         WandbBackend().log_scalars({}, 0)
     WandbBackend().close()
+
+
+def test_a_backend_that_is_used_again_takes_the_id_of_its_new_run(tmp_path):
+    program = """
+        backend = WandbBackend("p", quiet=True)
+        for run_id in ("aaaa", "bbbb"):
+            backend.on_identity(run_id, 1)
+            backend.open(run_id)
+            backend.log_scalars({"x": np.float64(1)}, 0)
+            backend.close()
+        backend = WandbBackend("p", quiet=True, id="mine")
+        backend.on_identity("cccc", 1)
+        backend.open("c")
+        backend.close()
+    """
+    run(program, isolated(tmp_path))
+    told = [read_wandb(path) for path in files_of_runs(tmp_path)]
+    assert {each.name: each.id for each in told} == {"aaaa": "aaaa", "bbbb": "bbbb", "c": "mine"}
