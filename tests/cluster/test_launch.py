@@ -234,3 +234,28 @@ def test_devices_of_a_process(
 ):
     launch = Launch("openmpi", 1, 4, local_index, local_count, None, "")
     assert choose_local_devices(launch, environ) == devices
+
+
+@pytest.mark.parametrize(
+    ("local_count", "environ", "devices"),
+    [
+        pytest.param(
+            1, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_ON_NODE": "2"}, None, id="alone"
+        ),
+        pytest.param(
+            2, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_ON_NODE": "2"}, [1], id="shared"
+        ),
+        pytest.param(
+            2, {"CUDA_VISIBLE_DEVICES": "1", "SLURM_GPUS_ON_NODE": "2"}, None, id="own one"
+        ),
+        pytest.param(
+            2, {"CUDA_VISIBLE_DEVICES": "2,3", "SLURM_GPUS_ON_NODE": "4"}, None, id="own two"
+        ),
+        pytest.param(2, {}, [1], id="nothing said"),
+    ],
+)
+def test_devices_of_a_process_under_slurm(
+    local_count: int, environ: dict[str, str], devices: list[int] | None
+):
+    launch = Launch("slurm", 1, 4, 1, local_count, None, "")
+    assert choose_local_devices(launch, environ) == devices

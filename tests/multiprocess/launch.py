@@ -86,7 +86,7 @@ def launch(
     Returns:
         One result per process, in order.
     """
-    environ = _environment(devices, env or {})
+    environ = environment(devices, env or {})
     command = [python, str(script), *args]
     if launcher in ("openmpi", "mpich"):
         starts = [([*_mpirun(launcher, python, environ), "-n", str(processes), *command], environ)]
@@ -100,7 +100,7 @@ def launch(
     for process in range(processes):
         start = min(process, len(starts) - 1)  # `mpirun` is one start for all
         out, err = outputs[start]
-        found = list(_reports(out))
+        found = list(reports(out))
         if launcher != "solo":  # where each takes itself for process 0
             found = [values for values in found if values.get("process") == process]
         results.append(Result(process, codes[start], out, err, found[-1] if found else {}))
@@ -114,7 +114,7 @@ def mpich_directory() -> Path | None:
     return Path(os.environ[MPICH_VARIABLE]) if os.environ.get(MPICH_VARIABLE) else None
 
 
-def _environment(devices: int, env: Mapping[str, str]) -> dict[str, str]:
+def environment(devices: int, env: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not _FOREIGN.match(name)}
     return kept | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
@@ -161,7 +161,7 @@ def _free_port() -> int:
             return port
 
 
-def _reports(output: str) -> Iterator[dict[str, Any]]:
+def reports(output: str) -> Iterator[dict[str, Any]]:
     for piece in output.split(_TAG)[1:]:
         with contextlib.suppress(json.JSONDecodeError):
             yield json.JSONDecoder().raw_decode(piece)[0]
