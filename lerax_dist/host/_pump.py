@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any, final
 
+from lerax_dist.host._dispatch import call_of
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
-from lerax_dist.host._record import Event, Record, Row
 
 _MOST_AT_ONCE = 256
 # A call that fails for an error of input or output (a network, a disk) is made again after these
@@ -88,7 +88,9 @@ class Pump:
                 if not records and self._closing.is_set():
                     break
                 for record in records:
-                    self._deliver(record)
+                    call = call_of(record, self._backend)
+                    if call is not None:
+                        self._try(call[0], *call[1])
                     self.delivered += 1
                 self.delivered = cursor.number
             self._close()
@@ -124,18 +126,6 @@ class Pump:
             self._failures.keep(self.label, f"could not be closed ({error!r})", error, kind="close")
         if self._left_out:
             self._failures.keep(self.label, f"did not take {self._left_out} records")
-
-    def _deliver(self, record: Record) -> None:
-        match record:
-            case Row():
-                self._try("log_scalars", dict(record.metrics), record.step)
-            case Event(kind="hparams"):
-                self._try("log_hparams", dict(record.body["hparams"]))
-            case Event(kind="resume") if hasattr(self._backend, "on_resume"):
-                self._try("on_resume", record.body["start_step"])
-            case Event(kind="start") if hasattr(self._backend, "on_training_start"):
-                body = record.body
-                self._try("on_training_start", body["total_timesteps"], body["total_iterations"])
 
     def _try(self, method: str, *args: Any) -> None:
         # A backend that has given up a row gets one attempt for each until one succeeds.

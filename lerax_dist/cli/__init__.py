@@ -1,0 +1,131 @@
+"""The command `lerax-dist`: looks at launches and at what runs have written."""
+
+import argparse
+from collections.abc import Sequence
+
+from lerax_dist._version import __version__
+
+_DOCTOR = """\
+Says whether a run would log correctly here. Start it as the training will be started: alone, by
+`mpirun -n 4 lerax-dist doctor`, by `srun lerax-dist doctor`, or by hand in each process with
+LERAX_DIST_COORDINATOR_ADDRESS, LERAX_DIST_NUM_PROCESSES and LERAX_DIST_PROCESS_ID.
+
+Every process joins; process 0 prints one report, the others print nothing unless joining fails.
+The exit status is the same on all: 0 if a run would log correctly, 1 if not. Warnings and hints do
+not count.
+
+A process that never arrives is named within about the time limit, and the others end with status
+1: by a roll call at the coordinator's address where one is known (LERAX_DIST_*, torchrun, SLURM),
+else through MPI. One that never even starts MPI cannot be named, nor one that does not join on a
+TPU pod or in Kubernetes: every process that is there then says that it waits, and the silent ones
+are those that are missing.
+"""
+_REPLAY = """\
+Feeds a backend from the journal of a run, in order: hyperparameters, starts of training, rows. The
+run may be finished, broken off, or still being written (then up to now). The journal is only read.
+Lines that are damaged are counted and left out. Videos are not in the journal.
+
+Nothing is ever replaced: a folder that holds output of the same kind (an event file, a
+metrics.jsonl) is refused; give another --log-dir or --name, or move that output away. W&B gets a
+new run each time. Values and steps are those of the journal (TensorBoard keeps float32); the wall
+time of TensorBoard and W&B is that of the replay.
+"""
+_LS = """\
+Lists the runs in a folder: every folder below it that holds a journal.jsonl. Only the head and the
+tail of each journal are read.
+
+States: running (a logger has the journal open), finished, failed, crashed (no close record, and
+nobody has it open), open (no close record, on a file system that knows no locks), empty, damaged.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: arguments; those of the process if None.
+
+    Returns:
+        Exit status.
+    """
+    options = _parser().parse_args(argv)
+    # Inside: each loads what it needs only, and the doctor's processes join before anything else.
+    if options.command == "doctor":
+        from lerax_dist.cli._doctor import doctor
+
+        return doctor(options.log_dir, options.timeout, as_json=options.json)
+    if options.command == "replay":
+        from lerax_dist.cli._replay import replay_command
+
+        return replay_command(
+            options.run_dir, options.to, options.log_dir, options.name, options.project
+        )
+    from lerax_dist.cli._ls import list_runs
+
+    return list_runs(options.log_dir, as_json=options.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lerax-dist",
+        description="Looks at launches of JAX programs and at what their runs have logged.",
+        epilog="`lerax-dist COMMAND --help` says more about a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"lerax-dist {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    doctor = _add(commands, "doctor", "say whether a run would log correctly here", _DOCTOR)
+    doctor.add_argument(
+        "--log-dir", default="logs", metavar="DIR", help="folder of the runs (default: %(default)s)"
+    )
+    doctor.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="longest wait for the other processes at each stage (default: %(default)g)",
+    )
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+
+    replay = _add(commands, "replay", "rebuild a backend from the journal of a run", _REPLAY)
+    replay.add_argument("run_dir", metavar="RUN_DIR", help="folder that holds the journal.jsonl")
+    replay.add_argument(
+        "--to", required=True, choices=("tensorboard", "jsonl", "wandb"), help="backend to feed"
+    )
+    replay.add_argument(
+        "--log-dir",
+        metavar="OUT",
+        help="folder that the run's own folder goes to, for W&B that of its files "
+        "(default: beside the journal, for W&B the working directory)",
+    )
+    replay.add_argument(
+        "--name", metavar="NAME", help="name to write under (default: the run's own)"
+    )
+    replay.add_argument("--project", metavar="PROJECT", help="W&B project (default: W&B's own)")
+
+    ls = _add(commands, "ls", "list runs and their states", _LS)
+    ls.add_argument(
+        "log_dir",
+        nargs="?",
+        default="logs",
+        metavar="LOG_DIR",
+        help="folder of the runs (default: %(default)s)",
+    )
+    ls.add_argument("--json", action="store_true", help="print a JSON array")
+    return parser
+
+
+def _add(commands: argparse._SubParsersAction, name: str, brief: str, long: str):
+    return commands.add_parser(
+        name,
+        help=brief,
+        description=long,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
+    return seconds

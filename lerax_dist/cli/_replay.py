@@ -1,0 +1,226 @@
+"""`lerax-dist replay`: a backend is fed from the journal of a run."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from lerax_dist._run import check_name
+from lerax_dist.backends import (
+    AbstractLoggingBackend,
+    JSONLBackend,
+    TensorBoardBackend,
+    WandbBackend,
+)
+from lerax_dist.cli._read import JOURNAL, Damage, is_locked, read_records
+from lerax_dist.host._dispatch import call_of
+from lerax_dist.host._record import Event, Row, decode
+
+_PATTERNS = {"tensorboard": "*tfevents*", "jsonl": "metrics.jsonl"}
+_INTERVAL = 2.0
+
+
+@final
+@dataclass
+class Outcome:
+    """What a replay has handed on.
+
+    Attributes:
+        rows: number of rows.
+        superseded: number of rows that were left out, since they came again.
+        first: step of the first.
+        last: step of the last.
+        damage: what was wrong with the journal.
+        running: whether a logger had the journal open.
+    """
+
+    rows: int = 0
+    superseded: int = 0
+    first: int | None = None
+    last: int | None = None
+    damage: Damage = field(default_factory=Damage)
+    running: bool = False
+
+
+def replay_command(
+    run_dir: str, to: str, log_dir: str | None, name: str | None, project: str | None
+) -> int:
+    """Feed a backend from a journal.
+
+    Args:
+        run_dir: folder of the run, or its journal.
+        to: "tensorboard", "jsonl" or "wandb".
+        log_dir: folder that the run's own goes to; None for that of the journal.
+        name: name to write under; None for the run's own.
+        project: W&B project.
+
+    Returns:
+        Exit status: 0 if every record that could be read was handed on.
+    """
+    journal = Path(run_dir)
+    if journal.is_dir():
+        journal = journal / JOURNAL
+    if not journal.is_file():
+        print(
+            f"lerax-dist replay: there is no {JOURNAL} in {run_dir}. Give the folder of a run; "
+            "`lerax-dist ls` lists them.",
+            file=sys.stderr,
+        )
+        return 1
+    outcome = Outcome()
+    try:
+        own = _own_name(journal)
+        base, chosen = place(journal, own, log_dir, name)
+        if to != "wandb":
+            _check_free(base / chosen, to)
+        else:
+            chosen = check_name(name or own)
+        backend = _backend(to, base, log_dir, project)
+        replay(journal, backend, chosen, outcome, _told_at_times(journal, outcome))
+    except Exception as error:  # a backend may raise anything, e.g. W&B its own errors
+        done = f"stopped after {outcome.rows:,} rows: " if outcome.rows else ""
+        print(f"lerax-dist replay: {done}{str(error) or repr(error)}", file=sys.stderr)
+        return 1
+    where = "W&B" if to == "wandb" else str(base / chosen)
+    print(_summary(outcome, where, to), file=sys.stderr)
+    return 0
+
+
+def replay(
+    journal: Path,
+    backend: AbstractLoggingBackend,
+    name: str,
+    outcome: Outcome,
+    on_record: Callable[[int], None] = lambda offset: None,
+) -> None:
+    """Hand the records of a journal to a backend, which is opened and closed.
+
+    Rows that a later incarnation of the run has superseded are left out.
+
+    Args:
+        journal: the file; only read.
+        backend: what to feed.
+        name: name of the run.
+        outcome: what was handed on is counted here.
+        on_record: told after each record how far in the file it was, in bytes.
+    """
+    is_current = _current(journal)
+    with journal.open("rb") as file:
+        outcome.running = bool(is_locked(file))
+        backend.open(name)
+        try:
+            for number, record in read_records(file, outcome.damage):
+                if isinstance(record, Row) and not is_current(number, record.step):
+                    outcome.superseded += 1
+                    continue
+                call = call_of(record, backend)
+                # There is nothing to hide from a backend that gets the rows that stand only.
+                if call is not None and call[0] != "on_resume":
+                    getattr(backend, call[0])(*call[1])
+                if isinstance(record, Row):
+                    outcome.rows += 1
+                    outcome.first = record.step if outcome.first is None else outcome.first
+                    outcome.last = record.step
+                on_record(file.tell())
+        finally:
+            backend.close()
+
+
+def place(journal: Path, own: str, log_dir: str | None, name: str | None) -> tuple[Path, str]:
+    """The folder and the name to write under.
+
+    By default that is where the journal is, also if the folder was moved or renamed.
+
+    Args:
+        journal: the journal.
+        own: name of the run by its journal.
+        log_dir: given by the user.
+        name: given by the user.
+    """
+    run_dir = journal.resolve().parent
+    if log_dir is not None:
+        return Path(log_dir), check_name(name or own)
+    if name is None:
+        return run_dir.parent, run_dir.name
+    parts = Path(own).parts
+    base = run_dir.parents[len(parts) - 1] if run_dir.parts[-len(parts) :] == parts else None
+    return base or run_dir.parent, check_name(name)
+
+
+def _current(journal: Path) -> Callable[[int, int], bool]:
+    """Whether a record of a number and a step stands, or an incarnation after it did it again."""
+    markers: list[tuple[int, int]] = []
+    with journal.open("rb") as file:
+        for line in file:
+            # Decoding takes ten times as long as this.
+            decoded = decode(line) if b'"kind": "resume"' in line else None
+            if decoded is not None and isinstance(decoded[1], Event):
+                markers.append((decoded[0], decoded[1].body["start_step"]))
+    return lambda number, step: all(at < number or step < start for at, start in markers)
+
+
+def _own_name(journal: Path) -> str:
+    """Name of the run by its journal, else that of its folder."""
+    with journal.open("rb") as file:
+        for _, (_, record) in zip(range(16), read_records(file, Damage()), strict=False):
+            if not isinstance(record, Row) and record.kind == "open":
+                return str(record.body["name"])
+    return journal.resolve().parent.name
+
+
+def _check_free(folder: Path, to: str) -> None:
+    there = sorted(folder.glob(_PATTERNS[to]))
+    if there:
+        raise RuntimeError(
+            f"{there[0]} is there already, and nothing is replaced. Give another --log-dir or "
+            "--name, or move it away."
+        )
+
+
+def _backend(
+    to: str, base: Path, log_dir: str | None, project: str | None
+) -> AbstractLoggingBackend:
+    if to == "tensorboard":
+        return TensorBoardBackend(base)
+    if to == "jsonl":
+        return JSONLBackend(base)
+    if log_dir is not None:
+        base.mkdir(parents=True, exist_ok=True)
+    return WandbBackend(project, quiet=True, dir=log_dir)
+
+
+def _told_at_times(journal: Path, outcome: Outcome) -> Callable[[int], None]:
+    """Says on the error output how far it is, now and then."""
+    size = max(journal.stat().st_size, 1)
+    last = time.monotonic()
+
+    def tell(offset: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > _INTERVAL:
+            last = now
+            share = min(offset / size, 1.0)
+            print(f"{share:4.0%}  {outcome.rows:,} rows", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def _summary(outcome: Outcome, where: str, to: str) -> str:
+    steps = "" if outcome.first is None else f", steps {outcome.first:,} to {outcome.last:,}"
+    lines = [f"{outcome.rows:,} rows{steps} to {to} in {where}"]
+    if outcome.superseded:
+        lines.append(f"{outcome.superseded:,} rows were left out that came again after a resume")
+    damage = outcome.damage
+    if damage.lines:
+        lines.append(f"{damage.lines:,} damaged lines in the journal were left out")
+    if damage.missing:
+        lines.append(f"{damage.missing:,} records are missing from the journal")
+    elif damage.lines:
+        lines.append("by their numbers no record is missing")
+    if outcome.running:
+        lines.append("the run is still being written; this is what it had up to now")
+    elif damage.torn:
+        lines.append("the last line of the journal is broken off: its writer was killed there")
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""Runs in every state, written and killed by real processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lerax_dist as ld
+from lerax_dist.cli import _read, main
+from lerax_dist.cli._read import Ends, read_ends
+from lerax_dist.cli._runs import describe, headline, show_age
+from lerax_dist.host._record import Event, Row, encode
+
+WORKER = Path(__file__).parent / "workers" / "run.py"
+
+
+def listed(log_dir: Path, capsys) -> dict:
+    capsys.readouterr()
+    assert main(["ls", str(log_dir), "--json"]) == 0
+    return {run["name"]: run for run in json.loads(capsys.readouterr().out)}
+
+
+def write_finished(log_dir: Path, name: str = "done/a") -> None:
+    with ld.Logger(ld.NoOpBackend(), name, log_dir=log_dir) as logger:
+        for step in range(3):
+            logger.log({"train/loss": step / 2}, step)
+
+
+def write_journal(path: Path, records: list) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(encode(record, n) for n, record in enumerate(records)))
+
+
+def row(step: int, **metrics: float) -> Row:
+    return Row(1000.0 + step, step, None, {name: np.float64(x) for name, x in metrics.items()})
+
+
+OPEN = Event(1000.0, "open", {"name": "r", "process_count": 8, "host": "h", "pid": 7})
+
+
+def test_a_run_runs_and_then_has_crashed(tmp_path, capsys):
+    write_finished(tmp_path)
+    worker = subprocess.Popen(
+        [sys.executable, str(WORKER), str(tmp_path), "live"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    with worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"written\n"
+        running = listed(tmp_path, capsys)
+        worker.kill()
+    crashed = listed(tmp_path, capsys)
+    assert running["live"]["state"] == "running"
+    assert running["live"]["pid"] == worker.pid
+    assert crashed["live"]["state"] == "crashed"
+    for runs in (running, crashed):
+        live, done = runs["live"], runs["done/a"]
+        assert (live["step"], live["rows"]) == (400, 5)
+        assert (live["metric"], live["value"]) == ("episode/return", 40.0)
+        assert 0 <= live["age"] < 60
+        assert (done["state"], done["step"], done["rows"]) == ("finished", 2, 3)
+        assert (done["metric"], done["value"]) == ("train/loss", 1.0)
+
+
+def test_a_run_that_failed(tmp_path, capsys):
+    with pytest.raises(ZeroDivisionError):
+        with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
+            logger.log({"a": 1.0}, 0)
+            raise ZeroDivisionError
+    run = listed(tmp_path, capsys)["r"]
+    assert (run["state"], run["rows"], run["metric"]) == ("failed", 1, None)
+
+
+def test_asking_does_not_keep_a_logger_from_the_run(tmp_path, capsys):
+    write_journal(tmp_path / "r" / "journal.jsonl", [OPEN, row(1, loss=2.0)])
+    assert listed(tmp_path, capsys)["r"]["state"] == "crashed"
+    with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path):
+        assert listed(tmp_path, capsys)["r"]["state"] == "running"
+    assert listed(tmp_path, capsys)["r"]["state"] == "finished"
+
+
+def test_what_is_empty_or_damaged_is_said(tmp_path, capsys):
+    write_journal(tmp_path / "damaged" / "journal.jsonl", [OPEN])
+    damaged = tmp_path / "damaged" / "journal.jsonl"
+    damaged.write_bytes(b"x" + damaged.read_bytes() + b'{"n": 3, "ti')
+    write_journal(tmp_path / "empty" / "journal.jsonl", [])
+    write_journal(tmp_path / "torn" / "journal.jsonl", [OPEN, row(3, loss=np.nan)])
+    with (tmp_path / "torn" / "journal.jsonl").open("ab") as file:
+        file.write(b'{"n": 2, "ti')
+    runs = listed(tmp_path, capsys)
+    assert runs["damaged"]["state"] == "damaged"
+    assert runs["empty"]["state"] == "empty"
+    torn = runs["torn"]
+    assert (torn["state"], torn["step"], torn["value"]) == ("crashed", 3, "NaN")
+
+
+def test_a_large_journal_is_read_at_its_ends_only(tmp_path, monkeypatch):
+    path = tmp_path / "journal.jsonl"
+    rows = [row(step, loss=step / 7, **{f"m{i}": 0.1 for i in range(20)}) for step in range(20_000)]
+    write_journal(path, [OPEN, *rows, Event(99.0, "close", {"state": "finished"})])
+    size = path.stat().st_size
+    read = []
+
+    def counted(descriptor: int, length: int, offset: int) -> bytes:
+        read.append(length)
+        return pread(descriptor, length, offset)
+
+    pread = os.pread
+    monkeypatch.setattr(_read.os, "pread", counted)
+    run = describe("r", read_ends(path), now=30_000.0)
+    assert sum(read) < 200_000 < size / 10
+    assert (run.state, run.step, run.rows, run.age) == ("finished", 19_999, 20_000, 9001.0)
+    assert (run.processes, run.host) == (8, "h")
+
+
+def test_a_row_is_found_behind_events_that_are_long(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    long = Event(1.0, "close", {"state": "failed", "failures": ["x" * 400_000]})
+    rows = [row(step, loss=1.0) for step in range(5000)]
+    write_journal(path, [OPEN, *rows, long])
+    run = describe("r", read_ends(path), now=0.0)
+    assert (run.state, run.step, run.rows) == ("failed", 4999, 5000)
+
+
+def test_a_file_system_without_locks_leaves_it_open():
+    ends = Ends(1, [(0, OPEN), (1, row(1, loss=1.0))], locked=None)
+    assert describe("r", ends, now=0.0).state == "open"
+
+
+def test_the_headline():
+    assert headline([row(0, **{"episode/return": 3.0, "loss": 1.0}), row(1, loss=0.5)]) == (
+        "episode/return",
+        3.0,
+    )
+    assert headline([row(0, **{"train/policy_loss": 2.0})]) == ("train/policy_loss", 2.0)
+    assert headline([row(0, **{"loss/scale": 2.0})]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3, "3 s ago"), (119, "119 s ago"), (600, "10 min ago"), (8000, "2 h ago"), (1e6, "12 d ago")],
+)
+def test_ages(seconds: float, text: str):
+    assert show_age(seconds) == text
+
+
+def test_the_table(tmp_path, capsys):
+    write_finished(tmp_path)
+    assert main(["ls", str(tmp_path)]) == 0
+    heads, line = capsys.readouterr().out.splitlines()
+    assert heads.split("  ")[0] == "run"
+    assert line.split()[:2] == ["done/a", "finished"]
+    assert line.endswith("train/loss 1")
+
+
+def test_nothing_there(tmp_path, capsys):
+    assert main(["ls", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and "no run in" in said.err
+    assert main(["ls", str(tmp_path / "none")]) == 1
+    assert "is not a folder" in capsys.readouterr().err

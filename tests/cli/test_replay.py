@@ -1,0 +1,166 @@
+"""A backend rebuilt from a journal holds what the journal holds; the journal stays as it is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lerax_dist as ld
+from lerax_dist.cli import main
+from lerax_dist.cli._read import Damage, read_records
+from lerax_dist.host._record import Row
+from tests.backends.read_wandb import read_wandb
+from tests.readers import event_rows, journal_rows
+
+STEPS = 300
+
+
+def write_run(log_dir: Path, name: str = "exp/a") -> Path:
+    """A finished run; some rows have other metrics, some values are extreme."""
+    with ld.Logger(ld.NoOpBackend(), name, log_dir=log_dir, hparams={"lr": 0.5}) as logger:
+        for step in range(STEPS):
+            row = {"train": {"loss": 1.0 / (step + 1)}, "big": 1e300 * step}
+            if step % 7 == 0:
+                row["episode"] = {"return": float(step)}
+            if step == 100:
+                row["odd"] = float("nan")
+            logger.log(row, 2**40 + 3 * step)
+    return log_dir / name
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    with pytest.warns(ld.LoggingWarning, match="not finite"):
+        return write_run(tmp_path / "logs")
+
+
+def test_tensorboard_holds_steps_and_values_of_the_journal(run_dir, capsys):
+    before = (run_dir / "journal.jsonl").read_bytes()
+    assert main(["replay", str(run_dir), "--to", "tensorboard"]) == 0
+    expected = journal_rows(run_dir)
+    found = event_rows(run_dir)
+    assert len(found) == STEPS
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    for (_, values), (_, wanted) in zip(found, expected, strict=True):
+        assert list(values) == list(wanted)
+        with np.errstate(over="ignore"):
+            rounded = [np.float32(value) for value in wanted.values()]
+        np.testing.assert_array_equal(list(values.values()), rounded)
+    assert (run_dir / "journal.jsonl").read_bytes() == before
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == (
+        f"300 rows, steps 1,099,511,627,776 to 1,099,511,628,673 to tensorboard in {run_dir}\n"
+    )
+
+
+def test_jsonl_goes_where_it_is_told(run_dir, tmp_path):
+    assert main(["replay", str(run_dir), "--to", "jsonl", "--log-dir", str(tmp_path / "out")]) == 0
+    lines = (tmp_path / "out" / "exp" / "a" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    expected = journal_rows(run_dir)
+    assert [row.pop("step") for row in rows] == [step for step, _ in expected]
+    for row, (_, wanted) in zip(rows, expected, strict=True):
+        assert {k: float("nan") if v is None else v for k, v in row.items()} == pytest.approx(
+            wanted, rel=0, abs=0, nan_ok=True
+        )
+    assert json.loads((tmp_path / "out/exp/a/hparams.json").read_text()) == {"lr": 0.5}
+    # Another name goes beside the run, and below the folder that its own name is relative to.
+    assert main(["replay", str(run_dir), "--to", "jsonl", "--name", "b"]) == 0
+    assert (run_dir.parents[1] / "b" / "metrics.jsonl").exists()
+
+
+def test_wandb_offline(run_dir, tmp_path):
+    # In a process of its own, as W&B's service outlives its runs.
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "lerax_dist.cli", "replay", str(run_dir)),
+            *("--to", "wandb", "--log-dir", str(tmp_path / "w"), "--project", "p"),
+        ],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "WANDB_MODE": "offline"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "300 rows" in done.stderr
+    (found,) = (tmp_path / "w").glob("wandb/offline-run-*/*.wandb")
+    read = read_wandb(found)
+    assert (read.name, read.project, read.config["lr"]) == ("exp/a", "p", 0.5)
+    expected = journal_rows(run_dir)
+    assert [row["global_step"] for row in read.rows] == [step for step, _ in expected]
+    assert [row["train/loss"] for row in read.rows] == [row["train/loss"] for _, row in expected]
+
+
+def test_nothing_is_replaced(run_dir, capsys):
+    for to in ("tensorboard", "jsonl"):
+        assert main(["replay", str(run_dir), "--to", to]) == 0
+        before = {path: path.read_bytes() for path in run_dir.iterdir()}
+        capsys.readouterr()
+        assert main(["replay", str(run_dir), "--to", to]) == 1
+        assert "is there already, and nothing is replaced" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in run_dir.iterdir()} == before
+
+
+def test_damaged_lines_are_counted_and_the_rest_is_there(run_dir, capsys):
+    path = run_dir / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[50] = lines[50].replace(b"train", b"tr\x00in")  # lost
+    lines.insert(100, lines[100][:20] + b"\n")  # torn, and written again whole
+    path.write_bytes(b"".join(lines)[:-10])
+    before = path.read_bytes()
+    assert main(["replay", str(path), "--to", "tensorboard"]) == 0
+    said = capsys.readouterr().err
+    assert "299 rows" in said
+    assert "2 damaged lines in the journal were left out" in said
+    assert "1 records are missing" in said
+    assert "the last line of the journal is broken off" in said
+    assert len(event_rows(run_dir)) == STEPS - 1
+    assert path.read_bytes() == before
+
+
+def test_lines_that_were_written_again_lose_nothing(run_dir):
+    path = run_dir / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:9], b"half a l\n", *lines[7:]]))
+    damage = Damage()
+    with path.open("rb") as file:
+        rows = [r for _, r in read_records(file, damage) if isinstance(r, Row)]
+    assert (len(rows), damage) == (STEPS, Damage(lines=1))
+
+
+def test_a_run_that_is_still_written_is_replayed_up_to_now(tmp_path, capsys):
+    with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
+        logger.log({"loss": 1.0}, 5)
+        logger.flush()
+        assert main(["replay", str(tmp_path / "r"), "--to", "tensorboard"]) == 0
+        logger.log({"loss": 2.0}, 6)
+    assert event_rows(tmp_path / "r") == [(5, {"loss": 1.0})]
+    assert "the run is still being written" in capsys.readouterr().err
+    assert [step for step, _ in journal_rows(tmp_path / "r")] == [5, 6]
+
+
+def test_a_folder_without_a_run(tmp_path, capsys):
+    assert main(["replay", str(tmp_path), "--to", "jsonl"]) == 1
+    assert "there is no journal.jsonl in" in capsys.readouterr().err
+
+
+def test_a_name_that_leaves_the_folder_is_refused(run_dir, tmp_path, capsys):
+    assert main(["replay", str(run_dir), "--to", "jsonl", "--name", "../b"]) == 1
+    assert "must not leave" in capsys.readouterr().err
+
+
+def test_rows_that_came_again_after_a_resume_are_left_out(tmp_path, capsys):
+    for steps in (range(0, 6), range(3, 8)):
+        with pytest.raises(KeyError), ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
+            for step in steps:
+                logger.log({"x": float(step)}, step)
+            raise KeyError
+    assert main(["replay", str(tmp_path / "r"), "--to", "jsonl"]) == 0
+    lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(8))
+    assert "3 rows were left out that came again after a resume" in capsys.readouterr().err
