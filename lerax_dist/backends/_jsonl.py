@@ -22,7 +22,9 @@ class JSONLBackend(AbstractLoggingBackend):
 
     A row is `{"step": 12, "train/loss": 0.5}`; `pandas.read_json(path, lines=True)` reads the file.
     After a resume a step may come twice; then the later row counts
-    (`rows.drop_duplicates("step", keep="last")`). Each row is handed to the operating system before the call returns, so that it outlives the
+    (`rows.drop_duplicates("step", keep="last")`).
+
+    Each row is handed to the operating system before the call returns, so that it outlives the
     process. Every line is valid JSON: NaN is `null`, and infinities are `1e999` and `-1e999`,
     numbers that parse to infinity. A metric that is itself called `step` goes by `metrics/step`.
 
