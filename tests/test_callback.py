@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -466,7 +467,8 @@ def test_totals_and_algorithms_of_any_kind_start_a_training(logger, memory, tota
 
 
 def test_an_interval_may_be_any_integer(tmp_path):
-    ld.LoggingCallback(Memory(), log_interval=np.int64(5), log_dir=tmp_path).close()
+    interval: Any = np.int64(5)
+    ld.LoggingCallback(Memory(), log_interval=interval, log_dir=tmp_path).close()
 
 
 @pytest.mark.parametrize("log_interval", [0, -1, 1.5, True, "1"])
