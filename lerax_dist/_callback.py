@@ -51,6 +51,9 @@ class LoggingCallback(
     `episode/count` (how many those are), `time/steps_per_second` and `time/iteration_seconds`.
     The step of a row is the exact number of environment steps of the whole run.
 
+    `on_iteration` must not be called under `vmap`: its rows could not be told apart. Reduce over
+    the mapped axis by `lerax_dist.reduce(..., axis_name=...)` first.
+
     Rows are in `<log_dir>/<name>/journal.jsonl` before any backend sees them. A backend that
     raises or hangs costs neither the training nor the other backends anything.
 
@@ -108,7 +111,9 @@ class LoggingCallback(
             video_width: width of a video in pixels.
             video_height: height of a video in pixels.
             video_fps: frames a second of a video.
-            axis_name: mesh axes to reduce over; `None` for all manual axes in scope.
+            axis_name: mesh axes to reduce over; `None` for all manual axes in scope. Name the axes
+                that environments are split over if there are others (a model axis) and `shard_map`
+                runs with `check_vma=False`: copies along the others would be counted as well.
             log_interval: log the iterations whose number is a multiple of this.
             log_dir: folder that the run's own folder lies in; `None` for that of the first
                 backend that has one, else `logs`.

@@ -77,6 +77,8 @@ class AbstractRunHandle:
         """Write everything that is left and close the backends. A second call does nothing.
 
         It waits for no other process. What fails is kept in `failures` and shown as a warning.
+        Call it in the thread that has started the training steps: JAX tells only that thread which
+        of them are under way, so rows of steps that another thread has started may be missed.
 
         Args:
             timeout: how long to take at most, in seconds.
