@@ -10,6 +10,9 @@ from tests.multiprocess.launch import launch
 from tests.newest.environment import ROOT, python313
 from tests.readers import event_rows, journal_records, journal_rows
 
+# The first of them installs an environment, the last runs a part of the whole suite.
+pytestmark = pytest.mark.timeout(1200)
+
 WORKER = Path(__file__).parent / "lerax_ppo.py"
 ENVIRONMENTS, STEPS, ITERATIONS = 8, 64, 10
 
