@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lerax_dist.host._record import Row, decode
+from lerax_dist.host._record import Event, Row, decode
 
 
 def decoded(line: bytes) -> tuple[int, Any]:
@@ -25,6 +25,17 @@ def journal_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
     """Step and metrics of every row of a journal, in its order."""
     records = journal_records(run_dir)
     return [(record.step, dict(record.metrics)) for record in records if isinstance(record, Row)]
+
+
+def current_rows(records: list[Any]) -> list[Row]:
+    """The rows of a journal that no later incarnation has superseded."""
+    rows: list[Row] = []
+    for record in records:
+        if isinstance(record, Row):
+            rows.append(record)
+        elif isinstance(record, Event) and record.kind == "resume":
+            rows = [row for row in rows if row.step < record.body["start_step"]]
+    return rows
 
 
 def event_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 import lerax_dist as ld
-from lerax_dist.host._current import current_rows
 from tests.backends.read_wandb import read_wandb
 from tests.memory import Memory
-from tests.readers import journal_records, journal_rows
+from tests.readers import current_rows, journal_records, journal_rows
 
 
 class Tells(Memory):
@@ -131,7 +130,6 @@ def test_without_a_job_a_made_name_continues_nothing(tmp_path):
 KILLED = """
 import os, signal, sys
 import lerax_dist as ld
-from lerax_dist.host._current import current_rows
 log_dir, first, last, end = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 backends = [ld.TensorBoardBackend(log_dir), ld.WandbBackend("p", quiet=True, dir=log_dir)]
 logger = ld.Logger(backends, "r")

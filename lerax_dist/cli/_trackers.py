@@ -24,7 +24,7 @@ def try_trackers(limit: float) -> Trackers:
     except Exception as error:  # an import can fail in any way, e.g. by protobuf's version check
         known["tensorboardx_error"] = _line(error)
     try:
-        import crc32c  # noqa: F401
+        import crc32c  # noqa: F401 (whether it can be imported is the question)
 
         known["crc32c"] = importlib.metadata.version("crc32c")
     except Exception:

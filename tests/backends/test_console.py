@@ -2,10 +2,10 @@
 
 import io
 import os
-import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,7 +206,6 @@ backend.close()
     assert "gr\\xf6\\xdfe=1" in out
 
 
-@pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs mpirun")
 def test_the_pseudo_terminal_of_mpirun_without_a_terminal_is_a_pipe():
     root = {
         f"{name}_ALLOW_RUN_AS_ROOT{confirm}": "1"
@@ -215,7 +214,15 @@ def test_the_pseudo_terminal_of_mpirun_without_a_terminal_is_a_pipe():
     }
     program = TRAINING.replace("sys.stdin.readline()", "")
     result = subprocess.run(
-        ["mpirun", "--oversubscribe", "-n", "1", sys.executable, "-c", program],
+        [
+            Path(sys.executable).parent / "mpirun",
+            "--oversubscribe",
+            "-n",
+            "1",
+            sys.executable,
+            "-c",
+            program,
+        ],
         env=environment(TERM="xterm", **root),
         capture_output=True,
         text=True,

@@ -24,7 +24,10 @@ def train(logger, data):
 
     def step(states, seen):
         reward, done = seen
-        act = lambda s, r, d: logger.on_step(ld.StepContext(s, None, None, d, r), key=key)  # noqa: E731
+
+        def act(state, reward, done):
+            return logger.on_step(ld.StepContext(state, None, None, done, reward), key=key)
+
         return jax.vmap(act)(states, reward, done), None
 
     def iteration(carry, seen):
