@@ -27,6 +27,9 @@ class IdleRun:
     def sync_soon(self) -> None:
         """Nothing is written here."""
 
+    def start_step(self, timeout: float) -> None:
+        """Process 0 knows."""
+
     def flush(self, timeout: float) -> None:
         """Nothing is pending here."""
 

@@ -9,6 +9,7 @@ from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._metrics import flatten
 from lerax_dist._open import open_session
 from lerax_dist._run import check_hparams, check_step
+from lerax_dist._state import RunState
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import check_metrics, fetch
@@ -45,6 +46,7 @@ class Logger(AbstractRunHandle):
         group: ProcessGroup | None = None,
         resume: str = "auto",
         start_step: int | None = None,
+        state: RunState | None = None,
         handle_signals: bool = False,
         open_timeout: float = 60.0,
     ) -> None:
@@ -64,7 +66,13 @@ class Logger(AbstractRunHandle):
                 any case, and is an error if there is none; `"never"` takes a new name.
             start_step: where a continued run goes on, e.g. the step of a checkpoint. Rows of
                 earlier incarnations at this step or after it are superseded: kept, marked in the
-                journal, hidden by backends that can. `None` for the step of the first row.
+                journal, hidden by backends that can. `None` for where `state` says, else for the
+                step of the first row.
+            state: what `logger.state()` gave for the checkpoint that the training goes on from,
+                to continue that run, also a finished one, under its name and id. It goes before
+                `name`. The number of processes may be another. If the run is not in `log_dir`,
+                it goes on in a new folder there, with a warning; with `resume="must"` that is
+                an error. `None` or `RunState.empty()` for no checkpoint.
             handle_signals: notice SIGTERM and SIGUSR1 (a handler that is there already still runs):
                 all rows are on the disk at once, `preempted` tells, and the run ends as
                 `"preempted"`. The signals do not end the process then: look at `preempted`.
@@ -86,6 +94,7 @@ class Logger(AbstractRunHandle):
             group=group,
             resume=resume,
             start_step=start_step,
+            state=state,
             handle_signals=handle_signals,
             open_timeout=open_timeout,
             # Values are waited for one by one, by the thread that writes them.

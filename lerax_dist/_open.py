@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lerax_dist._directory import Taken, take_directory
+from lerax_dist._directory import Taken, take_directory, take_known
 from lerax_dist._idle import IdleRun
 from lerax_dist._run import (
     check_hparams,
@@ -17,6 +17,7 @@ from lerax_dist._run import (
     make_name,
 )
 from lerax_dist._session import Session
+from lerax_dist._state import Past, RunState, read_state
 from lerax_dist.backends import NoOpBackend, check_backends
 from lerax_dist.cluster import ProcessGroup, current_group
 from lerax_dist.host._failures import Failures
@@ -40,6 +41,7 @@ def open_session(
     group: ProcessGroup | None,
     resume: str,
     start_step: int | None,
+    state: RunState | None,
     handle_signals: bool,
     open_timeout: float,
     settle: Callable[[float], str | None],
@@ -58,7 +60,9 @@ def open_session(
         log_dir: folder that the run's own folder lies in.
         group: the processes; `None` for those that JAX has joined.
         resume: what to do with a run of that name that is there already, see `continues`.
-        start_step: where a continued run goes on; `None` for the step of its first row.
+        start_step: where a continued run goes on; `None` for where `state` says, else for the
+            step of its first row.
+        state: where the run stood at a checkpoint; `None` for none.
         handle_signals: whether to watch for SIGTERM and SIGUSR1.
         open_timeout: how long process 0 waits for backends, in seconds.
         settle: see `Run`.
@@ -79,10 +83,13 @@ def open_session(
         if handle_signals:
             check_main_thread()
         backends, given = check_backends(backend), check_hparams(hparams)
-        _check(name, resume, start_step)
+        past = read_state(state)
+        if past is not None:
+            name, start_step = past.name, past.start_step if start_step is None else start_step
+        _check(name, resume, start_step, past)
         base = choose_log_dir(log_dir, backends)
         if group.is_writer:
-            taken = _take(base, name, env, policy, resume, failures)
+            taken = _take(base, name, env, policy, resume, failures, past)
     except Exception as error:
         trouble = error
     if trouble is not None and not group.is_writer:
@@ -121,14 +128,23 @@ def open_session(
 
 
 def _take(
-    base: Path, name: str | None, env: Any, policy: Any, resume: str, failures: Failures
+    base: Path,
+    name: str | None,
+    env: Any,
+    policy: Any,
+    resume: str,
+    failures: Failures,
+    past: Past | None,
 ) -> Taken:
+    base = base.resolve()
+    if past is not None:
+        return take_known(base, past.name, past.identity, resume=resume, failures=failures)
     job = os.environ.get("SLURM_JOB_ID")
     # A made-up name means a run that is there already only in a job that was started again; else
     # the second run of a job would take the first, which failed, for its own.
     again = job is not None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
     return take_directory(
-        base.resolve(),
+        base,
         name or make_name(env, policy, job or datetime.now()),
         made=name is None,
         resume="never" if name is None and not again else resume,
@@ -136,10 +152,14 @@ def _take(
     )
 
 
-def _check(name: Any, resume: Any, start_step: Any) -> None:
+def _check(name: Any, resume: Any, start_step: Any, past: Past | None) -> None:
     if name is not None:
         check_name(name)
-    check_resume(resume)
+    if check_resume(resume) == "never" and past is not None:
+        raise ValueError(
+            f'`resume` is "never", but `state` is of the run {past.name!r}, to be continued. To '
+            "start a new run from a checkpoint give no `state`."
+        )
     if start_step is not None:
         check_step(start_step, "start_step")
 

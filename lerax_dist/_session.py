@@ -58,6 +58,23 @@ class Session:
             self._heard = self.group.broadcast(answer, timeout=timeout, what=what)
         return self._told
 
+    def start_step(self, timeout: float, patience: float) -> int | None:
+        """Where the run would go on if it were continued; the same on all that ask together.
+
+        Args:
+            timeout: how long process 0 waits for rows that are under way, in seconds.
+            patience: how much later than another a process may ask, in seconds.
+
+        Returns:
+            The step after that of the last row; `None` if it is not known.
+
+        Raises:
+            TimeoutError: process 0 did not ask.
+        """
+        where = self.run.start_step(timeout)
+        what = "where the run stands"
+        return self.group.broadcast(where, timeout=timeout + patience, what=what)
+
     @property
     def _told(self) -> bool:
         return self._heard or (self.signals is not None and self.signals.seen)

@@ -134,6 +134,26 @@ class Run:
         if missing:
             raise TimeoutError(f"`flush` gave up after {timeout:g} s: {missing}")
 
+    def start_step(self, timeout: float) -> int | None:
+        """The step after that of the last row, once all rows so far are on the disk.
+
+        Args:
+            timeout: how long to wait for rows that are under way, in seconds.
+
+        Returns:
+            The step; `None` if it is not known.
+        """
+        deadline = time.monotonic() + timeout
+        missing = None if self._closed else self._settle(timeout)
+        token = self._stop or self._writer.flush(sync=True)
+        if not missing and token.reached.wait(max(deadline - time.monotonic(), 0.0)):
+            return token.start_step
+        missing = missing or f"the journal {self._journal.path} has not taken all rows"
+        self.failures.keep(
+            "state", f"cannot tell which row is the last after {timeout:g} s: {missing}"
+        )
+        return None
+
     def close(self, state: str, timeout: float) -> None:
         """Write everything that is left and close every backend.
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, final
 
@@ -27,6 +28,7 @@ class Token:
         sync: whether the journal is put on the disk here.
         reached: set when it is.
         end: number of the record after the last one before it.
+        start_step: the step after that of the last row before it; `None` if there is none yet.
     """
 
     def __init__(self, *, last: bool = False, sync: bool = False) -> None:
@@ -34,6 +36,7 @@ class Token:
         self.sync = sync
         self.reached = threading.Event()
         self.end = 0
+        self.start_step: int | None = None
 
 
 @final
@@ -55,6 +58,7 @@ class Writer:
         self._resumes = resumes
         self._journal = journal
         self._failures = failures
+        self._start_step = None if resumes else 0
         self._order = _order.Order()
         self._held_since = 0.0
         self._rates = _rates.Rates()
@@ -65,9 +69,13 @@ class Writer:
         """Start the thread."""
         self._thread.start()
 
-    def flush(self) -> Token:
-        """Ask for all that is queued to be written; wait for the token's `reached`."""
-        token = Token()
+    def flush(self, *, sync: bool = False) -> Token:
+        """Ask for all that is queued to be written; wait for the token's `reached`.
+
+        Args:
+            sync: whether the journal is to be put on the disk as well.
+        """
+        token = Token(sync=sync)
         self._queue.put(token)
         return token
 
@@ -95,6 +103,7 @@ class Writer:
                 self._journal.sync()
             for token in tokens:
                 token.end = self._journal.end
+                token.start_step = self._start_step
                 token.reached.set()
             if any(token.last for token in tokens):
                 return
@@ -113,6 +122,7 @@ class Writer:
     def _append(self, records: list[Record]) -> None:
         if self._resumes:
             records = self._resumed(records)
+        self._start_step = _after(self._start_step, records)
         try:
             self._journal.append(records)
         except Exception as error:
@@ -224,3 +234,13 @@ class Writer:
                 kind="not finite",
             )
         return row
+
+
+def _after(start_step: int | None, records: Sequence[Record]) -> int | None:
+    """Where a run would go on after these records."""
+    for record in records:
+        if isinstance(record, Row):
+            start_step = max(start_step or 0, record.step + 1)
+        elif record.kind == "resume":
+            start_step = record.body["start_step"]
+    return start_step

@@ -270,6 +270,20 @@ def test_what_the_devices_do_not_deliver_in_time_is_named(tmp_path):
         run.close("finished", 5.0)
 
 
+def test_a_checkpoint_is_told_which_row_is_the_last_unless_rows_are_late(tmp_path):
+    missing = []
+    run = open_run(tmp_path, [Memory()], settle=lambda timeout: missing[0] if missing else None)
+    assert run.start_step(5.0) == 0
+    log(run, range(7))
+    assert run.start_step(5.0) == 7
+    missing.append("no devices")
+    with pytest.warns(LoggingWarning, match="which row is the last after 2.5 s: no devices"):
+        assert run.start_step(2.5) is None
+    missing.clear()
+    run.close("finished", 5.0)
+    assert run.start_step(5.0) == 7
+
+
 END_WITHOUT_CLOSE = """
 import sys, time
 from pathlib import Path
