@@ -1,18 +1,15 @@
 """`LoggingCallback`: the callback protocol wired to the device half and the host half."""
 
-import operator
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
 import equinox as eqx
-import numpy as np
 from jax import numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Key
 
-from lerax_dist import _hparams
+from lerax_dist._announce import announce
 from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._metrics import flatten
 from lerax_dist._open import open_session
@@ -24,21 +21,25 @@ from lerax_dist._protocol import (
     StepContext,
     TrainingContext,
 )
+from lerax_dist._run import check_positive
 from lerax_dist._session import Session
 from lerax_dist._state import RunState
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.cluster import ProcessGroup
+from lerax_dist.device._buffer import Buffer
 from lerax_dist.device._learning_rate import learning_rates
-from lerax_dist.device._message import send_row, send_start
+from lerax_dist.device._message import Transfers
+from lerax_dist.device._program import check_program
 from lerax_dist.device._settle import settle
 from lerax_dist.device._step_state import LoggingCallbackStepState
 from lerax_dist.host._record import Event
 
+# Of the callback: nothing, or rows that wait (see `rows_per_transfer`).
+State = EmptyCallbackState | Buffer
+
 
 @final
-class LoggingCallback(
-    AbstractCallback[EmptyCallbackState, LoggingCallbackStepState], AbstractRunHandle
-):
+class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], AbstractRunHandle):
     """Logs a training run once, whatever the number of devices and processes.
 
     It works inside `jit`, inside `lax.scan` inside `jit`, inside `shard_map` and `pmap`; it must
@@ -70,7 +71,7 @@ class LoggingCallback(
 
     alpha: float
     _session: Session = eqx.field(static=True)
-    _axis_name: str | tuple[str, ...] | None = eqx.field(static=True)
+    _transfers: Transfers = eqx.field(static=True)
     _log_interval: int = eqx.field(static=True)
 
     def __init__(
@@ -90,7 +91,9 @@ class LoggingCallback(
         axis_name: str | Sequence[str] | None = None,
         log_interval: int = 1,
         log_dir: str | Path | None = None,
+        rows_per_transfer: int = 1,
         group: ProcessGroup | None = None,
+        scope: str | None = None,
         resume: str = "auto",
         start_step: int | None = None,
         state: RunState | None = None,
@@ -119,7 +122,19 @@ class LoggingCallback(
             log_interval: log the iterations whose number is a multiple of this.
             log_dir: folder that the run's own folder lies in; `None` for that of the first
                 backend that has one, else `logs`.
+            rows_per_transfer: how many rows ride together: they wait on the devices and leave in
+                one collective and one callback, each with its own step (their times are spread
+                evenly). The state of the callback then holds them; what waits at the end leaves by
+                `on_training_end`, or by `flush_state` in a loop of your own. Inside `shard_map`,
+                call `reset` there, too. Some 250 metrics a row have room; with more (and more than
+                64 KiB in all) fewer rows ride together. Under plain `jit` on sharded arrays the
+                means are global already, and only callbacks are saved.
             group: the processes that log together; `None` for those that JAX has joined.
+            scope: `"global"` for one program over the devices of all processes; `"process"` for one
+                program in each process (independent learners, a population), whose rows process 0
+                merges: the same numbers as one program would give. `None` for `"global"` if JAX
+                has joined the processes and `"process"` if not. To log each process on its own pass
+                `group=SoloGroup()`.
             resume: what to do with a run of that name that is there already: `"auto"` continues one
                 that has not finished, and else takes `name_2` and so on; `"must"` continues it in
                 any case, and is an error if there is none; `"never"` takes a new name.
@@ -156,18 +171,10 @@ class LoggingCallback(
                 f"`video_interval` is {video_interval}, but recording videos is not implemented "
                 "yet. Use 0."
             )
-        whole = hasattr(log_interval, "__index__") and not isinstance(log_interval, bool)
-        if not whole or log_interval < 1:
-            raise ValueError(
-                f"`log_interval` must be an integer of 1 or more, got {log_interval!r}. "
-                "Use 1 to log every iteration."
-            )
+        log_interval = check_positive("log_interval", log_interval, "log every iteration")
+        together = check_positive("rows_per_transfer", rows_per_transfer, "send each row at once")
         self.alpha = alpha
-        if axis_name is not None and not isinstance(axis_name, str):
-            axis_name = tuple(axis_name)
-        self._axis_name = axis_name
-        self._log_interval = operator.index(log_interval)
-        self._session = open_session(
+        self._session = session = open_session(
             backend,
             name,
             env=env,
@@ -175,6 +182,7 @@ class LoggingCallback(
             hparams=hparams,
             log_dir=log_dir,
             group=group,
+            scope=scope,
             resume=resume,
             start_step=start_step,
             state=state,
@@ -182,14 +190,23 @@ class LoggingCallback(
             open_timeout=open_timeout,
             settle=settle,
         )
+        self._log_interval = log_interval
+        self._transfers = Transfers(
+            lambda row_format, stride: session.run.sink.rows(row_format, stride),
+            axis_name=axis_name if isinstance(axis_name, str | None) else tuple(axis_name),
+            log_interval=log_interval,
+            rows_per_transfer=together,
+            leads=session.scope == "global" or session.group.is_writer,
+        )
+        session.unsent = self._transfers.unsent
         if self._session.hparams:
             # At once: a loop of the user's own may never call `on_training_start`.
             given = {"hparams": self._session.hparams}
             self._session.run.put(Event(time.time(), "hparams", given))
 
-    def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> EmptyCallbackState:
-        """The state of the callback, which is empty."""
-        return EmptyCallbackState()
+    def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> State:
+        """The state of the callback: empty, or the rows that wait (see `rows_per_transfer`)."""
+        return self._transfers.initial() or EmptyCallbackState()
 
     def step_reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> LoggingCallbackStepState:
         """The step state of one environment, all zero."""
@@ -202,82 +219,63 @@ class LoggingCallback(
         return ctx.state.next(ctx.reward, ctx.done, self.alpha)
 
     def on_iteration(
-        self,
-        ctx: IterationContext[EmptyCallbackState, LoggingCallbackStepState],
-        *,
-        key: Key[Array, ""],
-    ) -> EmptyCallbackState:
+        self, ctx: IterationContext[Any, LoggingCallbackStepState], *, key: Key[Array, ""]
+    ) -> State:
         """Log a row, if this iteration is one to log.
 
         Raises:
-            ValueError: a metric is not a scalar, two metrics have one name, or `axis_name` is not
-                in scope. All of this is found while tracing.
+            ValueError: a metric is not a scalar, two metrics have one name, `axis_name` is not in
+                scope, or `ctx.state` is not one that `reset` gave. All of this is found while
+                tracing.
             TypeError: a metric is not a number, or its name not a string.
             RuntimeError: called outside of `jit` in a run of several processes.
         """
-        self._refuse_eager()
-        send_row(
-            self._session.run.sink.rows,
+        check_program(self._session.scope, self._session.group.process_count)
+        buffer = self._transfers.row(
+            self._transfers.check(ctx.state),
             learning_rates(ctx.opt_state) | flatten(ctx.training_log, "train"),
             ctx.step_state,
             jnp.asarray(ctx.iteration_count, jnp.int32),
-            axis_name=self._axis_name,
-            log_interval=self._log_interval,
         )
-        return ctx.state
+        return ctx.state if buffer is None else buffer
+
+    def flush_state(self, state: State) -> State:
+        """Send the rows that wait on the devices, in a loop that does not call `on_training_end`.
+
+        Call it where `on_iteration` is called (in the same `shard_map`), on every device: it is a
+        collective. Without `rows_per_transfer` it does nothing. Call it before `state()`, too.
+
+        Args:
+            state: state of the callback.
+
+        Returns:
+            The state, with no row waiting.
+
+        Raises:
+            ValueError: `state` is not one that `reset` gave.
+        """
+        buffer = self._transfers.flush(self._transfers.check(state))
+        return state if buffer is None else buffer
 
     def on_training_start(
-        self,
-        ctx: TrainingContext[EmptyCallbackState, LoggingCallbackStepState],
-        *,
-        key: Key[Array, ""],
-    ) -> EmptyCallbackState:
+        self, ctx: TrainingContext[Any, LoggingCallbackStepState], *, key: Key[Array, ""]
+    ) -> State:
         """Log the hyperparameters, and tell backends how long the training will be."""
-        # lerax 0.0.5 has no such field yet.
-        algorithm: Any = getattr(ctx, "algorithm", None)
-        hparams = _hparams.extract(ctx.policy, "policy")
-        hparams |= _hparams.extract(algorithm, "algorithm")
-        hparams |= self._session.hparams
-        total = 0 if ctx.total_timesteps is None else ctx.total_timesteps
-        known = int(total) if isinstance(total, (int, float, np.number)) else None
-        iterations = 0
-        if known is not None and callable(getattr(algorithm, "num_iterations", None)):
-            iterations = int(algorithm.num_iterations(known))
-        deliver = self._session.run.sink.start(self._log_interval, known, iterations, hparams)
-        send_start(
-            deliver, jnp.asarray(ctx.iteration_count, jnp.int32), total if known is None else 0
-        )
+        announce(self._session, ctx, self._log_interval)
         return ctx.state
 
     def on_training_end(
-        self,
-        ctx: TrainingContext[EmptyCallbackState, LoggingCallbackStepState],
-        *,
-        key: Key[Array, ""],
-    ) -> EmptyCallbackState:
-        """Nothing is left to do: every row is on its way. The run stays open until `close`."""
-        return ctx.state
+        self, ctx: TrainingContext[Any, LoggingCallbackStepState], *, key: Key[Array, ""]
+    ) -> State:
+        """Send the rows that wait (see `rows_per_transfer`). The run stays open until `close`."""
+        return self.flush_state(ctx.state)
 
     def continue_training(
-        self,
-        ctx: IterationContext[EmptyCallbackState, LoggingCallbackStepState],
-        *,
-        key: Key[Array, ""],
+        self, ctx: IterationContext[Any, LoggingCallbackStepState], *, key: Key[Array, ""]
     ) -> Bool[Array, ""]:
         """Always: logging never ends a training."""
         return jnp.asarray(True)
 
-    def apply_curriculum(
-        self, state: Any, callback_state: EmptyCallbackState
-    ) -> tuple[Any, EmptyCallbackState]:
+    def apply_curriculum(self, state: Any, callback_state: State) -> tuple[Any, State]:
         """Leaves the algorithm as it is."""
         return state, callback_state
-
-    def _refuse_eager(self) -> None:
-        processes = self._session.group.process_count
-        if processes > 1 and not isinstance(jnp.zeros(()), Tracer):
-            raise RuntimeError(
-                f"`on_iteration` was called outside of `jit` in a run of {processes} processes, "
-                "where it cannot reduce over them. Call it in the compiled step, or log reduced "
-                "values with `Logger`."
-            )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lerax_dist.host._failures import Failures
-from lerax_dist.host._sink import Deliver, Unpack
+from lerax_dist.host._sink import Deliver, MessageFormat
 
 
 @final
@@ -18,8 +18,11 @@ class IdleRun:
         self.sink = _StraySink(process_index, self.failures)
         self.closed = False
 
-    def log(self, row: Any) -> None:
+    def log(self, row: Any, size: int) -> None:
         """Process 0 writes the row."""
+
+    def spent(self, seconds: float) -> None:
+        """Process 0 measures itself."""
 
     def put(self, event: Any) -> None:
         """Process 0 writes the event."""
@@ -46,16 +49,16 @@ class _StraySink:
         self._process_index = process_index
         self._failures = failures
 
-    def rows(self, unpack: Unpack, stride: int) -> Deliver:
+    def rows(self, row_format: MessageFormat, stride: int) -> Deliver:
         """What takes the rows of one schema."""
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             self._failures.keep(
                 "callback",
                 f"a row reached process {self._process_index}, but process 0 writes; it is not "
-                "logged. The step runs as a program of this process alone, or the first device of "
-                "its mesh is not one of process 0. Compile one program over a mesh of "
-                "`jax.devices()` in their order.",
+                "logged. The step runs as a program of this process alone (then pass "
+                '`scope="process"`), or the first device of its mesh is not one of process 0 (then '
+                "compile one program over a mesh of `jax.devices()` in their order).",
             )
 
         return deliver

@@ -24,6 +24,7 @@ ARROWS = {
     "device": {"_metrics", "_protocol"},
     "_directory": {"_run", "host"},
     "_idle": {"host"},
+    "_announce": {"_hparams", "_protocol", "_session", "device"},
     "_session": {"_idle", "cluster", "host"},
     "_state": {"host"},
     "_handle": {"_session", "_state", "backends", "host"},
@@ -33,7 +34,7 @@ ARROWS = {
         *("backends", "cluster", "device", "host"),
     },
     "_callback": {
-        *("_handle", "_hparams", "_metrics", "_open", "_protocol", "_session", "_state"),
+        *("_announce", "_handle", "_metrics", "_open", "_protocol", "_run", "_session", "_state"),
         *("backends", "cluster", "device", "host"),
     },
     "cli": {"_run", "_version", "backends", "cluster", "host"},

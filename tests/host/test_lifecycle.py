@@ -108,7 +108,7 @@ def last_record(tmp_path):
 
 
 def log_row(run, metrics, step):
-    run.log(HostRow(step, tuple(metrics), metrics, [], 0.0))
+    run.log(HostRow(step, tuple(metrics), metrics, [], 0.0), 100)
 
 
 def log(run, steps):
@@ -350,19 +350,32 @@ def test_a_record_that_cannot_be_encoded_costs_only_itself(tmp_path):
     assert journal_steps(tmp_path) == list(range(200))
 
 
-def packet(number, stride=1):
-    """A row from the devices, whose step and metric are its number."""
-    payload = np.array([number, number], np.int32)
-    return Packet(
-        lambda body: (int(body[0]), {"x": np.float64(body[0])}), 0, 1, payload, stride, 0.0, 0.0
-    )
+class Numbers:
+    """Rows whose step and metric are their number."""
+
+    names: tuple[str, ...] = ("x",)
+
+    def combine(self, shares):
+        return shares[0]
+
+    def rows(self, body):
+        return [(int(number), int(number)) for number in body]
+
+    def finish(self, totals):
+        return totals, {"x": np.float64(totals)}
+
+
+def packet(*numbers, stride=1):
+    """A message from the devices with rows of these numbers."""
+    payload = np.array([numbers[0], *numbers], np.int32)
+    return Packet(Numbers(), 0, 1, payload, stride, 0.0, 0.0)
 
 
 def test_rows_that_wait_for_their_turn_come_before_the_close(tmp_path):
     """A loop that counts by tens, and does not say so."""
     run = open_run(tmp_path, [Memory()])
     for number in (0, 10, 20):
-        run._queue.put(packet(number))
+        run._queue.put(packet(number), 8)
     run.close("finished", 10.0)
     assert journal_steps(tmp_path) == [0, 10, 20]
     assert last_record(tmp_path).kind == "close"
@@ -370,11 +383,11 @@ def test_rows_that_wait_for_their_turn_come_before_the_close(tmp_path):
 
 def test_rows_are_put_in_order_also_after_a_pause(tmp_path):
     run = open_run(tmp_path, [Memory()])
-    run._queue.put(packet(0))
+    run._queue.put(packet(0), 8)
     run.flush(10.0)
     threading.Event().wait(1.2)
-    run._queue.put(packet(2))
-    run._queue.put(packet(1))
+    run._queue.put(packet(2), 8)
+    run._queue.put(packet(1), 8)
     run.close("finished", 10.0)
     assert journal_steps(tmp_path) == [0, 1, 2]
 
@@ -385,8 +398,8 @@ def test_a_close_that_is_interrupted_goes_on_at_the_next(tmp_path):
     log(run, range(3))
     wait = run._writer.stop
 
-    def interrupted():
-        run._stop = wait()
+    def interrupted(patience):
+        run._stop = wait(patience)
         raise KeyboardInterrupt
 
     run._writer.stop = interrupted
