@@ -25,9 +25,9 @@ class RowFormat:
 
     def __init__(self, schema: Schema, rows: int, dtype: Any) -> None:
         self.names = schema.names
-        self.totals = schema.totals
         self.combine = schema.combine
         self.finish = schema.finish
+        self._schema = schema
         self._rows = rows
         self._dtype = np.dtype(dtype)
 
@@ -35,8 +35,8 @@ class RowFormat:
         """Iteration and totals of each row in the body of a message."""
         count, iterations = int(body[0]), body[1 : 1 + self._rows]
         vectors = from_bits(body[1 + self._rows :], self._dtype).reshape(self._rows, -1)
-        pairs = zip(iterations[:count], vectors[:count], strict=True)
-        return [(int(iteration), self.totals(vector)) for iteration, vector in pairs]
+        totals = self._schema.totals(vectors[:count])
+        return list(zip(iterations[:count].tolist(), totals, strict=True))
 
 
 @final

@@ -108,17 +108,18 @@ class Schema:
             numpy,
         )
 
-    def totals(self, vector: np.ndarray) -> Totals:
-        """A reduced vector on the host, of any float type, as totals."""
-        vector = vector.astype(np.float64)
-        limbs = vector[self.first_limb : self.first_maximum]
-        return Totals(
-            self.devices,
-            vector[: len(self.plain)],
-            vector[len(self.plain) : self.first_limb] * self._devices_of_sums,
-            vector[self.first_maximum :],
-            None if self.steps is None else _steps.join(limbs * self.steps),
-        )
+    def totals(self, vectors: np.ndarray) -> list[Totals]:
+        """Reduced vectors on the host, `(rows, size)` of any float type, as totals."""
+        vectors = vectors.astype(np.float64)
+        plain = vectors[:, : len(self.plain)]
+        sums = vectors[:, len(self.plain) : self.first_limb] * self._devices_of_sums
+        maxima = vectors[:, self.first_maximum :]
+        steps: list[int | None] = [None] * len(vectors)
+        if self.steps is not None:
+            limbs = vectors[:, self.first_limb : self.first_maximum]
+            steps = [_steps.join(row) for row in (limbs * self.steps).tolist()]
+        rows = zip(plain, sums, maxima, steps, strict=True)
+        return [Totals(self.devices, *row) for row in rows]
 
     def combine(self, shares: Sequence[Sequence[Any]]) -> Totals:
         """The totals of one row of the totals of several processes (or tuples like them)."""
@@ -132,17 +133,24 @@ class Schema:
         step = sum(steps) if steps else None
         return Totals(devices, plain, np.sum(sums, axis=0), maxima, step)
 
-    def finish(self, totals: Totals) -> tuple[int | None, dict[str, Any]]:
-        """Step, and metric to float64 value; what has no value yet is left out."""
-        metrics: dict[str, Any] = dict(zip(self.plain, totals.plain, strict=True))
+    def finish(self, rows: Sequence[Totals]) -> list[tuple[int | None, dict[str, Any]]]:
+        """Step of each row, and metric to float64 value; what has no value yet is left out."""
+        names, columns = [*self.plain], [np.stack([row.plain for row in rows])]
+        absent: dict[str, np.ndarray] = {}
+        sums, maxima = np.stack([row.sums for row in rows]), np.stack([row.maxima for row in rows])
         # What has no value yet is infinite or NaN on the way, on purpose.
         with np.errstate(invalid="ignore"):
-            for slot, sums, maxima in _parts(self.slots, totals.sums, totals.maxima):
-                values, weight = slot.finish(sums, maxima, np)
-                for suffix, value in values.items():
-                    if weight != 0 or not np.isnan(value):
-                        metrics[slot.name + suffix] = np.float64(value)
-        return totals.step, metrics
+            for slot, own_sums, own_maxima in _parts(self.slots, sums, maxima):
+                values, weight = slot.finish(own_sums.T, own_maxima.T, np)
+                for suffix, column in values.items():
+                    names.append(slot.name + suffix)
+                    columns.append(column[:, None])
+                    absent[names[-1]] = np.logical_and(weight == 0, np.isnan(column))
+        table = [dict(zip(names, row, strict=True)) for row in np.concatenate(columns, axis=1)]
+        for name, gaps in absent.items():
+            for place in np.flatnonzero(gaps):
+                del table[place][name]
+        return [(row.step, metrics) for row, metrics in zip(rows, table, strict=True)]
 
     @functools.cached_property
     def _devices_of_sums(self) -> np.ndarray:

@@ -129,6 +129,6 @@ class PlainFormat:
         """The mean."""
         return np.mean(shares, axis=0)
 
-    def finish(self, totals: np.ndarray) -> tuple[int | None, dict[str, Any]]:
+    def finish(self, rows: Sequence[np.ndarray]) -> list[tuple[int | None, dict[str, Any]]]:
         """Step and metrics."""
-        return self._step, dict(zip(self.names, totals, strict=True))
+        return [(self._step, dict(zip(self.names, row, strict=True))) for row in rows]

@@ -26,8 +26,8 @@ class Format(Protocol):
         """The totals of one row of those of several processes, process 0's first."""
         ...
 
-    def finish(self, totals: Any) -> tuple[int | None, dict[str, Any]]:
-        """Step and metrics of totals."""
+    def finish(self, rows: Sequence[Any]) -> Sequence[tuple[int | None, dict[str, Any]]]:
+        """Step and metrics of each row, given its totals."""
         ...
 
 

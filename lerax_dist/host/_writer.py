@@ -1,5 +1,6 @@
 """The one thread between the queue and the journal: orders rows, finishes them, appends them."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -128,9 +129,8 @@ class Writer:
     def _write(self, items: list[Any]) -> bool:
         """Append what items say to the journal; whether the thread ends here."""
         records: list[Record] = []
-        for item in items:
-            if not isinstance(item, Token):
-                records += self._records(item)
+        for _, group in itertools.groupby(items, key=_alike):
+            records += self._records(list(group))
         if records:
             self._append(records)
         self._queue.done(sum(item.size for item in items if isinstance(item, Share)))
@@ -164,14 +164,18 @@ class Writer:
             break
         return records
 
-    def _records(self, item: Any) -> list[Record]:
+    def _records(self, items: list[Any]) -> list[Record]:
+        """What to write of items that are alike."""
         try:
-            match item:
-                case Share():
-                    return [self._row(item)]
+            match items[0]:
+                case Token():
+                    return []
+                case Share(format=row_format):
+                    finished = row_format.finish([share.totals for share in items])
+                    return [self._row(*both) for both in zip(items, finished, strict=True)]
                 case Start():
-                    return self._start(item)
-            return [item]
+                    return [record for item in items for record in self._start(item)]
+            return items
         except Exception as error:
             self._failures.keep("writer", f"a row could not be read ({error!r})", error)
             return []
@@ -188,8 +192,8 @@ class Writer:
         }
         return [*records, Event(item.time, "start", body)]
 
-    def _row(self, share: Share) -> Row:
-        step, metrics = share.format.finish(share.totals)
+    def _row(self, share: Share, finished: tuple[int | None, dict[str, Any]]) -> Row:
+        step, metrics = finished
         row_time, iteration = share.time, None
         if share.clock is not None:
             iteration = share.number
@@ -209,6 +213,11 @@ class Writer:
                 kind="not finite",
             )
         return row
+
+
+def _alike(item: Any) -> Any:
+    """What items have in common that are dealt with at once."""
+    return item.format if isinstance(item, Share) else type(item)
 
 
 def _after(start_step: int | None, records: Sequence[Record]) -> int | None:

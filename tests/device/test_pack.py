@@ -195,7 +195,8 @@ def merged_episodes(returns, lengths, steps, devices):
         step, mesh=mesh_of(devices), in_specs=P("a"), out_specs=P(), check_vma=False
     )
     vector = np.asarray(jax.jit(mapped)(returns, lengths, steps))
-    return schemas[0].finish(schemas[0].totals(vector))
+    (row,) = schemas[0].finish(schemas[0].totals(vector[None]))
+    return row
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6])

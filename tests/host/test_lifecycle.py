@@ -361,8 +361,8 @@ class Numbers:
     def rows(self, body):
         return [(int(number), int(number)) for number in body]
 
-    def finish(self, totals):
-        return totals, {"x": np.float64(totals)}
+    def finish(self, rows):
+        return [(number, {"x": np.float64(number)}) for number in rows]
 
 
 def packet(*numbers, stride=1):
