@@ -36,13 +36,16 @@ class Gauges:
         self._queue = queue
         self._lags = lags
         self._clock = clock
-        self._last = clock()
+        self._last: float | None = None
         self._calls = 0
         self._seconds = 0.0
 
     def of(self) -> dict[str, np.float64]:
         """What to add to a row; nothing most of the time."""
         now = self._clock()
+        if self._last is None:
+            # From the first row on: before it the step is compiled.
+            self._last, (self._calls, self._seconds, _) = now, self._queue.gauges()
         passed = now - self._last
         if passed < _INTERVAL:
             return {}

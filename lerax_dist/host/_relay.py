@@ -1,5 +1,8 @@
 """A run on a process that does not write it but has a share in it: `scope="process"`."""
 
+import atexit
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -41,14 +44,15 @@ class RelayRun:
         self.directory = directory
         self.failures = failures
         self.closed = False
+        self._pid = os.getpid()
         self._mailbox = mailbox
         self._settle = settle
         self._queue = RowQueue(failures)
         self.sink = Sink(self._queue, failures)
         self._assembler = Assembler(failures)
         self._packer = Packer()
-        thread = threading.Thread(target=self._run, name="lerax_dist-relay", daemon=True)
-        thread.start()
+        atexit.register(self._at_exit)
+        threading.Thread(target=self._run, name="lerax_dist-relay", daemon=True).start()
 
     def log(self, row: HostRow, size: int) -> None:
         """Queue a row from a plain loop."""
@@ -72,7 +76,7 @@ class RelayRun:
         Raises:
             TimeoutError: it was not in time.
         """
-        if self.closed:
+        if self.closed or os.getpid() != self._pid:
             return
         missing = self._settle(timeout)
         token = Token()
@@ -84,8 +88,9 @@ class RelayRun:
 
     def close(self, state: str, timeout: float) -> None:
         """Send what is left. A second call does nothing."""
-        if self.closed:
+        if self.closed or os.getpid() != self._pid:
             return
+        atexit.unregister(self._at_exit)
         deadline = time.monotonic() + timeout
         missing = self._settle(timeout / 2)
         if missing:
@@ -96,6 +101,11 @@ class RelayRun:
         self._queue.put(token)
         if not token.reached.wait(max(deadline - time.monotonic(), 0.0)):
             self.failures.keep("close", "process 0 did not take all rows of this process in time")
+
+    def _at_exit(self) -> None:
+        # The interpreter sets this when the program ends by an exception that nobody caught.
+        failed = getattr(sys, "last_value", None) is not None
+        self.close("failed" if failed else "finished", timeout=60.0)
 
     def _run(self) -> None:
         while True:

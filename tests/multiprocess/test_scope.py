@@ -50,6 +50,14 @@ def test_a_plain_loop_logs_the_mean_and_names_who_logs_other_metrics(tmp_path, h
     assert all(other.report["failures"] == [] for other in others)
 
 
+@pytest.mark.parametrize("how", ["mpi", "jax"])
+def test_nothing_is_lost_when_nobody_closes(tmp_path, how):
+    start("exits", tmp_path, how, processes=2)
+    rows = journal_rows(tmp_path / "exits")
+    assert rows == [(step, {"rank": 0.5}) for step in range(100)]
+    assert journal_records(tmp_path / "exits")[-1].body["failures"] == []
+
+
 def test_a_process_that_leaves_early_does_not_hold_the_others(tmp_path):
     writer, failed = start("leaves", tmp_path, "jax", processes=2)
     rows = journal_rows(tmp_path / "leaves")
