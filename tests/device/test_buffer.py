@@ -64,7 +64,14 @@ def run(memory, log_dir, devices, data=(RETURNS, ENDED, LOSSES), **options):
             jax.block_until_ready(jax.jit(mapped)(*data))
     assert not logger.failures
     return [
-        (step, {name: value for name, value in row.items() if not name.startswith("time/")})
+        (
+            step,
+            {
+                name: value
+                for name, value in row.items()
+                if not name.startswith(("time/", "lerax_dist/"))
+            },
+        )
         for step, row in memory.rows
     ]
 

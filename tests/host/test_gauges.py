@@ -11,19 +11,19 @@ def test_once_in_a_while_a_row_says_what_logging_costs():
     now = [0.0]
     queue = RowQueue(Failures())
     gauges = Gauges(queue, lambda: {"Slow": 7}, clock=lambda: now[0])
-    queue.spent(9.0)
+    queue.spent(8.0)
     now[0] = 100.0
     assert gauges.of() == {}
     for _ in range(4):
-        queue.spent(0.005)
+        queue.spent(0.0078125)
     now[0] = 109.0
     assert gauges.of() == {}
     now[0] = 110.0
     queue.put("row", 8)
     assert gauges.of() == {
         "lerax_dist/queue_rows": 1.0,
-        "lerax_dist/share_of_step": 0.002,
-        "lerax_dist/callback_ms": 5.0,
+        "lerax_dist/share_of_step": 0.003125,
+        "lerax_dist/callback_ms": 7.8125,
         "lerax_dist/lag/Slow": 7.0,
     }
     now[0] = 119.0
