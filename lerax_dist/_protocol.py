@@ -116,7 +116,30 @@ class TrainingContext(eqx.Module, Generic[StateT, StepStateT]):
 
 
 class AbstractCallback(eqx.Module, Generic[StateT, StepStateT]):
-    """What a training loop calls. Every method works inside compiled code."""
+    """What a training loop calls. Every method works inside compiled code.
+
+    A loop calls `reset` and `step_reset` once, `on_training_start`, then in each iteration
+    `on_step` for every step of every environment and `on_iteration`, and `on_training_end`. It
+    carries both states and passes them in a context.
+
+    Example:
+        ```python
+        with LoggingCallback(JSONLBackend("logs")) as logger:  # an `AbstractCallback`
+
+            @jax.jit
+            def iterate(state, step_state, iteration):
+                ctx = StepContext(step_state, env, policy, done=True, reward=1.0)
+                step_state = logger.on_step(ctx, key=key)
+                log = {"loss": 0.5}
+                ctx = IterationContext(state, step_state, env, policy, iteration, None, log)
+                return logger.on_iteration(ctx, key=key), step_state
+
+            state = logger.reset(ResetContext(), key=key)
+            step_state = logger.step_reset(ResetContext(), key=key)
+            for iteration in range(3):
+                state, step_state = iterate(state, step_state, iteration)
+        ```
+    """
 
     @abc.abstractmethod
     def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> StateT:

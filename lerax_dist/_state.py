@@ -29,11 +29,12 @@ class RunState(eqx.Module):
 
     Example:
         ```python
-        state = RunState.empty()
-        if checkpoints.latest_step() is not None:
-            args = ocp.args.Composite(run=ocp.args.StandardRestore(state))
-            state = checkpoints.restore(checkpoints.latest_step(), args=args).run
-        logger = LoggingCallback(backends, env=env, state=state)
+        state, path = RunState.empty(), Path("checkpoint.eqx")
+        if path.exists():
+            state = eqx.tree_deserialise_leaves(path, like=state)
+        with Logger(JSONLBackend("logs"), state=state) as logger:
+            logger.log({"loss": 0.5}, step=0)
+            eqx.tree_serialise_leaves(path, logger.state())
         ```
     """
 

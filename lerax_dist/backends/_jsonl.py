@@ -35,6 +35,13 @@ class JSONLBackend(AbstractLoggingBackend):
 
     Args:
         log_dir: folder in which each run has its own.
+
+    Example:
+        ```python
+        with Logger(JSONLBackend("logs"), "known") as logger:
+            logger.log({"train": {"loss": 0.5}}, step=12)
+        print(Path("logs/known/metrics.jsonl").read_text())  # {"step": 12, "train/loss": 0.5}
+        ```
     """
 
     def __init__(self, log_dir: str | Path = "logs") -> None:

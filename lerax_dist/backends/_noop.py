@@ -9,7 +9,15 @@ from lerax_dist.backends._base import AbstractLoggingBackend
 
 @final
 class NoOpBackend(AbstractLoggingBackend):
-    """Takes everything and writes nothing: for runs whose journal is enough, and for tests."""
+    """Takes everything and writes nothing: for runs whose journal is enough, and for tests.
+
+    Example:
+        ```python
+        with Logger(NoOpBackend(), log_dir="logs") as logger:
+            logger.log({"loss": 0.5}, step=0)
+        print((logger.run_dir / "journal.jsonl").read_text())
+        ```
+    """
 
     def open(self, name: str) -> None:
         pass

@@ -17,6 +17,14 @@ class ProcessGroup(Protocol):
     Values are JSON values: numbers, strings, booleans, None, lists, dictionaries with string keys.
     NaN and infinities are fine. What comes out has been through JSON on every process, the sender
     too, so that a tuple is a list everywhere.
+
+    Example:
+        ```python
+        group = initialize()
+        scores = group.gather(0.5, timeout=60.0, what="the score")  # on process 0, else None
+        best = group.broadcast(scores and max(scores), timeout=60.0, what="the best score")
+        group.barrier(timeout=60.0, what="the end of the evaluation")
+        ```
     """
 
     @property
@@ -96,7 +104,19 @@ class ProcessGroup(Protocol):
 
 @final
 class SoloGroup:
-    """The group of a process on its own: it agrees with itself at once."""
+    """The group of a process on its own: it agrees with itself at once.
+
+    Args:
+        launcher: what started the process, for messages.
+
+    Example:
+        ```python
+        # Each process writes a run of its own, under a name of its own.
+        member = initialize().process_index
+        with Logger(JSONLBackend("logs"), f"member-{member}", group=SoloGroup()) as logger:
+            logger.log({"loss": 0.5}, step=0)
+        ```
+    """
 
     def __init__(self, launcher: str = "solo") -> None:
         self._launcher = launcher

@@ -32,6 +32,15 @@ class JaxGroup:
 
     Raises:
         RuntimeError: this process has not joined.
+
+    Example:
+        ```python
+        initialize()
+        try:
+            group = JaxGroup()  # one more beside that of `initialize`, e.g. for another thread
+        except RuntimeError:
+            group = SoloGroup()  # one process on its own joins nothing
+        ```
     """
 
     def __init__(self, launcher: str = "jax") -> None:

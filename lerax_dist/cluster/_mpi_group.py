@@ -45,6 +45,13 @@ class MPIGroup:
     Raises:
         RuntimeError: there is no MPI library, or it is not the one of this launch.
         TimeoutError: a process did not arrive.
+
+    Example:
+        ```python
+        group = MPIGroup()  # `mpirun`, one program per process; JAX has joined nothing
+        with Logger(JSONLBackend("logs"), group=group, scope="process") as logger:
+            logger.log({"loss": 0.5 + group.process_index}, step=0)  # the mean is written
+        ```
     """
 
     def __init__(self, comm: Any = None, *, timeout: float = 300.0) -> None:

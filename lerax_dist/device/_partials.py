@@ -64,7 +64,8 @@ class AbstractPartial(eqx.Module):
         """
 
 
-def _scalar(argument: str, value: ArrayLike) -> Array:
+def as_scalar(argument: str, value: ArrayLike) -> Array:
+    """A real number as a float scalar; the error names the argument."""
     array = jnp.asarray(value)
     if array.ndim != 0:
         raise ValueError(
@@ -96,14 +97,29 @@ class Mean(AbstractPartial):
     Attributes:
         total: sum of the values on this device.
         count: how many values that were, or the sum of their weights.
+
+    Args:
+        total: sum of the values on this device, a scalar.
+        count: how many values that were, or the sum of their weights, a scalar.
+
+    Raises:
+        ValueError: one of them is no scalar.
+        TypeError: one of them is no real number.
+
+    Example:
+        ```python
+        losses, is_token = jnp.asarray([2.0, 4.0, 9.0]), jnp.asarray([True, True, False])
+        mean = Mean.of(losses, where=is_token)  # or Mean(total=6.0, count=2)
+        print(reduce({"loss": mean}))  # 3.0: of one device here, as no mesh axis is in scope
+        ```
     """
 
     total: Float[Array, ""]
     count: Float[Array, ""]
 
     def __init__(self, total: ArrayLike, count: ArrayLike) -> None:
-        self.total = _scalar("total", total)
-        self.count = _scalar("count", count)
+        self.total = as_scalar("total", total)
+        self.count = as_scalar("count", count)
 
     @classmethod
     def of(cls, values: ArrayLike, where: ArrayLike | None = None) -> Self:
@@ -112,6 +128,10 @@ class Mean(AbstractPartial):
         Args:
             values: array of any shape.
             where: mask of the same shape, or weights; `None` for all alike.
+
+        Returns:
+            The mean of this device's values. With no value at all (also if `where` is 0 or `False`
+            everywhere, on all devices) it is NaN, and left out of a row.
         """
         values = jnp.asarray(values, float)
         weights = jnp.ones_like(values) if where is None else jnp.asarray(where, float)
@@ -143,12 +163,25 @@ class Sum(AbstractPartial):
 
     Attributes:
         value: this device's share.
+
+    Args:
+        value: this device's share, a scalar.
+
+    Raises:
+        ValueError: it is no scalar.
+        TypeError: it is no real number.
+
+    Example:
+        ```python
+        tokens = jnp.asarray([[3, 1, 0], [7, 0, 0]])
+        metrics = reduce({"tokens": Sum((tokens > 0).sum())})  # of the batches of all devices
+        ```
     """
 
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = _scalar("value", value)
+        self.value = as_scalar("value", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return ()
@@ -168,77 +201,31 @@ def _finish_sum(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -
 
 
 @final
-class Max(AbstractPartial):
-    """Maximum over the devices.
-
-    Attributes:
-        value: this device's maximum.
-    """
-
-    value: Float[Array, ""]
-
-    def __init__(self, value: ArrayLike) -> None:
-        self.value = _scalar("value", value)
-
-    def maxima(self) -> tuple[Array, ...]:
-        return (self.value,)
-
-    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
-        return ()
-
-    def shift(self) -> None:
-        return None
-
-    def finish(self) -> Finish:
-        return _finish_max
-
-
-def _finish_max(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
-    return Finished({"": maxima[0]}, 1)
-
-
-@final
-class Min(AbstractPartial):
-    """Minimum over the devices.
-
-    Attributes:
-        value: this device's minimum.
-    """
-
-    value: Float[Array, ""]
-
-    def __init__(self, value: ArrayLike) -> None:
-        self.value = _scalar("value", value)
-
-    def maxima(self) -> tuple[Array, ...]:
-        return (-self.value,)
-
-    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
-        return ()
-
-    def shift(self) -> None:
-        return None
-
-    def finish(self) -> Finish:
-        return _finish_min
-
-
-def _finish_min(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
-    return Finished({"": -maxima[0]}, 1)
-
-
-@final
 class Last(AbstractPartial):
     """The first device's value as it is, for what is the same everywhere.
 
+    It is not averaged, so that no rounding changes it.
+
     Attributes:
         value: the value.
+
+    Args:
+        value: the value, a scalar.
+
+    Raises:
+        ValueError: it is no scalar.
+        TypeError: it is no real number.
+
+    Example:
+        ```python
+        metrics = reduce({"learning_rate": Last(3e-4), "epoch": Last(7)})
+        ```
     """
 
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = _scalar("value", value)
+        self.value = as_scalar("value", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return ()

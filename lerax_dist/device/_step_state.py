@@ -22,6 +22,22 @@ class LoggingCallbackStepState(AbstractCallbackStepState):
         episode_done: whether the previous step ended an episode.
         average_return: EMA of the returns of ended episodes.
         average_length: EMA of the lengths of ended episodes; 0 until one has ended.
+
+    Args:
+        step: steps taken.
+        episode_return: return of the current episode so far, in units of reward.
+        episode_length: steps of the current episode so far.
+        episode_done: whether the previous step ended an episode.
+        average_return: EMA of the returns of ended episodes.
+        average_length: EMA of the lengths of ended episodes.
+
+    Example:
+        ```python
+        state = LoggingCallbackStepState.initial()
+        for reward, done in [(1.0, False), (1.0, True)]:
+            state = state.next(jnp.asarray(reward), jnp.asarray(done), alpha=0.9)
+        print(state.average_return)  # 1.8: an episode of return 2, weighed by 0.9
+        ```
     """
 
     step: Int[Array, ""]

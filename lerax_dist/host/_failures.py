@@ -7,7 +7,17 @@ from typing import final
 
 
 class LoggingWarning(UserWarning):
-    """Something in logging went wrong; training goes on."""
+    """Something in logging went wrong; training goes on.
+
+    Each kind of failure warns once; all are in `logger.failures`.
+
+    Example:
+        ```python
+        import warnings
+
+        warnings.simplefilter("ignore", LoggingWarning)  # to look at `logger.failures` only
+        ```
+    """
 
 
 @final
@@ -19,6 +29,14 @@ class Failure:
         where: what failed, e.g. `"WandbBackend"`.
         message: what happened, and what became of the rows.
         error: the exception, if there was one.
+
+    Example:
+        ```python
+        with Logger(JSONLBackend("logs")) as logger:
+            logger.log({"loss": float("nan")}, step=0)
+        for failure in logger.failures:
+            print(failure.where, failure.message)  # metrics 'loss' is nan at step 0, ...
+        ```
     """
 
     where: str

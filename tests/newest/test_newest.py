@@ -13,29 +13,34 @@ from tests.readers import event_rows, journal_records, journal_rows
 # The first of them installs an environment, the last runs a part of the whole suite.
 pytestmark = pytest.mark.timeout(1200)
 
-WORKER = Path(__file__).parent / "lerax_ppo.py"
+EXAMPLE = ROOT / "examples" / "lerax_ppo.py"
 ENVIRONMENTS, STEPS, ITERATIONS = 8, 64, 10
 
 
 def train(log_dir, devices, *extra):
+    sizes = {"total-steps": ENVIRONMENTS * STEPS * ITERATIONS, "num-epochs": 2}
+    sizes |= {"num-envs": ENVIRONMENTS, "num-steps": STEPS}
     (result,) = launch(
-        WORKER,
-        str(devices),
-        str(log_dir),
-        *extra,
+        EXAMPLE,
+        *(f"--{name}={value}" for name, value in sizes.items()),
+        *("--log-dir", str(log_dir), *extra),
         devices=devices,
         launcher="solo",
         python=python313(),
         timeout=240,
+        check=False,
     )
-    assert result.report["failures"] == []
-    return Path(result.report["run_dir"])
+    assert result.returncode == 0, result.stderr
+    (run_dir,) = Path(log_dir).glob("MLP*")
+    assert f"The logs are in {run_dir}." in result.stdout
+    assert journal_records(run_dir)[-1].body == {"state": "finished", "failures": []}
+    return run_dir
 
 
 @pytest.fixture(scope="module")
 def on_one_device(tmp_path_factory):
     log_dir = tmp_path_factory.mktemp("one")
-    return log_dir, train(log_dir, 1, "both")
+    return log_dir, train(log_dir, 1, "--beside")
 
 
 def timeless(rows):

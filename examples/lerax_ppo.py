@@ -1,0 +1,71 @@
+"""lerax's PPO on CartPole, logged by lerax_dist, with its environments on every local device.
+
+lerax drives the callback by itself: the logger goes into the list `callback`. Its own logger works
+on one device only. This one takes any number, and the rows are the same on all of them. lerax needs
+Python 3.13.
+
+    pip install lerax lerax-dist
+
+    python examples/lerax_ppo.py
+    XLA_FLAGS=--xla_force_host_platform_device_count=4 python examples/lerax_ppo.py    # simulated
+"""
+
+import argparse
+import functools as ft
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from lerax.algorithm import PPO
+from lerax.callback import TensorBoardCallback
+from lerax.env.classic_control import CartPole
+from lerax.policy import MLPActorCriticPolicy
+
+import lerax_dist as ld
+
+
+class ShardedPPO(PPO):
+    """PPO whose environments are split over all devices; XLA splits the work along with them."""
+
+    def reset(self, *args: Any, **kwargs: Any) -> Any:
+        state = super().reset(*args, **kwargs)
+        mesh = jax.make_mesh((jax.device_count(),), ("env",), axis_types=(AxisType.Auto,))
+        split = ft.partial(
+            jax.lax.with_sharding_constraint, shardings=NamedSharding(mesh, P("env"))
+        )
+        arrays, rest = eqx.partition(state.step_state, eqx.is_array)
+        step_state = eqx.combine(jax.tree.map(split, arrays), rest)
+        return eqx.tree_at(lambda state: state.step_state, state, step_state)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--total-steps", type=int, default=2**17, help="environment steps")
+    parser.add_argument("--num-envs", type=int, default=8)
+    parser.add_argument("--num-steps", type=int, default=256, help="of an environment, a row")
+    parser.add_argument("--num-epochs", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log-dir", default="logs")
+    parser.add_argument(
+        "--beside", action="store_true", help="let lerax's own logger log, too (one device only)"
+    )
+    args = parser.parse_args()
+
+    env = CartPole()
+    policy_key, learn_key = jax.random.split(jax.random.key(args.seed))
+    policy = MLPActorCriticPolicy(env=env, key=policy_key)
+    algorithm = ShardedPPO(
+        num_envs=args.num_envs, num_steps=args.num_steps, num_batches=4, num_epochs=args.num_epochs
+    )
+    backends = [ld.TensorBoardBackend(args.log_dir), ld.ConsoleBackend()]
+    theirs = [TensorBoardCallback(name="lerax", log_dir=args.log_dir)] if args.beside else []
+    with ld.LoggingCallback(backends, env=env, policy=policy) as logger:
+        callback = [logger, *theirs]
+        algorithm.learn(env, policy, args.total_steps, key=learn_key, callback=callback)
+    print(f"The logs are in {logger.run_dir}. See them: tensorboard --logdir {args.log_dir}")
+
+
+if __name__ == "__main__":
+    main()
