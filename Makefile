@@ -10,7 +10,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 
-.PHONY: demo test lint format clean
+.PHONY: demo test docs pictures format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/mpirun -n $(PROCESSES) $(BIN)/python examples/ppo_cartpole.py
@@ -25,12 +25,21 @@ test: $(VENV)/test.stamp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest
 
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/docs.stamp
+	$(BIN)/mkdocs build --quiet
+	@echo "Open in a browser: site/index.html"
+
+# The pictures of the README, from a run of the demo; needs Chromium.
+pictures: $(VENV)/test.stamp
+	$(BIN)/python docs/pictures/make.py
+
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -41,6 +50,11 @@ $(BIN)/python:
 $(VENV)/examples.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing lerax_dist and what its examples need into $(VENV) (about a minute) ..."
 	$(BIN)/python -m pip install --quiet --editable '.[mpi,examples]'
+	touch $@
+
+$(VENV)/docs.stamp: pyproject.toml | $(BIN)/python
+	@echo "Installing what the site of docs/ needs into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml | $(BIN)/python

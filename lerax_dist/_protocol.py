@@ -179,4 +179,12 @@ class AbstractCallback(eqx.Module, Generic[StateT, StepStateT]):
 
     @abc.abstractmethod
     def apply_curriculum(self, state: Any, callback_state: StateT) -> tuple[Any, StateT]:
-        """Change the state of the algorithm between iterations, e.g. make the task harder."""
+        """Change the state of the algorithm between iterations, e.g. make the task harder.
+
+        Args:
+            state: state of the algorithm.
+            callback_state: state of the callback.
+
+        Returns:
+            Both, changed or not.
+        """

@@ -1,26 +1,24 @@
-"""What the README shows is run as it stands there."""
+"""What the README shows is run as it stands there; its other blocks are run by tests/docs."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+from tests.docs.blocks import page_blocks
 from tests.multiprocess.launch import launch
 from tests.readers import event_rows, journal_rows
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-
-
-def python_blocks():
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_first_program_runs_as_it_is_pasted(tmp_path, processes):
-    program = next(block for block in python_blocks() if "ld.Logger(" in block)
-    (tmp_path / "train.py").write_text(program)
+    (program,) = (block for block in page_blocks(README) if block.title)
+    (tmp_path / program.title).write_text(program.code)
     launch(
-        tmp_path / "train.py",
+        tmp_path / program.title,
         processes=processes,
         launcher="solo" if processes == 1 else "openmpi",
         cwd=tmp_path,
@@ -33,11 +31,20 @@ def test_the_first_program_runs_as_it_is_pasted(tmp_path, processes):
     assert [step for step, _ in event_rows(run_dir)] == list(range(200))
 
 
-def test_every_block_is_python():
-    for block in python_blocks():
-        compile(block, "README.md", "exec")
+def test_it_has_at_most_three_screens_and_begins_with_the_two_commands():
+    assert len(README.read_text().splitlines()) <= 120
+    first = page_blocks(README)[0].code.splitlines()
+    assert [line.split("#")[0].strip() for line in first] == ["make demo", "make test"]
+
+
+def test_its_commands_are_there():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make (\w+)", README.read_text()):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for path in re.findall(r"sbatch (\S+\.sbatch)", README.read_text()):
+        assert (ROOT / path).exists(), path
 
 
 def test_every_file_that_it_links_is_there():
-    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", README):
-        assert (Path(__file__).parents[1] / target).exists(), target
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", README.read_text()):
+        assert (ROOT / target).exists(), target

@@ -1,0 +1,106 @@
+"""Makes the pictures of the README: a run of the demo in a terminal, and TensorBoard on its log.
+
+    make pictures
+
+It runs the PPO example in two processes, the first of them in a pseudo-terminal, whose screen is
+drawn as an SVG; then TensorBoard on the log of that run, photographed by Chromium without a window.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from _svg import draw
+from _terminal import record
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+EXAMPLE = [sys.executable, str(ROOT / "examples" / "ppo_cartpole.py"), "--name", "demo"]
+COLUMNS, ROWS = 110, 40
+AT_PERCENT = 80.0
+LIMIT = 900.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def place(index: int, address: str) -> dict[str, str]:
+    """Variables of one of two processes with two devices each."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "LERAX_DIST_COORDINATOR_ADDRESS": address,
+        "LERAX_DIST_NUM_PROCESSES": "2",
+        "LERAX_DIST_PROCESS_ID": str(index),
+        "TERM": "xterm-256color",
+    }
+
+
+def console(folder: Path) -> None:
+    """`mpirun` gives its processes no terminal with a size, so these are started one by one."""
+    address = f"127.0.0.1:{free_port()}"
+    with subprocess.Popen(EXAMPLE, cwd=folder, env=place(1, address)) as other:
+        try:
+            env = place(0, address)
+            screen = record(EXAMPLE, folder, env, (COLUMNS, ROWS), AT_PERCENT, LIMIT)
+            other.wait(LIMIT)
+        finally:
+            other.kill()
+    (HERE / "console.svg").write_text(draw(screen))
+
+
+def tensorboard(log_dir: Path) -> None:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))))
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir)]
+    with subprocess.Popen([*command, "--port", str(port)]) as server:
+        try:
+            wait_for(f"{address}/data/runs")
+            picture = HERE / "tensorboard.png"
+            options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+            options += ["--window-size=1360,800", "--virtual-time-budget=30000"]
+            url = f"{address}/?tagFilter=episode%2Freturn%7Ctrain%2Floss#timeseries"
+            chrome = [chromium, *options, f"--screenshot={picture}", url]
+            subprocess.run(chrome, check=True, timeout=LIMIT, capture_output=True)
+        finally:
+            server.terminate()
+    # A palette is enough for it, and a quarter of the size.
+    Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)
+
+
+def wait_for(url: str) -> None:
+    deadline = time.monotonic() + LIMIT
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                if "demo" in answer.read().decode():
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{url} did not answer within {LIMIT:g} s")
+        time.sleep(0.5)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        console(Path(folder))
+        tensorboard(Path(folder) / "logs")
+    for picture in ("console.svg", "tensorboard.png"):
+        print(f"{HERE / picture}: {(HERE / picture).stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()
