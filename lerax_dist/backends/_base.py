@@ -18,6 +18,29 @@ class AbstractLoggingBackend(abc.ABC):
     A backend may have further methods, which are called if they are there: `on_training_start`
     (see `SupportsTrainingStart`), `on_identity` and `on_resume` (see `SupportsIdentity` and
     `SupportsResume`).
+
+    Example:
+        ```python
+        class PrintBackend(AbstractLoggingBackend):
+            def open(self, name):
+                print("run", name)
+
+            def log_hparams(self, hparams):
+                print(hparams)
+
+            def log_scalars(self, scalars, step):
+                print(step, scalars)
+
+            def log_video(self, tag, frames, step, fps):
+                print(step, tag, frames.shape)
+
+            def close(self):
+                print("the end")
+
+
+        with Logger([PrintBackend(), TensorBoardBackend("logs")]) as logger:
+            logger.log({"train": {"loss": 0.5}}, step=0)
+        ```
     """
 
     @abc.abstractmethod

@@ -38,6 +38,14 @@ class ConsoleBackend(AbstractLoggingBackend):
         chart: metric to draw. Until it comes, the first whose last part contains "loss" is drawn.
         interval: seconds between plain lines.
         clock: present time in seconds, of a clock that never goes back.
+
+    Example:
+        ```python
+        backends = [ConsoleBackend(chart="train/loss"), TensorBoardBackend("logs")]
+        with Logger(backends, total_steps=100) as logger:
+            for step in range(100):
+                logger.log({"train": {"loss": 1.0 / (step + 1)}}, step)
+        ```
     """
 
     def __init__(

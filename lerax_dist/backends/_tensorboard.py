@@ -34,6 +34,13 @@ class TensorBoardBackend(AbstractLoggingBackend):
 
     Args:
         log_dir: base folder of the event files.
+
+    Example:
+        ```python
+        with Logger(TensorBoardBackend("logs"), "curves") as logger:
+            logger.log({"train": {"loss": 0.5}}, step=0)
+        print(list(Path("logs/curves").glob("*tfevents*")))  # see it: tensorboard --logdir logs
+        ```
     """
 
     def __init__(self, log_dir: str | Path = "logs") -> None:

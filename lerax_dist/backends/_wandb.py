@@ -50,6 +50,13 @@ class WandbBackend(AbstractLoggingBackend):
 
     Raises:
         ValueError: `mode` is something else.
+
+    Example:
+        ```python
+        backend = WandbBackend("my-project", quiet=True, mode="offline")
+        with Logger(backend, hparams={"learning_rate": 3e-4}, log_dir="logs") as logger:
+            logger.log({"train": {"loss": 0.5}}, step=0)
+        ```
     """
 
     def __init__(

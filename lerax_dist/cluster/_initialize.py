@@ -65,6 +65,13 @@ def initialize(
             MPI than the launcher; JAX cannot find the other processes.
         TimeoutError: under MPI, names the processes that did not arrive in time.
         OSError: process 0 cannot listen on the port given.
+
+    Example:
+        ```python
+        group = initialize(timeout=120.0)
+        if group.is_writer:
+            print(f"{group.process_count} processes, started by {group.launcher}")
+        ```
     """
     check_timeout(timeout)
     joined = membership.group()
