@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,14 @@ def test_every_metric_of_a_row_is_in_the_table(ran):
     assert "time/steps_per_second" in names and "episode/return_std" in names
     for name in names - {"train/loss"}:
         assert f"`{name}`" in page, name
+
+
+def test_the_backend_of_the_page_has_every_row(ran):
+    folder, _ = ran["docs/backend.md"]
+    rows = "SELECT step, value FROM metrics WHERE name = 'train/loss' ORDER BY step"
+    found = sqlite3.connect(folder / "logs" / "runs.sqlite").execute(rows).fetchall()
+    assert [step for step, _ in found] == list(range(100))
+    assert found[0][1] == 9.0 and found[-1][1] < 1e-6
 
 
 def test_the_first_program_of_the_site_is_that_of_the_readme():
