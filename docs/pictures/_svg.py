@@ -1,6 +1,7 @@
 """A terminal's screen as an SVG that needs no font but the reader's own monospaced one."""
 
 import itertools
+import re
 from html import escape
 from typing import Any
 
@@ -21,19 +22,20 @@ COLORS = {
 }
 
 
-def draw(screen: pyte.Screen) -> str:
-    lines = [line for line in screen.display]
-    count = max(place for place, line in enumerate(lines) if line.strip()) + 1
+def draw(screen: pyte.Screen, first: int) -> str:
+    """The screen from its line `first` on, without blank lines at its end."""
+    last = max(place for place, line in enumerate(screen.display) if line.strip())
+    count = last + 1 - first
     width = screen.columns * WIDTH + 2 * MARGIN
     height = count * HEIGHT + 2 * MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
         f'font-family="ui-monospace, DejaVu Sans Mono, Menlo, Consolas, monospace" '
-        f'font-size="{FONT}" xml:space="preserve">',
+        f'font-size="{FONT}">',
         f'<rect width="100%" height="100%" rx="8" fill="{BACKGROUND}"/>',
     ]
     for y in range(count):
-        row = [screen.buffer[y][x] for x in range(screen.columns)]
+        row = [screen.buffer[first + y][x] for x in range(screen.columns)]
         parts += _row(row, MARGIN + y * HEIGHT)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -48,15 +50,13 @@ def _row(row: list[Any], top: float) -> list[str]:
         if back:
             box = f'x="{left:g}" y="{top:g}" width="{columns * WIDTH:g}" height="{HEIGHT}"'
             parts.append(f'<rect {box} fill="{back}"/>')
-        bare = text.strip()
-        if not bare:
-            continue
-        left += (len(text) - len(text.lstrip())) * WIDTH
-        # The length is given, so that columns stay columns whatever the font.
-        length = f'textLength="{len(bare) * WIDTH:g}" lengthAdjust="spacingAndGlyphs"'
         weight = ' font-weight="bold"' if bold else ""
-        where = f'x="{left:g}" y="{top + 0.75 * HEIGHT:g}"'
-        parts.append(f'<text {where} {length} fill="{color}"{weight}>{escape(bare)}</text>')
+        # Wide gaps would be drawn as one blank.
+        for found in re.finditer(r"\S+(?: \S+)*", text):
+            # The length is given, so that columns stay columns whatever the font.
+            length = f'textLength="{len(found[0]) * WIDTH:g}" lengthAdjust="spacingAndGlyphs"'
+            where = f'x="{left + found.start() * WIDTH:g}" y="{top + 0.75 * HEIGHT:g}"'
+            parts.append(f'<text {where} {length} fill="{color}"{weight}>{escape(found[0])}</text>')
     return parts
 
 

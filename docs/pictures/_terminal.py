@@ -40,13 +40,17 @@ def record(
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     deadline = time.monotonic() + limit
-    with subprocess.Popen(
-        command, cwd=folder, env=dict(env), stdin=inner, stdout=inner, stderr=inner
-    ) as program:
+    # What XLA says on a busy machine is no part of the picture.
+    errors = folder / "stderr.txt"
+    with (
+        errors.open("wb") as stderr,
+        subprocess.Popen(
+            command, cwd=folder, env=dict(env), stdin=inner, stdout=inner, stderr=stderr
+        ) as program,
+    ):
         os.close(inner)
         while time.monotonic() < deadline:
             if not select.select([outer], [], [], 1.0)[0]:
-                # Nothing has come for a while, so the screen is whole.
                 continue
             try:
                 data = os.read(outer, 65536)
@@ -59,7 +63,8 @@ def record(
                     kept = copy.deepcopy(screen)
         os.close(outer)
         if program.wait(limit) != 0 or kept is None:
-            raise SystemExit(f"{command} has ended with {program.returncode}:\n{text(screen)}")
+            said = f"{text(screen)}\n{errors.read_text()}"
+            raise SystemExit(f"{command} has ended with {program.returncode}:\n{said}")
     return kept
 
 

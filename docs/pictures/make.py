@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 from _svg import draw
 from _terminal import record
@@ -57,21 +58,24 @@ def console(folder: Path) -> None:
             other.wait(LIMIT)
         finally:
             other.kill()
-    (HERE / "console.svg").write_text(draw(screen))
+    # From the line with the run's name on: what scrolls away above is no part of the display.
+    first = max(place for place, line in enumerate(screen.display) if line.startswith("demo "))
+    (HERE / "console.svg").write_text(draw(screen, first))
 
 
 def tensorboard(log_dir: Path) -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))))
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir)]
-    with subprocess.Popen([*command, "--port", str(port)]) as server:
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", log_dir.name]
+    with subprocess.Popen([*command, "--port", str(port)], cwd=log_dir.parent) as server:
         try:
             wait_for(f"{address}/data/runs")
             picture = HERE / "tensorboard.png"
             options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-            options += ["--window-size=1360,800", "--virtual-time-budget=30000"]
-            url = f"{address}/?tagFilter=episode%2Freturn%7Ctrain%2Floss#timeseries"
+            options += ["--window-size=1440,720", "--virtual-time-budget=60000"]
+            tags = quote("episode/(return|return_min|length)$|train/(loss|entropy|value_loss)$", "")
+            url = f"{address}/#scalars&_smoothingWeight=0&tagFilter={tags}"
             chrome = [chromium, *options, f"--screenshot={picture}", url]
             subprocess.run(chrome, check=True, timeout=LIMIT, capture_output=True)
         finally:
