@@ -10,7 +10,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 
-.PHONY: demo test docs pictures format clean
+.PHONY: demo test lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/mpirun -n $(PROCESSES) $(BIN)/python examples/ppo_cartpole.py
@@ -25,6 +25,15 @@ test: $(VENV)/test.stamp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest
 
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) site
+
+.PHONY: docs pictures
+
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(VENV)/docs.stamp
 	$(BIN)/mkdocs build --quiet
@@ -34,12 +43,10 @@ docs: $(VENV)/docs.stamp
 pictures: $(VENV)/test.stamp
 	$(BIN)/python docs/pictures/make.py
 
-format: $(VENV)/test.stamp
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-
-clean:
-	rm -rf $(VENV) site
+$(VENV)/docs.stamp: pyproject.toml | $(BIN)/python
+	@echo "Installing what the site of docs/ needs into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -50,11 +57,6 @@ $(BIN)/python:
 $(VENV)/examples.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing lerax_dist and what its examples need into $(VENV) (about a minute) ..."
 	$(BIN)/python -m pip install --quiet --editable '.[mpi,examples]'
-	touch $@
-
-$(VENV)/docs.stamp: pyproject.toml | $(BIN)/python
-	@echo "Installing what the site of docs/ needs into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml | $(BIN)/python

@@ -15,10 +15,6 @@ class AbstractLoggingBackend(abc.ABC):
     raises is tried again a few times and then reported, one that hangs stops nobody else, and rows
     wait in the journal meanwhile. A backend never sees a `jax.Array`.
 
-    A backend may have further methods, which are called if they are there: `on_training_start`
-    (see `SupportsTrainingStart`), `on_identity` and `on_resume` (see `SupportsIdentity` and
-    `SupportsResume`).
-
     Example:
         ```python
         class PrintBackend(AbstractLoggingBackend):
@@ -41,6 +37,10 @@ class AbstractLoggingBackend(abc.ABC):
         with Logger([PrintBackend(), TensorBoardBackend("logs")]) as logger:
             logger.log({"train": {"loss": 0.5}}, step=0)
         ```
+
+    A backend may have further methods, which are called if they are there: `on_training_start`
+    (see `SupportsTrainingStart`), `on_identity` and `on_resume` (see `SupportsIdentity` and
+    `SupportsResume`).
     """
 
     @abc.abstractmethod

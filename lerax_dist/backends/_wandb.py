@@ -35,6 +35,13 @@ class WandbBackend(AbstractLoggingBackend):
     resume) is kept, which W&B's own step would drop. A metric that is itself called `global_step`
     goes by `metrics/global_step`.
 
+    Example:
+        ```python
+        backend = WandbBackend("my-project", quiet=True, mode="offline")
+        with Logger(backend, hparams={"learning_rate": 3e-4}, log_dir="logs") as logger:
+            logger.log({"train": {"loss": 0.5}}, step=0)
+        ```
+
     Args:
         project: W&B project name.
         config: hyperparameters passed to `wandb.init`. Those of the run are added to them, and
@@ -50,13 +57,6 @@ class WandbBackend(AbstractLoggingBackend):
 
     Raises:
         ValueError: `mode` is something else.
-
-    Example:
-        ```python
-        backend = WandbBackend("my-project", quiet=True, mode="offline")
-        with Logger(backend, hparams={"learning_rate": 3e-4}, log_dir="logs") as logger:
-            logger.log({"train": {"loss": 0.5}}, step=0)
-        ```
     """
 
     def __init__(
