@@ -58,12 +58,13 @@ class Session:
         Raises:
             TimeoutError: a process did not ask.
         """
-        if self.group.process_count > 1:
-            told = self.group.gather(self._told, timeout=timeout, what="`preempted`")
-            answer = any(told or ())
-            what = "the answer to `preempted`"
-            self._heard = self.group.broadcast(answer, timeout=timeout, what=what)
-        return self._told
+        if self.group.process_count == 1:
+            return self._told
+        told = self.group.gather(self._told, timeout=timeout, what="`preempted`")
+        what = "the answer to `preempted`"
+        self._heard = self.group.broadcast(any(told or ()), timeout=timeout, what=what)
+        # A signal that has come since is for the next time: the others do not know of it yet.
+        return self._heard
 
     def start_step(self, timeout: float, patience: float) -> int | None:
         """Where the run would go on if it were continued; the same on all that ask together.

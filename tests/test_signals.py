@@ -74,7 +74,7 @@ def test_a_signal_to_one_process_ends_all_of_them_at_the_same_step(tmp_path):
         results = launch(WORKER, "preempted", str(tmp_path), processes=2, timeout=120)
         steps = [result.report["steps"] for result in results]
         assert steps[0] == steps[1]
-        assert 5 <= steps[0][-1] - steps[0][0] < 40
+        assert len(steps[0]) == 7
         (run_dir,) = (path for path in tmp_path.iterdir() if path.is_dir())
         records = journal_records(run_dir)
         assert records[-1].body["state"] == "preempted"
