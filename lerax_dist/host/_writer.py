@@ -19,6 +19,9 @@ from lerax_dist.host._record import Event, Record, Row
 from lerax_dist.host._sink import HostRow, Packet, Start
 from lerax_dist.host._token import Token
 
+# How long a record may be with the operating system only, which a machine that breaks down loses.
+_SYNC_AFTER = 0.5
+
 
 @final
 class Writer:
@@ -54,6 +57,7 @@ class Writer:
         self._assembler = Assembler(failures)
         self._rates = _rates.Rates()
         self._patience: float | None = None
+        self._sync_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="lerax_dist-writer", daemon=True)
 
     def start(self) -> None:
@@ -90,9 +94,19 @@ class Writer:
             limit = {} if self._patience is None else {"patience": self._patience}
             if self._write(self._gathering.ready(now, **limit)):
                 return
+            if self._sync_at is not None and self._sync_at <= now:
+                self._sync()
 
     def _longest_wait(self) -> float | None:
-        return PATIENCE if self._assembler.holds or self._gathering.waits else None
+        """Seconds until something is due if nothing comes; `None` if nothing is."""
+        waits = [PATIENCE] if self._assembler.holds or self._gathering.waits else []
+        if self._sync_at is not None:
+            waits.append(max(self._sync_at - time.monotonic(), 0.0))
+        return min(waits, default=None)
+
+    def _sync(self) -> None:
+        self._journal.sync()
+        self._sync_at = None
 
     def _put(self, item: Any, size: int) -> None:
         """Take in what was queued, each in its place among the rows."""
@@ -136,7 +150,7 @@ class Writer:
         self._queue.done(sum(item.size for item in items if isinstance(item, Share)))
         tokens = [item for item in items if isinstance(item, Token)]
         if any(token.sync for token in tokens):
-            self._journal.sync()
+            self._sync()
         for token in tokens:
             token.end = self._journal.end
             token.start_step = self._start_step
@@ -147,6 +161,8 @@ class Writer:
         if self._resumes:
             records = self._resumed(records)
         self._start_step = _after(self._start_step, records)
+        if self._sync_at is None:
+            self._sync_at = time.monotonic() + _SYNC_AFTER
         try:
             self._journal.append(records)
         except Exception as error:
