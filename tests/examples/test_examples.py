@@ -89,3 +89,22 @@ def test_a_number_of_environments_that_does_not_divide_is_named(tmp_path):
     )
     assert done.returncode == 1
     assert "--num-envs 30 is no multiple of the 4 devices" in done.stderr
+
+
+def test_the_script_for_tpus_starts_the_same_line_on_every_host(tmp_path):
+    """By a `gcloud` that writes down what it is told: there is no TPU here."""
+    gcloud = tmp_path / "gcloud"
+    gcloud.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {tmp_path}/said\n')
+    gcloud.chmod(0o755)
+    subprocess.run(
+        ["bash", EXAMPLES / "tpu_pod.sh", "slice", "zone", "/mnt/shared", "--name", "two words"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=True,
+        timeout=60,
+    )
+    said = (tmp_path / "said").read_text()
+    assert said.count("compute tpus tpu-vm") == said.count("--zone=zone --worker=all") == 3
+    start = said.splitlines()[-1]
+    assert "python lerax_dist/examples/ppo_cartpole.py --no-console" in start
+    assert "--checkpoint-dir /mnt/shared/checkpoints/ppo-slice" in start
+    assert start.endswith("--name two\\ words >ppo.log 2>&1 </dev/null &")
