@@ -4,6 +4,7 @@ The only use of private JAX names in this package. Checked on jax 0.10.2 and 0.1
 """
 
 import ctypes
+import threading
 import time
 from typing import Any, final
 
@@ -34,6 +35,16 @@ def joined_place() -> tuple[int, int]:
         from jax._src import distributed
 
         return distributed.global_state.process_id, distributed.global_state.num_processes
+    except (ImportError, AttributeError) as error:
+        raise _unknown_jax() from error
+
+
+def joined_address() -> str:
+    """Where the coordination service listens, "host:port"."""
+    try:
+        from jax._src import distributed
+
+        return distributed.global_state.coordinator_address or ""
     except (ImportError, AttributeError) as error:
         raise _unknown_jax() from error
 
@@ -84,8 +95,31 @@ class Store:
         self._client = client
 
     def put(self, key: str, text: str) -> None:
-        """Set `key`, whether or not it is set."""
+        """Set `key`, whether or not it is set. Waits for ever if process 0 cannot be reached."""
         self._client.key_value_set(key, text, True)
+
+    def put_within(self, key: str, text: str, seconds: float) -> None:
+        """Set `key`, and wait at most so many seconds for process 0 to take it.
+
+        Raises:
+            RuntimeError: it did not answer, or is gone.
+        """
+        failures: list[Exception] = []
+
+        def put() -> None:
+            try:
+                self.put(key, text)
+            except RuntimeError as error:
+                failures.append(error)
+
+        # The client gives a message no time limit of its own.
+        thread = threading.Thread(target=put, name="lerax_dist-put", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if thread.is_alive():
+            raise RuntimeError(f"process 0 has not answered for {seconds:g} s")
+        if failures:
+            raise failures[0]
 
     def get(self, key: str, deadline: float) -> str | None:
         """Wait for `key`.

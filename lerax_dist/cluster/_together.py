@@ -8,7 +8,7 @@ from typing import Any, final
 from lerax_dist.cluster._abort import hold_aborts
 from lerax_dist.cluster._pulse import Tempo, choose_tempo, is_of_another
 from lerax_dist.cluster._store import Store, forget_service, joined_client, joined_place
-from lerax_dist.cluster._watch import FOLDER, GRACE, Watch, why_failed
+from lerax_dist.cluster._watch import FOLDER, GRACE, LONGEST_PUT, Watch, why_failed
 
 _PAUSE = 0.05
 # Between a process's last word and its real end, in which it still needs the service.
@@ -66,7 +66,8 @@ class Leave:
         self._watch.leaving.set()
         try:
             well = self._leave_first() if self._index == 0 else self._leave(why_failed())
-        except RuntimeError:  # the service is gone
+        except RuntimeError:  # the service is gone; the watch says so
+            self._watch.named.wait(self._tempo.patience + 4 * self._tempo.period)
             well = False
         self._watch.stop()
         if not well:
@@ -122,7 +123,7 @@ class Leave:
         return [index for index in range(self._count) if str(index) not in ends]
 
     def _say_goodbye(self, why: str) -> None:
-        self._store.put(f"{FOLDER}/ends/{self._index}", why)
+        self._store.put_within(f"{FOLDER}/ends/{self._index}", why, LONGEST_PUT)
 
     def _give_up(self, missing: list[int]) -> None:
         named = ", ".join(map(str, missing[:16]))

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import final
 
+from lerax_dist.cluster._address import nobody_listens
 from lerax_dist.cluster._pulse import (
     Beat,
     News,
@@ -17,13 +18,17 @@ from lerax_dist.cluster._pulse import (
     is_of_another,
     silent,
 )
-from lerax_dist.cluster._store import Store
+from lerax_dist.cluster._store import Store, joined_address, joined_client
 
 FOLDER = "lerax_dist/together"
 # How long a program may go on after another one's failure, to end by itself.
 GRACE = 5.0
 _GRACE_WITHOUT_SERVICE = 2.0
+# How long process 0 may take to answer, unless it is lost.
+LONGEST_PUT = 3.0
 _LONGEST_TALK = 300
+# Of a thousand processes that fail because of one, a few are enough.
+_MOST_SAID = 3
 
 
 @final
@@ -43,6 +48,7 @@ class Watch:
         self.leaving = threading.Event()
         self.trouble = threading.Event()
         self.named = threading.Event()
+        self._client = joined_client()
         self._store = store
         self._index, self._count = place
         self._host = host
@@ -62,6 +68,8 @@ class Watch:
             self._publish({}, {})
         else:
             self._store.put(f"{FOLDER}/signs/{self._index}", "0")
+            first = self._store.get("lerax_dist/hosts/0", time.monotonic() + LONGEST_PUT)
+            self._hosts[0] = first or "?"
         self._thread.start()
 
     def stop(self) -> None:
@@ -83,20 +91,17 @@ class Watch:
     def _run(self) -> None:
         while not self._stop.wait(self._tempo.period):
             try:
-                if self._index == 0:
-                    self._look_at_all()
-                else:
-                    self._look_at_news()
-                self._tell_own_failure()
+                if self._look_at_all() if self._index == 0 else self._look_at_news():
+                    self._tell_own_failure()
             except RuntimeError as error:
-                # Process 0 may have left in good order just now, and this one with it.
-                if not self._stop.wait(0.2):
+                # JAX's shutdown may be under way, and process 0 be through with it.
+                if not self._stop.wait(0.2) and joined_client() is self._client:
                     self._without_service(str(error))
                 return
             if time.monotonic() >= self._ends_at and not self._is_ending():
                 self._end()
 
-    def _look_at_all(self) -> None:
+    def _look_at_all(self) -> bool:
         """Process 0: read the signs of the others and publish what they mean."""
         now = time.monotonic()
         signs = {int(key): sign for key, sign in self._store.list(f"{FOLDER}/signs").items()}
@@ -109,6 +114,7 @@ class Watch:
             self._hosts = {int(index): host for index, host in hosts.items()}
         self._publish(quiet, failed)
         self._hear_of(quiet, failed)
+        return True
 
     def _publish(self, quiet: dict[int, float], failed: dict[int, str]) -> None:
         self._number += 1
@@ -116,22 +122,27 @@ class Watch:
         news = News(self._number, named | {0: self._host}, quiet, failed)
         self._store.put(f"{FOLDER}/news", encode_news(news))
 
-    def _look_at_news(self) -> None:
+    def _look_at_news(self) -> bool:
         """Another process: read what process 0 says, and give a sign if it can be reached."""
         text = self._store.get(f"{FOLDER}/news", time.monotonic() + self._tempo.period)
         now = time.monotonic()
-        if text is not None:
+        if text is None:
+            if nobody_listens(joined_address()):
+                raise RuntimeError(f"nobody listens at {joined_address()} any more")
+        else:
             self._beats = hear(self._beats, {0: text.partition(",")[0]}, now)
             news = decode_news(text)
             self._hosts.update(news.hosts)
             self._number += 1
-            self._store.put(f"{FOLDER}/signs/{self._index}", str(self._number))
+            sign = (f"{FOLDER}/signs/{self._index}", str(self._number))
+            self._store.put_within(*sign, LONGEST_PUT)
             others = {index: s for index, s in news.silent.items() if index != self._index}
             self._hear_of(others, news.failed)
-        away = silent(self._beats, (), now, self._tempo.patience)
-        self._hear_of(away, {})
+        if not self._quiet - {0}:  # else process 0 may have been ended by JAX for another's sake
+            self._hear_of(silent(self._beats, (), now, self._tempo.patience), {})
         if silent(self._beats, (), now, self._tempo.given_up):
             self.trouble.set()
+        return text is not None
 
     def _hear_of(self, quiet: dict[int, float], failed: dict[int, str]) -> None:
         for index, seconds in quiet.items():
@@ -145,7 +156,7 @@ class Watch:
             self.named.set()
         self._quiet |= set(quiet)
         for index, why in failed.items():
-            if index == self._index or why in self._said:
+            if index == self._index or why in self._said or len(self._said) > _MOST_SAID:
                 continue
             self._said.add(why)
             self.say(f"process {index} (host {self._hosts.get(index, '?')}) has ended: {why}")
@@ -162,7 +173,7 @@ class Watch:
         why = why_failed()
         if why and "own" not in self._said:
             self._said.add("own")
-            self._store.put(f"{FOLDER}/ends/{self._index}", why)
+            self._store.put_within(f"{FOLDER}/ends/{self._index}", why, LONGEST_PUT)
 
     def _without_service(self, error: str) -> None:
         host = self._hosts.get(0, "?")
@@ -181,7 +192,8 @@ class Watch:
     def _end(self) -> None:
         self.say("this process cannot go on without the others and ends now, with status 1")
         with contextlib.suppress(RuntimeError):
-            self._store.put(f"{FOLDER}/ends/{self._index}", "Ended, as another process had failed")
+            why = "it could not go on, as another process had failed"
+            self._store.put_within(f"{FOLDER}/ends/{self._index}", why, 1.0)
         with contextlib.suppress(Exception):
             sys.stdout.flush()
         os._exit(1)
