@@ -15,7 +15,14 @@ from lerax_dist.cluster._address import check_port, coordinator_host, reserved_p
 from lerax_dist.cluster._current import membership
 from lerax_dist.cluster._devices import choose_local_devices
 from lerax_dist.cluster._group import ProcessGroup
-from lerax_dist.cluster._launch import MPI_LAUNCHERS, Launch, check_address, check_place, detect
+from lerax_dist.cluster._launch import (
+    MPI_LAUNCHERS,
+    Launch,
+    check_address,
+    check_place,
+    check_sources,
+    detect,
+)
 from lerax_dist.cluster._meeting import meeting_point
 from lerax_dist.cluster._message import check_timeout
 from lerax_dist.cluster._mpi_group import MPIGroup
@@ -52,6 +59,15 @@ def initialize(
     `jax.distributed.initialize` was the first. One line at level INFO of the logger "lerax_dist"
     says what was found.
 
+    From then on a thread watches over the others (about one look a second, no more than 250 a
+    second by all together). Who dies, hangs or cannot be reached is named on standard error, with
+    its host, after 0.3 times `heartbeat_timeout_seconds`; JAX then ends every process (SIGABRT)
+    within that limit and 6 seconds. Where the system itself says that process 0 is gone it takes 3
+    seconds. A program that ends by an exception does not wait at JAX's shutdown barrier: the others
+    hear of it within a second or two, have 5 seconds to end by themselves, and are ended with
+    status 1. A program that is done waits for the others, so that nobody is killed by its leaving,
+    at most `shutdown_timeout_seconds`. The exit status of a program that ends is its own.
+
     Args:
         coordinator_address: "host:port" where process 0 listens and the others find it. Give all
             of the first three arguments or none.
@@ -61,10 +77,14 @@ def initialize(
             MPI launcher or torchrun with several processes on a host, the one of its local index,
             or all that it sees if the launcher shows it GPUs of its own only
             (`CUDA_VISIBLE_DEVICES`); alone on its host all.
-        timeout: longest wait for the other processes in seconds. Where MPI is not the launcher,
-            JAX ends the process (SIGABRT) when it passes; a warning is logged long before.
-        **jax_options: further arguments of `jax.distributed.initialize`, e.g.
-            `heartbeat_timeout_seconds`.
+        timeout: longest wait for the other processes in seconds. Those that do not arrive are
+            named, but where only JAX knows the others (Kubernetes, TPU pods on Compute Engine):
+            there it ends the process (SIGABRT) when the time has passed. A warning is logged long
+            before. The default leaves time for a node that has to fetch a container.
+        **jax_options: further arguments of `jax.distributed.initialize`. Two have defaults of
+            their own: `heartbeat_timeout_seconds=60`, as all others stand still while one is gone,
+            and what is gone for a minute does not come back (JAX: 100);
+            `shutdown_timeout_seconds=300`, time for a last checkpoint of another process.
 
     Returns:
         The group of all processes: a `JaxGroup`, or a `SoloGroup` of one.
@@ -73,8 +93,13 @@ def initialize(
         ValueError: arguments or variables are incomplete, malformed or contradict the launcher.
         RuntimeError: JAX has started its devices already; mpi4py is missing or belongs to another
             MPI than the launcher; JAX cannot find the other processes.
-        TimeoutError: under MPI, names the processes that did not arrive in time.
+        TimeoutError: names the processes that did not arrive in time.
         OSError: process 0 cannot listen on the port given.
+
+    Example:
+        >>> group = lerax_dist.initialize(heartbeat_timeout_seconds=30)
+        >>> group.process_index, group.process_count, group.launcher
+        (0, 4, 'slurm')
     """
     check_timeout(timeout)
     joined = membership.group()
@@ -148,16 +173,9 @@ def _explicit(address: str | None, count: int | None, index: int | None, launch:
             f"{launch.process_count} ({launch.why}). Leave the arguments out, or unset these "
             "variables if they were inherited from elsewhere."
         )
-    return dataclasses.replace(
-        launch,
-        launcher="explicit",
-        process_index=index,
-        process_count=count,
-        local_index=None,
-        local_count=None,
-        coordinator=address,
-        why=shown,
-    )
+    explicit = Launch("explicit", index, count, None, None, address, shown)
+    check_sources(explicit, os.environ)
+    return explicit
 
 
 def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
@@ -168,8 +186,11 @@ def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Lau
     with contextlib.ExitStack() as stack:
         plan: dict[str, Any] = {}
         if started is not None:
-            port = os.environ.get("JAX_COORDINATOR_PORT") or stack.enter_context(reserved_port())
-            plan["address"] = f"{coordinator_host(mpi.hosts, launch)}:{port}"
+            plan["address"] = os.environ.get("JAX_COORDINATOR_ADDRESS")
+            if not plan["address"]:
+                port = os.environ.get("JAX_COORDINATOR_PORT")
+                port = port or stack.enter_context(reserved_port())
+                plan["address"] = f"{coordinator_host(mpi.hosts, launch)}:{port}"
             plan["started"] = [index for index, early in enumerate(started) if early]
         plan = mpi.broadcast(plan, timeout=timeout, what="the coordinator's address")
         if plan["started"]:
