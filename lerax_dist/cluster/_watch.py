@@ -24,7 +24,8 @@ FOLDER = "lerax_dist/together"
 # How long a program may go on after another one's failure, to end by itself.
 GRACE = 5.0
 _GRACE_WITHOUT_SERVICE = 2.0
-# How long process 0 may take to answer, unless it is lost.
+# How long process 0 may take to answer a question and to take a message.
+_LONGEST_LOOK = 0.5
 LONGEST_PUT = 3.0
 _LONGEST_TALK = 300
 # Of a thousand processes that fail because of one, a few are enough.
@@ -59,6 +60,7 @@ class Watch:
         self._said: set[str] = set()
         self._quiet: set[int] = set()
         self._ends_at = float("inf")
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lerax_dist-watch", daemon=True)
 
@@ -96,7 +98,9 @@ class Watch:
             except RuntimeError as error:
                 # JAX's shutdown may be under way, and process 0 be through with it.
                 if not self._stop.wait(0.2) and joined_client() is self._client:
-                    self._without_service(str(error))
+                    self.service_is_lost(str(error))
+                    if not self._stop.wait(_GRACE_WITHOUT_SERVICE) and not self._is_ending():
+                        self._end()
                 return
             if time.monotonic() >= self._ends_at and not self._is_ending():
                 self._end()
@@ -124,7 +128,7 @@ class Watch:
 
     def _look_at_news(self) -> bool:
         """Another process: read what process 0 says, and give a sign if it can be reached."""
-        text = self._store.get(f"{FOLDER}/news", time.monotonic() + self._tempo.period)
+        text = self._store.get(f"{FOLDER}/news", time.monotonic() + _LONGEST_LOOK)
         now = time.monotonic()
         if text is None:
             if nobody_listens(joined_address()):
@@ -175,16 +179,17 @@ class Watch:
             self._said.add("own")
             self._store.put_within(f"{FOLDER}/ends/{self._index}", why, LONGEST_PUT)
 
-    def _without_service(self, error: str) -> None:
-        host = self._hosts.get(0, "?")
-        reason = " ".join(error.split())[:_LONGEST_TALK]
-        self.say(
-            f"process 0 (host {host}), which holds the coordination service, is lost: {reason}"
-        )
-        self.trouble.set()
-        self.named.set()
-        if not self._stop.wait(_GRACE_WITHOUT_SERVICE) and not self._is_ending():
-            self._end()
+    def service_is_lost(self, error: str) -> None:
+        """Say so, unless that is done."""
+        with self._lock:
+            if not self.named.is_set():
+                reason = " ".join(error.split())[:_LONGEST_TALK]
+                self.say(
+                    f"process 0 (host {self._hosts.get(0, '?')}), which holds the coordination "
+                    f"service, is lost: {reason}"
+                )
+            self.trouble.set()
+            self.named.set()
 
     def _is_ending(self) -> bool:
         return self.leaving.is_set() or not threading.main_thread().is_alive()

@@ -17,6 +17,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
+from lerax_dist.cluster._store import Store, joined_client
+from lerax_dist.cluster._watch import FOLDER
 from tests.memory import Memory
 
 STEPS = 20
@@ -24,7 +26,14 @@ STEPS = 20
 
 def tell(**values: object) -> None:
     """One line for the test, at once, as the process may be ended soon."""
-    os.write(1, f"{json.dumps(values)}\n".encode())
+    os.write(1, f"\n{json.dumps(values)}\n".encode())
+
+
+def wait_for_the_end_of_process_0() -> None:
+    """Work that goes on when process 0 is done: until it has said that it would leave."""
+    store = Store(joined_client())
+    while "0" not in store.list(f"{FOLDER}/ends"):
+        threading.Event().wait(0.05)
 
 
 def main() -> None:
@@ -60,6 +69,10 @@ def main() -> None:
             if way == "hang":
                 threading.Event().wait()
             if way == "ok":
+                return
+            if way == "later":
+                wait_for_the_end_of_process_0()
+                logger.close()
                 return
         value = jax.block_until_ready(mean(values, jnp.float32(step)))
         logger.log({"mean": value}, step)
