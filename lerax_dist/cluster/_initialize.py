@@ -59,7 +59,7 @@ def initialize(
     `jax.distributed.initialize` was the first. One line at level INFO of the logger "lerax_dist"
     says what was found.
 
-    From then on a thread watches over the others (about one look a second, no more than 250 a
+    From then on a thread watches over the others (about one look a second, no more than 500 a
     second by all together). Who dies, hangs or cannot be reached is named on standard error, with
     its host, after 0.3 times `heartbeat_timeout_seconds`; JAX then ends every process (SIGABRT)
     within that limit and 6 seconds. Where the system itself says that process 0 is gone it takes 3

@@ -12,7 +12,7 @@ _OF_ANOTHER = re.compile(
     re.IGNORECASE,
 )
 # Looks at the store per second, all processes together.
-_LOOKS = 250.0
+_LOOKS = 500.0
 
 
 @final

@@ -61,6 +61,7 @@ def main() -> None:
             if way == "raise":
                 raise ValueError("a wrong turn")
             if way == "kill":
+                logger.flush()
                 os.kill(os.getpid(), signal.SIGKILL)
             if way == "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
