@@ -66,7 +66,8 @@ def initialize(
     seconds. A program that ends by an exception does not wait at JAX's shutdown barrier: the others
     hear of it within a second or two, have 5 seconds to end by themselves, and are ended with
     status 1. A program that is done waits for the others, so that nobody is killed by its leaving,
-    at most `shutdown_timeout_seconds`. The exit status of a program that ends is its own.
+    at most `shutdown_timeout_seconds`. The exit status of a program that ends is its own. With
+    `JAX_ENABLE_RECOVERABILITY=1` the failure of another process than 0 is only told, as in JAX.
 
     Args:
         coordinator_address: "host:port" where process 0 listens and the others find it. Give all

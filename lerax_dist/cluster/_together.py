@@ -5,6 +5,8 @@ import socket
 import time
 from typing import Any, final
 
+import jax
+
 from lerax_dist.cluster._abort import hold_aborts
 from lerax_dist.cluster._address import nobody_listens
 from lerax_dist.cluster._pulse import Tempo, choose_tempo, is_of_another
@@ -34,7 +36,9 @@ def stay_together(heartbeat: float, shutdown: float) -> None:
     client = joined_client()
     tempo = choose_tempo(heartbeat, place[1])
     store = Store(client)
-    watch = Watch(store, place, socket.gethostname(), tempo)
+    # Who has switched this on wants the others to go on, as far as JAX lets them.
+    shares_fate = not getattr(jax.config, "jax_enable_recoverability", False)
+    watch = Watch(store, place, socket.gethostname(), tempo, shares_fate=shares_fate)
     watch.start()
     atexit.register(Leave(client, store, watch, place, tempo, shutdown))
 

@@ -45,7 +45,17 @@ class Watch:
         named: set once it is known which process began it, if any.
     """
 
-    def __init__(self, store: Store, place: tuple[int, int], host: str, tempo: Tempo) -> None:
+    def __init__(
+        self, store: Store, place: tuple[int, int], host: str, tempo: Tempo, *, shares_fate: bool
+    ) -> None:
+        """
+        Args:
+            store: JAX's store.
+            place: index of this process and number of processes.
+            host: name of this host.
+            tempo: how often to look.
+            shares_fate: whether this process has to end when another one does.
+        """
         self.leaving = threading.Event()
         self.trouble = threading.Event()
         self.named = threading.Event()
@@ -54,6 +64,7 @@ class Watch:
         self._index, self._count = place
         self._host = host
         self._tempo = tempo
+        self._shares_fate = shares_fate
         self._beats: dict[int, Beat] = {}
         self._number = 0
         self._hosts: dict[int, str] = {}
@@ -102,7 +113,8 @@ class Watch:
                     if not self._stop.wait(_GRACE_WITHOUT_SERVICE) and not self._is_ending():
                         self._end()
                 return
-            if time.monotonic() >= self._ends_at and not self._is_ending():
+            over = self._shares_fate and time.monotonic() >= self._ends_at
+            if over and not self._is_ending():
                 self._end()
 
     def _look_at_all(self) -> bool:
@@ -155,7 +167,7 @@ class Watch:
                 self.say(
                     f"process {index} (host {self._hosts.get(index, '?')}){holder} has given no "
                     f"sign of life for {seconds:.0f} s: it was killed, hangs, or cannot be "
-                    "reached. If that lasts, JAX ends every process"
+                    f"reached{'. If that lasts, JAX ends all' if self._shares_fate else ''}"
                 )
             self.named.set()
         self._quiet |= set(quiet)
