@@ -6,8 +6,8 @@ then the places of the numbers are known, and a row costs no more than copying t
 """
 
 import struct
-from collections.abc import Iterable
-from typing import final
+from collections.abc import Sequence
+from typing import Any, final
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class RowRecord:
         self._checksum = checksum
         self._patched = PatchedChecksum(message, places) if checksum is None else None
 
-    def fill(self, values: Iterable[float], step: bytes, now: float) -> bytearray:
+    def fill(self, values: Sequence[Any] | np.ndarray, step: bytes, now: float) -> bytearray:
         """The record with these numbers; good until the next call.
 
         Args:

@@ -68,7 +68,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
         encoded = encode_step(int(step))
         template = self._template(tuple(scalars), len(encoded))
-        record = template.fill(scalars.values(), encoded, time.time())
+        record = template.fill(list(scalars.values()), encoded, time.time())
         self._write(lambda writer: _write_record(writer, record))
 
     def _template(self, tags: tuple[str, ...], step_size: int) -> RowRecord:
