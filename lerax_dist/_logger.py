@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, final
 
 from lerax_dist._handle import AbstractRunHandle
-from lerax_dist._metrics import flatten
 from lerax_dist._open import open_session
 from lerax_dist._run import check_hparams, check_step
 from lerax_dist._state import RunState
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.cluster import ProcessGroup
-from lerax_dist.device._fetch import check_metrics, fetch
+from lerax_dist.device._fetch import Fetcher
 from lerax_dist.host._record import Event
 from lerax_dist.host._sink import HostRow, Start
 
@@ -96,6 +95,7 @@ class Logger(AbstractRunHandle):
                 or the run cannot be opened, then on every process alike.
         """
         total = check_step(0 if total_steps is None else total_steps, "total_steps")
+        self._fetcher = Fetcher()
         self._session = open_session(
             backend,
             name,
@@ -131,12 +131,12 @@ class Logger(AbstractRunHandle):
         begin = time.perf_counter()
         self._check_open("log")
         step = check_step(step)
-        flat = flatten(metrics)
-        check_metrics(flat)
-        if self._session.takes_part:
-            row = HostRow(step, tuple(flat), *fetch(flat), time.time())
-            self._session.run.log(row, _ROW_BYTES + _METRIC_BYTES * len(flat))
-            self._session.run.spent(time.perf_counter() - begin)
+        if not self._session.takes_part:
+            self._fetcher.check(metrics)
+            return
+        row = HostRow(step, *self._fetcher.fetch(metrics), time.time())
+        self._session.run.log(row, _ROW_BYTES + _METRIC_BYTES * len(row.names))
+        self._session.run.spent(time.perf_counter() - begin)
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Log hyperparameters that were not known at the start.

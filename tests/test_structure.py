@@ -15,13 +15,14 @@ IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
 ARROWS = {
     "_version": set(),
     "_metrics": set(),
+    "_layout": set(),
     "_protocol": set(),
     "_run": set(),
     "_hparams": set(),
     "backends": set(),
     "cluster": set(),
     "host": set(),
-    "device": {"_metrics", "_protocol"},
+    "device": {"_layout", "_metrics", "_protocol"},
     "_directory": {"_run", "host"},
     "_idle": {"host"},
     "_announce": {"_hparams", "_protocol", "_session", "device"},
@@ -30,7 +31,7 @@ ARROWS = {
     "_handle": {"_session", "_state", "backends", "host"},
     "_open": {"_directory", "_idle", "_run", "_session", "_state", "backends", "cluster", "host"},
     "_logger": {
-        *("_handle", "_metrics", "_open", "_run", "_state"),
+        *("_handle", "_open", "_run", "_state"),
         *("backends", "cluster", "device", "host"),
     },
     "_callback": {
@@ -44,7 +45,17 @@ ARROWS = {
     },
 }
 WITHOUT_JAX = {
-    *("_metrics", "_run", "_hparams", "_directory", "_idle", "_session", "_open", "_handle"),
+    *(
+        "_layout",
+        "_metrics",
+        "_run",
+        "_hparams",
+        "_directory",
+        "_idle",
+        "_session",
+        "_open",
+        "_handle",
+    ),
     *("backends", "host"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.
