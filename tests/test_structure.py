@@ -18,6 +18,7 @@ ARROWS = {
     "_protocol": set(),
     "_run": set(),
     "_hparams": set(),
+    "_facts": {"_version", "cluster"},
     "backends": set(),
     "cluster": set(),
     "host": set(),
@@ -28,7 +29,10 @@ ARROWS = {
     "_session": {"_idle", "cluster", "host"},
     "_state": {"host"},
     "_handle": {"_session", "_state", "backends", "host"},
-    "_open": {"_directory", "_idle", "_run", "_session", "_state", "backends", "cluster", "host"},
+    "_open": {
+        *("_directory", "_facts", "_idle", "_run", "_session", "_state"),
+        *("backends", "cluster", "host"),
+    },
     "_logger": {
         *("_handle", "_metrics", "_open", "_run", "_state"),
         *("backends", "cluster", "device", "host"),
@@ -44,7 +48,17 @@ ARROWS = {
     },
 }
 WITHOUT_JAX = {
-    *("_metrics", "_run", "_hparams", "_directory", "_idle", "_session", "_open", "_handle"),
+    *(
+        "_facts",
+        "_metrics",
+        "_run",
+        "_hparams",
+        "_directory",
+        "_idle",
+        "_session",
+        "_open",
+        "_handle",
+    ),
     *("backends", "host"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.

@@ -72,6 +72,12 @@ class JaxGroup:
         return self._hostname
 
     @property
+    def hosts(self) -> list[str | None]:
+        """Host name of every process; None for one that has not made a group yet."""
+        known = self._known_hosts()
+        return [known.get(index) for index in range(self._count)]
+
+    @property
     def is_writer(self) -> bool:
         """Whether this is process 0."""
         return self._index == 0
@@ -175,8 +181,11 @@ class JaxGroup:
     def _missing(
         self, mine: Message, timeout: float, missing: list[int], note: str = ""
     ) -> TimeoutError:
-        hosts = {int(index): host for index, host in self._store.list(f"{_ROOT}/hosts").items()}
+        hosts = self._known_hosts()
         return missing_error(mine, timeout, missing, (self._index, self._count), hosts, note)
+
+    def _known_hosts(self) -> dict[int, str]:
+        return {int(index): host for index, host in self._store.list(f"{_ROOT}/hosts").items()}
 
     def __repr__(self) -> str:
         return f"JaxGroup(process {self._index} of {self._count}, launcher={self._launcher!r})"
