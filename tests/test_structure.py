@@ -22,11 +22,12 @@ ARROWS = {
     "backends": set(),
     "cluster": set(),
     "host": set(),
+    "process_logs": {"cluster"},
     "device": {"_metrics", "_protocol"},
     "_directory": {"_run", "host"},
     "_idle": {"host"},
     "_announce": {"_hparams", "_protocol", "_session", "device"},
-    "_session": {"_idle", "cluster", "host"},
+    "_session": {"_idle", "cluster", "host", "process_logs"},
     "_state": {"host"},
     "_handle": {"_session", "_state", "backends", "host"},
     "_open": {
@@ -44,7 +45,7 @@ ARROWS = {
     "cli": {"_run", "_version", "backends", "cluster", "host"},
     "__init__": {
         *("_callback", "_logger", "_protocol", "_state", "_version"),
-        *("backends", "cluster", "device", "host"),
+        *("backends", "cluster", "device", "host", "process_logs"),
     },
 }
 WITHOUT_JAX = {
@@ -59,7 +60,7 @@ WITHOUT_JAX = {
         "_open",
         "_handle",
     ),
-    *("backends", "host"),
+    *("backends", "host", "process_logs"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.
 LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL"}

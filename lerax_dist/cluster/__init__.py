@@ -2,6 +2,7 @@
 
 from lerax_dist.cluster._current import choose_scope as choose_scope
 from lerax_dist.cluster._current import current_group as current_group
+from lerax_dist.cluster._current import find_place as find_place
 from lerax_dist.cluster._devices import choose_local_devices as choose_local_devices
 from lerax_dist.cluster._group import ProcessGroup as ProcessGroup
 from lerax_dist.cluster._group import SoloGroup as SoloGroup

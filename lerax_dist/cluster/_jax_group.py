@@ -14,7 +14,7 @@ from lerax_dist.cluster._message import (
     encode,
     missing_error,
 )
-from lerax_dist.cluster._store import Store, joined_client, joined_place
+from lerax_dist.cluster._store import Board, Store, joined_client, joined_place
 
 _ROOT = "lerax_dist"
 
@@ -154,6 +154,14 @@ class JaxGroup:
         """A channel to process 0. Every process makes the same ones in the same order."""
         folder = f"{self._folder}/{next(self._operations)}"
         return StoreMailbox(self._store, folder, self._index)
+
+    def board(self, name: str) -> Board:
+        """A text of each process, for all to read. Making one waits for nobody.
+
+        Args:
+            name: its name, the same on every process.
+        """
+        return Board(self._store, f"{_ROOT}/boards/{name}", self._index)
 
     def _begin(self, kind: str, what: str, value: Any) -> tuple[Message, str]:
         operation = next(self._operations)
