@@ -24,7 +24,8 @@ def run_markdown(facts: Mapping[str, Any]) -> str:
         "devices": devices_text(facts),
         "git": _git(facts.get("git")),
         "directory": facts.get("directory"),
-        **{f"{name} version": text for name, text in (facts.get("versions") or {}).items()},
+        # One line: TensorBoard shows a dozen before it scrolls.
+        "versions": ", ".join(" ".join(pair) for pair in (facts.get("versions") or {}).items()),
     }
     table = markdown_table({name: value for name, value in rows.items() if value})
     command = facts.get("command")

@@ -14,7 +14,7 @@ FACTS = {
     "devices_per_process": [2, 2, 2, 1],
     "device_count": 7,
     "git": {"commit": "0123456789abcdef", "branch": "trunk", "dirty": True},
-    "versions": {"jax": "0.10.2"},
+    "versions": {"python": "3.11.7", "jax": "0.10.2"},
     "command": "python train.py\n --name 'a|b'",
 }
 
@@ -31,7 +31,7 @@ def test_the_facts_are_a_table_with_the_command_below():
         "|hosts|n1 (2), n2|",
         "|devices|7 x H100 (1 to 2 a process)|",
         "|git|0123456789ab (trunk), with changes not committed|",
-        "|jax version|0.10.2|",
+        "|versions|python 3.11.7, jax 0.10.2|",
         "",
         "    python train.py --name 'a|b'",
     ]
