@@ -36,3 +36,5 @@ from lerax_dist.device._partials import Sum as Sum
 from lerax_dist.device._step_state import LoggingCallbackStepState as LoggingCallbackStepState
 from lerax_dist.host._failures import Failure as Failure
 from lerax_dist.host._failures import LoggingWarning as LoggingWarning
+from lerax_dist.process_logs import get_logger as get_logger
+from lerax_dist.process_logs import setup_logging as setup_logging

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lerax_dist._directory import Taken, take_directory, take_known
+from lerax_dist._facts import collect_facts
 from lerax_dist._idle import IdleRun
 from lerax_dist._run import (
     check_hparams,
@@ -19,7 +20,13 @@ from lerax_dist._run import (
 from lerax_dist._session import Session
 from lerax_dist._state import Past, RunState, read_state
 from lerax_dist.backends import NoOpBackend, check_backends
-from lerax_dist.cluster import ProcessGroup, choose_scope, current_group
+from lerax_dist.cluster import (
+    ProcessGroup,
+    choose_scope,
+    current_group,
+    see_devices,
+    with_counts,
+)
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import JournalInUse
@@ -79,6 +86,9 @@ def open_session(
     """
     group = current_group(group, scope)
     scope = choose_scope(group, scope)
+    # On every process and before anything that may raise on one only: where JAX has not started
+    # the devices yet, they wait for each other here.
+    devices = see_devices(group)
     failures = Failures()
     taken: Taken | None = None
     trouble: Exception | None = None
@@ -111,7 +121,9 @@ def open_session(
         ) from trouble
     _check_scope(scope, verdict["scope"], group)
     identity = Identity(*verdict["identity"])
-    others = _meet(group) if scope == "process" else None
+    others = None
+    if scope == "process":
+        others, devices = _meet(group, devices)
     if taken is None:
         if None not in (name, verdict["given"]) and name != verdict["given"]:
             failures.keep("name", _other_name(name, group.process_index, verdict["given"]))
@@ -128,7 +140,7 @@ def open_session(
         taken.journal,
         failures,
         identity,
-        {"process_count": group.process_count, "launcher": group.launcher, "scope": scope},
+        collect_facts(group, scope, devices),
         start_step=start_step,
         others=others,
         open_timeout=open_timeout,
@@ -137,15 +149,21 @@ def open_session(
     return Session(run, identity, group, scope, backends, given, handle_signals)
 
 
-def _meet(group: ProcessGroup) -> Others:
-    """The way on which the other processes of `scope="process"` send their rows. For all of them.
+def _meet(group: ProcessGroup, devices: dict[str, Any]) -> tuple[Others, dict[str, Any]]:
+    """The way on which the other processes of `scope="process"` send their rows, and the devices
+    of all of them. For all of them.
 
     Raises:
         TimeoutError: a process did not take part in time.
     """
     mailbox: Any = group
-    hosts = group.gather(group.hostname, timeout=_AGREEMENT_TIMEOUT, what="the hosts of the run")
-    return Others(hosts or [], mailbox.mailbox())
+    mine = devices.get("devices_per_process", {group.process_index: None})[group.process_index]
+    told = group.gather(
+        [group.hostname, mine], timeout=_AGREEMENT_TIMEOUT, what="the hosts of the run"
+    )
+    everyone = told or []
+    devices = with_counts(devices, [count for _, count in everyone])
+    return Others([host for host, _ in everyone], mailbox.mailbox()), devices
 
 
 def _check_scope(mine: str, theirs: str, group: ProcessGroup) -> None:

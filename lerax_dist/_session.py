@@ -9,6 +9,7 @@ from lerax_dist.host._identity import Identity
 from lerax_dist.host._lifecycle import Run
 from lerax_dist.host._relay import RelayRun
 from lerax_dist.host._signals import SignalWatch
+from lerax_dist.process_logs import open_logs
 
 
 @final
@@ -44,6 +45,7 @@ class Session:
         self.backends = backends
         self.hparams = hparams
         self.signals = SignalWatch(run.sync_soon) if handle_signals else None
+        self._logs = open_logs(run.directory, identity.run_id, group)
         # From another process, when all were asked.
         self._heard = False
         if self.signals is not None:
@@ -101,5 +103,6 @@ class Session:
             self.run.failures.keep("close", unsent)
         state = "failed" if failed else "preempted" if self._told else "finished"
         self.run.close(state, timeout)
+        self._logs.close()
         if self.signals is not None:
             self.signals.remove()

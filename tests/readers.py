@@ -39,10 +39,10 @@ def current_rows(records: list[Any]) -> list[Row]:
 
 
 def event_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
-    """Step and scalars of every event of the one event file in a folder, in its order."""
+    """Step and scalars of every event of the one event file with rows in a folder, in its order."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-    (path,) = run_dir.glob("*tfevents*")
+    (path,) = run_dir.glob("*tfevents*[!s]")  # the other ends in "hparams"
     rows = []
     for event in LegacyEventFileLoader(str(path)).Load():
         values = {v.tag: v.simple_value for v in event.summary.value if v.HasField("simple_value")}

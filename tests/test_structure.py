@@ -19,17 +19,22 @@ ARROWS = {
     "_protocol": set(),
     "_run": set(),
     "_hparams": set(),
+    "_facts": {"_version", "cluster"},
     "backends": set(),
     "cluster": set(),
     "host": set(),
+    "process_logs": {"cluster"},
     "device": {"_layout", "_metrics", "_protocol"},
     "_directory": {"_run", "host"},
     "_idle": {"host"},
     "_announce": {"_hparams", "_protocol", "_session", "device"},
-    "_session": {"_idle", "cluster", "host"},
+    "_session": {"_idle", "cluster", "host", "process_logs"},
     "_state": {"host"},
     "_handle": {"_session", "_state", "backends", "host"},
-    "_open": {"_directory", "_idle", "_run", "_session", "_state", "backends", "cluster", "host"},
+    "_open": {
+        *("_directory", "_facts", "_idle", "_run", "_session", "_state"),
+        *("backends", "cluster", "host"),
+    },
     "_logger": {
         *("_handle", "_open", "_run", "_state"),
         *("backends", "cluster", "device", "host"),
@@ -41,12 +46,13 @@ ARROWS = {
     "cli": {"_run", "_version", "backends", "cluster", "host"},
     "__init__": {
         *("_callback", "_logger", "_protocol", "_state", "_version"),
-        *("backends", "cluster", "device", "host"),
+        *("backends", "cluster", "device", "host", "process_logs"),
     },
 }
 WITHOUT_JAX = {
     *(
         "_layout",
+        "_facts",
         "_metrics",
         "_run",
         "_hparams",
@@ -56,7 +62,7 @@ WITHOUT_JAX = {
         "_open",
         "_handle",
     ),
-    *("backends", "host"),
+    *("backends", "host", "process_logs"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.
 LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL"}

@@ -1,6 +1,8 @@
 """Where rows are written to: a file each, none of which knows jax."""
 
 from lerax_dist.backends._base import AbstractLoggingBackend as AbstractLoggingBackend
+from lerax_dist.backends._base import SupportsRunEnd as SupportsRunEnd
+from lerax_dist.backends._base import SupportsRunFacts as SupportsRunFacts
 from lerax_dist.backends._base import SupportsTrainingStart as SupportsTrainingStart
 from lerax_dist.backends._base import check_backends as check_backends
 from lerax_dist.backends._console import ConsoleBackend as ConsoleBackend

@@ -4,12 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def hparams_event(hparams: Mapping[str, Any], now: float) -> Any:
-    """Hyperparameters as a text summary `hparams` at step 0."""
+def text_event(tag: str, markdown: str, now: float) -> Any:
+    """A text summary at step 0.
+
+    Args:
+        tag: what it goes by.
+        markdown: the text.
+        now: wall time in seconds.
+    """
     from tensorboardX.summary import text
 
     Event, _ = _messages()
-    return Event(wall_time=now, step=0, summary=text("hparams", markdown_table(hparams)))
+    return Event(wall_time=now, step=0, summary=text(tag, markdown))
 
 
 def video_event(tag: str, gif: bytes, shape: tuple[int, ...], step: int, now: float) -> Any:

@@ -13,9 +13,18 @@ import numpy as np
 from lerax_dist.backends._base import AbstractLoggingBackend
 from lerax_dist.backends._closed import already_open, not_open
 from lerax_dist.backends._crc32c import Checksum
-from lerax_dist.backends._events import hparams_event, parse_event, resume_event, video_event
+from lerax_dist.backends._events import (
+    markdown_table,
+    parse_event,
+    resume_event,
+    text_event,
+    video_event,
+)
 from lerax_dist.backends._gif import encode_gif
+from lerax_dist.backends._layout import find_bands, layout_event
 from lerax_dist.backends._row_record import HEAD, TAIL, RowRecord, encode_step
+from lerax_dist.backends._run_text import run_markdown
+from lerax_dist.backends._tensorboard_hparams import SessionFile
 
 _FILE_NUMBERS = itertools.count()
 # Rows of training and of evaluation take turns; more kinds than this would be names made of data.
@@ -31,8 +40,11 @@ class TensorBoardBackend(AbstractLoggingBackend):
     operating system before the call returns, so that it outlives the process.
 
     Steps are exact up to 64 bits; values are float32, which is all that the format has. NaN and
-    infinities are written as they are. Hyperparameters become a table under "Text" and videos
-    animated images under "Images", at up to 50 frames a second.
+    infinities are written as they are. Hyperparameters stand under "HParams", beside those of other
+    runs, and as a table under "Text", and so does what is known of the run (launcher, devices,
+    versions, commit). A metric that comes with its `_min` and `_max`, as `episode/return` does, is
+    drawn in its band under "Custom Scalars". Videos are animated images under "Images", at up to 50
+    frames a second.
 
     Attributes:
         log_dir: base folder of the event files.
@@ -47,6 +59,10 @@ class TensorBoardBackend(AbstractLoggingBackend):
         self._writer: Any = None
         self._templates: dict[tuple[tuple[str, ...], int], RowRecord] = {}
         self._checksum: Checksum | None = None
+        self._started = 0.0
+        self._hparams: dict[str, Any] = {}
+        self._session: SessionFile | None = None
+        self._bands: list[str] = []
 
     @property
     def log_dir(self) -> Path:
@@ -61,9 +77,25 @@ class TensorBoardBackend(AbstractLoggingBackend):
         self._writer = _new_writer(run_dir)
         self._checksum = _native_checksum()
         self._run_dir = run_dir
+        self._started = time.time()
+        self._session = SessionFile(run_dir)
+        self._hparams, self._bands = {}, []
+
+    def on_run(self, facts: dict[str, Any]) -> None:
+        """Write what is known of the run, as a text `run`.
+
+        Args:
+            facts: see `SupportsRunFacts`.
+        """
+        self._started = facts.get("time") or self._started
+        self._write_event(text_event("run", run_markdown(facts), time.time()))
 
     def log_hparams(self, hparams: dict[str, Any]) -> None:
-        self._write_event(hparams_event(hparams, time.time()))
+        # Also those of earlier calls: of several sessions and texts a reader sees one.
+        self._hparams = {**self._hparams, **hparams}
+        self._write_event(text_event("hparams", markdown_table(self._hparams), time.time()))
+        if self._session is not None and self._hparams:
+            self._session.start(self._hparams, self._started, time.time())
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
         encoded = encode_step(int(step))
@@ -78,6 +110,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
                 self._templates.clear()
             template = RowRecord(tags, step_size, self._checksum)
             self._templates[tags, step_size] = template
+            self._show_bands(tags)
         return template
 
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
@@ -92,10 +125,28 @@ class TensorBoardBackend(AbstractLoggingBackend):
         """
         self._write_event(resume_event(start_step, time.time()))
 
+    def on_end(self, state: str) -> None:
+        """Write how the run ended, for the HParams tab.
+
+        Args:
+            state: see `SupportsRunEnd`.
+        """
+        if self._session is not None:
+            self._session.end(state, time.time())
+
     def close(self) -> None:
         writer, self._writer, self._run_dir = self._writer, None, None
+        # Tags that come again after `open` must show their bands again.
+        self._session = None
+        self._templates.clear()
         if writer is not None:
             writer.close()
+
+    def _show_bands(self, tags: tuple[str, ...]) -> None:
+        fresh = [tag for tag in find_bands(tags) if tag not in self._bands]
+        if fresh:
+            self._bands += fresh
+            self._write_event(layout_event(self._bands, time.time()))
 
     def _write_event(self, event: Any) -> None:
         self._write(lambda writer: writer.write_event(event))

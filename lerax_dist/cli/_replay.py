@@ -11,6 +11,7 @@ from lerax_dist._run import check_name
 from lerax_dist.backends import (
     AbstractLoggingBackend,
     JSONLBackend,
+    SupportsRunEnd,
     TensorBoardBackend,
     WandbBackend,
 )
@@ -107,6 +108,7 @@ def replay(
         on_record: told after each record how far in the file it was, in bytes.
     """
     is_current = _current(journal)
+    ended = True
     with journal.open("rb") as file:
         outcome.running = bool(is_locked(file))
         backend.open(name)
@@ -119,11 +121,15 @@ def replay(
                 # There is nothing to hide from a backend that gets the rows that stand only.
                 if call is not None and call[0] != "on_resume":
                     getattr(backend, call[0])(*call[1])
+                if isinstance(record, Event) and record.kind in ("open", "close"):
+                    ended = record.kind == "close"
                 if isinstance(record, Row):
                     outcome.rows += 1
                     outcome.first = record.step if outcome.first is None else outcome.first
                     outcome.last = record.step
                 on_record(file.tell())
+            if not ended and not outcome.running and isinstance(backend, SupportsRunEnd):
+                backend.on_end("interrupted")
         finally:
             backend.close()
 

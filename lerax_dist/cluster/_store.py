@@ -155,3 +155,27 @@ class Store:
     def delete(self, folder: str) -> None:
         """Delete a key, or a folder with all that is in it."""
         self._client.key_value_delete(folder)
+
+
+@final
+class Board:
+    """A text of each process, which every process can read. Usable from any thread.
+
+    Args:
+        store: the service.
+        folder: where in it, the same on every process.
+        index: index of this process.
+    """
+
+    def __init__(self, store: Store, folder: str, index: int) -> None:
+        self._store = store
+        self._folder = folder
+        self._index = index
+
+    def post(self, text: str) -> None:
+        """Put this process's text in place of the one before."""
+        self._store.put(f"{self._folder}/{self._index}", text)
+
+    def read(self) -> dict[int, str]:
+        """The text of each process that has one, by process index."""
+        return {int(index): text for index, text in self._store.list(self._folder).items()}

@@ -20,6 +20,10 @@ def call_of(record: Record, backend: Any) -> tuple[str, tuple[Any, ...]] | None:
             return "log_scalars", (dict(record.metrics), record.step)
         case Event(kind="hparams"):
             return "log_hparams", (dict(record.body["hparams"]),)
+        case Event(kind="open") if hasattr(backend, "on_run"):
+            return "on_run", ({**record.body, "time": record.time},)
+        case Event(kind="close") if hasattr(backend, "on_end"):
+            return "on_end", (str(record.body["state"]),)
         case Event(kind="resume") if hasattr(backend, "on_resume"):
             return "on_resume", (record.body["start_step"],)
         case Event(kind="start") if hasattr(backend, "on_training_start"):

@@ -10,6 +10,8 @@ PUBLIC = [
     "ConsoleBackend",
     "JSONLBackend",
     "NoOpBackend",
+    "SupportsRunEnd",
+    "SupportsRunFacts",
     "SupportsTrainingStart",
     "TensorBoardBackend",
     "WandbBackend",

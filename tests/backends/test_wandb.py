@@ -113,7 +113,8 @@ def test_rows_come_in_order_and_a_step_that_comes_twice_is_kept(written):
 
 
 def test_the_x_axis_of_every_metric_is_the_global_step(written):
-    assert the_run(written.folder).axes == {"*": "global_step"}
+    axes = the_run(written.folder).axes
+    assert axes == {"*": "global_step", "train/loss": "global_step"}
 
 
 def test_values_that_are_not_finite_are_written_and_the_step_keeps_its_name(written):
@@ -315,3 +316,50 @@ def test_a_backend_that_is_used_again_takes_the_id_of_its_new_run(tmp_path):
     run(program, isolated(tmp_path))
     told = [read_wandb(path) for path in files_of_runs(tmp_path)]
     assert {each.name: each.id for each in told} == {"aaaa": "aaaa", "bbbb": "bbbb", "c": "mine"}
+
+
+def test_the_end_the_notes_and_the_best_values_are_told(tmp_path):
+    program = """
+        facts = {"launcher": "slurm", "process_count": 2, "hosts": ["n1", "n2"]}
+        for state in ("finished", "failed", "preempted", "interrupted"):
+            mine = {"notes": "my own"} if state == "failed" else {}
+            backend = WandbBackend("p", quiet=True, group="g", job_type="train", tags="ab", **mine)
+            backend.open(state)
+            backend.on_run(facts)
+            for step in range(5):
+                row = {"train/loss": (step - 2) ** 2, "episode/return": -((step - 3) ** 2)}
+                row |= {"episode/return_min": -step, "x": step}
+                backend.log_scalars({tag: np.float64(x) for tag, x in row.items()}, step)
+            backend.on_end(state)
+            backend.close()
+    """
+    run(program, isolated(tmp_path))
+    told = {each.name: each for each in map(read_wandb, files_of_runs(tmp_path))}
+    ends = {name: (each.exit_code, each.preempting) for name, each in told.items()}
+    assert ends == {
+        "finished": (0, False),
+        "failed": (1, False),
+        "preempted": (143, True),
+        "interrupted": (1, False),
+    }
+    one = told["finished"]
+    assert (one.notes, told["failed"].notes) == ("slurm: 2 processes on n1, n2", "my own")
+    assert (one.group, one.job_type, one.tags) == ("g", "train", ["a", "b"])
+    assert one.summary["train/loss"] == {"last": 4, "min": 0}
+    assert one.summary["episode/return"] == {"last": -1, "max": 0}
+    assert (one.summary["episode/return_min"], one.summary["x"]) == (-4, 4)
+
+
+def test_a_replayed_run_that_went_on_after_it_was_preempted_ends_as_finished(tmp_path):
+    program = """
+        backend = WandbBackend("p", quiet=True)
+        backend.open("run")
+        for state in ("preempted", "finished"):
+            backend.on_run({})
+            backend.log_scalars({"x": np.float64(1)}, 1)
+            backend.on_end(state)
+        backend.close()
+    """
+    run(program, isolated(tmp_path))
+    told = the_run(tmp_path)
+    assert (told.exit_code, told.preempting) == (0, False)

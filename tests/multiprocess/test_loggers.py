@@ -1,11 +1,12 @@
 """Both loggers in runs of several real processes: misuse, failures, plain loops."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from tests.multiprocess.launch import launch
-from tests.readers import event_rows, journal_rows
+from tests.readers import event_rows, journal_records, journal_rows
 
 WORKER = Path(__file__).parent / "workers" / "loggers.py"
 
@@ -37,6 +38,9 @@ def test_a_plain_loop_writes_replicated_values_once_and_refuses_sharded_ones(tmp
     expected = [(step, {"sum": 28.0 + step, "mine": 0.0}) for step in range(5)]
     assert journal_rows(tmp_path / "r") == expected
     assert event_rows(tmp_path / "r") == expected
+    opened = journal_records(tmp_path / "r")[0].body
+    assert (opened["launcher"], opened["hosts"]) == ("openmpi", 2 * [socket.gethostname()])
+    assert opened["devices_per_process"] == [devices, devices]
 
 
 def test_a_folder_that_process_0_cannot_write_is_an_error_on_every_process_at_once(tmp_path):
