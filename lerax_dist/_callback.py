@@ -27,6 +27,7 @@ from lerax_dist._protocol import (
 from lerax_dist._session import Session
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.cluster import ProcessGroup
+from lerax_dist.device._count import count_devices
 from lerax_dist.device._learning_rate import learning_rates
 from lerax_dist.device._message import send_row, send_start
 from lerax_dist.device._settle import settle
@@ -172,6 +173,7 @@ class LoggingCallback(
             handle_signals=handle_signals,
             open_timeout=open_timeout,
             settle=settle,
+            count_devices=count_devices,
         )
         if self._session.hparams:
             # At once: a loop of the user's own may never call `on_training_start`.

@@ -11,6 +11,7 @@ from lerax_dist._open import open_session
 from lerax_dist._run import check_hparams, check_step
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.cluster import ProcessGroup
+from lerax_dist.device._count import count_devices
 from lerax_dist.device._fetch import check_metrics, fetch
 from lerax_dist.host._record import Event
 from lerax_dist.host._sink import HostRow, Start
@@ -90,6 +91,7 @@ class Logger(AbstractRunHandle):
             open_timeout=open_timeout,
             # Values are waited for one by one, by the thread that writes them.
             settle=lambda timeout: None,
+            count_devices=count_devices,
         )
         given = self._session.hparams
         self._session.run.put(Start(1, 0, total, 0, given, time.time(), time.perf_counter()))

@@ -43,6 +43,7 @@ def open_session(
     handle_signals: bool,
     open_timeout: float,
     settle: Callable[[float], str | None],
+    count_devices: Callable[[int], int | None],
 ) -> Session:
     """Open a run on every process of a group.
 
@@ -62,6 +63,7 @@ def open_session(
         handle_signals: whether to watch for SIGTERM and SIGUSR1.
         open_timeout: how long process 0 waits for backends, in seconds.
         settle: see `Run`.
+        count_devices: how many devices so many processes have; called on all of them.
 
     Raises:
         ValueError: an argument is wrong.
@@ -99,6 +101,8 @@ def open_session(
             f"process 0 cannot open the run in `log_dir` {str(base)!r} ({verdict['error']})"
         ) from trouble
     identity = Identity(*verdict["identity"])
+    # On every process, whoever writes: it may make them wait for each other.
+    device_count = count_devices(group.process_count)
     if taken is None:
         if None not in (name, verdict["given"]) and name != verdict["given"]:
             failures.keep("name", _other_name(name, group.process_index, verdict["given"]))
@@ -112,7 +116,11 @@ def open_session(
         taken.journal,
         failures,
         identity,
-        {"process_count": group.process_count, "launcher": group.launcher},
+        {
+            "process_count": group.process_count,
+            "device_count": device_count,
+            "launcher": group.launcher,
+        },
         start_step=start_step,
         open_timeout=open_timeout,
         settle=settle,

@@ -16,8 +16,8 @@ class AbstractLoggingBackend(abc.ABC):
     wait in the journal meanwhile. A backend never sees a `jax.Array`.
 
     A backend may have further methods, which are called if they are there: `on_training_start`
-    (see `SupportsTrainingStart`), `on_identity` and `on_resume` (see `SupportsIdentity` and
-    `SupportsResume`).
+    (see `SupportsTrainingStart`), `on_run` (see `SupportsRun`), `on_identity` and `on_resume`
+    (see `SupportsIdentity` and `SupportsResume`).
     """
 
     @abc.abstractmethod
@@ -71,6 +71,21 @@ class SupportsTrainingStart(Protocol):
         Args:
             total_timesteps: global steps that the training will take; 0 if unknown.
             total_iterations: iterations that it will take; 0 if unknown.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsRun(Protocol):
+    """A backend that wants to know where the run runs, e.g. to say so above its metrics."""
+
+    def on_run(self, facts: dict[str, Any]) -> None:
+        """Called once, after `open` and before the first row.
+
+        Args:
+            facts: what the journal says of the run: `"name"`, `"run_id"`, `"incarnation"`,
+                `"host"`, `"pid"`, `"launcher"`, `"process_count"`, `"device_count"`; a fact that
+                is not known is missing or `None`.
         """
         ...
 

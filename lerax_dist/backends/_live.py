@@ -3,34 +3,33 @@
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO, final
+from typing import Any, TextIO, TypeAlias, final
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
-from lerax_dist.backends._columns import Line, fit_columns
-from lerax_dist.backends._screen import screen
-from lerax_dist.backends._view import RunView
+from lerax_dist.backends._columns import Item, Line, fit_columns
 
 _REFRESH_PER_SECOND = 4
 """More often costs the training time on the interpreter's lock and nobody reads faster."""
+Draw: TypeAlias = Callable[[int, int | None], list[Line]]
 
 
 @final
 class LiveDisplay:
-    """Redraws a run a few times a second until it is stopped, then leaves its last state.
+    """Redraws something a few times a second until it is stopped, then leaves its last state.
 
     Args:
-        view: the run, changed by others meanwhile.
+        draw: makes the lines to show of the width and the height there are (no limit if `None`);
+            called in a thread of its own.
         console: where to.
-        clock: present time in seconds.
     """
 
-    def __init__(self, view: RunView, console: Console, clock: Callable[[], float]) -> None:
+    def __init__(self, draw: Draw, console: Console) -> None:
         self._console = console
-        self._picture = _Picture(view, clock)
+        self._picture = _Picture(draw)
         self._live = Live(
             self._picture,
             console=console,
@@ -56,7 +55,7 @@ class LiveDisplay:
 
     def print_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Print hyperparameters above the display, in columns."""
-        items = [(name, str(value), "") for name, value in hparams.items()]
+        items = [Item(name, str(value)) for name, value in hparams.items()]
         width = max(1, self._console.width - 1)
         self.print_above([*fit_columns([("hyperparameters", items)], width, 10_000, aim=8), []])
 
@@ -70,11 +69,10 @@ class LiveDisplay:
 
 @final
 class _Picture:
-    """The run as Rich asks for it: made anew at each refresh, in Rich's thread."""
+    """What is drawn as Rich asks for it: made anew at each refresh, in Rich's thread."""
 
-    def __init__(self, view: RunView, clock: Callable[[], float]) -> None:
-        self._view = view
-        self._clock = clock
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
         self.last = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -82,9 +80,7 @@ class _Picture:
         width = max(1, options.max_width - 1)
         # One row less: what was printed last stays in sight.
         height = None if self.last else console.size.height - 1
-        with self._view.lock:
-            lines = screen(self._view, self._clock(), width, height)
-        yield from _segments(lines)
+        yield from _segments(self._draw(width, height))
 
 
 @final

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from lerax_dist.cli._read import Ends
+from lerax_dist.backends._view import HEADLINE, chosen_metric
+from lerax_dist.cli._ends import Ends
 from lerax_dist.host._record import Record, Row
 
 
@@ -80,14 +81,9 @@ def headline(rows: Sequence[Row]) -> tuple[str | None, float | None]:
 
     `episode/return` if any row has it, else the first whose last part contains "loss", else none.
     """
-    for row in reversed(rows):
-        if "episode/return" in row.metrics:
-            return "episode/return", float(row.metrics["episode/return"])
-    for row in reversed(rows):
-        for name, value in row.metrics.items():
-            if "loss" in name.rpartition("/")[2].lower():
-                return name, float(value)
-    return None, None
+    newest = {name: value for row in rows for name, value in row.metrics.items()}
+    name = chosen_metric(newest, HEADLINE)
+    return name, None if name is None else float(newest[name])
 
 
 def _state(ends: Ends, last: Record | None) -> str:

@@ -18,6 +18,8 @@ def call_of(record: Record, backend: Any) -> tuple[str, tuple[Any, ...]] | None:
     match record:
         case Row():
             return "log_scalars", (dict(record.metrics), record.step)
+        case Event(kind="open") if hasattr(backend, "on_run"):
+            return "on_run", (dict(record.body),)
         case Event(kind="hparams"):
             return "log_hparams", (dict(record.body["hparams"]),)
         case Event(kind="resume") if hasattr(backend, "on_resume"):
