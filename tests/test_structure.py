@@ -43,7 +43,7 @@ WITHOUT_JAX = {
     *("backends", "host"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.
-LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL"}
+LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "matplotlib", "pyarrow"}
 PRIVATE_JAX = {"cluster/_store.py", "device/_settle.py"}
 
 

@@ -201,6 +201,17 @@ def _pieces(cell: _Cell, widths: _Widths) -> Line:
     return line
 
 
+def beside(left: list[Line], right: list[Line], column: int) -> list[Line]:
+    """Lines side by side, the right ones from a column on."""
+    lines: list[Line] = []
+    for row in range(max(len(left), len(right))):
+        line = left[row] if row < len(left) else []
+        if row < len(right):
+            line = [*line, (" " * (column - width_of(line)), ""), *right[row]]
+        lines.append(line)
+    return lines
+
+
 def width_of(line: Line) -> int:
     """Columns of the terminal that a line takes."""
     return sum(cell_len(text) for text, _ in line)

@@ -1,6 +1,5 @@
 """The run in the console: a live display in a terminal, plain lines elsewhere."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any, final
@@ -17,6 +16,7 @@ from lerax_dist.backends._plain import (
     format_video,
     is_due,
 )
+from lerax_dist.backends._terminal import is_terminal
 from lerax_dist.backends._view import HEADLINE, RunView
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ConsoleBackend(AbstractLoggingBackend):
         console = get_console() if self._console is None else self._console
         view = RunView(name, self._chart, self._clock())
         self._file = console.file
-        self._live = self._started(view, console) if _is_terminal(console) else None
+        self._live = self._started(view, console) if is_terminal(console) else None
         self._view = view
         self._unprinted, self._printed_at = {}, None
         if self._live is None:
@@ -174,18 +174,3 @@ class ConsoleBackend(AbstractLoggingBackend):
         text = line.encode(encoding, "backslashreplace").decode(encoding)
         self._file.write(" ".join(text.split("\n")) + "\n")
         self._file.flush()
-
-
-def _is_terminal(console: "Console") -> bool:
-    """Whether someone sees what is redrawn there."""
-    wanted = console.is_terminal and not console.is_dumb_terminal and not console.no_color
-    return wanted and console.encoding.startswith("utf") and _has_size(console.file)
-
-
-def _has_size(file: Any) -> bool:
-    # Open MPI gives every rank a pseudo-terminal, also when its own output goes to a file; then
-    # it has no columns. `FORCE_COLOR` makes Rich take a pipe for a terminal, which has no size.
-    try:
-        return os.get_terminal_size(file.fileno()).columns > 0
-    except (OSError, ValueError, AttributeError):
-        return False

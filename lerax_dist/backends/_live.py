@@ -51,7 +51,7 @@ class LiveDisplay:
 
     def print_above(self, lines: list[Line]) -> None:
         """Print lines that stay, above the display."""
-        self._console.print(_Lines(lines))
+        print_lines(self._console, lines)
 
     def print_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Print hyperparameters above the display, in columns."""
@@ -90,6 +90,11 @@ class _Lines:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from _segments(self._lines)
+
+
+def print_lines(console: Console, lines: list[Line]) -> None:
+    """Print lines that stay, in their colours."""
+    console.print(_Lines(lines))
 
 
 def _segments(lines: list[Line]) -> RenderResult:

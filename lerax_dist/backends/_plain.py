@@ -67,7 +67,7 @@ def _fitting(parts: list[str], texts: list[str]) -> list[str]:
 
 def format_facts(facts: Mapping[str, Any]) -> str:
     """Where a run runs as one line; empty if nothing is known."""
-    return "  ".join(["run on", *describe_place(facts)]) if describe_place(facts) else ""
+    return "  ".join(describe_place(facts))
 
 
 def format_hparams(hparams: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lerax_dist.backends._chart import Curve, bounds, draw_curves
-from lerax_dist.backends._columns import Line, fit, fit_columns, width_of
+from lerax_dist.backends._columns import Line, beside, fit, fit_columns, width_of
 from lerax_dist.backends._format import format_value
 from lerax_dist.backends._header import header
 from lerax_dist.backends._table import metric_groups
@@ -44,7 +44,7 @@ def _body(view: RunView, width: int, room: int) -> list[Line]:
         left = fit_columns(groups, width - _GAP - _NARROWEST_CHART, room, aim=14)
         column = max(map(width_of, left)) + _GAP
         height = min(room, max(9, min(14, len(left))))
-        return _pair(left, chart(name, curves, min(90, width - column), height), column)
+        return beside(left, chart(name, curves, min(90, width - column), height), column)
     metrics = fit_columns(groups, width, room, aim=14)
     left_over = room - len(metrics) - 1
     if left_over < LOWEST_CHART:
@@ -84,13 +84,3 @@ def chart(title: str, curves: Sequence[tuple[Curve, str]], width: int, height: i
     start, end = f"{first:,.0f}", f"{last:,.0f} steps"
     gap = max(1, width - margin - len(start) - len(end))
     return [*lines, [(" " * margin + start + " " * gap + end, "dim")]]
-
-
-def _pair(left: list[Line], right: list[Line], column: int) -> list[Line]:
-    lines: list[Line] = []
-    for row in range(max(len(left), len(right))):
-        line = left[row] if row < len(left) else []
-        if row < len(right):
-            line = [*line, (" " * (column - width_of(line)), ""), *right[row]]
-        lines.append(line)
-    return lines

@@ -61,24 +61,33 @@ class JournalReader:
         """Whether there were whole lines left at the last look."""
         return self.offset < self.size and not self.damage.torn
 
-    def records(self) -> Iterator[tuple[int, Record]]:
-        """Number and record of each line that there is by now.
+    def records(self, stop: int | None = None) -> Iterator[tuple[int, Record]]:
+        """Number and record of each line that there is by now, and none that comes meanwhile.
+
+        Args:
+            stop: bytes of the file to look at; `None` for all that there are.
 
         Raises:
             OSError: the file cannot be read.
         """
-        yield from self.read()
-        end = self.size
-        while self.offset < end and self.behind:
-            yield from self.read()
+        yield from self.read(stop=stop)
+        stop = self.size if stop is None else min(stop, self.size)
+        while self.behind and self.offset < stop:
+            before = self.offset
+            yield from self.read(stop=stop)
+            if self.offset == before:
+                return
 
-    def read(self, most_bytes: int = _CHUNK_BYTES) -> list[tuple[int, Record]]:
+    def read(
+        self, most_bytes: int = _CHUNK_BYTES, stop: int | None = None
+    ) -> list[tuple[int, Record]]:
         """Records that came since the last call, of about so many bytes at most.
 
         A file that is not there holds none; one that has replaced another is read from its start.
 
         Args:
-            most_bytes: where to stop, see `behind`.
+            most_bytes: how many to read at once, see `behind`.
+            stop: byte of the file to read up to; `None` for its end.
 
         Raises:
             OSError: the file cannot be read.
@@ -88,7 +97,7 @@ class JournalReader:
             with self.path.open("rb") as file:
                 self._look(file.fileno())
                 self._search(file.fileno())
-                lines = self._lines(file.fileno(), most_bytes)
+                lines = self._lines(file.fileno(), most_bytes, stop)
         except (FileNotFoundError, NotADirectoryError):
             # Not there yet, or moved away for a moment: what was read stays read.
             return []
@@ -154,15 +163,17 @@ class JournalReader:
                     self._standing.learn(line)
             self._searched += whole
 
-    def _lines(self, descriptor: int, most_bytes: int) -> list[bytes]:
+    def _lines(self, descriptor: int, most_bytes: int, stop: int | None) -> list[bytes]:
         """Whole lines that follow; a line that has no end is not read."""
+        end = self.size if stop is None else min(stop, self.size)
         span = most_bytes
         while True:
-            data = os.pread(descriptor, min(span, self.size - self.offset), self.offset)
+            data = os.pread(descriptor, max(0, min(span, end - self.offset)), self.offset)
             whole = data.rfind(b"\n") + 1
-            if whole or self.offset + len(data) >= self.size or not data:
+            at_end = self.offset + len(data) >= end or not data
+            if whole or at_end:
                 break
             span *= 4
         self.offset += whole
-        self.damage.torn = whole < len(data) and self.offset + len(data) - whole >= self.size
+        self.damage.torn = at_end and whole < len(data)
         return io.BytesIO(data[:whole]).readlines()
