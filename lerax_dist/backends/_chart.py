@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 Curve: TypeAlias = tuple[np.ndarray, np.ndarray]
-"""Steps in rising order, and values; a value that is not finite is a gap."""
+"""Steps in any order, and values; a value that is not finite is a gap."""
 Cell: TypeAlias = tuple[str, int]
 """A character, and the number of the curve that it belongs to; -1 for none."""
 
@@ -18,12 +18,17 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 def bounds(curves: Sequence[Curve]) -> tuple[float, float, float, float]:
     """First and last step, lowest and highest value of some curves; zeros if there is nothing."""
-    steps = [steps for steps, values in curves if len(steps)]
-    values = [values[np.isfinite(values)] for _, values in curves]
-    values = [each for each in values if len(each)]
-    first, last = (min(s[0] for s in steps), max(s[-1] for s in steps)) if steps else (0.0, 0.0)
-    low, high = (min(map(np.min, values)), max(map(np.max, values))) if values else (0.0, 0.0)
-    return float(first), float(last), float(low), float(high)
+    steps = [0.0] if not curves else np.concatenate([steps for steps, _ in curves])
+    values = [0.0] if not curves else np.concatenate([values for _, values in curves])
+    finite = np.asarray(values)[np.isfinite(values)]
+    first, last = (float(np.min(steps)), float(np.max(steps))) if len(steps) else (0.0, 0.0)
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    return first, last, low, low if is_level(low, high) else high
+
+
+def is_level(low: float, high: float) -> bool:
+    """Whether two values differ by no more than rounding."""
+    return high / 2 - low / 2 <= 1e-9 * max(abs(low), abs(high))
 
 
 def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[Cell]]:
@@ -63,7 +68,8 @@ def resample(curve: Curve, count: int, first: float, last: float) -> list[float]
     A column is the mean of the values that fall into it; between values it lies on the line from
     one to the next. It is a gap (NaN) outside of the curve and where values are not finite.
     """
-    steps, values = curve
+    order = np.argsort(curve[0], kind="stable")
+    steps, values = curve[0][order], curve[1][order]
     columns = np.full(count, np.nan)
     if not len(steps):
         return columns.tolist()
@@ -94,7 +100,7 @@ def _dot_row(value: float, low: float, high: float, rows: int) -> int:
         return rows // 2
     # Halved first: the difference of two large values may be more than a float holds.
     share = (value / 2 - low / 2) / (high / 2 - low / 2)
-    return round((1 - share) * (rows - 1))
+    return min(rows - 1, max(0, round((1 - share) * (rows - 1))))
 
 
 def _span(previous: int | None, y: int) -> range:

@@ -17,7 +17,7 @@ def format_value(value: float) -> str:
 def format_change(value: float, before: float) -> str:
     """What was added to a value since the one before, with its sign; `=` for nothing.
 
-    Two digits after the first at most: it tells the direction and the size, the value the rest.
+    Three digits: it tells the direction and the size, the value tells the rest.
     """
     change = value - before
     if not math.isfinite(change):

@@ -37,7 +37,7 @@ def header(view: RunView, now: float, width: int) -> list[Line]:
 def title(view: RunView, width: int) -> Line:
     """The name and a rule, which sets the display off from what is printed above it."""
     state: Line = [] if not view.state else [("─ ", "bright_black"), state_piece(view.state)]
-    room = width - width_of(state) - len(state) // 2
+    room = width - width_of(state)
     if room < 8:
         state, room = [], width
     shown = fit(view.name, min(cell_len(view.name), room))

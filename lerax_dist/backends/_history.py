@@ -65,7 +65,9 @@ class History:
             total = np.where(finite, grouped, 0.0).sum(axis=1)
         new = slice(self._count, self._count + shape[0])
         self._points[new] = np.nan
-        self._points[new, columns] = _means(total, finite.sum(axis=1), (~finite).any(axis=1))
+        self._points[new, columns] = _means(
+            total, finite.sum(axis=1), np.logical_or.reduce(~finite, axis=1)
+        )
         self._steps[new] = np.array(steps, np.float64).reshape(shape).mean(axis=1)
         self._count = new.stop
 

@@ -27,7 +27,9 @@ def draw_sparklines(points: np.ndarray, width: int) -> list[str]:
     with np.errstate(invalid="ignore", divide="ignore"):
         # Halved first: the difference of two large values may be more than a float holds.
         share = (binned / 2 - low / 2) / (high / 2 - low / 2)
-    level = np.where(finite & (high > low), share, 0.0) * (len(_LEVELS) - 1)
+        # What is left of a constant once it was averaged is no course.
+        constant = high / 2 - low / 2 <= 1e-9 * np.maximum(abs(low), abs(high))
+    level = np.where(finite & ~constant, share, 0.0) * (len(_LEVELS) - 1)
     codes = np.rint(level).astype(np.intp)
     codes[np.isnan(binned)] = _CHARACTERS.tolist().index(_ABSENT)
     codes[np.isinf(binned)] = _CHARACTERS.tolist().index(_BROKEN)

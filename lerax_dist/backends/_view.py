@@ -68,13 +68,13 @@ class RunView:
         self.notes: list[str] = []
         self.lock = threading.Lock()
         self._wanted = chart
-        self._rows: list[tuple[dict[str, np.ndarray], int]] = []
-        self._latest: dict[str, np.ndarray] = {}
-        self._before: dict[str, np.ndarray] = {}
+        self._rows: list[tuple[dict[str, Any], int]] = []
+        self._latest: dict[str, Any] = {}
+        self._before: dict[str, Any] = {}
         self._own: dict[str, float] = {}
         self._history = History()
 
-    def add(self, scalars: Mapping[str, np.ndarray], step: int, now: float) -> None:
+    def add(self, scalars: Mapping[str, Any], step: int, now: float) -> None:
         """Take in a row."""
         with self.lock:
             self.progress.advance(step, now)
@@ -89,13 +89,13 @@ class RunView:
             self._history.drop(start_step)
 
     @property
-    def latest(self) -> dict[str, np.ndarray]:
+    def latest(self) -> dict[str, Any]:
         """Last value of each metric, in order of first appearance."""
         self._settle()
         return self._latest
 
     @property
-    def before(self) -> dict[str, np.ndarray]:
+    def before(self) -> dict[str, Any]:
         """The value before the last, of metrics that came twice."""
         self._settle()
         return self._before
@@ -122,7 +122,7 @@ class RunView:
         for names, group in itertools.groupby(rows, key=lambda row: tuple(row[0])):
             self._take(names, list(group))
 
-    def _take(self, names: tuple[str, ...], rows: list[tuple[dict[str, np.ndarray], int]]) -> None:
+    def _take(self, names: tuple[str, ...], rows: list[tuple[dict[str, Any], int]]) -> None:
         """Take in rows of the same metrics."""
         own = {name: name.removeprefix(OWN) for name in names if name.startswith(OWN)}
         last = rows[-1][0]

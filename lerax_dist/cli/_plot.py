@@ -99,7 +99,7 @@ def _legend(charts: Sequence["Axes"]) -> tuple[list[Any], list[str]]:
     return list(found.values()), list(found)
 
 
-def _short(step: float, position: int | None = None) -> str:
+def _short(step: float, position: float = 0.0) -> str:
     """`2.5M` for 2,500,000."""
     for letter, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(step) >= size:
