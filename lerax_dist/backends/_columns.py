@@ -19,6 +19,7 @@ class Item(NamedTuple):
         style: style of the value.
         change: what was added to it, as text.
         spark: its course.
+        colour: style of that.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Item(NamedTuple):
     style: str = ""
     change: str = ""
     spark: str = ""
+    colour: str = "dim cyan"
 
 
 Group: TypeAlias = tuple[str, list[Item]]
@@ -197,7 +199,7 @@ def _pieces(cell: _Cell, widths: _Widths) -> Line:
     if widths.changes:
         line.append(("  " + cell.change.ljust(widths.changes), "dim"))
     if widths.sparks:
-        line.append(("  " + cell.spark.ljust(widths.sparks), "green"))
+        line.append(("  " + cell.spark.ljust(widths.sparks), cell.colour))
     return line
 
 

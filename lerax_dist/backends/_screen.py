@@ -6,7 +6,7 @@ from lerax_dist.backends._chart import Curve, bounds, draw_curves
 from lerax_dist.backends._columns import Line, beside, fit, fit_columns, width_of
 from lerax_dist.backends._format import format_value
 from lerax_dist.backends._header import header
-from lerax_dist.backends._table import metric_groups
+from lerax_dist.backends._table import CHARTED, metric_groups
 from lerax_dist.backends._view import RunView
 
 _BESIDE = 90
@@ -39,7 +39,7 @@ def _body(view: RunView, width: int, room: int) -> list[Line]:
     name = view.charted
     if name is None or room < LOWEST_CHART:
         return fit_columns(groups, width, room, aim=10)
-    curves = [(view.history.curve(name), "green")]
+    curves = [(view.history.curve(name), CHARTED)]
     if width >= _BESIDE:
         left = fit_columns(groups, width - _GAP - _NARROWEST_CHART, room, aim=14)
         column = max(map(width_of, left)) + _GAP

@@ -8,17 +8,20 @@ from lerax_dist.backends._sparkline import draw_sparklines
 from lerax_dist.backends._view import RunView
 
 SPARK_WIDTH = 12
+CHARTED = "green"
+"""Colour of the metric that is drawn, in the table and in the chart."""
 
 
 def metric_groups(view: RunView) -> list[Group]:
     """All metrics by prefix, in order of first appearance."""
     courses = sparklines(view)
-    items = []
+    items, charted = [], view.charted
     for name, value in view.latest.items():
         number, before = float(value), view.before.get(name)
         change = "" if before is None else format_change(number, float(before))
         style = "" if math.isfinite(number) else "bold red"
-        items.append(Item(name, format_value(number), style, change, courses.get(name, "")))
+        item = Item(name, format_value(number), style, change, courses.get(name, ""))
+        items.append(item._replace(colour=CHARTED) if name == charted else item)
     return group_items(items)
 
 
