@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
-from lerax_dist.backends._columns import Item, Line, fit_columns
+from lerax_dist.backends._columns import Item, Line, fit_columns, width_of
+from lerax_dist.backends._reflow import Reflow
 
 _REFRESH_PER_SECOND = 4
 """More often costs the training time on the interpreter's lock and nobody reads faster."""
@@ -29,7 +30,8 @@ class LiveDisplay:
 
     def __init__(self, draw: Draw, console: Console) -> None:
         self._console = console
-        self._picture = _Picture(draw)
+        self._reflow = Reflow(console)
+        self._picture = _Picture(draw, self._reflow)
         self._live = Live(
             self._picture,
             console=console,
@@ -41,6 +43,7 @@ class LiveDisplay:
     def start(self) -> None:
         stdout, stderr = sys.stdout, sys.stderr
         self._live.start(refresh=True)
+        self._console.push_render_hook(self._reflow)
         # A training that is killed cannot bring a hidden cursor back.
         self._console.show_cursor(True)
         # Live catches what is written to `sys.stderr`; handlers made earlier hold the old object.
@@ -64,6 +67,9 @@ class LiveDisplay:
             handler.setStream(stream)
         self._handlers = []
         self._picture.last = True
+        # Drawn once more before the hook goes, which must be the last that came.
+        self._live.refresh()
+        self._console.pop_render_hook()
         self._live.stop()
 
 
@@ -71,8 +77,9 @@ class LiveDisplay:
 class _Picture:
     """What is drawn as Rich asks for it: made anew at each refresh, in Rich's thread."""
 
-    def __init__(self, draw: Draw) -> None:
+    def __init__(self, draw: Draw, reflow: Reflow) -> None:
         self._draw = draw
+        self._reflow = reflow
         self.last = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -80,7 +87,9 @@ class _Picture:
         width = max(1, options.max_width - 1)
         # One row less: what was printed last stays in sight.
         height = None if self.last else console.size.height - 1
-        yield from _segments(self._draw(width, height))
+        lines = [_stripped(line) for line in self._draw(width, height)]
+        self._reflow.widths = [width_of(line) for line in lines]
+        yield from _segments(lines)
 
 
 @final
@@ -95,6 +104,14 @@ class _Lines:
 def print_lines(console: Console, lines: list[Line]) -> None:
     """Print lines that stay, in their colours."""
     console.print(_Lines(lines))
+
+
+def _stripped(line: Line) -> Line:
+    """Without blanks at its end, which some terminals count and others do not."""
+    line = list(line)
+    while line and not (text := line[-1][0].rstrip()):
+        line.pop()
+    return [*line[:-1], (text, line[-1][1])] if line else []
 
 
 def _segments(lines: list[Line]) -> RenderResult:
