@@ -10,8 +10,7 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
-from lerax_dist.backends._columns import Item, Line, fit_columns, width_of
-from lerax_dist.backends._reflow import Reflow
+from lerax_dist.backends._columns import Item, Line, fit_columns
 
 _REFRESH_PER_SECOND = 4
 """More often costs the training time on the interpreter's lock and nobody reads faster."""
@@ -26,26 +25,30 @@ class LiveDisplay:
         draw: makes the lines to show of the width and the height there are (no limit if `None`);
             called in a thread of its own.
         console: where to.
+        fullscreen: whether it has the whole window while it runs, which then takes any change of
+            its size; for a program that prints nothing else.
     """
 
-    def __init__(self, draw: Draw, console: Console) -> None:
+    def __init__(self, draw: Draw, console: Console, *, fullscreen: bool = False) -> None:
         self._console = console
-        self._reflow = Reflow(console)
-        self._picture = _Picture(draw, self._reflow)
+        self._draw = draw
+        self._fullscreen = fullscreen
+        self._picture = _Picture(draw, fullscreen)
         self._live = Live(
             self._picture,
             console=console,
             refresh_per_second=_REFRESH_PER_SECOND,
             vertical_overflow="crop",
+            screen=fullscreen,
         )
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
 
     def start(self) -> None:
         stdout, stderr = sys.stdout, sys.stderr
         self._live.start(refresh=True)
-        self._console.push_render_hook(self._reflow)
-        # A training that is killed cannot bring a hidden cursor back.
-        self._console.show_cursor(True)
+        if not self._fullscreen:
+            # A training that is killed cannot bring a hidden cursor back.
+            self._console.show_cursor(True)
         # Live catches what is written to `sys.stderr`; handlers made earlier hold the old object.
         for handler in _stream_handlers():
             if handler.stream is stdout or handler.stream is stderr:
@@ -66,30 +69,29 @@ class LiveDisplay:
         for handler, stream in self._handlers:
             handler.setStream(stream)
         self._handlers = []
-        self._picture.last = True
-        # Drawn once more before the hook goes, which must be the last that came.
-        self._live.refresh()
-        self._console.pop_render_hook()
+        self._picture.last = not self._fullscreen
         self._live.stop()
+        if self._fullscreen:
+            print_lines(self._console, self._draw(max(1, self._console.width - 1), None))
 
 
 @final
 class _Picture:
     """What is drawn as Rich asks for it: made anew at each refresh, in Rich's thread."""
 
-    def __init__(self, draw: Draw, reflow: Reflow) -> None:
+    def __init__(self, draw: Draw, fullscreen: bool) -> None:
         self._draw = draw
-        self._reflow = reflow
+        self._fullscreen = fullscreen
         self.last = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         # One column less: a line that fills the last one wraps when the window shrinks by it.
         width = max(1, options.max_width - 1)
         # One row less: what was printed last stays in sight.
-        height = None if self.last else console.size.height - 1
-        lines = [_stripped(line) for line in self._draw(width, height)]
-        self._reflow.widths = [width_of(line) for line in lines]
-        yield from _segments(lines)
+        height = console.size.height - (0 if self._fullscreen else 1)
+        yield from _segments(
+            [_stripped(line) for line in self._draw(width, None if self.last else height)]
+        )
 
 
 @final
@@ -107,7 +109,7 @@ def print_lines(console: Console, lines: list[Line]) -> None:
 
 
 def _stripped(line: Line) -> Line:
-    """Without blanks at its end, which some terminals count and others do not."""
+    """Without blanks at its end: fewer lines are broken when the window becomes narrower."""
     line = list(line)
     while line and not (text := line[-1][0].rstrip()):
         line.pop()

@@ -72,7 +72,8 @@ def _heading(number: int, run: Shown, width: int) -> list[Line]:
     parts: list[Line] = [[(fit(state, 9), style)]]
     if progress.share is not None:
         parts.append(bar(progress.share, 26 if width >= 120 else 18))
-    parts += pace(progress, run.now)
+    if view.state != "waiting":
+        parts += pace(progress, run.now)
     for part in parts:
         if width_of(line) + 2 + width_of(part) <= width:
             line = [*line, ("  ", ""), *part]

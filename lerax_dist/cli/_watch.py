@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -74,7 +75,11 @@ def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Conso
     with contextlib.ExitStack() as stack:
         lines: _PlainLines | None = None
         if is_terminal(console):
-            display = LiveDisplay(lambda w, h: _draw(runs, chart, w, h), console)
+            display = LiveDisplay(
+                lambda width, height: _draw(runs, chart, width, height), console, fullscreen=True
+            )
+            # The window is given back however it ends, short of SIGKILL.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             display.start()
             stack.callback(display.stop)
         else:
