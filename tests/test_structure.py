@@ -65,7 +65,7 @@ WITHOUT_JAX = {
     *("backends", "host", "process_logs"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.
-LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL"}
+LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "matplotlib", "pyarrow"}
 PRIVATE_JAX = {"cluster/_store.py", "device/_settle.py"}
 
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -57,6 +58,10 @@ class Terminal:
     def send(self, line: str) -> None:
         """Type a line."""
         os.write(self._fd, line.encode() + b"\n")
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
 
     def resize(self, columns: int, rows: int) -> None:
         """Change the window's size, as the user does with the mouse."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import lerax_dist as ld
-from lerax_dist.cli import _read, main
-from lerax_dist.cli._read import Ends, read_ends
+from lerax_dist.cli import _ends, main
+from lerax_dist.cli._ends import Ends, read_ends
 from lerax_dist.cli._runs import describe, headline, show_age
 from lerax_dist.host._record import Event, Row, encode
 
@@ -112,7 +112,7 @@ def test_a_large_journal_is_read_at_its_ends_only(tmp_path, monkeypatch):
         return pread(descriptor, length, offset)
 
     pread = os.pread
-    monkeypatch.setattr(_read.os, "pread", counted)
+    monkeypatch.setattr(_ends.os, "pread", counted)
     run = describe("r", read_ends(path), now=30_000.0)
     assert sum(read) < 200_000 < size / 10
     assert (run.state, run.step, run.rows, run.age) == ("finished", 19_999, 20_000, 9001.0)

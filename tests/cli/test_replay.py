@@ -10,7 +10,7 @@ import pytest
 
 import lerax_dist as ld
 from lerax_dist.cli import main
-from lerax_dist.cli._read import Damage, read_records
+from lerax_dist.cli._reader import Damage, JournalReader
 from lerax_dist.cli._replay import Outcome, replay
 from lerax_dist.host._record import Row
 from tests.backends.read_wandb import read_wandb
@@ -129,10 +129,9 @@ def test_lines_that_were_written_again_lose_nothing(run_dir):
     path = run_dir / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:9], b"half a l\n", *lines[7:]]))
-    damage = Damage()
-    with path.open("rb") as file:
-        rows = [r for _, r in read_records(file, damage) if isinstance(r, Row)]
-    assert (len(rows), damage) == (STEPS, Damage(lines=1))
+    reader = JournalReader(path)
+    rows = [record for _, record in reader.records() if isinstance(record, Row)]
+    assert (len(rows), reader.damage) == (STEPS, Damage(lines=1))
 
 
 def test_a_run_that_is_still_written_is_replayed_up_to_now(tmp_path, capsys):
