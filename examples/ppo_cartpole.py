@@ -159,7 +159,6 @@ class Training(NamedTuple):
     """All that the training goes on from, which is what a checkpoint holds."""
 
     iteration: Any  # how many are done
-    logged: Any  # state of the logger
     actors: Any
     policy: Any
     opt_state: Any
@@ -170,7 +169,7 @@ def make_train(env: Any, logger: ld.LoggingCallback, args: argparse.Namespace) -
     """Three compiled functions: a fresh training, the start of a launch, on to some iteration."""
     mesh = jax.sharding.Mesh(jax.devices(), (AXIS,))  # every device of every process
     # Each device has actors of its own, and all have the same of everything else.
-    specs = Training(P(), P(), P(AXIS), P(), P(), P())
+    specs = Training(P(), P(AXIS), P(), P(), P())
     num_updates = args.num_iterations * args.num_epochs * args.num_minibatches
     learning_rate = optax.linear_schedule(args.learning_rate, 0.0, num_updates)
     # Injected, the learning rate is in the optimiser's state, where the logger finds it.
@@ -183,18 +182,17 @@ def make_train(env: Any, logger: ld.LoggingCallback, args: argparse.Namespace) -
         policy: Any = ActorCritic(4, env.num_actions, policy_key)
         env_keys = jax.random.split(env_key, args.num_envs)
         actors = jax.vmap(ft.partial(reset, env, logger))(env_keys)
-        logged = logger.reset(ld.ResetContext(), key=key)
-        return Training(jnp.asarray(0), logged, actors, policy, optimizer.init(policy), key)
+        return Training(jnp.asarray(0), actors, policy, optimizer.init(policy), key)
 
     def update(batch: Batch, learned: Any, order: Int[Array, " step"]) -> tuple[tuple, dict]:
-        """One gradient step, on a minibatch of each device."""
         policy, opt_state = learned
         gradient, log = mean_gradient(policy, jax.tree.map(lambda x: x[order], batch))
         updates, opt_state = optimizer.update(gradient, opt_state, policy)
         return (optax.apply_updates(policy, updates), opt_state), log
 
-    def iterate(keys: Key[Array, " iteration"], iteration: Array, now: Training) -> Training:
+    def iterate(keys: Key[Array, " iteration"], iteration: Array, carry: Any) -> Any:
         """Act, learn, log."""
+        state, now = carry
         key, policy, opt_state = keys[iteration], now.policy, now.opt_state
         act_all = jax.vmap(lambda actor: act(env, logger, policy, actor))
         actors, rollout = lax.scan(lambda x, _: act_all(x), now.actors, length=args.num_steps)
@@ -203,26 +201,28 @@ def make_train(env: Any, logger: ld.LoggingCallback, args: argparse.Namespace) -
         orders = jax.vmap(lambda key: jax.random.permutation(key, len(batch.target)))(keys)
         orders = orders.reshape(args.num_epochs * args.num_minibatches, -1)
         (policy, opt_state), log = lax.scan(ft.partial(update, batch), (policy, opt_state), orders)
-        log = jax.tree.map(jnp.mean, log)  # over the updates
-        done = (actors.step_state, env, policy, iteration, opt_state, log)
-        logged = logger.on_iteration(ld.IterationContext(now.logged, *done), key=key)
-        return Training(iteration + 1, logged, actors, policy, opt_state, now.key)
+        done = (actors.step_state, env, policy, iteration, opt_state, jax.tree.map(jnp.mean, log))
+        state = logger.on_iteration(ld.IterationContext(state, *done), key=key)
+        return state, Training(iteration + 1, actors, policy, opt_state, now.key)
 
-    def context(now: Training) -> ld.TrainingContext:
-        rest = (env, now.policy, args.total_steps, now.iteration, now.opt_state)
-        return ld.TrainingContext(now.logged, now.actors.step_state, *rest)
+    def context(state: Any, now: Training) -> ld.TrainingContext:
+        known = (now.actors.step_state, env, now.policy, args.total_steps)
+        return ld.TrainingContext(state, *known, now.iteration, now.opt_state)
 
     @jax.jit
-    def start(now: Training) -> Training:
-        return now._replace(logged=logger.on_training_start(context(now), key=now.key))
+    def start(now: Training) -> None:
+        fresh = logger.reset(ld.ResetContext(), key=now.key)
+        logger.on_training_start(context(fresh, now), key=now.key)
 
     @jax.jit
     @ft.partial(jax.shard_map, mesh=mesh, in_specs=(specs, P()), out_specs=specs)
     def advance(now: Training, until: Int[Array, ""]) -> Training:
         """Runs on each device with its actors, up to the iteration `until`."""
         keys = jax.random.split(now.key, args.num_iterations)
-        now = lax.fori_loop(now.iteration, until, ft.partial(iterate, keys), now)
-        return now._replace(logged=logger.on_training_end(context(now), key=now.key))
+        carry = (logger.reset(ld.ResetContext(), key=now.key), now)
+        state, now = lax.fori_loop(now.iteration, until, ft.partial(iterate, keys), carry)
+        logger.on_training_end(context(state, now), key=now.key)
+        return now
 
     return init, start, advance
 
@@ -278,7 +278,8 @@ def main() -> None:
         handle_signals=args.checkpoint_dir is not None,
     ) as logger:
         init, start, advance = make_train(env, logger, args)
-        now = start(checkpoints.restore("training", like=init(args.seed)))
+        now = checkpoints.restore("training", like=init(args.seed))
+        start(now)
         done = int(now.iteration)
         # The same answer on every process, so they leave together.
         while done < args.num_iterations and not logger.preempted:
@@ -287,7 +288,6 @@ def main() -> None:
             checkpoints.save(done, training=now, run=logger.state())
         mean_return = float(jnp.mean(now.actors.step_state.average_return))
     checkpoints.close()
-
     if group.is_writer:
         if done < args.num_iterations:
             print(f"Told to end, after {done} of {args.num_iterations} iterations.")

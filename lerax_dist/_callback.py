@@ -150,6 +150,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             handle_signals: notice SIGTERM and SIGUSR1 (a handler that is there already still runs):
                 all rows are on the disk at once, `preempted` tells, and the run ends as
                 `"preempted"`. The signals do not end the process then: look at `preempted`.
+                JAX's own notice, `reached_preemption_sync_point`, hears of no SIGTERM then.
             open_timeout: how long to wait for backends to open, in seconds. One that takes longer
                 gets its rows later.
 
