@@ -83,7 +83,7 @@ def test_on_one_host(tmp_path: Path, launcher: Any):
 def _by_hand(hosts: Hosts, index: int) -> dict[str, str]:
     return {
         "LERAX_DIST_COORDINATOR_ADDRESS": f"{hosts.address(1)}:12345",
-        "LERAX_DIST_NUM_HOSTS": str(HOSTS),
+        "LERAX_DIST_NUM_PROCESSES": str(HOSTS),
         "LERAX_DIST_PROCESS_ID": str(index),
     }
 
