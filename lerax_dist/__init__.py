@@ -20,6 +20,7 @@ from lerax_dist.backends import AbstractLoggingBackend as AbstractLoggingBackend
 from lerax_dist.backends import ConsoleBackend as ConsoleBackend
 from lerax_dist.backends import JSONLBackend as JSONLBackend
 from lerax_dist.backends import NoOpBackend as NoOpBackend
+from lerax_dist.backends import Required as Required
 from lerax_dist.backends import TensorBoardBackend as TensorBoardBackend
 from lerax_dist.backends import WandbBackend as WandbBackend
 from lerax_dist.cluster import JaxGroup as JaxGroup

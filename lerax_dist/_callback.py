@@ -24,7 +24,7 @@ from lerax_dist._protocol import (
 from lerax_dist._run import check_positive
 from lerax_dist._session import Session
 from lerax_dist._state import RunState
-from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.backends import AbstractLoggingBackend, Required
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._buffer import Buffer
 from lerax_dist.device._learning_rate import learning_rates
@@ -76,7 +76,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
 
     def __init__(
         self,
-        backend: AbstractLoggingBackend | Sequence[AbstractLoggingBackend],
+        backend: AbstractLoggingBackend | Required | Sequence[AbstractLoggingBackend | Required],
         name: str | None = None,
         env: Any = None,
         policy: Any = None,
@@ -103,7 +103,8 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         """Open a run. All processes of a launch call this, with the same arguments.
 
         Args:
-            backend: where to log to: a backend, or several.
+            backend: where to log to: a backend, or several. One that cannot be opened is left out
+                with a warning; one in `Required(...)` is an error then.
             name: name of the run, a relative path inside `log_dir`; `None` to make one from
                 policy, environment and time. Process 0 decides, all agree.
             env: environment to name the run after.
@@ -159,7 +160,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             TypeError: something in `backend` is not a backend.
             NotImplementedError: `video_interval` is above 0.
             RuntimeError: a launcher has started several processes, but JAX has not been joined;
-                or the run cannot be opened, then on every process alike.
+                or the run or a `Required` backend cannot be opened, then on every process alike.
         """
         if not 0.0 < alpha <= 1.0:
             raise ValueError(f"`alpha` must be in (0, 1], got {alpha}. Use 1.0 for no smoothing.")

@@ -9,7 +9,7 @@ from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._open import open_session
 from lerax_dist._run import check_hparams, check_step
 from lerax_dist._state import RunState
-from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.backends import AbstractLoggingBackend, Required
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import Fetcher
 from lerax_dist.host._record import Event
@@ -41,7 +41,7 @@ class Logger(AbstractRunHandle):
 
     def __init__(
         self,
-        backend: AbstractLoggingBackend | Sequence[AbstractLoggingBackend],
+        backend: AbstractLoggingBackend | Required | Sequence[AbstractLoggingBackend | Required],
         name: str | None = None,
         *,
         total_steps: int | None = None,
@@ -58,7 +58,8 @@ class Logger(AbstractRunHandle):
         """Open a run. All processes of a launch call this, with the same arguments.
 
         Args:
-            backend: where to log to: a backend, or several.
+            backend: where to log to: a backend, or several. One that cannot be opened is left out
+                with a warning; one in `Required(...)` is an error then.
             name: name of the run, a relative path inside `log_dir`; `None` to make one from the
                 time. Process 0 decides, all agree.
             total_steps: steps that the run will take, for progress and remaining time.
@@ -93,7 +94,7 @@ class Logger(AbstractRunHandle):
             ValueError: an argument is outside its range; the message names it.
             TypeError: something in `backend` is not a backend.
             RuntimeError: a launcher has started several processes, but JAX has not been joined;
-                or the run cannot be opened, then on every process alike.
+                or the run or a `Required` backend cannot be opened, then on every process alike.
         """
         total = check_step(0 if total_steps is None else total_steps, "total_steps")
         self._fetcher = Fetcher()

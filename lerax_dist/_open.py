@@ -19,7 +19,7 @@ from lerax_dist._run import (
 )
 from lerax_dist._session import Session
 from lerax_dist._state import Past, RunState, read_state
-from lerax_dist.backends import NoOpBackend, check_backends
+from lerax_dist.backends import NoOpBackend, check_backends, unwrap
 from lerax_dist.cluster import (
     ProcessGroup,
     choose_scope,
@@ -36,6 +36,8 @@ from lerax_dist.host._signals import check_main_thread
 
 # A process may be this much later than another at its first logger, e.g. for loading data.
 _AGREEMENT_TIMEOUT = 600.0
+# For a run that does not start; a backend that hangs must not keep the error back.
+_CLOSE_TIMEOUT = 5.0
 
 
 def open_session(
@@ -80,8 +82,8 @@ def open_session(
     Raises:
         ValueError: an argument is wrong.
         TypeError: likewise.
-        RuntimeError: processes were launched that JAX has not joined; or the run cannot be opened
-            on process 0, then every process raises.
+        RuntimeError: processes were launched that JAX has not joined; or the run, or a `Required`
+            backend, cannot be opened on process 0, then every process raises.
         TimeoutError: a process did not take part in time.
     """
     group = current_group(group, scope)
@@ -92,11 +94,12 @@ def open_session(
     failures = Failures()
     taken: Taken | None = None
     trouble: Exception | None = None
-    backends, given, base = (), {}, Path()
+    backends, required, given, base = (), (), {}, Path()
     try:
         if handle_signals:
             check_main_thread()
-        backends, given = check_backends(backend), check_hparams(hparams)
+        bare, required = unwrap(backend)
+        backends, given = check_backends(bare), check_hparams(hparams)
         past = read_state(state)
         if past is not None:
             name, start_step = past.name, past.start_step if start_step is None else start_step
@@ -109,7 +112,7 @@ def open_session(
     if trouble is not None and not group.is_writer:
         raise trouble
     verdict = group.broadcast(
-        _verdict(base, taken, name, scope, trouble),
+        _verdict(base, taken, name, scope, trouble) | {"required": bool(required)},
         timeout=_AGREEMENT_TIMEOUT,
         what="the name of the run, decided by process 0",
     )
@@ -133,7 +136,10 @@ def open_session(
         else:
             run = RelayRun(verdict["name"], directory, others.mailbox, failures, settle)
         none = tuple(NoOpBackend() for _ in backends)
-        return Session(run, identity, group, scope, none, given, handle_signals)
+        session = Session(run, identity, group, scope, none, given, handle_signals)
+        if verdict["required"]:
+            _require(session, None, open_timeout)
+        return session
     run = Run(
         taken.name,
         backends,
@@ -146,7 +152,34 @@ def open_session(
         open_timeout=open_timeout,
         settle=settle,
     )
-    return Session(run, identity, group, scope, backends, given, handle_signals)
+    session = Session(run, identity, group, scope, backends, given, handle_signals)
+    if required:
+        unopened = [run.unopened(each) for each in required]
+        _require(session, "; ".join(text for text in unopened if text), open_timeout)
+    return session
+
+
+def _require(session: Session, unopened: str | None, open_timeout: float) -> None:
+    """Raise on every process if a required backend is not open. For all processes.
+
+    Args:
+        session: the run, which is closed then.
+        unopened: on process 0 what is not open and why, empty if all is.
+        open_timeout: how long process 0 waits for backends, in seconds.
+
+    Raises:
+        RuntimeError: a required backend is not open.
+        TimeoutError: process 0 did not say in time.
+    """
+    what = "whether the required backends are open"
+    patience = open_timeout + _AGREEMENT_TIMEOUT
+    unopened = session.group.broadcast(unopened, timeout=patience, what=what)
+    if unopened:
+        session.close(failed=True, timeout=_CLOSE_TIMEOUT)
+        raise RuntimeError(
+            f"`backend` holds a `Required` one that could not be opened ({unopened}). Mend what it "
+            "needs, or leave `Required` out to train without it."
+        )
 
 
 def _meet(group: ProcessGroup, devices: dict[str, Any]) -> tuple[Others, dict[str, Any]]:

@@ -144,13 +144,15 @@ class WandbBackend(AbstractLoggingBackend):
             _log.warning("W&B run %s is offline: %s. Upload: wandb sync %s", name, why, folder)
 
     def on_run(self, facts: dict[str, Any]) -> None:
-        """Make what is known of the run its notes, unless the user gave some.
+        """Make what is known of the run its notes, unless it has some.
 
         Args:
             facts: see `SupportsRunFacts`.
         """
-        if self._init["notes"] is None:
-            self._opened().notes = run_notes(facts)
+        run = self._opened()
+        # A run that is continued may have notes that somebody wrote on W&B's page.
+        if not run.notes:
+            run.notes = run_notes(facts)
         # In a replay a later incarnation goes on where an earlier one ended.
         self._exit_code = 0
 

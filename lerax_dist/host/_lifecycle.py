@@ -125,6 +125,13 @@ class Run:
         """Whether `close` was called."""
         return self._closed
 
+    def unopened(self, backend: Any) -> str | None:
+        """Why a backend is not open; `None` if it is."""
+        (pump,) = (pump for pump in self._pumps if pump.feeds(backend))
+        if pump.failed_to_open is not None:
+            return f"{pump.label}: {pump.failed_to_open!r}"
+        return None if pump.opened.is_set() else f"{pump.label}: {pump.stuck()}"
+
     def log(self, row: HostRow, size: int) -> None:
         """Queue a row of so many bytes from a plain loop."""
         if os.getpid() != self._pid:

@@ -43,6 +43,7 @@ class Pump:
         self.label = type(backend).__name__
         self.opened = threading.Event()
         self.ended = threading.Event()
+        self.failed_to_open: Exception | None = None
         self.delivered = journal.cursor().number
         self._backend = backend
         self._run_name = run_name
@@ -58,6 +59,10 @@ class Pump:
         self._thread = threading.Thread(
             target=self._run, name=f"lerax_dist-{self.label}", daemon=True
         )
+
+    def feeds(self, backend: Any) -> bool:
+        """Whether it is this backend that it feeds."""
+        return self._backend is backend
 
     def start(self) -> None:
         """Start the thread; `opened` is set once the backend is open or has failed to."""
@@ -108,6 +113,7 @@ class Pump:
                 self._call("on_identity", *self._identity)
             self._call("open", self._run_name)
         except Exception as error:
+            self.failed_to_open = error
             self._failures.keep(
                 self.label,
                 f"could not be opened, so it is left out ({error!r}); the journal "

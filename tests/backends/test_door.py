@@ -10,6 +10,7 @@ PUBLIC = [
     "ConsoleBackend",
     "JSONLBackend",
     "NoOpBackend",
+    "Required",
     "SupportsRunEnd",
     "SupportsRunFacts",
     "SupportsTrainingStart",

@@ -221,9 +221,11 @@ def test_the_mode_in_the_environment_is_respected_without_a_word(tmp_path, mode)
     program = """
         backend = WandbBackend("p", quiet=True)
         backend.open("run")
+        backend.on_run({})
         backend.log_hparams({"lr": 0.1})
         backend.log_scalars({"a": np.float64(1.0)}, 1)
         backend.log_video("v", np.zeros((2, 4, 4, 3), np.uint8), 1, 50.0)
+        backend.on_end("preempted")
         backend.close()
     """
     result = run(program, isolated(tmp_path, WANDB_MODE=mode, WANDB_API_KEY=KEY))
@@ -321,7 +323,7 @@ def test_a_backend_that_is_used_again_takes_the_id_of_its_new_run(tmp_path):
 def test_the_end_the_notes_and_the_best_values_are_told(tmp_path):
     program = """
         facts = {"launcher": "slurm", "process_count": 2, "hosts": ["n1", "n2"]}
-        for state in ("finished", "failed", "preempted", "interrupted"):
+        for state in ("finished", "failed", "preempted"):
             mine = {"notes": "my own"} if state == "failed" else {}
             backend = WandbBackend("p", quiet=True, group="g", job_type="train", tags="ab", **mine)
             backend.open(state)
@@ -332,6 +334,13 @@ def test_the_end_the_notes_and_the_best_values_are_told(tmp_path):
                 backend.log_scalars({tag: np.float64(x) for tag, x in row.items()}, step)
             backend.on_end(state)
             backend.close()
+        # As a replay tells of a run that went on after it was preempted.
+        backend = WandbBackend("p", quiet=True)
+        backend.open("two jobs")
+        for state in ("preempted", "finished"):
+            backend.on_run(facts)
+            backend.on_end(state)
+        backend.close()
     """
     run(program, isolated(tmp_path))
     told = {each.name: each for each in map(read_wandb, files_of_runs(tmp_path))}
@@ -340,7 +349,7 @@ def test_the_end_the_notes_and_the_best_values_are_told(tmp_path):
         "finished": (0, False),
         "failed": (1, False),
         "preempted": (143, True),
-        "interrupted": (1, False),
+        "two jobs": (0, False),
     }
     one = told["finished"]
     assert (one.notes, told["failed"].notes) == ("slurm: 2 processes on n1, n2", "my own")
@@ -348,18 +357,3 @@ def test_the_end_the_notes_and_the_best_values_are_told(tmp_path):
     assert one.summary["train/loss"] == {"last": 4, "min": 0}
     assert one.summary["episode/return"] == {"last": -1, "max": 0}
     assert (one.summary["episode/return_min"], one.summary["x"]) == (-4, 4)
-
-
-def test_a_replayed_run_that_went_on_after_it_was_preempted_ends_as_finished(tmp_path):
-    program = """
-        backend = WandbBackend("p", quiet=True)
-        backend.open("run")
-        for state in ("preempted", "finished"):
-            backend.on_run({})
-            backend.log_scalars({"x": np.float64(1)}, 1)
-            backend.on_end(state)
-        backend.close()
-    """
-    run(program, isolated(tmp_path))
-    told = the_run(tmp_path)
-    assert (told.exit_code, told.preempting) == (0, False)

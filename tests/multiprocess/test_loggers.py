@@ -102,3 +102,13 @@ def test_a_backend_that_opens_slowly_keeps_nobody_waiting_and_loses_nothing(tmp_
     writer, other = start("slow_open", tmp_path)
     assert writer["rows"] == [3.5 + step for step in range(10)]
     assert writer["seconds"] < 30 and other["seconds"] < 30
+
+
+def test_without_a_required_backend_the_run_starts_on_no_process(tmp_path):
+    for said in start("required", tmp_path):
+        kind, text = said["error"]
+        assert kind == "RuntimeError"
+        assert "Shut: PermissionError('no key')" in text and "leave `Required` out" in text
+        assert said["failures"] == []
+    assert journal_records(tmp_path / "r")[-1].body["state"] == "failed"
+    assert journal_rows(tmp_path / "good") == [(1, {"x": 1.0})]

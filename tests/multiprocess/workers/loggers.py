@@ -174,6 +174,22 @@ def bad_backends(log_dir):
     }
 
 
+class Shut(Memory):
+    def open(self, name):
+        raise PermissionError("no key")
+
+
+def required(log_dir):
+    """A backend that cannot open, without which the run must not start; then one that can."""
+    ld.initialize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        error = raised(ld.Logger, [Memory(), ld.Required(Shut())], "r", log_dir=log_dir)
+    with ld.Logger(ld.Required(Memory()), "good", log_dir=log_dir) as logger:
+        logger.log({"x": 1.0}, 1)
+    return {"error": error, "failures": [failure.message for failure in logger.failures]}
+
+
 def slow_open(log_dir):
     """Others train on while process 0's backend is not open yet; it gets every row later."""
     ld.initialize()
