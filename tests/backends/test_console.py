@@ -270,6 +270,18 @@ def scalar(value: float) -> np.ndarray:
     return np.array(value)
 
 
+def test_a_notebook_gets_plain_lines():
+    file = io.StringIO()
+    backend = ConsoleBackend(console=Console(file=file, force_jupyter=True), metrics=["a"])
+    backend.open("run")
+    backend.on_run({"launcher": "solo", "process_count": 1, "device_count": 8, "host": "h"})
+    backend.log_scalars({"a": scalar(1), "b": scalar(2)}, 1)
+    backend.close()
+    assert file.getvalue() == (
+        "run run\nsolo  1 process × 8 devices  on h\nstep 1  elapsed 0s  a=1\n"
+    )
+
+
 def test_a_metric_between_two_lines_is_in_the_next():
     file, times = io.StringIO(), [0.0]
     backend = backend_on(file, times)
