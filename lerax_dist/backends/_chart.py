@@ -23,12 +23,7 @@ def bounds(curves: Sequence[Curve]) -> tuple[float, float, float, float]:
     finite = np.asarray(values)[np.isfinite(values)]
     first, last = (float(np.min(steps)), float(np.max(steps))) if len(steps) else (0.0, 0.0)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
-    return first, last, low, low if is_level(low, high) else high
-
-
-def is_level(low: float, high: float) -> bool:
-    """Whether two values differ by no more than rounding."""
-    return high / 2 - low / 2 <= 1e-9 * max(abs(low), abs(high))
+    return first, last, low, low if _is_level(low, high) else high
 
 
 def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[Cell]]:
@@ -93,6 +88,11 @@ def _fill(columns: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
     means = np.bincount(nearest, shares, minlength=len(columns))
     several = counts > 1
     columns[several] = means[several]
+
+
+def _is_level(low: float, high: float) -> bool:
+    """Whether two values differ by no more than rounding."""
+    return high / 2 - low / 2 <= 1e-9 * max(abs(low), abs(high))
 
 
 def _dot_row(value: float, low: float, high: float, rows: int) -> int:

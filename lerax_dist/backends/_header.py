@@ -8,10 +8,8 @@ from lerax_dist.backends._columns import Line, Piece, fit, width_of
 from lerax_dist.backends._format import format_duration, format_rate
 from lerax_dist.backends._place import describe_place
 from lerax_dist.backends._progress import Progress
-from lerax_dist.backends._view import RunView
+from lerax_dist.backends._view import FAR_BEHIND, RunView
 
-_FAR_BEHIND = 1000
-"""Records that a backend may lag behind before it is worth a word; a batch is a few hundred."""
 _STATES = {
     "running": "bold green",
     "finished": "bold blue",
@@ -95,7 +93,7 @@ def health(view: RunView) -> list[Line]:
     """Whether the backends and the writer keep up, once they say so."""
     parts: list[Line] = []
     waiting = view.own.get("queue_rows", 0.0)
-    if waiting > _FAR_BEHIND:
+    if waiting > FAR_BEHIND:
         parts.append([(f"{waiting:,.0f} rows wait to be written", "bold yellow")])
     for name, lag in view.own.items():
         if not name.startswith("lag/"):
@@ -103,7 +101,7 @@ def health(view: RunView) -> list[Line]:
         backend = name.removeprefix("lag/").removesuffix("Backend")
         if not math.isfinite(lag):
             parts.append([(f"✗ {backend}", "bold red")])
-        elif lag > _FAR_BEHIND:
+        elif lag > FAR_BEHIND:
             parts.append([(f"! {backend} {lag:,.0f} behind", "bold yellow")])
         else:
             parts.append([("✓ ", "green"), (backend, "dim")])

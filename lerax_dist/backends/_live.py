@@ -111,9 +111,12 @@ def print_lines(console: Console, lines: list[Line]) -> None:
 def _stripped(line: Line) -> Line:
     """Without blanks at its end: fewer lines are broken when the window becomes narrower."""
     line = list(line)
-    while line and not (text := line[-1][0].rstrip()):
+    while line and not line[-1][0].strip():
         line.pop()
-    return [*line[:-1], (text, line[-1][1])] if line else []
+    if line:
+        text, style = line[-1]
+        line[-1] = (text.rstrip(), style)
+    return line
 
 
 def _segments(lines: list[Line]) -> RenderResult:

@@ -8,12 +8,10 @@ import numpy as np
 
 from lerax_dist.backends._format import format_duration, format_value
 from lerax_dist.backends._place import describe_place
-from lerax_dist.backends._view import OWN, RunView
+from lerax_dist.backends._view import FAR_BEHIND, OWN, RunView
 
 _LENGTH = 200
 """Characters of a line, unless the user has said what it shall hold."""
-_FAR_BEHIND = 1000
-"""Records that a backend may lag behind before it is worth a word; a batch is a few hundred."""
 
 
 def is_due(last: float | None, now: float, interval: float) -> bool:
@@ -41,7 +39,7 @@ def format_row(
     if remaining is not None:
         parts.append(f"ETA {format_duration(remaining)}")
     for name, lag in view.own.items():
-        if name.startswith("lag/") and lag > _FAR_BEHIND:
+        if name.startswith("lag/") and lag > FAR_BEHIND:
             parts.append(f"{name.removeprefix('lag/')} {lag:,.0f} behind")
     charted = view.charted
     names = sorted(_shown(scalars, chosen), key=lambda name: name != charted)

@@ -14,7 +14,8 @@ HEADLINE = "episode/return"
 """The metric that is looked at unless another is wished for."""
 OWN = "lerax_dist/"
 """What the metrics start with that logging has of itself: they are shown in the header."""
-
+FAR_BEHIND = 1000
+"""Records that a backend may lag behind before it is worth a word; a batch is a few hundred."""
 _MOST_ROWS = 256
 """Rows that wait to be taken apart."""
 

@@ -137,6 +137,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("--project", metavar="PROJECT", help="W&B project (default: W&B's own)")
 
+    _add_watch(commands)
+
+    ls = _add(commands, "ls", "list runs and their states", _LS)
+    ls.add_argument(
+        "log_dir",
+        nargs="?",
+        default="logs",
+        metavar="LOG_DIR",
+        help="folder of the runs (default: %(default)s)",
+    )
+    ls.add_argument("--json", action="store_true", help="print a JSON array")
+    return parser
+
+
+def _add_watch(commands: argparse._SubParsersAction) -> None:
     watch = _add(commands, "watch", "show runs as they are; draw or export them", _WATCH)
     watch.add_argument(
         "run_dir", nargs="+", metavar="RUN_DIR", help="folder that holds the journal.jsonl"
@@ -166,17 +181,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="write all rows into a .csv or .parquet; the latter needs `lerax-dist[parquet]`",
     )
-
-    ls = _add(commands, "ls", "list runs and their states", _LS)
-    ls.add_argument(
-        "log_dir",
-        nargs="?",
-        default="logs",
-        metavar="LOG_DIR",
-        help="folder of the runs (default: %(default)s)",
-    )
-    ls.add_argument("--json", action="store_true", help="print a JSON array")
-    return parser
 
 
 def _add(commands: argparse._SubParsersAction, name: str, brief: str, long: str):

@@ -84,7 +84,8 @@ def _heading(number: int, run: Shown, width: int) -> list[Line]:
 def _table(runs: Sequence[Shown], names: Sequence[str], width: int, room: int) -> list[Line]:
     """A row a metric, a column a run; with sparklines where they have room."""
     groups = group_items(Item(name, name) for name in names)
-    first = min(max(max(map(cell_len, names)), 10), 28, max(8, width - len(runs) * (_VALUE + _GAP)))
+    longest = max(cell_len(item.name) for _, items in groups for item in items)
+    first = min(max(longest, 10), 28, max(8, width - len(runs) * (_VALUE + _GAP)))
     fields = _VALUE
     if first + 2 + len(runs) * (_VALUE + 2 + SPARK_WIDTH + _GAP) <= width:
         fields += 2 + SPARK_WIDTH

@@ -42,12 +42,13 @@ class FollowedRun:
         self._age = self._reader.age
         self._asked: float | None = None
         self._locked: bool | None = None
+        self._unreadable = ""
         self._begin()
 
     @property
     def behind(self) -> bool:
         """Whether there is more to read at once."""
-        return self._reader.behind
+        return self._reader.behind and not self._unreadable
 
     @property
     def ended(self) -> bool:
@@ -56,12 +57,12 @@ class FollowedRun:
 
     def poll(self) -> None:
         """Read what is new, one batch of it."""
-        notes: list[str] = []
+        self._unreadable = ""
         try:
             records = self._reader.read(_BATCH_BYTES)
         except OSError as error:
             records = []
-            notes.append(f"cannot read {self._reader.path} ({error.strerror})")
+            self._unreadable = f"cannot read {self._reader.path} ({error.strerror})"
         if self._reader.age != self._age:
             self._age = self._reader.age
             self._begin()
@@ -69,7 +70,7 @@ class FollowedRun:
             self._take(record)
         with self.view.lock:
             self.view.state = self._state()
-            self.view.notes = [*notes, *self._notes()]
+            self.view.notes = self._notes()
 
     def now(self) -> float:
         """Present time; that of the end once it has ended."""
@@ -122,7 +123,8 @@ class FollowedRun:
         return self._locked
 
     def _notes(self) -> list[str]:
-        reader, notes = self._reader, []
+        reader = self._reader
+        notes = [self._unreadable] if self._unreadable else []
         if self._closed is None and self.behind and reader.size:
             notes.append(f"reading the journal: {reader.offset / reader.size:.0%}")
         if not self.behind and self.view.state == "waiting":

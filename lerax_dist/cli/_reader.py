@@ -13,6 +13,7 @@ from lerax_dist.host._record import Record, decode
 JOURNAL = "journal.jsonl"
 
 _CHUNK_BYTES = 1 << 20
+_LONGEST_BYTES = 1 << 26
 _HEAD_BYTES = 256
 
 
@@ -96,10 +97,13 @@ class JournalReader:
             # Opened anew each time: a network file system looks again then, also for another file.
             with self.path.open("rb") as file:
                 self._look(file.fileno())
+                if self.size == self._done:
+                    return []
                 self._search(file.fileno())
                 lines = self._lines(file.fileno(), most_bytes, stop)
         except (FileNotFoundError, NotADirectoryError):
             # Not there yet, or moved away for a moment: what was read stays read.
+            self.size = self.offset
             return []
         return self._records(lines)
 
@@ -131,6 +135,8 @@ class JournalReader:
         self._head = b""
         self._following = 0
         self._searched = 0
+        # The size up to which all was read: a torn line is looked at again when there is more.
+        self._done = 0
         self._standing = Standing()
 
     def _look(self, descriptor: int) -> None:
@@ -171,9 +177,13 @@ class JournalReader:
             data = os.pread(descriptor, max(0, min(span, end - self.offset)), self.offset)
             whole = data.rfind(b"\n") + 1
             at_end = self.offset + len(data) >= end or not data
+            if not whole and len(data) >= _LONGEST_BYTES:
+                whole = len(data)  # no record is that long: it is damaged
             if whole or at_end:
                 break
             span *= 4
         self.offset += whole
         self.damage.torn = at_end and whole < len(data)
+        if at_end and end == self.size:
+            self._done = end
         return io.BytesIO(data[:whole]).readlines()

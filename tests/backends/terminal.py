@@ -10,7 +10,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import pyte
@@ -50,9 +50,13 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         """Read until the program has written `text`."""
+        self.wait_until(lambda: text.encode() in self.raw)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Read until something is so."""
         deadline = time.monotonic() + _LIMIT
-        while text.encode() not in self.raw:
-            assert time.monotonic() < deadline, f"{text!r} never came:\n" + "\n".join(self.lines())
+        while not condition():
+            assert time.monotonic() < deadline, "it never came so:\n" + "\n".join(self.lines())
             assert self._read(1.0) is not False, "it ended first:\n" + "\n".join(self.lines())
 
     def send(self, line: str) -> None:

@@ -69,7 +69,7 @@ def test_a_band_is_drawn_where_there_is_one(runs):
     with_band, without = draw_figure(curves, ["episode/return", "train/loss"]).axes[:2]
     assert len(without.collections) == 0
     (band,) = with_band.collections
-    edges = band.get_paths()[0].vertices
+    edges = np.asarray(band.get_paths()[0].vertices)
     assert (edges[:, 1].min(), edges[:, 1].max()) == (-1.0, 96 / 3 + 1 + 2)
 
 

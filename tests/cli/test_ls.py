@@ -128,6 +128,14 @@ def test_a_row_is_found_behind_events_that_are_long(tmp_path):
     assert (run.state, run.step, run.rows) == ("failed", 4999, 5000)
 
 
+def test_rows_that_a_resume_has_superseded_are_not_the_last(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    rows = [row(step, loss=step) for step in range(0, 100, 10)]
+    write_journal(path, [OPEN, *rows, OPEN, Event(5.0, "resume", {"start_step": 40})])
+    run = describe("r", read_ends(path), now=0.0)
+    assert (run.step, run.value, run.rows) == (30, 30.0, 4)
+
+
 def test_a_file_system_without_locks_leaves_it_open():
     ends = Ends(1, [(0, OPEN), (1, row(1, loss=1.0))], locked=None)
     assert describe("r", ends, now=0.0).state == "open"

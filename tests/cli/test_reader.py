@@ -84,6 +84,32 @@ def test_damaged_lines_are_counted_and_others_read(tmp_path):
     assert reader.damage == Damage(lines=2, missing=1, torn=True)
 
 
+def test_a_file_without_lines_is_read_once_and_left_behind(tmp_path, monkeypatch):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b"\x00" * 5_000_000)
+    reader = JournalReader(path)
+    read = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, n, at: read.append(n) or pread(fd, n, at))
+    for _ in range(5):
+        assert reader.read() == []
+        assert not reader.behind
+    assert sum(read) < 25_000_000
+    monkeypatch.setattr("lerax_dist.cli._reader._LONGEST_BYTES", 1 << 20)
+    extend(path, b"\n" + lines([opened(), row(1, a=1.0)]))
+    assert steps(reader.records()) == [1]
+
+
+def test_a_journal_that_is_gone_leaves_nothing_to_wait_for(tmp_path):
+    path = write(tmp_path, [opened(), *(row(step, a=1.0) for step in range(100))])
+    reader = JournalReader(path)
+    reader.read(most_bytes=500)
+    assert reader.behind
+    path.unlink()
+    assert reader.read() == []
+    assert not reader.behind
+
+
 def test_rows_that_came_again_are_hidden_also_across_two_resumes(tmp_path):
     records = [
         *(opened(), row(0, a=0.0), row(10, a=0.0), row(20, a=0.0), row(30, a=0.0)),

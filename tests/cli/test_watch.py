@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from lerax_dist.cli import main
 from lerax_dist.cli._followed import FollowedRun
 from tests.backends.terminal import Terminal
@@ -16,6 +14,7 @@ from tests.cli.journals import closed, extend, lines, opened, resumed, row, star
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "workers" / "writing.py"
 WATCH = [sys.executable, "-m", "lerax_dist.cli", "watch"]
+HOME = b"\x1b[H"
 PLAIN = {"COLUMNS": "", "LINES": "", "PYTHONPATH": str(ROOT)}
 
 
@@ -121,17 +120,26 @@ def test_runs_side_by_side(tmp_path, capsys):
     assert max(map(len, said)) <= 100
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(60, 24), (100, 30), (200, 50)])
-def test_side_by_side_fits_the_window(tmp_path, columns, rows):
+def test_side_by_side_fits_the_window_also_when_that_changes(tmp_path):
     for name in ("a", "b"):
-        rows_of = [row(s, **{f"g{i % 5}__m{i}": s / 7 for i in range(30)}) for s in range(50)]
-        write(tmp_path / name, [opened(), *rows_of])
-    terminal = Terminal([*WATCH, str(tmp_path / "a"), str(tmp_path / "b")], columns, rows, PLAIN)
-    terminal.wait_for("m1")
+        rows = [row(s, **{f"g{i % 5}__m{i}": s / 7 for i in range(30)}) for s in range(50)]
+        write(tmp_path / name, [opened(), *rows])
+    terminal = Terminal([*WATCH, str(tmp_path / "a"), str(tmp_path / "b")], 200, 50, PLAIN)
+    terminal.wait_for("m29")
+    for columns, rows in ((60, 24), (100, 30), (200, 50)):
+        drawn = terminal.raw.count(HOME)
+        terminal.resize(columns, rows)
+        # The first may have been under way before.
+        terminal.wait_until(lambda count=drawn + 3: terminal.raw.count(HOME) >= count)
+        shown = terminal.lines()
+        assert shown[0].startswith("● a") and shown[1].startswith("● b")
+        assert max(map(len, shown)) < columns and len(shown) <= rows
+        assert any("g0" in line for line in shown)
     terminal.interrupt()
     assert terminal.finish() == 0
-    assert max(map(len, terminal.all_lines())) <= columns
-    assert sum("m29" in line for line in terminal.all_lines()) >= 1
+    # The terminal that is simulated has no second screen; a real one shows the last part only.
+    last = "\n".join(terminal.all_lines()).rpartition("● a ")[2]
+    assert [last.count(f"  m{i} ") for i in range(30)] == [1] * 30
 
 
 def test_a_damaged_journal_is_shown_with_what_it_lacks(tmp_path, capsys):

@@ -1,0 +1,13 @@
+from lerax_dist.host._dispatch import call_of
+from lerax_dist.host._record import Event
+
+
+class Curious:
+    def on_run(self, facts):
+        pass
+
+
+def test_where_a_run_runs_is_told_to_who_wants_to_know():
+    record = Event(1.0, "open", {"name": "r", "launcher": "slurm"})
+    assert call_of(record, Curious()) == ("on_run", ({"name": "r", "launcher": "slurm"},))
+    assert call_of(record, object()) is None
