@@ -35,9 +35,7 @@ def _shares(results: list[Result], path: Path) -> Path:
         1, len(kinds), figsize=(3.2 * len(kinds), 4), sharey=True, squeeze=False
     )
     for axes, kind in zip(grid[0], kinds, strict=True):
-        mine = [
-            r for r in results if _kind(r) == kind and r.case["metrics"] == _most_common(results)
-        ]
+        mine = [result for result in results if _kind(result) == kind]
         for variant in dict.fromkeys(result.variant for result in mine):
             points = sorted((r.case["step_ms"], r) for r in mine if r.variant == variant)
             steps = [step for step, _ in points]

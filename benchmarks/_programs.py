@@ -15,7 +15,6 @@ import lerax_dist as ld
 from benchmarks._work import busy, start
 
 ENVIRONMENTS = 4
-KEY = jax.random.key(0)
 # What logs an iteration inside a program: state, step states, count, metrics -> state.
 OnIteration = Callable[[Any, Any, Array, dict[str, Array]], Any]
 
@@ -35,6 +34,9 @@ def scan(logger: ld.LoggingCallback | None, length: int, metrics: int) -> Callab
     """A training of `length` iterations on what one device sees: matrices, repeats -> matrices."""
 
     def train(x: Array, repeats: Array) -> Array:
+        # Not before: the devices must not start before the processes have joined.
+        key = jax.random.key(0)
+
         def iteration(carry: Any, _: None) -> tuple[Any, None]:
             x, state, count = carry
             x = busy(x, repeats)
@@ -45,10 +47,10 @@ def scan(logger: ld.LoggingCallback | None, length: int, metrics: int) -> Callab
                 context = ld.IterationContext(
                     state, _step_states(x), None, None, count + 1, None, values
                 )
-                state = logger.on_iteration(context, key=KEY)
+                state = logger.on_iteration(context, key=key)
             return (x, state, count + 1), None
 
-        state = None if logger is None else logger.reset(ld.ResetContext(), key=KEY)
+        state = None if logger is None else logger.reset(ld.ResetContext(), key=key)
         first = (x, state, jnp.zeros((), jnp.int32))
         (x, state, _), _ = lax.scan(iteration, first, None, length)
         if logger is not None:
