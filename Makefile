@@ -2,6 +2,7 @@
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 PYTHON ?= python3
 PROCESSES ?= 2
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -24,7 +25,7 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup
 
 # CLU needs TensorFlow, so it is measured only where somebody has installed both.
 bench: $(VENV)/bench.stamp

@@ -9,5 +9,6 @@ class Curious:
 
 def test_where_a_run_runs_is_told_to_who_wants_to_know():
     record = Event(1.0, "open", {"name": "r", "launcher": "slurm"})
-    assert call_of(record, Curious()) == ("on_run", ({"name": "r", "launcher": "slurm"},))
+    facts = {"name": "r", "launcher": "slurm", "time": 1.0}
+    assert call_of(record, Curious()) == ("on_run", (facts,))
     assert call_of(record, object()) is None
