@@ -32,6 +32,10 @@ from lerax_dist.device._message import send_row, send_start
 from lerax_dist.device._settle import settle
 from lerax_dist.device._step_state import LoggingCallbackStepState
 from lerax_dist.host._record import Event
+from lerax_dist.video._draw import Render
+from lerax_dist.video._gymnax import Act
+from lerax_dist.video._record import Own, Recorder, Rollout
+from lerax_dist.video._settings import check_settings
 
 
 @final
@@ -54,7 +58,13 @@ class LoggingCallback(
     `on_iteration` must not be called under `vmap`: its rows could not be told apart. Reduce over
     the mapped axis by `lerax_dist.reduce(..., axis_name=...)` first.
 
-    Rows are in `<log_dir>/<name>/journal.jsonl` before any backend sees them. A backend that
+    With `video_interval` the policy is played inside the step, by the first device alone, on the
+    iterations that record; the frames are drawn on the host, beside the training. (Under plain
+    `jit` over several devices, which knows no single device, each plays the same.) An environment
+    that cannot be played or drawn gives one warning and no video.
+
+    Rows are in `<log_dir>/<name>/journal.jsonl` before any backend sees them, videos without loss
+    in `videos` beside it. A backend that
     raises or hangs costs neither the training nor the other backends anything.
 
     Attributes:
@@ -71,6 +81,7 @@ class LoggingCallback(
     _session: Session = eqx.field(static=True)
     _axis_name: str | tuple[str, ...] | None = eqx.field(static=True)
     _log_interval: int = eqx.field(static=True)
+    _recorder: Recorder | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -94,6 +105,9 @@ class LoggingCallback(
         start_step: int | None = None,
         handle_signals: bool = False,
         open_timeout: float = 60.0,
+        render: Render | None = None,
+        rollout: Rollout | None = None,
+        act: Act | None = None,
     ) -> None:
         """Open a run. All processes of a launch call this, with the same arguments.
 
@@ -101,16 +115,17 @@ class LoggingCallback(
             backend: where to log to: a backend, or several.
             name: name of the run, a relative path inside `log_dir`; `None` to make one from
                 policy, environment and time. Process 0 decides, all agree.
-            env: environment to name the run after.
+            env: environment to name the run after, and to draw if it has a `render_frame`.
             policy: policy to name the run after.
             alpha: weight of the newest episode in the averages, in (0, 1].
             hparams: hyperparameters to log beside those found in the fields of policy and
                 algorithm; these here win.
-            video_interval: iterations between videos; 0 for none.
+            video_interval: record a video of the policy in iterations whose number is a multiple of
+                this, tagged `eval/video`; 0 for none. A multiple of `log_interval`.
             video_num_steps: environment steps a video.
             video_width: width of a video in pixels.
             video_height: height of a video in pixels.
-            video_fps: frames a second of a video.
+            video_fps: frames a second at which a video is played.
             axis_name: mesh axes to reduce over; `None` for all manual axes in scope. Name the axes
                 that environments are split over if there are others (a model axis) and `shard_map`
                 runs with `check_vma=False`: copies along the others would be counted as well.
@@ -129,25 +144,23 @@ class LoggingCallback(
                 `"preempted"`. The signals do not end the process then: look at `preempted`.
             open_timeout: how long to wait for backends to open, in seconds. One that takes longer
                 gets its rows later.
+            render: draws a frame: `(state, width, height)` to `uint8` pixels of shape
+                `(height, width, 3)`, `state` with NumPy arrays as leaves, in a thread of its own.
+                `None` for the environment's `render_frame`, for lerax's `render`, or for pictures
+                of gymnax's classic control tasks.
+            rollout: plays the policy: `(policy, key)` to the states of `video_num_steps` steps,
+                stacked along a leading axis, in compiled code. `None` for lerax's and gymnax's way.
+            act: how the policy of a gymnax environment acts: `(policy, observation, key)` to an
+                action. `None` to call `policy(observation, key=key)`.
 
         Raises:
             ValueError: an argument is outside its range; the message names it.
             TypeError: something in `backend` is not a backend.
-            NotImplementedError: `video_interval` is above 0.
             RuntimeError: a launcher has started several processes, but JAX has not been joined;
                 or the run cannot be opened, then on every process alike.
         """
         if not 0.0 < alpha <= 1.0:
             raise ValueError(f"`alpha` must be in (0, 1], got {alpha}. Use 1.0 for no smoothing.")
-        if video_interval < 0:
-            raise ValueError(
-                f"`video_interval` must be 0 or more, got {video_interval}. Use 0 for no video."
-            )
-        if video_interval > 0:
-            raise NotImplementedError(
-                f"`video_interval` is {video_interval}, but recording videos is not implemented "
-                "yet. Use 0."
-            )
         whole = hasattr(log_interval, "__index__") and not isinstance(log_interval, bool)
         if not whole or log_interval < 1:
             raise ValueError(
@@ -159,6 +172,9 @@ class LoggingCallback(
             axis_name = tuple(axis_name)
         self._axis_name = axis_name
         self._log_interval = operator.index(log_interval)
+        video = check_settings(
+            *(video_interval, video_num_steps, video_width, video_height, video_fps), log_interval
+        )
         self._session = open_session(
             backend,
             name,
@@ -173,6 +189,8 @@ class LoggingCallback(
             open_timeout=open_timeout,
             settle=settle,
         )
+        studio, own = self._session.run.studio, Own(render, rollout, act)
+        self._recorder = Recorder(video, studio, env, own) if video.interval else None
         if self._session.hparams:
             # At once: a loop of the user's own may never call `on_training_start`.
             given = {"hparams": self._session.hparams}
@@ -215,6 +233,8 @@ class LoggingCallback(
             axis_name=self._axis_name,
             log_interval=self._log_interval,
         )
+        if self._recorder is not None:
+            self._recorder.record(ctx.env, ctx.policy, ctx.iteration_count, key)
         return ctx.state
 
     def on_training_start(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from lerax_dist._run import check_name
 from lerax_dist.backends import (
@@ -16,7 +16,7 @@ from lerax_dist.backends import (
 )
 from lerax_dist.cli._read import JOURNAL, Damage, is_locked, read_records
 from lerax_dist.host._dispatch import call_of
-from lerax_dist.host._record import Event, Row, decode
+from lerax_dist.host._record import Event, Record, Row, decode
 
 _PATTERNS = {"tensorboard": "*tfevents*", "jsonl": "metrics.jsonl"}
 _INTERVAL = 2.0
@@ -33,6 +33,8 @@ class Outcome:
         first: step of the first.
         last: step of the last.
         damage: what was wrong with the journal.
+        clips: number of videos.
+        broken: number of videos whose files could not be read.
         running: whether a logger had the journal open.
     """
 
@@ -41,6 +43,8 @@ class Outcome:
     first: int | None = None
     last: int | None = None
     damage: Damage = field(default_factory=Damage)
+    clips: int = 0
+    broken: int = 0
     running: bool = False
 
 
@@ -112,10 +116,11 @@ def replay(
         backend.open(name)
         try:
             for number, record in read_records(file, outcome.damage):
-                if isinstance(record, Row) and not is_current(number, record.step):
-                    outcome.superseded += 1
+                step = _step_of(record)
+                if step is not None and not is_current(number, step):
+                    outcome.superseded += isinstance(record, Row)
                     continue
-                call = call_of(record, backend)
+                call = _call_of(record, backend, journal.parent, outcome)
                 # There is nothing to hide from a backend that gets the rows that stand only.
                 if call is not None and call[0] != "on_resume":
                     getattr(backend, call[0])(*call[1])
@@ -126,6 +131,24 @@ def replay(
                 on_record(file.tell())
         finally:
             backend.close()
+
+
+def _step_of(record: Record) -> int | None:
+    if isinstance(record, Row):
+        return record.step
+    return record.body["step"] if record.kind == "video" else None
+
+
+def _call_of(
+    record: Record, backend: AbstractLoggingBackend, run_dir: Path, outcome: Outcome
+) -> tuple[str, tuple[Any, ...]] | None:
+    try:
+        call = call_of(record, backend, run_dir)
+    except (OSError, ValueError):
+        outcome.broken += 1
+        return None
+    outcome.clips += call is not None and call[0] == "log_video"
+    return call
 
 
 def place(journal: Path, own: str, log_dir: str | None, name: str | None) -> tuple[Path, str]:
@@ -212,6 +235,10 @@ def _summary(outcome: Outcome, where: str, to: str) -> str:
     lines = [f"{outcome.rows:,} rows{steps} to {to} in {where}"]
     if outcome.superseded:
         lines.append(f"{outcome.superseded:,} rows were left out that came again after a resume")
+    if outcome.clips:
+        lines.append(f"{outcome.clips:,} videos")
+    if outcome.broken:
+        lines.append(f"{outcome.broken:,} videos were left out whose files cannot be read")
     damage = outcome.damage
     if damage.lines:
         lines.append(f"{damage.lines:,} damaged lines in the journal were left out")

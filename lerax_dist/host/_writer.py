@@ -9,9 +9,11 @@ import numpy as np
 
 from lerax_dist.host import _order, _rates
 from lerax_dist.host._failures import Failures
+from lerax_dist.host._film import FilmPart
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._record import Event, Record, Row
 from lerax_dist.host._sink import HostRow, Packet, Start
+from lerax_dist.host._studio import Studio
 
 # How long a row may wait for one before it that has not come.
 _PATIENCE = 1.0
@@ -41,13 +43,20 @@ class Writer:
     """Empties the queue into the journal until it is stopped."""
 
     def __init__(
-        self, queue: SimpleQueue, journal: Journal, failures: Failures, *, resumes: bool
+        self,
+        queue: SimpleQueue,
+        journal: Journal,
+        failures: Failures,
+        studio: Studio,
+        *,
+        resumes: bool,
     ) -> None:
         """
         Args:
             queue: what to empty.
             journal: where to.
             failures: where to keep what goes wrong.
+            studio: where clips go, and who hears of the rows that they belong to.
             resumes: whether the journal holds rows of an earlier process, which the first row
                 here supersedes from its own step on.
         """
@@ -55,6 +64,7 @@ class Writer:
         self._resumes = resumes
         self._journal = journal
         self._failures = failures
+        self._studio = studio
         self._order = _order.Order()
         self._held_since = 0.0
         self._rates = _rates.Rates()
@@ -139,6 +149,12 @@ class Writer:
                     return [self._host_row(item)]
                 case Start():
                     return self._start(item)
+                case FilmPart():
+                    self._studio.part(item)
+                    return []
+                case Event(kind="video"):
+                    # It belongs to a row that is long written, and must not hurry later ones.
+                    return [item]
                 case _:
                     # Nothing that is queued before an event may come after it.
                     return [*self._release(), item]
@@ -149,6 +165,7 @@ class Writer:
     def _start(self, item: Start) -> list[Record]:
         self._order, ready = _order.restart(self._order, item.stride)
         records: list[Record] = [*self._finish(ready)]
+        self._studio.restart()
         self._rates = _rates.start(item.clock, item.iteration)
         if item.hparams:
             records.append(Event(item.time, "hparams", {"hparams": item.hparams}))
@@ -199,6 +216,7 @@ class Writer:
         body = np.concatenate([part.payload[1:] for part in parts])
         step, metrics = first.unpack(body)
         self._rates, times = _rates.advance(self._rates, first.clock, step or 0, iteration)
+        self._studio.row(iteration, step or 0)
         return self._checked(Row(first.time, step or 0, iteration, metrics | times))
 
     def _host_row(self, item: HostRow) -> Row:
