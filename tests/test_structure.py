@@ -22,6 +22,7 @@ ARROWS = {
     "cluster": set(),
     "host": set(),
     "device": {"_metrics", "_protocol"},
+    "video": {"device", "host"},
     "_directory": {"_run", "host"},
     "_idle": {"host"},
     "_session": {"_idle", "cluster", "host"},
@@ -30,7 +31,7 @@ ARROWS = {
     "_logger": {"_handle", "_metrics", "_open", "_run", "backends", "cluster", "device", "host"},
     "_callback": {
         *("_handle", "_hparams", "_metrics", "_open", "_protocol", "_session"),
-        *("backends", "cluster", "device", "host"),
+        *("backends", "cluster", "device", "host", "video"),
     },
     "cli": {"_run", "_version", "backends", "cluster", "host"},
     "__init__": {
@@ -43,7 +44,7 @@ WITHOUT_JAX = {
     *("backends", "host"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.
-LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL"}
+LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "av"}
 PRIVATE_JAX = {"cluster/_store.py", "device/_settle.py"}
 
 
