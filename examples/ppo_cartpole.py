@@ -241,6 +241,7 @@ def parse_args() -> argparse.Namespace:
     add("--log-dir", default="logs")
     add("--no-console", action="store_true", help="no table of metrics in the terminal")
     add("--wandb", metavar="PROJECT", help="log to this project of Weights & Biases as well")
+    add("--video-interval", type=int, default=0, help="iterations between videos; 0 for none")
     return parser.parse_args()
 
 
@@ -261,7 +262,14 @@ def main() -> None:
     numbers = {name: value for name, value in vars(args).items() if type(value) in (int, float)}
     hparams = numbers | {"num_devices": jax.device_count()}
     with ld.LoggingCallback(
-        backends, args.name, env, ActorCritic, hparams=hparams, log_dir=args.log_dir
+        backends,
+        args.name,
+        env,
+        ActorCritic,
+        hparams=hparams,
+        video_interval=args.video_interval,
+        log_dir=args.log_dir,
+        act=lambda policy, obs, key: jnp.argmax(policy.logits(obs)),
     ) as logger:
         mean_return = float(make_train(env, logger, args)(args.seed))
 
