@@ -17,7 +17,7 @@ def moving(count: int, height: int, width: int) -> np.ndarray:
 
 
 def decoded(mp4: bytes) -> tuple[np.ndarray, float]:
-    with av.open(io.BytesIO(mp4)) as container:
+    with av.open(io.BytesIO(mp4), mode="r") as container:
         rate = container.streams.video[0].average_rate
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack(frames), float(rate or 0)
