@@ -192,7 +192,7 @@ def test_a_video_may_be_an_mp4(tmp_path):
     (path,) = files_of_runs(tmp_path)
     file = path.parent / "files" / row["eval/video.path"]
     assert file.suffix == ".mp4"
-    with av.open(file, mode="r") as container:
+    with av.open(str(file), mode="r") as container:
         assert len(list(container.decode(video=0))) == 4
 
 
