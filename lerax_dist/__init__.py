@@ -14,6 +14,7 @@ from lerax_dist._protocol import IterationContext as IterationContext
 from lerax_dist._protocol import ResetContext as ResetContext
 from lerax_dist._protocol import StepContext as StepContext
 from lerax_dist._protocol import TrainingContext as TrainingContext
+from lerax_dist._state import RunState as RunState
 from lerax_dist._version import __version__ as __version__
 from lerax_dist.backends import AbstractLoggingBackend as AbstractLoggingBackend
 from lerax_dist.backends import ConsoleBackend as ConsoleBackend

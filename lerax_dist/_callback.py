@@ -1,18 +1,15 @@
 """`LoggingCallback`: the callback protocol wired to the device half and the host half."""
 
-import operator
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
 import equinox as eqx
-import numpy as np
 from jax import numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Key
 
-from lerax_dist import _hparams
+from lerax_dist._announce import announce
 from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._metrics import flatten
 from lerax_dist._open import open_session
@@ -24,24 +21,27 @@ from lerax_dist._protocol import (
     StepContext,
     TrainingContext,
 )
+from lerax_dist._run import check_positive
 from lerax_dist._session import Session
+from lerax_dist._state import RunState
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.cluster import ProcessGroup
+from lerax_dist.device._buffer import Buffer
 from lerax_dist.device._learning_rate import learning_rates
-from lerax_dist.device._message import send_row, send_start
+from lerax_dist.device._message import Transfers
+from lerax_dist.device._program import check_program
 from lerax_dist.device._settle import settle
 from lerax_dist.device._step_state import LoggingCallbackStepState
 from lerax_dist.host._record import Event
-from lerax_dist.video._draw import Render
-from lerax_dist.video._gymnax import Act
-from lerax_dist.video._record import Own, Recorder, Rollout
+from lerax_dist.video._record import Act, Own, Recorder, Render, Rollout
 from lerax_dist.video._settings import check_settings
+
+# Of the callback: nothing, or rows that wait (see `rows_per_transfer`).
+State = EmptyCallbackState | Buffer
 
 
 @final
-class LoggingCallback(
-    AbstractCallback[EmptyCallbackState, LoggingCallbackStepState], AbstractRunHandle
-):
+class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], AbstractRunHandle):
     """Logs a training run once, whatever the number of devices and processes.
 
     It works inside `jit`, inside `lax.scan` inside `jit`, inside `shard_map` and `pmap`; it must
@@ -58,10 +58,9 @@ class LoggingCallback(
     `on_iteration` must not be called under `vmap`: its rows could not be told apart. Reduce over
     the mapped axis by `lerax_dist.reduce(..., axis_name=...)` first.
 
-    With `video_interval` the policy is played inside the step, by the first device alone, on the
-    iterations that record; the frames are drawn on the host, beside the training. (Under plain
-    `jit` over several devices, which knows no single device, each plays the same.) An environment
-    that cannot be played or drawn gives one warning and no video.
+    With `video_interval` the first device alone plays the policy, inside the step (under plain
+    `jit` each does the same); the host draws, beside the training. What cannot be played or drawn
+    gives one warning and no video.
 
     Rows are in `<log_dir>/<name>/journal.jsonl` before any backend sees them, videos without loss
     in `videos` beside it. A backend that
@@ -79,7 +78,7 @@ class LoggingCallback(
 
     alpha: float
     _session: Session = eqx.field(static=True)
-    _axis_name: str | tuple[str, ...] | None = eqx.field(static=True)
+    _transfers: Transfers = eqx.field(static=True)
     _log_interval: int = eqx.field(static=True)
     _recorder: Recorder | None = eqx.field(static=True)
 
@@ -100,9 +99,12 @@ class LoggingCallback(
         axis_name: str | Sequence[str] | None = None,
         log_interval: int = 1,
         log_dir: str | Path | None = None,
+        rows_per_transfer: int = 1,
         group: ProcessGroup | None = None,
+        scope: str | None = None,
         resume: str = "auto",
         start_step: int | None = None,
+        state: RunState | None = None,
         handle_signals: bool = False,
         open_timeout: float = 60.0,
         render: Render | None = None,
@@ -132,13 +134,31 @@ class LoggingCallback(
             log_interval: log the iterations whose number is a multiple of this.
             log_dir: folder that the run's own folder lies in; `None` for that of the first
                 backend that has one, else `logs`.
+            rows_per_transfer: how many rows ride together: they wait on the devices and leave in
+                one collective and one callback, each with its own step (their times are spread
+                evenly). The state of the callback then holds them; what waits at the end leaves by
+                `on_training_end`, or by `flush_state` in a loop of your own. Inside `shard_map`,
+                call `reset` there, too. Some 250 metrics a row have room; with more (and more than
+                64 KiB in all) fewer rows ride together. Under plain `jit` on sharded arrays the
+                means are global already, and only callbacks are saved.
             group: the processes that log together; `None` for those that JAX has joined.
+            scope: `"global"` for one program over the devices of all processes; `"process"` for one
+                program in each process (independent learners, a population), whose rows process 0
+                merges: the same numbers as one program would give. `None` for `"global"` if JAX
+                has joined the processes and `"process"` if not. To log each process on its own pass
+                `group=SoloGroup()`.
             resume: what to do with a run of that name that is there already: `"auto"` continues one
                 that has not finished, and else takes `name_2` and so on; `"must"` continues it in
                 any case, and is an error if there is none; `"never"` takes a new name.
             start_step: where a continued run goes on, e.g. the step of a checkpoint. Rows of
                 earlier incarnations at this step or after it are superseded: kept, marked in the
-                journal, hidden by backends that can. `None` for the step of the first row.
+                journal, hidden by backends that can. `None` for where `state` says, else for the
+                step of the first row.
+            state: what `logger.state()` gave for the checkpoint that the training goes on from,
+                to continue that run, also a finished one, under its name and id. It goes before
+                `name`. The number of processes may be another. If the run is not in `log_dir`,
+                it goes on in a new folder there, with a warning; with `resume="must"` that is
+                an error. `None` or `RunState.empty()` for no checkpoint.
             handle_signals: notice SIGTERM and SIGUSR1 (a handler that is there already still runs):
                 all rows are on the disk at once, `preempted` tells, and the run ends as
                 `"preempted"`. The signals do not end the process then: look at `preempted`.
@@ -161,21 +181,13 @@ class LoggingCallback(
         """
         if not 0.0 < alpha <= 1.0:
             raise ValueError(f"`alpha` must be in (0, 1], got {alpha}. Use 1.0 for no smoothing.")
-        whole = hasattr(log_interval, "__index__") and not isinstance(log_interval, bool)
-        if not whole or log_interval < 1:
-            raise ValueError(
-                f"`log_interval` must be an integer of 1 or more, got {log_interval!r}. "
-                "Use 1 to log every iteration."
-            )
-        self.alpha = alpha
-        if axis_name is not None and not isinstance(axis_name, str):
-            axis_name = tuple(axis_name)
-        self._axis_name = axis_name
-        self._log_interval = operator.index(log_interval)
+        log_interval = check_positive("log_interval", log_interval, "log every iteration")
+        together = check_positive("rows_per_transfer", rows_per_transfer, "send each row at once")
         video = check_settings(
             *(video_interval, video_num_steps, video_width, video_height, video_fps), log_interval
         )
-        self._session = open_session(
+        self.alpha = alpha
+        self._session = session = open_session(
             backend,
             name,
             env=env,
@@ -183,22 +195,35 @@ class LoggingCallback(
             hparams=hparams,
             log_dir=log_dir,
             group=group,
+            scope=scope,
             resume=resume,
             start_step=start_step,
+            state=state,
             handle_signals=handle_signals,
             open_timeout=open_timeout,
             settle=settle,
         )
-        studio, own = self._session.run.studio, Own(render, rollout, act)
-        self._recorder = Recorder(video, studio, env, own) if video.interval else None
+
+        self._log_interval = log_interval
+        self._transfers = Transfers(
+            lambda row_format, stride: session.run.sink.rows(row_format, stride),
+            axis_name=axis_name if isinstance(axis_name, str | None) else tuple(axis_name),
+            log_interval=log_interval,
+            rows_per_transfer=together,
+            leads=session.scope == "global" or session.group.is_writer,
+        )
+        session.unsent = self._transfers.unsent
+        studio = getattr(session.run, "studio", None) if video.interval else None
+        own = Own(render, rollout, act)
+        self._recorder = None if studio is None else Recorder(video, studio, env, own)
         if self._session.hparams:
             # At once: a loop of the user's own may never call `on_training_start`.
             given = {"hparams": self._session.hparams}
             self._session.run.put(Event(time.time(), "hparams", given))
 
-    def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> EmptyCallbackState:
-        """The state of the callback, which is empty."""
-        return EmptyCallbackState()
+    def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> State:
+        """The state of the callback: empty, or the rows that wait (see `rows_per_transfer`)."""
+        return self._transfers.initial() or EmptyCallbackState()
 
     def step_reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> LoggingCallbackStepState:
         """The step state of one environment, all zero."""
@@ -211,84 +236,65 @@ class LoggingCallback(
         return ctx.state.next(ctx.reward, ctx.done, self.alpha)
 
     def on_iteration(
-        self,
-        ctx: IterationContext[EmptyCallbackState, LoggingCallbackStepState],
-        *,
-        key: Key[Array, ""],
-    ) -> EmptyCallbackState:
+        self, ctx: IterationContext[Any, LoggingCallbackStepState], *, key: Key[Array, ""]
+    ) -> State:
         """Log a row, if this iteration is one to log.
 
         Raises:
-            ValueError: a metric is not a scalar, two metrics have one name, or `axis_name` is not
-                in scope. All of this is found while tracing.
+            ValueError: a metric is not a scalar, two metrics have one name, `axis_name` is not in
+                scope, or `ctx.state` is not one that `reset` gave. All of this is found while
+                tracing.
             TypeError: a metric is not a number, or its name not a string.
             RuntimeError: called outside of `jit` in a run of several processes.
         """
-        self._refuse_eager()
-        send_row(
-            self._session.run.sink.rows,
+        check_program(self._session.scope, self._session.group.process_count)
+        buffer = self._transfers.row(
+            self._transfers.check(ctx.state),
             learning_rates(ctx.opt_state) | flatten(ctx.training_log, "train"),
             ctx.step_state,
             jnp.asarray(ctx.iteration_count, jnp.int32),
-            axis_name=self._axis_name,
-            log_interval=self._log_interval,
         )
         if self._recorder is not None:
             self._recorder.record(ctx.env, ctx.policy, ctx.iteration_count, key)
-        return ctx.state
+        return ctx.state if buffer is None else buffer
+
+    def flush_state(self, state: State) -> State:
+        """Send the rows that wait on the devices, in a loop that does not call `on_training_end`.
+
+        Call it where `on_iteration` is called (in the same `shard_map`), on every device: it is a
+        collective. Without `rows_per_transfer` it does nothing. Call it before `state()`, too.
+
+        Args:
+            state: state of the callback.
+
+        Returns:
+            The state, with no row waiting.
+
+        Raises:
+            ValueError: `state` is not one that `reset` gave.
+        """
+        buffer = self._transfers.flush(self._transfers.check(state))
+        return state if buffer is None else buffer
 
     def on_training_start(
-        self,
-        ctx: TrainingContext[EmptyCallbackState, LoggingCallbackStepState],
-        *,
-        key: Key[Array, ""],
-    ) -> EmptyCallbackState:
+        self, ctx: TrainingContext[Any, LoggingCallbackStepState], *, key: Key[Array, ""]
+    ) -> State:
         """Log the hyperparameters, and tell backends how long the training will be."""
-        # lerax 0.0.5 has no such field yet.
-        algorithm: Any = getattr(ctx, "algorithm", None)
-        hparams = _hparams.extract(ctx.policy, "policy")
-        hparams |= _hparams.extract(algorithm, "algorithm")
-        hparams |= self._session.hparams
-        total = 0 if ctx.total_timesteps is None else ctx.total_timesteps
-        known = int(total) if isinstance(total, (int, float, np.number)) else None
-        iterations = 0
-        if known is not None and callable(getattr(algorithm, "num_iterations", None)):
-            iterations = int(algorithm.num_iterations(known))
-        deliver = self._session.run.sink.start(self._log_interval, known, iterations, hparams)
-        send_start(
-            deliver, jnp.asarray(ctx.iteration_count, jnp.int32), total if known is None else 0
-        )
+        announce(self._session, ctx, self._log_interval)
         return ctx.state
 
     def on_training_end(
-        self,
-        ctx: TrainingContext[EmptyCallbackState, LoggingCallbackStepState],
-        *,
-        key: Key[Array, ""],
-    ) -> EmptyCallbackState:
-        """Nothing is left to do: every row is on its way. The run stays open until `close`."""
-        return ctx.state
+        self, ctx: TrainingContext[Any, LoggingCallbackStepState], *, key: Key[Array, ""]
+    ) -> State:
+        """Send the rows that wait (see `rows_per_transfer`). The run stays open until `close`."""
+        return self.flush_state(ctx.state)
 
     def continue_training(
-        self,
-        ctx: IterationContext[EmptyCallbackState, LoggingCallbackStepState],
-        *,
-        key: Key[Array, ""],
+        self, ctx: IterationContext[Any, LoggingCallbackStepState], *, key: Key[Array, ""]
     ) -> Bool[Array, ""]:
         """Always: logging never ends a training."""
         return jnp.asarray(True)
 
-    def apply_curriculum(
-        self, state: Any, callback_state: EmptyCallbackState
-    ) -> tuple[Any, EmptyCallbackState]:
+    def apply_curriculum(self, state: Any, callback_state: State) -> tuple[Any, State]:
         """Leaves the algorithm as it is."""
         return state, callback_state
-
-    def _refuse_eager(self) -> None:
-        processes = self._session.group.process_count
-        if processes > 1 and not isinstance(jnp.zeros(()), Tracer):
-            raise RuntimeError(
-                f"`on_iteration` was called outside of `jit` in a run of {processes} processes, "
-                "where it cannot reduce over them. Call it in the compiled step, or log reduced "
-                "values with `Logger`."
-            )

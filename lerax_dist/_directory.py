@@ -67,6 +67,38 @@ def take_directory(base: Path, name: str, *, made: bool, resume: str, failures: 
     raise AssertionError
 
 
+def take_known(base: Path, name: str, known: Identity, *, resume: str, failures: Failures) -> Taken:
+    """Take the run that a checkpoint tells of, however it has ended.
+
+    Args:
+        base: folder that the directories of runs lie in.
+        name: name of the run.
+        known: who it was when the checkpoint was made.
+        resume: whether it `"must"` be there; else a new folder is made for it if it is not.
+        failures: where the journal keeps what goes wrong.
+
+    Raises:
+        JournalInUse: another logger is writing the run.
+        ValueError: the folder holds another run, or the run is not there and must be.
+        OSError: the directory or a file in it cannot be made.
+    """
+    directory = base / name
+    if not (directory / "journal.jsonl").exists():
+        lost = f"the run {name!r} of `state` is not in {base}"
+        if resume == "must":
+            raise ValueError(
+                f'`resume` is "must", but {lost}. Give the `log_dir` it was written to.'
+            )
+        failures.keep("state", f"{lost}; it goes on in a new folder there, without its older rows")
+    directory.mkdir(parents=True, exist_ok=True)
+    journal = Journal(directory / "journal.jsonl", failures)
+    try:
+        return Taken(name, journal, take_identity(directory, continues=True, known=known))
+    except (OSError, ValueError):
+        journal.close()
+        raise
+
+
 def _last_state(journal: Journal) -> str | None:
     match journal.last:
         case None:

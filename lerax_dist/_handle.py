@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from lerax_dist._session import Session
+from lerax_dist._state import Past, RunState, write_state
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.host._failures import Failure
 
@@ -59,6 +60,26 @@ class AbstractRunHandle:
             TimeoutError: a process did not ask within 5 minutes; the message names it.
         """
         return self._session.preempted(timeout=300.0)
+
+    def state(self, timeout: float = 60.0) -> RunState:
+        """Where the run stands, to be saved in a checkpoint beside the state of the training.
+
+        All processes call it together, at a step boundary, and get the same. First the rows of all
+        steps that were started are written and put on the disk, so a checkpoint never claims one
+        that is lost. A run opened again with `state=` goes on from here: what earlier incarnations
+        have logged after this is superseded.
+
+        Args:
+            timeout: how long process 0 waits for these rows, in seconds. If they are late that is a
+                failure (see `failures`), and what is superseded later is decided by the first row
+                that comes then.
+
+        Raises:
+            TimeoutError: a process did not ask within 5 minutes more; the message names it.
+            ValueError: the name of the run is longer than 512 bytes.
+        """
+        start_step = self._session.start_step(timeout, patience=300.0)
+        return write_state(Past(self.name, self._session.identity, start_step))
 
     def flush(self, timeout: float = 60.0) -> None:
         """Wait until every row so far is in the journal and with every backend.

@@ -5,7 +5,7 @@ from typing import Any, final
 
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._film import Film
-from lerax_dist.host._sink import Deliver, Unpack
+from lerax_dist.host._sink import Deliver, MessageFormat
 
 
 @final
@@ -20,14 +20,20 @@ class IdleRun:
         self.studio = _StrayStudio()
         self.closed = False
 
-    def log(self, row: Any) -> None:
+    def log(self, row: Any, size: int) -> None:
         """Process 0 writes the row."""
+
+    def spent(self, seconds: float) -> None:
+        """Process 0 measures itself."""
 
     def put(self, event: Any) -> None:
         """Process 0 writes the event."""
 
     def sync_soon(self) -> None:
         """Nothing is written here."""
+
+    def start_step(self, timeout: float) -> None:
+        """Process 0 knows."""
 
     def flush(self, timeout: float) -> None:
         """Nothing is pending here."""
@@ -45,16 +51,16 @@ class _StraySink:
         self._process_index = process_index
         self._failures = failures
 
-    def rows(self, unpack: Unpack, stride: int) -> Deliver:
+    def rows(self, row_format: MessageFormat, stride: int) -> Deliver:
         """What takes the rows of one schema."""
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             self._failures.keep(
                 "callback",
                 f"a row reached process {self._process_index}, but process 0 writes; it is not "
-                "logged. The step runs as a program of this process alone, or the first device of "
-                "its mesh is not one of process 0. Compile one program over a mesh of "
-                "`jax.devices()` in their order.",
+                "logged. The step runs as a program of this process alone (then pass "
+                '`scope="process"`), or the first device of its mesh is not one of process 0 (then '
+                "compile one program over a mesh of `jax.devices()` in their order).",
             )
 
         return deliver

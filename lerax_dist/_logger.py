@@ -9,11 +9,16 @@ from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._metrics import flatten
 from lerax_dist._open import open_session
 from lerax_dist._run import check_hparams, check_step
+from lerax_dist._state import RunState
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import check_metrics, fetch
 from lerax_dist.host._record import Event
 from lerax_dist.host._sink import HostRow, Start
+
+# About what a row takes in memory until it is written.
+_ROW_BYTES = 500
+_METRIC_BYTES = 100
 
 
 @final
@@ -23,7 +28,8 @@ class Logger(AbstractRunHandle):
     All processes of a launch construct it and call it alike; process 0 writes its own values, on
     the others each backend is a `NoOpBackend`. Values are written as they are: reduce them over
     devices and processes in the compiled step first, by `jnp.mean` on global arrays or by
-    `lerax_dist.reduce` inside `shard_map`.
+    `lerax_dist.reduce` inside `shard_map`. Where processes run one program each (`scope`), the mean
+    over them is written.
 
     Example:
         ```python
@@ -43,8 +49,10 @@ class Logger(AbstractRunHandle):
         hparams: Mapping[str, Any] | None = None,
         log_dir: str | Path | None = None,
         group: ProcessGroup | None = None,
+        scope: str | None = None,
         resume: str = "auto",
         start_step: int | None = None,
+        state: RunState | None = None,
         handle_signals: bool = False,
         open_timeout: float = 60.0,
     ) -> None:
@@ -59,12 +67,22 @@ class Logger(AbstractRunHandle):
             log_dir: folder that the run's own folder lies in; `None` for that of the first
                 backend that has one, else `logs`.
             group: the processes that log together; `None` for those that JAX has joined.
+            scope: `"global"` if every process has the same values, of which process 0 writes its
+                own; `"process"` if each has values of its own (independent learners, a population),
+                of which the mean is written. `None` for `"global"` if JAX has joined the processes
+                and `"process"` if not. To log each process on its own pass `group=SoloGroup()`.
             resume: what to do with a run of that name that is there already: `"auto"` continues one
                 that has not finished, and else takes `name_2` and so on; `"must"` continues it in
                 any case, and is an error if there is none; `"never"` takes a new name.
             start_step: where a continued run goes on, e.g. the step of a checkpoint. Rows of
                 earlier incarnations at this step or after it are superseded: kept, marked in the
-                journal, hidden by backends that can. `None` for the step of the first row.
+                journal, hidden by backends that can. `None` for where `state` says, else for the
+                step of the first row.
+            state: what `logger.state()` gave for the checkpoint that the training goes on from,
+                to continue that run, also a finished one, under its name and id. It goes before
+                `name`. The number of processes may be another. If the run is not in `log_dir`,
+                it goes on in a new folder there, with a warning; with `resume="must"` that is
+                an error. `None` or `RunState.empty()` for no checkpoint.
             handle_signals: notice SIGTERM and SIGUSR1 (a handler that is there already still runs):
                 all rows are on the disk at once, `preempted` tells, and the run ends as
                 `"preempted"`. The signals do not end the process then: look at `preempted`.
@@ -84,8 +102,10 @@ class Logger(AbstractRunHandle):
             hparams=hparams,
             log_dir=log_dir,
             group=group,
+            scope=scope,
             resume=resume,
             start_step=start_step,
+            state=state,
             handle_signals=handle_signals,
             open_timeout=open_timeout,
             # Values are waited for one by one, by the thread that writes them.
@@ -108,13 +128,15 @@ class Logger(AbstractRunHandle):
             TypeError: a value is not a number, a name not a string, or `step` not an integer.
             RuntimeError: the logger is closed.
         """
+        begin = time.perf_counter()
         self._check_open("log")
         step = check_step(step)
         flat = flatten(metrics)
         check_metrics(flat)
-        if self._session.group.is_writer:
+        if self._session.takes_part:
             row = HostRow(step, tuple(flat), *fetch(flat), time.time())
-            self._session.run.log(row)
+            self._session.run.log(row, _ROW_BYTES + _METRIC_BYTES * len(flat))
+            self._session.run.spent(time.perf_counter() - begin)
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Log hyperparameters that were not known at the start.

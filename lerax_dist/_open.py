@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lerax_dist._directory import Taken, take_directory
+from lerax_dist._directory import Taken, take_directory, take_known
 from lerax_dist._idle import IdleRun
 from lerax_dist._run import (
     check_hparams,
@@ -17,12 +17,14 @@ from lerax_dist._run import (
     make_name,
 )
 from lerax_dist._session import Session
+from lerax_dist._state import Past, RunState, read_state
 from lerax_dist.backends import NoOpBackend, check_backends
-from lerax_dist.cluster import ProcessGroup, current_group
+from lerax_dist.cluster import ProcessGroup, choose_scope, current_group
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import JournalInUse
-from lerax_dist.host._lifecycle import Run
+from lerax_dist.host._lifecycle import Others, Run
+from lerax_dist.host._relay import RelayRun
 from lerax_dist.host._signals import check_main_thread
 
 # A process may be this much later than another at its first logger, e.g. for loading data.
@@ -38,8 +40,10 @@ def open_session(
     hparams: Any,
     log_dir: str | Path | None,
     group: ProcessGroup | None,
+    scope: str | None,
     resume: str,
     start_step: int | None,
+    state: RunState | None,
     handle_signals: bool,
     open_timeout: float,
     settle: Callable[[float], str | None],
@@ -57,8 +61,11 @@ def open_session(
         hparams: hyperparameters.
         log_dir: folder that the run's own folder lies in.
         group: the processes; `None` for those that JAX has joined.
+        scope: whether they run one program together or one each, see `choose_scope`.
         resume: what to do with a run of that name that is there already, see `continues`.
-        start_step: where a continued run goes on; `None` for the step of its first row.
+        start_step: where a continued run goes on; `None` for where `state` says, else for the
+            step of its first row.
+        state: where the run stood at a checkpoint; `None` for none.
         handle_signals: whether to watch for SIGTERM and SIGUSR1.
         open_timeout: how long process 0 waits for backends, in seconds.
         settle: see `Run`.
@@ -70,7 +77,8 @@ def open_session(
             on process 0, then every process raises.
         TimeoutError: a process did not take part in time.
     """
-    group = current_group(group)
+    group = current_group(group, scope)
+    scope = choose_scope(group, scope)
     failures = Failures()
     taken: Taken | None = None
     trouble: Exception | None = None
@@ -79,16 +87,19 @@ def open_session(
         if handle_signals:
             check_main_thread()
         backends, given = check_backends(backend), check_hparams(hparams)
-        _check(name, resume, start_step)
+        past = read_state(state)
+        if past is not None:
+            name, start_step = past.name, past.start_step if start_step is None else start_step
+        _check(name, resume, start_step, past)
         base = choose_log_dir(log_dir, backends)
         if group.is_writer:
-            taken = _take(base, name, env, policy, resume, failures)
+            taken = _take(base, name, env, policy, resume, failures, past)
     except Exception as error:
         trouble = error
     if trouble is not None and not group.is_writer:
         raise trouble
     verdict = group.broadcast(
-        _verdict(base, taken, name, trouble),
+        _verdict(base, taken, name, scope, trouble),
         timeout=_AGREEMENT_TIMEOUT,
         what="the name of the run, decided by process 0",
     )
@@ -98,37 +109,71 @@ def open_session(
         raise RuntimeError(
             f"process 0 cannot open the run in `log_dir` {str(base)!r} ({verdict['error']})"
         ) from trouble
+    _check_scope(scope, verdict["scope"], group)
     identity = Identity(*verdict["identity"])
+    others = _meet(group) if scope == "process" else None
     if taken is None:
         if None not in (name, verdict["given"]) and name != verdict["given"]:
             failures.keep("name", _other_name(name, group.process_index, verdict["given"]))
         directory = Path(verdict["log_dir"]) / verdict["name"]
-        idle = IdleRun(verdict["name"], directory, group.process_index, failures)
+        if others is None:
+            run = IdleRun(verdict["name"], directory, group.process_index, failures)
+        else:
+            run = RelayRun(verdict["name"], directory, others.mailbox, failures, settle)
         none = tuple(NoOpBackend() for _ in backends)
-        return Session(idle, identity, group, none, given, handle_signals)
+        return Session(run, identity, group, scope, none, given, handle_signals)
     run = Run(
         taken.name,
         backends,
         taken.journal,
         failures,
         identity,
-        {"process_count": group.process_count, "launcher": group.launcher},
+        {"process_count": group.process_count, "launcher": group.launcher, "scope": scope},
         start_step=start_step,
+        others=others,
         open_timeout=open_timeout,
         settle=settle,
     )
-    return Session(run, identity, group, backends, given, handle_signals)
+    return Session(run, identity, group, scope, backends, given, handle_signals)
+
+
+def _meet(group: ProcessGroup) -> Others:
+    """The way on which the other processes of `scope="process"` send their rows. For all of them.
+
+    Raises:
+        TimeoutError: a process did not take part in time.
+    """
+    mailbox: Any = group
+    hosts = group.gather(group.hostname, timeout=_AGREEMENT_TIMEOUT, what="the hosts of the run")
+    return Others(hosts or [], mailbox.mailbox())
+
+
+def _check_scope(mine: str, theirs: str, group: ProcessGroup) -> None:
+    if mine != theirs:
+        raise ValueError(
+            f"`scope` must be the same on every process, got {mine!r} on process "
+            f"{group.process_index} and {theirs!r} on process 0. Pass the same to all."
+        )
 
 
 def _take(
-    base: Path, name: str | None, env: Any, policy: Any, resume: str, failures: Failures
+    base: Path,
+    name: str | None,
+    env: Any,
+    policy: Any,
+    resume: str,
+    failures: Failures,
+    past: Past | None,
 ) -> Taken:
+    base = base.resolve()
+    if past is not None:
+        return take_known(base, past.name, past.identity, resume=resume, failures=failures)
     job = os.environ.get("SLURM_JOB_ID")
     # A made-up name means a run that is there already only in a job that was started again; else
     # the second run of a job would take the first, which failed, for its own.
     again = job is not None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
     return take_directory(
-        base.resolve(),
+        base,
         name or make_name(env, policy, job or datetime.now()),
         made=name is None,
         resume="never" if name is None and not again else resume,
@@ -136,21 +181,25 @@ def _take(
     )
 
 
-def _check(name: Any, resume: Any, start_step: Any) -> None:
+def _check(name: Any, resume: Any, start_step: Any, past: Past | None) -> None:
     if name is not None:
         check_name(name)
-    check_resume(resume)
+    if check_resume(resume) == "never" and past is not None:
+        raise ValueError(
+            f'`resume` is "never", but `state` is of the run {past.name!r}, to be continued. To '
+            "start a new run from a checkpoint give no `state`."
+        )
     if start_step is not None:
         check_step(start_step, "start_step")
 
 
 def _verdict(
-    base: Path, taken: Taken | None, given: str | None, trouble: Exception | None
+    base: Path, taken: Taken | None, given: str | None, scope: str, trouble: Exception | None
 ) -> dict[str, Any]:
     """What process 0 tells the others."""
     if taken is None:
         return {"error": f"{type(trouble).__name__}: {trouble}"}
-    where = {"name": taken.name, "given": given, "log_dir": str(base.resolve())}
+    where = {"name": taken.name, "given": given, "scope": scope, "log_dir": str(base.resolve())}
     return {**where, "identity": list(taken.identity)}
 
 

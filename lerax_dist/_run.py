@@ -103,6 +103,25 @@ def check_step(step: Any, argument: str = "step") -> int:
     return number
 
 
+def check_positive(argument: str, value: Any, purpose: str) -> int:
+    """An integer of 1 or more.
+
+    Args:
+        argument: name of the argument, for errors.
+        value: what was given.
+        purpose: what 1 does, for errors.
+
+    Raises:
+        ValueError: it is none.
+    """
+    whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(
+            f"`{argument}` must be an integer of 1 or more, got {value!r}. Use 1 to {purpose}."
+        )
+    return value.__index__()
+
+
 def check_hparams(hparams: Any) -> dict[str, Any]:
     """Hyperparameters, flat and with string names.
 

@@ -207,7 +207,7 @@ class Fails:
 def test_a_value_that_fails_to_be_computed_costs_no_other(logger, memory):
     row = HostRow(0, ("bad", "good"), {"good": 2.0}, [(("bad",), Fails())], 0.0)
     with pytest.warns(ld.LoggingWarning, match="bad could not be read.*the device is gone"):
-        logger._session.run.log(row)
+        logger._session.run.log(row, 100)
         logger.flush()
     assert memory.rows[-1][1] == {"good": 2.0}
 

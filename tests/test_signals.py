@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 
+import equinox as eqx
 import pytest
 
 import lerax_dist as ld
@@ -68,13 +69,20 @@ def test_another_thread_cannot_handle_signals_and_is_told_so(tmp_path):
 
 
 def test_a_signal_to_one_process_ends_all_of_them_at_the_same_step(tmp_path):
-    """Process 1 signals itself; both leave after the same step, and the run can go on."""
+    """Process 1 signals itself; both leave after the same step, and the run goes on from there."""
     for incarnation in (1, 2):
         results = launch(WORKER, "preempted", str(tmp_path), processes=2, timeout=120)
         steps = [result.report["steps"] for result in results]
         assert steps[0] == steps[1]
         assert 5 <= steps[0][-1] - steps[0][0] < 40
-        records = journal_records(tmp_path / "r")
+        (run_dir,) = (path for path in tmp_path.iterdir() if path.is_dir())
+        records = journal_records(run_dir)
         assert records[-1].body["state"] == "preempted"
         assert [r.report["incarnation"] for r in results] == [incarnation] * 2
-        assert journal_rows(tmp_path / "r")[-1][0] == steps[0][-1]
+        assert journal_rows(run_dir)[-1][0] == steps[0][-1]
+        assert results[0].report["state"] == results[1].report["state"]
+    # One process instead of two.
+    state = eqx.tree_deserialise_leaves(tmp_path / "state.eqx", ld.RunState.empty())
+    with ld.Logger(Memory(), log_dir=tmp_path, state=state) as logger:
+        assert (logger.run_dir, logger.incarnation) == (run_dir, 3)
+    assert journal_records(run_dir)[-3].body == {"start_step": steps[0][-1] + 1}

@@ -25,17 +25,22 @@ ARROWS = {
     "video": {"device", "host"},
     "_directory": {"_run", "host"},
     "_idle": {"host"},
+    "_announce": {"_hparams", "_protocol", "_session", "device"},
     "_session": {"_idle", "cluster", "host"},
-    "_handle": {"_session", "backends", "host"},
-    "_open": {"_directory", "_idle", "_run", "_session", "backends", "cluster", "host"},
-    "_logger": {"_handle", "_metrics", "_open", "_run", "backends", "cluster", "device", "host"},
+    "_state": {"host"},
+    "_handle": {"_session", "_state", "backends", "host"},
+    "_open": {"_directory", "_idle", "_run", "_session", "_state", "backends", "cluster", "host"},
+    "_logger": {
+        *("_handle", "_metrics", "_open", "_run", "_state"),
+        *("backends", "cluster", "device", "host"),
+    },
     "_callback": {
-        *("_handle", "_hparams", "_metrics", "_open", "_protocol", "_session"),
+        *("_announce", "_handle", "_metrics", "_open", "_protocol", "_run", "_session", "_state"),
         *("backends", "cluster", "device", "host", "video"),
     },
     "cli": {"_run", "_version", "backends", "cluster", "host"},
     "__init__": {
-        *("_callback", "_logger", "_protocol", "_version"),
+        *("_callback", "_logger", "_protocol", "_state", "_version"),
         *("backends", "cluster", "device", "host"),
     },
 }

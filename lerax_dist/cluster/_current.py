@@ -7,23 +7,26 @@ from typing import Any, final
 
 from lerax_dist.cluster._group import ProcessGroup, SoloGroup
 from lerax_dist.cluster._jax_group import JaxGroup
-from lerax_dist.cluster._launch import Launch, detect
-from lerax_dist.cluster._store import joined_client
+from lerax_dist.cluster._launch import MPI_LAUNCHERS, Launch, detect
+from lerax_dist.cluster._mpi_group import MPIGroup
+from lerax_dist.cluster._store import joined_client, joined_place
 
 _log = logging.getLogger("lerax_dist")
 
 
-def current_group(group: ProcessGroup | None = None) -> ProcessGroup:
+def current_group(group: ProcessGroup | None = None, scope: str | None = None) -> ProcessGroup:
     """The group to log with: the given one, else the one this process has joined.
 
-    Imports no MPI.
+    Imports no MPI, but for `scope="process"` under `mpirun`.
 
     Args:
         group: the caller's choice; None to find out.
+        scope: likewise, see `choose_scope`.
 
     Returns:
-        `group`; or the one of `initialize()` or `jax.distributed.initialize()`; or, if no launcher
-        started several processes, a `SoloGroup`.
+        `group`; or the one of `initialize()` or `jax.distributed.initialize()`; or, if `mpirun` has
+        started processes that run one program each, an `MPIGroup`; or, if no launcher started
+        several processes, a `SoloGroup`.
 
     Raises:
         RuntimeError: a launcher started several processes and this one has not joined them, so
@@ -41,15 +44,49 @@ def current_group(group: ProcessGroup | None = None) -> ProcessGroup:
     if joined is not None:
         return joined
     launch = detect(os.environ)
+    if launch.several and scope == "process" and launch.launcher in MPI_LAUNCHERS:
+        return MPIGroup()
     if launch.several:
         raise RuntimeError(
             f"This is process {launch.process_index} of {launch.process_count} ({launch.launcher}: "
             f"{launch.why}), but it has not joined the others, so each of them would write the "
             "run. Call `lerax_dist.initialize()` at the top of the script, before any JAX "
-            "computation. For processes that run one program each pass `group=MPIGroup()`, for "
+            'computation. For processes that run one program each pass `scope="process"`, for '
             "runs that have nothing to do with each other `group=SoloGroup()`."
         )
     return SoloGroup(launch.launcher)
+
+
+def choose_scope(group: ProcessGroup, scope: str | None) -> str:
+    """Whether the processes run one program together, or one program each.
+
+    Args:
+        group: the processes.
+        scope: the caller's choice, `"global"` or `"process"`; None to find out.
+
+    Returns:
+        `scope`; by default `"global"` if JAX has joined the processes (or there is one only),
+        `"process"` if it has not, so that no program can span them.
+
+    Raises:
+        ValueError: `scope` is something else, or the group has no mailbox for `"process"`.
+    """
+    if scope not in (None, "global", "process"):
+        raise ValueError(
+            f'`scope` must be "global", "process" or None, got {scope!r}. "global" is one program '
+            'over the devices of all processes, "process" one program in each.'
+        )
+    if group.process_count == 1:
+        return "global"
+    if scope is None:
+        joined = joined_client() is not None and joined_place()[1] == group.process_count
+        return "global" if joined else "process"
+    if scope == "process" and not hasattr(group, "mailbox"):
+        raise ValueError(
+            f'`scope` is "process", but {group!r} has no `mailbox()` through which the processes '
+            "send their rows. Pass an `MPIGroup` or a `JaxGroup`."
+        )
+    return scope
 
 
 @final

@@ -5,6 +5,7 @@ import socket
 import time
 from typing import Any, final
 
+from lerax_dist.cluster._mailbox import Mailbox, StoreMailbox
 from lerax_dist.cluster._message import (
     Message,
     check_same,
@@ -142,6 +143,11 @@ class JaxGroup:
         check_same(mine, verdict, 0, self._index)
         if verdict.value:
             raise self._missing(mine, timeout, verdict.value, "Process 0 had stopped waiting. ")
+
+    def mailbox(self) -> Mailbox:
+        """A channel to process 0. Every process makes the same ones in the same order."""
+        folder = f"{self._folder}/{next(self._operations)}"
+        return StoreMailbox(self._store, folder, self._index)
 
     def _begin(self, kind: str, what: str, value: Any) -> tuple[Message, str]:
         operation = next(self._operations)

@@ -1,5 +1,6 @@
 """A group that agrees through MPI, for launches that do not join JAX's coordination service."""
 
+import functools as ft
 import os
 import socket
 import threading
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, final
 
 from lerax_dist.cluster._launch import MPI_LAUNCHERS, detect
+from lerax_dist.cluster._mailbox import Mailbox, MPIMailbox
 from lerax_dist.cluster._message import (
     Message,
     check_same,
@@ -63,17 +65,11 @@ class MPIGroup:
         # Messages on their way when a time limit passed: MPI still uses their memory.
         self._pending: list[tuple[Any, bytes | bytearray]] = []
         # Over `comm` itself, since only messages tell who is missing; a duplicate does not.
-        self._comm = comm
+        self._comm: Any = comm
         names = self.gather(self._hostname, timeout=timeout, what="host names")
         names = self.broadcast(names, timeout=timeout, what="host names")
         self._hosts = dict(enumerate(names))
-        self._comm, request = comm.Idup()
-        if not _poll(request.Test, deadline):
-            raise TimeoutError(
-                f"`MPIGroup` was not made within `timeout` = {timeout:g} s: a process that had "
-                f"arrived has left (this is process {self._index} of {self._count}, host "
-                f"{self._hostname}). Read the output of the others, or raise `timeout`."
-            )
+        self._comm = self._duplicate("`MPIGroup`", deadline, timeout)
 
     @property
     def process_index(self) -> int:
@@ -158,6 +154,38 @@ class MPIGroup:
             if missing:
                 raise self._missing(mine, timeout, missing, "Process 0 had stopped waiting. ")
 
+    def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
+        """A channel to process 0. Every process makes the same ones in the same order.
+
+        Args:
+            timeout: longest wait for the other processes in seconds.
+
+        Raises:
+            TimeoutError: a process did not make one in time.
+        """
+        self.barrier(timeout=timeout, what="a mailbox")
+        comm = self._duplicate("a mailbox", time.monotonic() + timeout, timeout)
+
+        def send(text: str) -> Callable[[], bool]:
+            self._check_thread()
+            data = text.encode()
+            request = comm.Isend([data, self._mpi.BYTE], dest=0, tag=_TAG)
+            # MPI uses the bytes until it is done.
+            return lambda: bool(data is not None and request.Test())
+
+        return MPIMailbox(send, ft.partial(self._take, comm), ft.partial(_poll, longest=0.02))
+
+    def _duplicate(self, what: str, deadline: float, timeout: float) -> Any:
+        """A communicator that nobody else uses."""
+        comm, request = self._comm.Idup()
+        if not _poll(request.Test, deadline):
+            raise TimeoutError(
+                f"{what} was not made within `timeout` = {timeout:g} s: a process that had "
+                f"arrived has left (this is process {self._index} of {self._count}, host "
+                f"{self._hostname}). Read the output of the others, or raise `timeout`."
+            )
+        return comm
+
     @contextmanager
     def _begin(
         self, kind: str, what: str, value: Any, timeout: float
@@ -216,7 +244,10 @@ class MPIGroup:
 
         def everybody() -> bool:
             for sender in senders:
-                while sender not in found and (text := self._take(sender, deadline)) is not None:
+                while (
+                    sender not in found
+                    and (text := self._take(self._comm, sender, deadline)) is not None
+                ):
                     theirs = decode(text)
                     # An older one belongs to an operation that this process gave up.
                     if theirs.operation >= mine.operation:
@@ -227,11 +258,11 @@ class MPIGroup:
         _poll(everybody, deadline)
         return found
 
-    def _take(self, sender: int, deadline: float) -> str | None:
+    def _take(self, comm: Any, sender: int, deadline: float) -> str | None:
         """The next message of a process, None if there is none or it does not end in time."""
         status = self._mpi.Status()
         # Not `Irecv`, which would need to know the size and to be cancelled after a time limit.
-        message = self._comm.Improbe(source=sender, tag=_TAG, status=status)
+        message = comm.Improbe(source=sender, tag=_TAG, status=status)
         if message is None:
             return None
         data = bytearray(status.Get_count(self._mpi.BYTE))
@@ -251,12 +282,12 @@ class MPIGroup:
         return f"MPIGroup(process {self._index} of {self._count}, launcher={self._launcher!r})"
 
 
-def _poll(done: Callable[[], bool], deadline: float) -> bool:
+def _poll(done: Callable[[], bool], deadline: float, longest: float = 0.002) -> bool:
     """Ask until the answer is yes or time is up, less and less often."""
     pause = 0.0
     while not done():
         if time.monotonic() >= deadline:
             return False
         time.sleep(pause)
-        pause = min(pause + 0.00005, 0.002)
+        pause = min(pause + 0.00005, longest)
     return True

@@ -45,9 +45,25 @@ class Axes(NamedTuple):
         Under type checks (`check_vma`) a collective takes either what differs along all of its
         axes or what differs along none.
         """
-        checked = _varying(lax.axis_index(self.manual)) if self.manual else frozenset()
-        same = tuple(n for n in self.reduced if n in checked and n not in _varying(array))
-        return lax.pcast(array, same, to="varying") if same else array
+        return _marked(array, tuple(n for n in self.reduced if n in self._checked))
+
+    def vary_all(self, array: jax.Array) -> jax.Array:
+        """`array`, marked as one that may differ along every manual axis."""
+        return _marked(array, tuple(self._checked))
+
+    def varies_over_all(self, array: jax.Array) -> bool:
+        """Whether `array` is marked as one that may differ along every manual axis."""
+        return self._checked <= _varying(array)
+
+    @property
+    def _checked(self) -> frozenset[str]:
+        """Manual axes along which types say what differs."""
+        return _varying(lax.axis_index(self.manual)) if self.manual else frozenset()
+
+
+def _marked(array: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    same = tuple(name for name in names if name not in _varying(array))
+    return lax.pcast(array, same, to="varying") if same else array
 
 
 def _varying(array: jax.Array) -> frozenset[str]:

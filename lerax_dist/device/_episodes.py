@@ -7,7 +7,7 @@ from typing import Any, final
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lerax_dist.device._partials import AbstractPartial, Finish, Finished, ratio
+from lerax_dist.device._partials import AbstractPartial, Finish, Finished, Shift, ratio
 
 
 @final
@@ -44,25 +44,36 @@ class Episodes(AbstractPartial):
         return (highest, lowest)
 
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
-        # Squares are summed around the middle of the range, which is the same on every device by
-        # now: around 0 the variance of returns like 500 +- 1 would drown in float32.
-        highest, lowest = maxima
-        middle = _middle(highest, lowest, jnp)
+        # Squares are summed around the middle of the range: around 0 the variance of returns like
+        # 500 +- 1 would drown in float32.
+        middle = _middle(maxima, jnp)
         apart = jnp.where(self.ended, self.returns - middle, 0.0)
         lengths = jnp.where(self.ended, self.lengths, 0.0)
         ended = self.ended.astype(apart.dtype)
         terms = jnp.stack([apart, apart * apart, lengths, ended])
         return tuple(jnp.sum(terms, axis=tuple(range(1, terms.ndim))))
 
+    def shift(self) -> Shift:
+        return _shift_episodes
+
     def finish(self) -> Finish:
         return _finish_episodes
 
 
-def _middle(highest: Any, lowest: Any, numpy: ModuleType) -> Any:
+def _middle(maxima: Sequence[Any], numpy: ModuleType) -> Any:
     # Infinite before the first episode ends. Masked first, or `jax_debug_nans` would complain.
-    highest = numpy.where(numpy.isfinite(highest), highest, 0.0)
-    lowest = numpy.where(numpy.isfinite(lowest), lowest, 0.0)
+    highest, lowest = (numpy.where(numpy.isfinite(each), each, 0.0) for each in maxima)
     return 0.5 * (highest - lowest)
+
+
+def _shift_episodes(
+    sums: Sequence[Any], maxima: Sequence[Any], merged: Sequence[Any], numpy: ModuleType
+) -> Sequence[Any]:
+    """Sum of `(x + d)` and of `(x + d)**2` from those of `x` and `x**2`."""
+    apart, squares, lengths, count = sums
+    distance = _middle(maxima, numpy) - _middle(merged, numpy)
+    moved = apart + count * distance
+    return (moved, squares + distance * (apart + moved), lengths, count)
 
 
 def _finish_episodes(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
@@ -73,7 +84,7 @@ def _finish_episodes(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleTy
     offset = ratio(apart, count, numpy)
     variance = ratio(squares, count, numpy) - offset * offset
     values = {
-        "return": _middle(highest, lowest, numpy) + offset,
+        "return": _middle(maxima, numpy) + offset,
         "return_min": numpy.where(count == 0, numpy.nan, -lowest),
         "return_max": numpy.where(count == 0, numpy.nan, highest),
         "return_std": numpy.sqrt(numpy.maximum(variance, 0.0)),

@@ -1,13 +1,10 @@
 """All metrics of an iteration in one vector, reduced by one `lax.pmean`. Pure.
 
-Layout of the vector: plain scalars | sums of partials | limbs of the step | maxima of partials.
-All but the maxima ride in the mean; a sum is its mean times the number of devices, which the trace
-knows. The maxima need a `lax.pmax` of their own, which is there only if a metric asks for it.
+The maxima need a `lax.pmax` of their own, which is there only if a metric asks for it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, final
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -18,99 +15,31 @@ from jaxtyping import Array, Float, Int
 from lerax_dist._metrics import flatten
 from lerax_dist.device import _steps
 from lerax_dist.device._axes import Axes, find_axes
-from lerax_dist.device._partials import AbstractPartial, Finish
+from lerax_dist.device._partials import AbstractPartial
+from lerax_dist.device._schema import Schema, Slot
 
 _REAL = (jnp.bool_, jnp.integer, jnp.floating)
 
 
-class Slot(NamedTuple):
-    """Where one partial lies in the vector, and how it becomes a metric."""
-
-    name: str
-    finish: Finish
-    sums: int
-    maxima: int
-    devices: int
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Schema:
-    """What the numbers of a merged vector mean. Static; it outlives the trace.
-
-    Attributes:
-        plain: names of the plain scalars.
-        slots: the partials.
-        steps: over how many devices the step was summed; `None` if there is no step.
-    """
-
-    plain: tuple[str, ...]
-    slots: tuple[Slot, ...]
-    steps: int | None
-
-    def unpack(self, vector: np.ndarray) -> tuple[int | None, dict[str, Any]]:
-        """The exact step (`None` if there is none) and the metrics of a merged vector.
-
-        Args:
-            vector: merged vector on the host, of any float type.
-
-        Returns:
-            Step, and name to float64 value; what has no value yet is left out.
-        """
-        vector = vector.astype(np.float64)
-        metrics: dict[str, Any] = dict(zip(self.plain, vector, strict=False))
-        slots, limbs = self._split(vector)
-        # What has no value yet is infinite or NaN on the way, on purpose.
-        with np.errstate(invalid="ignore"):
-            for slot, sums, maxima in slots:
-                values, weight = slot.finish(sums, maxima, np)
-                for suffix, value in values.items():
-                    if weight != 0 or not np.isnan(value):
-                        metrics[slot.name + suffix] = np.float64(value)
-        step = None if self.steps is None else _steps.join(limbs * self.steps)
-        return step, metrics
-
-    def metrics(self, vector: Float[Array, " n"]) -> dict[str, Array]:
-        """The metrics of a merged vector inside compiled code; what has no value is NaN."""
-        metrics = {name: vector[place] for place, name in enumerate(self.plain)}
-        for slot, sums, maxima in self._split(vector)[0]:
-            for suffix, value in slot.finish(sums, maxima, jnp).values.items():
-                metrics[slot.name + suffix] = value
-        return metrics
-
-    def _split(self, vector: Any) -> tuple[list[tuple[Slot, Any, Any]], Any]:
-        n_limbs = 0 if self.steps is None else _steps.LIMBS
-        at_sum = len(self.plain)
-        at_limb = at_sum + sum(slot.sums for slot in self.slots)
-        at_maximum = at_limb + n_limbs
-        limbs = vector[at_limb:at_maximum]
-        parts = []
-        for slot in self.slots:
-            sums = vector[at_sum : at_sum + slot.sums] * slot.devices
-            maxima = vector[at_maximum : at_maximum + slot.maxima]
-            parts.append((slot, sums, maxima))
-            at_sum += slot.sums
-            at_maximum += slot.maxima
-        return parts, limbs
-
-
-def merge(
+def share(
     scalars: Mapping[str, Any],
     axes: Axes,
     *,
     partials: Mapping[str, AbstractPartial] | None = None,
     step_state: Any = None,
+    leads: bool = True,
 ) -> tuple[Schema, Float[Array, " n"]]:
-    """Merge metrics over the devices: one `lax.pmean`, and one `lax.pmax` if maxima are asked for.
+    """This device's share of a row. No collective.
 
     Args:
-        scalars: flat name to scalar or partial, this device's share.
-        axes: axes to merge over.
+        scalars: flat name to scalar or partial.
+        axes: axes that it is going to be reduced over.
         partials: further partials that are made of `step_state`.
         step_state: step states whose `step` is summed exactly; `None` for no step.
+        leads: whether the first device of this program is the first of the run.
 
     Returns:
-        What the vector means, and the vector, the same on every device.
+        What the vector means, and the vector.
 
     Raises:
         ValueError: a value is not a scalar.
@@ -126,31 +55,51 @@ def merge(
         spans |= {name: span for name in partials or {}}
         parts |= partials or {}
 
-    local_maxima = {name: part.maxima() for name, part in parts.items()}
-    maxima = _vector([v for values in local_maxima.values() for v in values], dtype)
-    if maxima.size and axes.reduced:
-        maxima = lax.pmax(axes.vary(maxima), axes.reduced)
-
     slots = []
     sums: list[Array] = []
-    seen = 0
+    maxima: list[Array] = []
     for name, part in parts.items():
-        own = maxima[seen : seen + len(local_maxima[name])]
-        seen += len(own)
         # Along an axis where the part is the same everywhere each device counts as the first.
         first = lax.axis_index(spans[name]) == 0 if spans[name] else jnp.asarray(True)
-        totals = part.sums(tuple(own), first)
-        sums += totals
-        slots.append(Slot(name, part.finish(), len(totals), len(own), axes.size(spans[name])))
+        own_maxima = part.maxima()
+        own_sums = part.sums(own_maxima, first & leads)
+        sums += own_sums
+        maxima += own_maxima
+        devices = axes.size(spans[name])
+        slots.append(
+            Slot(name, part.finish(), part.shift(), len(own_sums), len(own_maxima), devices)
+        )
     steps = None
     limbs: list[Array] = []
     if step_state is not None:
         limbs = list(_steps.split(step_state.step))
         steps = axes.size(axes.spanned_by(step_state))
-    merged = _vector([*plain.values(), *sums, *limbs], dtype)
-    if merged.size and axes.reduced:
-        merged = lax.pmean(axes.vary(merged), axes.reduced)
-    return Schema(tuple(plain), tuple(slots), steps), jnp.concatenate([merged, maxima])
+    schema = Schema(tuple(plain), tuple(slots), steps, axes.size(axes.reduced))
+    return schema, _vector([*plain.values(), *sums, *limbs, *maxima], dtype)
+
+
+def merge(schema: Schema, vector: Float[Array, "*rows n"], axes: Axes) -> Float[Array, "*rows n"]:
+    """Merge shares over the devices: one `lax.pmean`, and one `lax.pmax` if there are maxima.
+
+    Args:
+        schema: what the vector means.
+        vector: this device's share of a row, or of several.
+        axes: axes to merge over.
+
+    Returns:
+        The vector, the same on every device.
+    """
+    if not axes.reduced or not vector.size:
+        return vector
+    vector = axes.vary(vector)
+    maxima = vector[..., schema.first_maximum :]
+    means = vector[..., : schema.first_maximum]
+    if not maxima.size:
+        return lax.pmean(means, axes.reduced)
+    merged = lax.pmax(maxima, axes.reduced)
+    plain, limbs = means[..., : len(schema.plain)], means[..., schema.first_limb :]
+    means = jnp.concatenate([plain, schema.shifted(vector, merged, jnp), limbs], axis=-1)
+    return jnp.concatenate([lax.pmean(means, axes.reduced), merged], axis=-1)
 
 
 def check_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,8 +142,9 @@ def reduce(
             return reduce({"train": {"loss": Mean.of(losses), "worst": Max(losses.max())}})
         ```
     """
-    schema, vector = merge(flatten(metrics), find_axes(axis_name))
-    return schema.metrics(vector)
+    axes = find_axes(axis_name)
+    schema, vector = share(flatten(metrics), axes)
+    return schema.metrics(merge(schema, vector, axes))
 
 
 def to_bits(vector: Float[Array, " n"]) -> Int[Array, " m"]:

@@ -1,8 +1,9 @@
 """Partial results that merge: totals and counts cross the devices, division comes last. Pure.
 
-A partial gives two kinds of scalars. Maxima are merged first, by maximum; sums are merged second,
-by addition, and may depend on the merged maxima. What `finish` returns makes the metric of them,
-with `jax.numpy` in a step and with NumPy on the host.
+A partial gives two kinds of scalars: maxima, which are merged by maximum, and sums, which are
+merged by addition. Its sums may be taken around a point that its own maxima give; then `shift`
+moves them to the point that the merged maxima give, before they are added. What `finish` returns
+makes the metric of both, with `jax.numpy` in a step and with NumPy on the host.
 """
 
 import abc
@@ -29,6 +30,7 @@ class Finished(NamedTuple):
 
 
 Finish = Callable[[Sequence[Any], Sequence[Any], ModuleType], Finished]
+Shift = Callable[[Sequence[Any], Sequence[Any], Sequence[Any], ModuleType], Sequence[Any]]
 
 
 class AbstractPartial(eqx.Module):
@@ -43,8 +45,15 @@ class AbstractPartial(eqx.Module):
         """Scalars to merge by addition.
 
         Args:
-            maxima: the merged maxima.
+            maxima: this partial's own.
             first: whether this is the first device.
+        """
+
+    @abc.abstractmethod
+    def shift(self) -> Shift | None:
+        """A function `(sums, maxima, merged_maxima, numpy)`: the sums, taken around those.
+
+        It holds no array. `None` if the sums depend on no maxima.
         """
 
     @abc.abstractmethod
@@ -116,6 +125,9 @@ class Mean(AbstractPartial):
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         return (self.total, self.count)
 
+    def shift(self) -> None:
+        return None
+
     def finish(self) -> Finish:
         return _finish_mean
 
@@ -144,6 +156,9 @@ class Sum(AbstractPartial):
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         return (self.value,)
 
+    def shift(self) -> None:
+        return None
+
     def finish(self) -> Finish:
         return _finish_sum
 
@@ -170,6 +185,9 @@ class Max(AbstractPartial):
 
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         return ()
+
+    def shift(self) -> None:
+        return None
 
     def finish(self) -> Finish:
         return _finish_max
@@ -198,6 +216,9 @@ class Min(AbstractPartial):
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         return ()
 
+    def shift(self) -> None:
+        return None
+
     def finish(self) -> Finish:
         return _finish_min
 
@@ -224,6 +245,9 @@ class Last(AbstractPartial):
 
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         return (jnp.where(first, self.value, jnp.zeros_like(self.value)),)
+
+    def shift(self) -> None:
+        return None
 
     def finish(self) -> Finish:
         return _finish_sum

@@ -19,20 +19,28 @@ class Identity(NamedTuple):
     incarnation: int
 
 
-def take_identity(directory: Path, *, continues: bool) -> Identity:
+def take_identity(directory: Path, *, continues: bool, known: Identity | None = None) -> Identity:
     """The identity of a run that this process is about to write; the file says so from now on.
 
     Args:
         directory: directory of the run.
         continues: whether its journal holds records already.
+        known: who it was when a checkpoint was made, if there is one.
 
     Raises:
         OSError: the file cannot be written.
+        ValueError: the directory holds another run than the one known.
     """
     path = directory / "run.json"
-    known = _read(path)
-    if known is not None:
-        identity = Identity(known.run_id, known.incarnation + 1)
+    there = _read(path)
+    if known is not None and there is not None and there.run_id != known.run_id:
+        raise ValueError(
+            f"`state` is of a run with the id {known.run_id}, but {directory} holds one with the "
+            f"id {there.run_id}. Give the `log_dir` of that run, or no `state` to start a new one."
+        )
+    last = there or known
+    if last is not None:
+        identity = Identity(last.run_id, last.incarnation + 1)
     else:
         identity = Identity(uuid.uuid4().hex[:12], 2 if continues else 1)
     fresh = path.with_suffix(".json.new")

@@ -7,17 +7,34 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from lerax_dist.host._failures import Failure, Failures
+from lerax_dist.host._gather import Gathering
+from lerax_dist.host._gauges import Gauges
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
+from lerax_dist.host._post import Post
 from lerax_dist.host._pump import Pump
+from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._record import Event
 from lerax_dist.host._sink import HostRow, Sink
 from lerax_dist.host._studio import Studio
-from lerax_dist.host._writer import Token, Writer
+from lerax_dist.host._token import Token
+from lerax_dist.host._writer import Writer
+
+
+class Others(NamedTuple):
+    """The other processes that have a share in every row, in `scope="process"`.
+
+    Attributes:
+        hosts: host of every process, this one's first.
+        mailbox: where their shares come from.
+    """
+
+    hosts: list[str]
+    mailbox: Any
+
 
 _CLIPS_IN_A_HURRY = 5.0
 """Seconds that the last clips get when a run does not end by itself."""
@@ -37,6 +54,7 @@ class Run:
         facts: dict[str, Any],
         *,
         start_step: int | None = None,
+        others: Others | None = None,
         open_timeout: float,
         settle: Callable[[float], str | None],
     ) -> None:
@@ -54,6 +72,7 @@ class Run:
             facts: what the journal shall say about the run, fit for JSON.
             start_step: where a continued run goes on: rows of earlier incarnations at or after it
                 are superseded; `None` for the step of the first row.
+            others: processes that have a share in every row; `None` if rows come whole.
             open_timeout: how long to wait for backends, in seconds.
             settle: waits (at most so many seconds) until the devices have delivered all rows;
                 says what is missing, if anything.
@@ -68,13 +87,23 @@ class Run:
         self._closed = False
         self._ended = False
         self._stop: Token | None = None
-        queue: SimpleQueue = SimpleQueue()
-        self._queue = queue
+        self._queue = queue = RowQueue(failures)
         self.sink = Sink(queue, self.failures)
         self._journal = journal
         resumes = identity.incarnation > 1
-        self.studio = Studio(queue, self.directory, self.failures)
-        self._writer = Writer(queue, self._journal, self.failures, self.studio, resumes=resumes)
+        self.studio = Studio(queue.put, self.directory, self.failures)
+        self._writer = Writer(
+            queue,
+            journal,
+            failures,
+            self.studio,
+            resumes=resumes,
+            gathering=Gathering(others.hosts if others else [socket.gethostname()], failures),
+            gauges=Gauges(queue, self._lags).of,
+        )
+        self._post = None
+        if others is not None:
+            self._post = Post(others.mailbox, len(others.hosts), queue, failures)
         self._pumps = [
             Pump(backend, name, identity, journal, failures, self._close_at_exit)
             for backend in backends
@@ -85,6 +114,8 @@ class Run:
             queue.put(Event(time.time(), "resume", {"start_step": start_step}))
         self._close_at_exit()
         self._writer.start()
+        if self._post is not None:
+            self._post.start()
         for pump in self._pumps:
             pump.start()
         deadline = time.monotonic() + open_timeout
@@ -101,14 +132,18 @@ class Run:
         """Whether `close` was called."""
         return self._closed
 
-    def log(self, row: HostRow) -> None:
-        """Queue a row from a plain loop."""
+    def log(self, row: HostRow, size: int) -> None:
+        """Queue a row of so many bytes from a plain loop."""
         if os.getpid() != self._pid:
             self.failures.keep(
                 "log", "was called in a forked process, which writes nothing; log in its parent"
             )
             return
-        self._queue.put(row)
+        self._queue.put(row, size)
+
+    def spent(self, seconds: float) -> None:
+        """Remember what a call has cost the training thread."""
+        self._queue.spent(seconds)
 
     def put(self, event: Any) -> None:
         """Queue an event."""
@@ -116,7 +151,7 @@ class Run:
 
     def sync_soon(self) -> None:
         """Have every row so far put on the disk. Fit for a signal handler: takes no lock."""
-        self._queue.put(Token(sync=True))
+        self._queue.put(Token(sync=True, at_once=True))
 
     def flush(self, timeout: float) -> None:
         """Wait until every row and clip so far is in the journal and with every backend.
@@ -143,6 +178,26 @@ class Run:
         if missing:
             raise TimeoutError(f"`flush` gave up after {timeout:g} s: {missing}")
 
+    def start_step(self, timeout: float) -> int | None:
+        """The step after that of the last row, once all rows so far are on the disk.
+
+        Args:
+            timeout: how long to wait for rows that are under way, in seconds.
+
+        Returns:
+            The step; `None` if it is not known.
+        """
+        deadline = time.monotonic() + timeout
+        missing = None if self._closed else self._settle(timeout)
+        token = self._stop or self._writer.flush(sync=True)
+        if not missing and token.reached.wait(max(deadline - time.monotonic(), 0.0)):
+            return token.start_step
+        missing = missing or f"the journal {self._journal.path} has not taken all rows"
+        self.failures.keep(
+            "state", f"cannot tell which row is the last after {timeout:g} s: {missing}"
+        )
+        return None
+
     def close(self, state: str, timeout: float) -> None:
         """Write everything that is left and close every backend.
 
@@ -163,10 +218,12 @@ class Run:
             self.sink.close()
             self._finish_clips(state, (deadline - time.monotonic()) / 2)
             self._put_close(state)
-            self._stop = self._writer.stop()
+            self._stop = self._writer.stop(patience=0.7 * timeout)
         written = self._stop.reached.wait(max(deadline - time.monotonic(), 0.0))
         if not written:
             self.failures.keep("close", f"{self._journal.path} did not take all rows in time")
+        if self._post is not None:
+            self._post.stop()
         for pump in self._pumps:
             pump.close()
         for pump in self._pumps:
@@ -189,6 +246,10 @@ class Run:
         self._queue.put(token)
         token.reached.wait(max(limit, 0.0))
         self.studio.close(max(start + limit - time.monotonic(), 0.0))
+
+    def _lags(self) -> dict[str, int]:
+        end = self._journal.end
+        return {pump.label: max(end - pump.delivered, 0) for pump in self._pumps}
 
     def _put_close(self, state: str) -> None:
         failures = [_told(failure) for failure in self.failures.all()]

@@ -24,6 +24,24 @@ def start(clock: float, iteration: int) -> Rates:
     return Rates(clock, 0 if iteration == 0 else None, iteration)
 
 
+def moment(rates: Rates, clock: float, iteration: int, last: int) -> float:
+    """When an iteration was done whose row came in one message with those up to `last`.
+
+    The rows of a message are spread evenly over the time since the row before them, which is all
+    that can be known without asking the devices more often.
+
+    Args:
+        rates: the row before.
+        clock: when the message came.
+        iteration: number of the row's iteration.
+        last: number of the last row's iteration in the message.
+    """
+    if rates.clock is None or last <= rates.iteration or clock <= rates.clock:
+        return clock
+    share = (iteration - rates.iteration) / (last - rates.iteration)
+    return rates.clock + (clock - rates.clock) * min(max(share, 0.0), 1.0)
+
+
 def advance(
     rates: Rates, clock: float, step: int, iteration: int
 ) -> tuple[Rates, dict[str, np.float64]]:

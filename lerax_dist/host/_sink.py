@@ -1,25 +1,50 @@
 """Where numbers from the devices enter the host: copied, queued, done."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 
 from lerax_dist.host._failures import Failures
+from lerax_dist.host._queue import RowQueue
 
-Unpack = Callable[[np.ndarray], tuple[int | None, dict[str, Any]]]
 Deliver = Callable[[int, int, Any], None]
+
+
+class Format(Protocol):
+    """How rows of one kind are merged and finished.
+
+    Attributes:
+        names: names of what is logged, by which rows of several processes are known to fit.
+    """
+
+    names: tuple[str, ...]
+
+    def combine(self, shares: Sequence[Any]) -> Any:
+        """The totals of one row of those of several processes, process 0's first."""
+        ...
+
+    def finish(self, rows: Sequence[Any]) -> Sequence[tuple[int | None, dict[str, Any]]]:
+        """Step and metrics of each row, given its totals."""
+        ...
+
+
+class MessageFormat(Format, Protocol):
+    """How the rows in a message from the devices are read, too."""
+
+    def rows(self, body: np.ndarray) -> list[tuple[int, Any]]:
+        """Number and totals of each row in the body of a message."""
+        ...
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Packet:
-    """One payload of a device row, as it came."""
+    """One part of a message with rows from the devices, as it came."""
 
-    unpack: Unpack
+    format: MessageFormat
     part: int
     parts: int
     payload: np.ndarray
@@ -74,7 +99,7 @@ class HostRow:
 class Sink:
     """Takes what host callbacks bring. Nothing here raises: that would kill the step."""
 
-    def __init__(self, queue: SimpleQueue, failures: Failures) -> None:
+    def __init__(self, queue: RowQueue, failures: Failures) -> None:
         self._queue = queue
         self._failures = failures
         self._closed = False
@@ -83,24 +108,25 @@ class Sink:
         """Take nothing more; what still comes is reported."""
         self._closed = True
 
-    def rows(self, unpack: Unpack, stride: int) -> Deliver:
-        """What takes the rows of one schema.
+    def rows(self, row_format: MessageFormat, stride: int) -> Deliver:
+        """What takes the rows of one kind.
 
         Args:
-            unpack: makes step and metrics of the payload behind its head.
+            row_format: how the rows behind the head of a message are read.
             stride: distance between the iterations that are logged.
         """
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
+                begin = time.perf_counter()
                 if self._closed:
                     self._failures.keep("callback", "a row came after `close()`; it is not logged")
                     return
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.array(payload)
-                self._queue.put(
-                    Packet(unpack, part, parts, copy, stride, time.time(), time.perf_counter())
-                )
+                packet = Packet(row_format, part, parts, copy, stride, time.time(), begin)
+                self._queue.put(packet, copy.nbytes)
+                self._queue.spent(time.perf_counter() - begin)
             except Exception as error:
                 self._failures.keep("callback", f"a row could not be taken over ({error!r})", error)
 
@@ -127,17 +153,8 @@ class Sink:
                 iteration, total = (int(number) for number in np.array(payload))
                 if total_timesteps is not None:
                     total = total_timesteps
-                self._queue.put(
-                    Start(
-                        stride,
-                        iteration,
-                        total,
-                        total_iterations,
-                        hparams,
-                        time.time(),
-                        time.perf_counter(),
-                    )
-                )
+                now = (time.time(), time.perf_counter())
+                self._queue.put(Start(stride, iteration, total, total_iterations, hparams, *now))
             except Exception as error:
                 self._failures.keep("callback", f"a start could not be taken ({error!r})", error)
 

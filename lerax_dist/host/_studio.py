@@ -28,14 +28,14 @@ class Studio:
     writes rows: `part`, `row` and `restart` are for that thread alone.
     """
 
-    def __init__(self, queue: SimpleQueue, run_dir: Path, failures: Failures) -> None:
+    def __init__(self, put: Callable[[Any], None], run_dir: Path, failures: Failures) -> None:
         """
         Args:
-            queue: what the writer of the journal empties.
+            put: adds to what the writer of the journal empties; it must never wait.
             run_dir: folder of the run; clips are kept in `videos` there.
             failures: where to keep what goes wrong.
         """
-        self._queue = queue
+        self._put = put
         self._run_dir = run_dir
         self._failures = failures
         self._matcher = Matcher()
@@ -67,7 +67,7 @@ class Studio:
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.array(payload)
                 if self._is_taken(int(copy[0]), parts):
-                    self._queue.put(FilmPart(film, part, parts, copy, time.time()))
+                    self._put(FilmPart(film, part, parts, copy, time.time()))
             except Exception as error:
                 self._failures.keep("video", f"a clip could not be taken ({error!r})", error)
 
@@ -134,7 +134,7 @@ class Studio:
         while True:
             clip = self._clips.get()
             try:
-                self._queue.put(self._event(clip))
+                self._put(self._event(clip))
             except Exception as error:
                 # Whoever draws may be the user's, and may raise anything.
                 self._failures.keep(

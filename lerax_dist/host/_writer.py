@@ -1,41 +1,25 @@
 """The one thread between the queue and the journal: orders rows, finishes them, appends them."""
 
+import itertools
 import threading
 import time
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
 
-from lerax_dist.host import _order, _rates
+from lerax_dist.host import _rates
+from lerax_dist.host._assemble import PATIENCE, Assembler, Share
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._film import FilmPart
+from lerax_dist.host._gather import Gathering
 from lerax_dist.host._journal import Journal
+from lerax_dist.host._post import Arrival
+from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._record import Event, Record, Row
 from lerax_dist.host._sink import HostRow, Packet, Start
 from lerax_dist.host._studio import Studio
-
-# How long a row may wait for one before it that has not come.
-_PATIENCE = 1.0
-_MOST_AT_ONCE = 1024
-
-
-@final
-class Token:
-    """A place in the queue: `reached` is set once all before it is in the journal.
-
-    Attributes:
-        last: whether the writer ends here.
-        sync: whether the journal is put on the disk here.
-        reached: set when it is.
-        end: number of the record after the last one before it.
-    """
-
-    def __init__(self, *, last: bool = False, sync: bool = False) -> None:
-        self.last = last
-        self.sync = sync
-        self.reached = threading.Event()
-        self.end = 0
+from lerax_dist.host._token import Token
 
 
 @final
@@ -44,12 +28,14 @@ class Writer:
 
     def __init__(
         self,
-        queue: SimpleQueue,
+        queue: RowQueue,
         journal: Journal,
         failures: Failures,
         studio: Studio,
         *,
         resumes: bool,
+        gathering: Gathering,
+        gauges: Callable[[], dict[str, Any]],
     ) -> None:
         """
         Args:
@@ -59,70 +45,116 @@ class Writer:
             studio: where clips go, and who hears of the rows that they belong to.
             resumes: whether the journal holds rows of an earlier process, which the first row
                 here supersedes from its own step on.
+            gathering: where rows wait for the shares of other processes, if there are any.
+            gauges: what the logger says about itself in a row.
         """
         self._queue = queue
         self._resumes = resumes
         self._journal = journal
         self._failures = failures
         self._studio = studio
-        self._order = _order.Order()
-        self._held_since = 0.0
+        self._start_step = None if resumes else 0
+        self._gathering = gathering
+        self._gauges = gauges
+        self._assembler = Assembler(failures)
         self._rates = _rates.Rates()
-        self._parts: dict[int, dict[int, Packet]] = {}
+        self._patience: float | None = None
         self._thread = threading.Thread(target=self._run, name="lerax_dist-writer", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def flush(self) -> Token:
-        """Ask for all that is queued to be written; wait for the token's `reached`."""
-        token = Token()
+    def flush(self, *, sync: bool = False) -> Token:
+        """Ask for all that is queued to be written; wait for the token's `reached`.
+
+        Args:
+            sync: whether the journal is to be put on the disk as well.
+        """
+        token = Token(sync=sync)
         self._queue.put(token)
         return token
 
-    def stop(self) -> Token:
-        """Like `flush`, and the thread ends there."""
-        token = Token(last=True)
+    def stop(self, patience: float) -> Token:
+        """Like `flush`, and the thread ends there.
+
+        Args:
+            patience: how long rows may still wait for other processes, in seconds.
+        """
+        token = Token(last=True, patience=patience)
         self._queue.put(token)
         return token
 
     def _run(self) -> None:
         while True:
-            records: list[Record] = []
-            tokens: list[Token] = []
-            for item in self._take():
-                if isinstance(item, Token):
-                    tokens.append(item)
-                    records += self._release()
-                else:
-                    records += self._process(item)
-            if self._overdue():
-                records += self._release()
-            if records:
-                self._append(records)
-            if any(token.sync for token in tokens):
-                self._journal.sync()
-            for token in tokens:
-                token.end = self._journal.end
-                token.reached.set()
-            if any(token.last for token in tokens):
+            for item, size in self._queue.take(self._longest_wait()):
+                self._put(item, size)
+            if self._assembler.overdue():
+                self._wait_for_others(self._assembler.release())
+            now = time.monotonic()
+            limit = {} if self._patience is None else {"patience": self._patience}
+            if self._write(self._gathering.ready(now, **limit)):
                 return
 
-    def _take(self) -> list[Any]:
-        """What is queued by now; waits for at least one thing, unless rows are held."""
-        items = []
+    def _longest_wait(self) -> float | None:
+        return PATIENCE if self._assembler.holds or self._gathering.waits else None
+
+    def _put(self, item: Any, size: int) -> None:
+        """Take in what was queued, each in its place among the rows."""
         try:
-            items.append(self._queue.get(timeout=_PATIENCE if self._order.held else None))
-            while len(items) < _MOST_AT_ONCE:
-                items.append(self._queue.get_nowait())
-        except Empty:
-            pass
-        return items
+            match item:
+                case Packet():
+                    self._wait_for_others(self._assembler.packet(item))
+                case HostRow():
+                    self._wait_for_others([self._assembler.host_row(item, size)])
+                case Arrival(process=process, shares=shares, state=state):
+                    self._gathering.arrive(process, shares)
+                    if state is not None:
+                        self._gathering.end(process, state)
+                case FilmPart() | Event(kind="video"):
+                    # They belong to rows of their own, and must not hurry the next.
+                    self._wait_for_others([item])
+                case Start():
+                    self._wait_for_others([*self._assembler.restart(item.stride), item])
+                case Token(at_once=True):
+                    # The job is about to end: what is there goes to the disk at once.
+                    self._wait_for_others(self._assembler.release())
+                    self._write([*self._gathering.ready(time.monotonic()), item])
+                case _:
+                    # Nothing that is queued before it may come after it.
+                    self._wait_for_others([*self._assembler.release(), item])
+                    if isinstance(item, Token) and item.last:
+                        self._patience = item.patience
+        except Exception as error:
+            self._failures.keep("writer", f"a row could not be read ({error!r})", error)
+            self._queue.done(size)
+
+    def _wait_for_others(self, items: list[Any]) -> None:
+        now = time.monotonic()
+        for item in items:
+            self._gathering.put(item, now)
+
+    def _write(self, items: list[Any]) -> bool:
+        """Append what items say to the journal; whether the thread ends here."""
+        records: list[Record] = []
+        for _, group in itertools.groupby(items, key=_alike):
+            records += self._records(list(group))
+        if records:
+            self._append(records)
+        self._queue.done(sum(item.size for item in items if isinstance(item, Share)))
+        tokens = [item for item in items if isinstance(item, Token)]
+        if any(token.sync for token in tokens):
+            self._journal.sync()
+        for token in tokens:
+            token.end = self._journal.end
+            token.start_step = self._start_step
+            token.reached.set()
+        return any(token.last for token in tokens)
 
     def _append(self, records: list[Record]) -> None:
         if self._resumes:
             records = self._resumed(records)
+        self._start_step = _after(self._start_step, records)
         try:
             self._journal.append(records)
         except Exception as error:
@@ -140,32 +172,29 @@ class Writer:
             break
         return records
 
-    def _process(self, item: Any) -> list[Record]:
+    def _records(self, items: list[Any]) -> list[Record]:
+        """What to write of items that are alike."""
         try:
-            match item:
-                case Packet():
-                    return list(self._packet(item))
-                case HostRow():
-                    return [self._host_row(item)]
-                case Start():
-                    return self._start(item)
-                case FilmPart():
-                    self._studio.part(item)
+            match items[0]:
+                case Token():
                     return []
-                case Event(kind="video"):
-                    # It belongs to a row that is long written, and must not hurry later ones.
-                    return [item]
-                case _:
-                    # Nothing that is queued before an event may come after it.
-                    return [*self._release(), item]
+                case FilmPart():
+                    for part in items:
+                        self._studio.part(part)
+                    return []
+                case Share(format=row_format):
+                    finished = row_format.finish([share.totals for share in items])
+                    return [self._row(*both) for both in zip(items, finished, strict=True)]
+                case Start():
+                    return [record for item in items for record in self._start(item)]
+            return items
         except Exception as error:
             self._failures.keep("writer", f"a row could not be read ({error!r})", error)
             return []
 
     def _start(self, item: Start) -> list[Record]:
-        self._order, ready = _order.restart(self._order, item.stride)
-        records: list[Record] = [*self._finish(ready)]
         self._studio.restart()
+        records: list[Record] = []
         self._rates = _rates.start(item.clock, item.iteration)
         if item.hparams:
             records.append(Event(item.time, "hparams", {"hparams": item.hparams}))
@@ -176,61 +205,17 @@ class Writer:
         }
         return [*records, Event(item.time, "start", body)]
 
-    def _packet(self, packet: Packet) -> list[Row]:
-        number = int(packet.payload[0])
-        parts = [packet]
-        if packet.parts > 1:
-            waiting = self._parts.setdefault(number, {})
-            waiting[packet.part] = packet
-            if len(waiting) < packet.parts:
-                return []
-            del self._parts[number]
-            parts = [waiting[part] for part in range(packet.parts)]
-        if self._order.due is None:
-            self._order = self._order._replace(stride=packet.stride)
-        held_before = bool(self._order.held)
-        self._order, ready = _order.arrive(self._order, number, parts)
-        if self._order.held and not held_before:
-            self._held_since = time.monotonic()
-        return self._finish(ready)
-
-    def _overdue(self) -> bool:
-        return bool(self._order.held) and time.monotonic() - self._held_since > _PATIENCE
-
-    def _release(self) -> list[Row]:
-        self._order, ready = _order.release(self._order)
-        return self._finish(ready)
-
-    def _finish(self, ready: list[list[Packet]]) -> list[Row]:
-        rows = []
-        for parts in ready:
-            try:
-                rows.append(self._row(parts))
-            except Exception as error:
-                self._failures.keep("writer", f"a row could not be read ({error!r})", error)
-        return rows
-
-    def _row(self, parts: list[Packet]) -> Row:
-        first = parts[0]
-        iteration = int(first.payload[0])
-        body = np.concatenate([part.payload[1:] for part in parts])
-        step, metrics = first.unpack(body)
-        self._rates, times = _rates.advance(self._rates, first.clock, step or 0, iteration)
+    def _row(self, share: Share, finished: tuple[int | None, dict[str, Any]]) -> Row:
+        step, metrics = finished
+        row_time, iteration = share.time, None
+        if share.clock is not None:
+            iteration = share.number
+            clock = _rates.moment(self._rates, share.clock, iteration, share.last)
+            row_time -= share.clock - clock
+            self._rates, times = _rates.advance(self._rates, clock, step or 0, iteration)
+            metrics = metrics | times
         self._studio.row(iteration, step or 0)
-        return self._checked(Row(first.time, step or 0, iteration, metrics | times))
-
-    def _host_row(self, item: HostRow) -> Row:
-        values: dict[str, Any] = dict.fromkeys(item.names)
-        values |= item.numbers
-        for names, array in item.arrays:
-            try:
-                # Waits for the device that computes it, here and not on the training thread.
-                values |= zip(names, np.asarray(array).astype(np.float64), strict=True)
-            except Exception as error:
-                missing = ", ".join(names)
-                self._failures.keep("writer", f"{missing} could not be read ({error!r})", error)
-        metrics = {name: np.float64(value) for name, value in values.items() if value is not None}
-        return self._checked(Row(item.time, item.step, None, metrics))
+        return self._checked(Row(row_time, step or 0, iteration, metrics | self._gauges()))
 
     def _checked(self, row: Row) -> Row:
         values = np.fromiter(row.metrics.values(), np.float64, len(row.metrics))
@@ -242,3 +227,18 @@ class Writer:
                 kind="not finite",
             )
         return row
+
+
+def _alike(item: Any) -> Any:
+    """What items have in common that are dealt with at once."""
+    return item.format if isinstance(item, Share) else type(item)
+
+
+def _after(start_step: int | None, records: Sequence[Record]) -> int | None:
+    """Where a run would go on after these records."""
+    for record in records:
+        if isinstance(record, Row):
+            start_step = max(start_step or 0, record.step + 1)
+        elif record.kind == "resume":
+            start_step = record.body["start_step"]
+    return start_step

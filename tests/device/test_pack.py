@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from lerax_dist import Last, Max, Mean, Min, Sum, reduce
 from lerax_dist.device._axes import find_axes
 from lerax_dist.device._episodes import Episodes
-from lerax_dist.device._pack import merge
+from lerax_dist.device._pack import merge, share
 from tests.program import callbacks, collective_operands, compiled_text
 
 RNG = np.random.default_rng(7)
@@ -186,18 +186,17 @@ def merged_episodes(returns, lengths, steps, devices):
     schemas = []
 
     def step(r, n, s):
-        states = StepStates(r, n, s)
-        schema, vector = merge(
-            {}, find_axes(None), partials={"e/": Episodes(states)}, step_state=states
-        )
+        states, axes = StepStates(r, n, s), find_axes(None)
+        schema, vector = share({}, axes, partials={"e/": Episodes(states)}, step_state=states)
         schemas.append(schema)
-        return vector
+        return merge(schema, vector, axes)
 
     mapped = jax.shard_map(
         step, mesh=mesh_of(devices), in_specs=P("a"), out_specs=P(), check_vma=False
     )
     vector = np.asarray(jax.jit(mapped)(returns, lengths, steps))
-    return schemas[0].unpack(vector)
+    (row,) = schemas[0].finish(schemas[0].totals(vector[None]))
+    return row
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6])

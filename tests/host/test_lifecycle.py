@@ -108,7 +108,7 @@ def last_record(tmp_path):
 
 
 def log_row(run, metrics, step):
-    run.log(HostRow(step, tuple(metrics), metrics, [], 0.0))
+    run.log(HostRow(step, tuple(metrics), metrics, [], 0.0), 100)
 
 
 def log(run, steps):
@@ -270,6 +270,20 @@ def test_what_the_devices_do_not_deliver_in_time_is_named(tmp_path):
         run.close("finished", 5.0)
 
 
+def test_a_checkpoint_is_told_which_row_is_the_last_unless_rows_are_late(tmp_path):
+    missing = []
+    run = open_run(tmp_path, [Memory()], settle=lambda timeout: missing[0] if missing else None)
+    assert run.start_step(5.0) == 0
+    log(run, range(7))
+    assert run.start_step(5.0) == 7
+    missing.append("no devices")
+    with pytest.warns(LoggingWarning, match="which row is the last after 2.5 s: no devices"):
+        assert run.start_step(2.5) is None
+    missing.clear()
+    run.close("finished", 5.0)
+    assert run.start_step(5.0) == 7
+
+
 END_WITHOUT_CLOSE = """
 import sys, time
 from pathlib import Path
@@ -336,19 +350,32 @@ def test_a_record_that_cannot_be_encoded_costs_only_itself(tmp_path):
     assert journal_steps(tmp_path) == list(range(200))
 
 
-def packet(number, stride=1):
-    """A row from the devices, whose step and metric are its number."""
-    payload = np.array([number, number], np.int32)
-    return Packet(
-        lambda body: (int(body[0]), {"x": np.float64(body[0])}), 0, 1, payload, stride, 0.0, 0.0
-    )
+class Numbers:
+    """Rows whose step and metric are their number."""
+
+    names: tuple[str, ...] = ("x",)
+
+    def combine(self, shares):
+        return shares[0]
+
+    def rows(self, body):
+        return [(int(number), int(number)) for number in body]
+
+    def finish(self, rows):
+        return [(number, {"x": np.float64(number)}) for number in rows]
+
+
+def packet(*numbers, stride=1):
+    """A message from the devices with rows of these numbers."""
+    payload = np.array([numbers[0], *numbers], np.int32)
+    return Packet(Numbers(), 0, 1, payload, stride, 0.0, 0.0)
 
 
 def test_rows_that_wait_for_their_turn_come_before_the_close(tmp_path):
     """A loop that counts by tens, and does not say so."""
     run = open_run(tmp_path, [Memory()])
     for number in (0, 10, 20):
-        run._queue.put(packet(number))
+        run._queue.put(packet(number), 8)
     run.close("finished", 10.0)
     assert journal_steps(tmp_path) == [0, 10, 20]
     assert last_record(tmp_path).kind == "close"
@@ -356,11 +383,11 @@ def test_rows_that_wait_for_their_turn_come_before_the_close(tmp_path):
 
 def test_rows_are_put_in_order_also_after_a_pause(tmp_path):
     run = open_run(tmp_path, [Memory()])
-    run._queue.put(packet(0))
+    run._queue.put(packet(0), 8)
     run.flush(10.0)
     threading.Event().wait(1.2)
-    run._queue.put(packet(2))
-    run._queue.put(packet(1))
+    run._queue.put(packet(2), 8)
+    run._queue.put(packet(1), 8)
     run.close("finished", 10.0)
     assert journal_steps(tmp_path) == [0, 1, 2]
 
@@ -371,8 +398,8 @@ def test_a_close_that_is_interrupted_goes_on_at_the_next(tmp_path):
     log(run, range(3))
     wait = run._writer.stop
 
-    def interrupted():
-        run._stop = wait()
+    def interrupted(patience):
+        run._stop = wait(patience)
         raise KeyboardInterrupt
 
     run._writer.stop = interrupted

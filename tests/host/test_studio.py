@@ -24,7 +24,7 @@ class Desk:
 
     def __init__(self, tmp_path, develop=frames_of):
         self.failures, self.queue, self.run_dir = Failures(), SimpleQueue(), tmp_path
-        self.studio = Studio(self.queue, tmp_path, self.failures)
+        self.studio = Studio(self.queue.put, tmp_path, self.failures)
         self.deliver = self.studio.clips(Film("eval/video", 50.0, develop))
 
     def send(self, iteration, color=7, part=0, parts=1):

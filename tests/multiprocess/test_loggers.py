@@ -77,7 +77,7 @@ def test_a_step_that_runs_as_a_program_of_each_process_is_told_so(tmp_path):
     assert other["rows"] == 0
     (text,) = other["warnings"]
     assert "a row reached process 1, but process 0 writes" in text
-    assert "Compile one program over a mesh" in text
+    assert "compile one program over a mesh" in text and 'scope="process"' in text
 
 
 def test_backends_that_raise_or_hang_cost_the_training_nothing(tmp_path):

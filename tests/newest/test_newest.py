@@ -42,7 +42,14 @@ def on_one_device(tmp_path_factory):
 
 def timeless(rows):
     return [
-        (step, {name: value for name, value in row.items() if not name.startswith("time/")})
+        (
+            step,
+            {
+                name: value
+                for name, value in row.items()
+                if not name.startswith(("time/", "lerax_dist/"))
+            },
+        )
         for step, row in rows
     ]
 

@@ -1,6 +1,7 @@
 """Runs the known run by `shard_map`, `pmap` and plain `jit`, logs each, and reports what it is.
 
-Arguments: log_dir, log_interval, `close` or `exit` (leave the program without closing).
+Arguments: log_dir, log_interval, `close` or `exit` (leave the program without closing), and how
+many rows ride together.
 """
 
 import sys
@@ -82,6 +83,7 @@ def run(mode, logger, data):
 
 def main():
     log_dir, log_interval, ending = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    together = int(sys.argv[4])
     group = ld.initialize()
     data = (scenario.REWARDS, scenario.DONES, scenario.LOGS, scenario.LEARNING_RATES)
     said = {}
@@ -92,6 +94,7 @@ def main():
             name=f"{mode}-{group.process_index}" if ending == "names" else mode,
             alpha=scenario.ALPHA,
             log_interval=log_interval,
+            rows_per_transfer=together,
         )
         jax.block_until_ready(run(mode, logger, data))
         if ending != "exit":

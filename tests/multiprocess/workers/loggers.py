@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -192,10 +194,14 @@ def slow_open(log_dir):
 
 
 def preempted(log_dir):
-    """A loop that process 1 is told to leave after 5 steps."""
+    """A loop that process 1 is told to leave after 5 steps; it goes on from its checkpoint."""
     group = ld.initialize()
+    checkpoint = Path(log_dir, "state.eqx")
+    state = ld.RunState.empty()
+    if checkpoint.exists():
+        state = eqx.tree_deserialise_leaves(checkpoint, state)
     steps = []
-    with ld.Logger(Memory(), "r", log_dir=log_dir, handle_signals=True) as logger:
+    with ld.Logger(Memory(), log_dir=log_dir, state=state, handle_signals=True) as logger:
         first = 100 * logger.incarnation
         for step in range(first, first + 1000):
             logger.log({"x": float(step)}, step)
@@ -204,7 +210,11 @@ def preempted(log_dir):
                 os.kill(os.getpid(), signal.SIGTERM)
             if logger.preempted:
                 break
-    return {"steps": steps, "incarnation": logger.incarnation}
+        state = logger.state()
+    if group.is_writer:
+        eqx.tree_serialise_leaves(checkpoint, state)
+    leaves = [leaf.tolist() for leaf in jax.tree.leaves(state)]
+    return {"steps": steps, "incarnation": logger.incarnation, "state": leaves}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,36 @@
+"""The start of a training, told to the host: hyperparameters and how long it will be."""
+
+from typing import Any
+
+import numpy as np
+from jax import numpy as jnp
+
+from lerax_dist import _hparams
+from lerax_dist._protocol import TrainingContext
+from lerax_dist._session import Session
+from lerax_dist.device._message import send_start
+
+
+def announce(session: Session, ctx: TrainingContext, log_interval: int) -> None:
+    """Log the hyperparameters, and tell backends how long the training will be.
+
+    Args:
+        session: the run.
+        ctx: what the training says about itself, lerax's context or ours.
+        log_interval: distance between the iterations that are logged.
+    """
+    # lerax 0.0.5 has no such field yet.
+    algorithm: Any = getattr(ctx, "algorithm", None)
+    hparams = _hparams.extract(ctx.policy, "policy")
+    hparams |= _hparams.extract(algorithm, "algorithm")
+    hparams |= session.hparams
+    total = 0 if ctx.total_timesteps is None else ctx.total_timesteps
+    known = int(total) if isinstance(total, (int, float, np.number)) else None
+    iterations = 0
+    if known is not None and callable(getattr(algorithm, "num_iterations", None)):
+        iterations = int(algorithm.num_iterations(known))
+    if known is not None and session.scope == "process":
+        # Each process knows of its own program only; the steps of all are summed.
+        known *= session.group.process_count
+    deliver = session.run.sink.start(log_interval, known, iterations, hparams)
+    send_start(deliver, jnp.asarray(ctx.iteration_count, jnp.int32), total if known is None else 0)

@@ -1,0 +1,132 @@
+"""Where a run stands, as a small pytree for a checkpoint."""
+
+from typing import Any, NamedTuple, Self, final
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import UInt8, UInt32
+
+from lerax_dist.host._identity import Identity
+
+_NAME_BYTES = 512
+_ID_BYTES = 64
+_UNKNOWN = 2**64 - 1
+
+
+@final
+class RunState(eqx.Module):
+    """Where a run stands: what `logger.state()` gives and `state=` takes.
+
+    Save it beside the state of the training. It is a pytree of NumPy arrays of fixed shapes, the
+    same on every process: fit for Orbax, `eqx.tree_serialise_leaves`, or a pickle.
+
+    Attributes:
+        name: name of the run in UTF-8, zeros behind it.
+        run_id: id of the run, likewise; all zeros for no run.
+        start_step: where the run is to go on: the step after that of the last row (its upper and
+            lower 32 bits); all ones if it is not known, then it is the step of the first new row.
+        incarnation: which of the run's lives has made this.
+
+    Example:
+        ```python
+        state = RunState.empty()
+        if checkpoints.latest_step() is not None:
+            args = ocp.args.Composite(run=ocp.args.StandardRestore(state))
+            state = checkpoints.restore(checkpoints.latest_step(), args=args).run
+        logger = LoggingCallback(backends, env=env, state=state)
+        ```
+    """
+
+    name: UInt8[np.ndarray, " 512"]
+    run_id: UInt8[np.ndarray, " 64"]
+    start_step: UInt32[np.ndarray, " 2"]
+    incarnation: UInt32[np.ndarray, ""]
+
+    @classmethod
+    def empty(cls) -> Self:
+        """The state of no run: the `like` of a restore; as `state=` it is the same as `None`."""
+        return cls(
+            name=np.zeros(_NAME_BYTES, np.uint8),
+            run_id=np.zeros(_ID_BYTES, np.uint8),
+            start_step=np.zeros(2, np.uint32),
+            incarnation=np.zeros((), np.uint32),
+        )
+
+
+class Past(NamedTuple):
+    """What a `RunState` says, as Python values.
+
+    Attributes:
+        name: name of the run.
+        identity: who the run was when the state was made.
+        start_step: where the run is to go on; `None` for the step of its first row.
+    """
+
+    name: str
+    identity: Identity
+    start_step: int | None
+
+
+def write_state(past: Past) -> RunState:
+    """The pytree that says this.
+
+    Raises:
+        ValueError: the name is too long for it.
+    """
+    step = _UNKNOWN if past.start_step is None else past.start_step
+    return RunState(
+        name=_bytes_of(past.name, _NAME_BYTES, "name"),
+        run_id=_bytes_of(past.identity.run_id, _ID_BYTES, "run_id"),
+        start_step=np.array(divmod(step, 2**32), np.uint32),
+        incarnation=np.array(past.identity.incarnation, np.uint32),
+    )
+
+
+def read_state(state: Any) -> Past | None:
+    """What a state says; `None` if it is of no run.
+
+    Args:
+        state: a `RunState`, of NumPy arrays or of JAX's; or `None`.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it holds no text where text should be.
+    """
+    if state is None:
+        return None
+    if not isinstance(state, RunState):
+        raise TypeError(
+            f"`state` must be a `RunState`, got a {type(state).__name__}. Restore the checkpoint "
+            "with `RunState.empty()` as its target."
+        )
+    run_id = _text_of(state.run_id, "run_id")
+    if not run_id:
+        return None
+    upper, lower = (int(half) for half in np.asarray(state.start_step))
+    step = (upper << 32) + lower
+    return Past(
+        _text_of(state.name, "name"),
+        Identity(run_id, int(state.incarnation)),
+        None if step == _UNKNOWN else step,
+    )
+
+
+def _bytes_of(text: str, size: int, field: str) -> np.ndarray:
+    data = text.encode()
+    if len(data) > size:
+        raise ValueError(
+            f"`{field}` has {len(data)} bytes in UTF-8, and a `RunState` holds {size}: {text!r}. "
+            "Give the run a shorter name."
+        )
+    return np.frombuffer(data.ljust(size, b"\0"), np.uint8).copy()
+
+
+def _text_of(data: Any, field: str) -> str:
+    raw = np.asarray(data).astype(np.uint8).tobytes().rstrip(b"\0")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"`state.{field}` is no text in UTF-8: {raw!r}. Save and restore the state as it is, "
+            "without casting its arrays."
+        ) from error

@@ -1,0 +1,139 @@
+"""Rows of process 0 wait for the shares of the other processes, in `scope="process"`. No thread."""
+
+from collections import deque
+from typing import Any, NamedTuple, final
+
+from lerax_dist.host._assemble import Share
+from lerax_dist.host._failures import Failures
+from lerax_dist.host._parcel import Theirs
+
+# How long a row of process 0 may wait for the share of another process.
+PATIENCE = 300.0
+
+
+class Due(NamedTuple):
+    """A row that waits, or whatever else is to keep its place among the rows.
+
+    Attributes:
+        item: a `Share`, or anything.
+        since: when it was put here, in seconds of a monotonic clock.
+    """
+
+    item: Any
+    since: float
+
+
+@final
+class Gathering:
+    """What waits on process 0 until every process has sent its share.
+
+    Shares are matched in the order in which each process has sent them. A process whose share does
+    not come within five minutes is left out from then on, and so is one that has ended.
+
+    Args:
+        hosts: host of every process.
+        failures: where to keep what goes wrong.
+    """
+
+    def __init__(self, hosts: list[str], failures: Failures) -> None:
+        self._hosts = hosts
+        self._failures = failures
+        self._due: deque[Due] = deque()
+        self._theirs: dict[int, deque[Theirs]] = {p: deque() for p in range(1, len(hosts))}
+        self._ended: set[int] = set()
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits here."""
+        return bool(self._due)
+
+    def put(self, item: Any, now: float) -> None:
+        """A share of process 0, or something that must not overtake it."""
+        self._due.append(Due(item, now))
+
+    def arrive(self, process: int, shares: list[Theirs]) -> None:
+        """Shares of another process."""
+        if process in self._ended:
+            return
+        self._theirs[process].extend(shares)
+
+    def end(self, process: int, state: str) -> None:
+        """Another process has closed its run; what it has sent still counts."""
+        self._ended.add(process)
+        if state == "failed":
+            self._failures.keep(
+                self._who(process), "ended its run as failed; rows go on without it"
+            )
+
+    def ready(self, now: float, patience: float = PATIENCE) -> list[Any]:
+        """What need not wait any longer, merged.
+
+        Args:
+            now: seconds of a monotonic clock.
+            patience: how long a row may have waited.
+        """
+        ready: list[Any] = []
+        while self._due:
+            item, since = self._due[0]
+            if isinstance(item, Share):
+                missing = [p for p in self._theirs if not self._theirs[p] and p not in self._ended]
+                if missing and now - since < patience:
+                    break
+                for process in missing:
+                    self._leave_out(process, item.number, now - since)
+                item = self._merged(item)
+            self._due.popleft()
+            ready.append(item)
+        return ready
+
+    def _leave_out(self, process: int, number: int, waited: float) -> None:
+        self._ended.add(process)
+        self._failures.keep(
+            self._who(process),
+            f"has sent nothing for row {number} in {waited:.0f} s; rows go on without it. It died, "
+            "hangs, or logs less often than process 0.",
+        )
+
+    def _merged(self, share: Share) -> Share:
+        found = [share.totals]
+        for process, queue in self._theirs.items():
+            while queue and queue[0].number < share.number:
+                self._misfit(process, f"row {queue[0].number}", f"process 0 is at {share.number}")
+                queue.popleft()
+            if not queue or queue[0].number > share.number:
+                if queue:
+                    self._misfit(process, f"row {queue[0].number}", f"it is {share.number} there")
+                continue
+            theirs = queue.popleft()
+            if theirs.names != share.format.names:
+                self._misfit(process, *_difference(share.format.names, theirs.names))
+                continue
+            found.append(theirs.totals)
+        if len(found) == 1:
+            return share
+        try:
+            return share._replace(totals=share.format.combine(found))
+        except Exception as error:
+            self._failures.keep("writer", f"shares of a row do not fit ({error!r})", error)
+            return share
+
+    def _misfit(self, process: int, theirs: str, ours: str) -> None:
+        self._failures.keep(
+            self._who(process),
+            f"sends {theirs}, but {ours}: its share is left out of the row. Log the same metrics "
+            "on the same iterations on every process.",
+            kind="misfit",
+        )
+
+    def _who(self, process: int) -> str:
+        return f"process {process} ({self._hosts[process]})"
+
+
+def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, str]:
+    more = [name for name in theirs if name not in ours]
+    less = [name for name in ours if name not in theirs]
+    if not more and not less:
+        return "its metrics in another order", "process 0 has " + ", ".join(ours)
+    sends = "the metrics " + ", ".join(more) if more else "less"
+    lacks = "process 0 has " + ", ".join(less) if less else "process 0 has none of these"
+    return sends, lacks

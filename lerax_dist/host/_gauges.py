@@ -1,0 +1,59 @@
+"""What the logger says about itself, in a row once in a while. It costs no collective."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import final
+
+import numpy as np
+
+from lerax_dist.host._queue import RowQueue
+
+_INTERVAL = 10.0
+
+
+@final
+class Gauges:
+    """Metrics `lerax_dist/*`, each over the time since they were last logged.
+
+    - `lerax_dist/callback_ms`: what a row has cost the thread that logged it, in milliseconds: the
+      host callback of a compiled step, or `Logger.log`.
+    - `lerax_dist/share_of_step`: the same as a share of the time that went by, from 0 to 1.
+    - `lerax_dist/queue_rows`: messages with rows that wait for the writer.
+    - `lerax_dist/lag/<Backend>`: records of the journal that the backend has not taken yet.
+
+    Args:
+        queue: where rows wait.
+        lags: name of a backend to the number of records that it lags behind.
+        clock: seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        queue: RowQueue,
+        lags: Callable[[], Mapping[str, int]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = queue
+        self._lags = lags
+        self._clock = clock
+        self._last: float | None = None
+        self._calls = 0
+        self._seconds = 0.0
+
+    def of(self) -> dict[str, np.float64]:
+        """What to add to a row; nothing most of the time."""
+        now = self._clock()
+        if self._last is None:
+            # From the first row on: before it the step is compiled.
+            self._last, (self._calls, self._seconds, _) = now, self._queue.gauges()
+        passed = now - self._last
+        if passed < _INTERVAL:
+            return {}
+        calls, seconds, waiting = self._queue.gauges()
+        cost = seconds - self._seconds
+        found = {"queue_rows": float(waiting), "share_of_step": cost / passed}
+        if calls > self._calls:
+            found["callback_ms"] = 1000.0 * cost / (calls - self._calls)
+        found |= {f"lag/{name}": float(lag) for name, lag in self._lags().items()}
+        self._last, self._calls, self._seconds = now, calls, seconds
+        return {f"lerax_dist/{name}": np.float64(value) for name, value in found.items()}

@@ -1,0 +1,96 @@
+"""The queue between the training and the writer: bounded in bytes, lossless."""
+
+import threading
+from queue import Empty, SimpleQueue
+from typing import Any, final
+
+from lerax_dist.host._failures import Failures
+
+# Some 100,000 rows of 64 metrics.
+BOUND = 64 << 20
+# How long a row waits for the writer before it is taken in all the same.
+_PATIENCE = 10.0
+_MOST_AT_ONCE = 1024
+
+
+@final
+class RowQueue:
+    """What waits for the writer.
+
+    A row that would make it too large waits outside: the training is slowed down to the pace of the
+    writer, and nothing is lost. If the writer does not move for 10 seconds (a file system that
+    hangs), rows come in nevertheless, so that a logger never stops a training.
+
+    Args:
+        failures: where to keep that this has happened.
+        bound: how many bytes of rows may wait.
+    """
+
+    def __init__(self, failures: Failures, bound: int = BOUND) -> None:
+        # `put` of this one may be called in a signal handler, whatever the thread was doing.
+        self._items: SimpleQueue[tuple[Any, int]] = SimpleQueue()
+        self._failures = failures
+        self._bound = bound
+        self._room = threading.Condition()
+        self._bytes = 0
+        self._stuck = False
+        self._calls = 0
+        self._seconds = 0.0
+
+    def put(self, item: Any, size: int = 0) -> None:
+        """Add something.
+
+        Args:
+            item: what to add.
+            size: bytes of a row; 0 for what waits for no room, which takes no lock.
+        """
+        if size:
+            with self._room:
+                if not self._stuck and not self._fits(size):
+                    self._wait(size)
+                self._bytes += size
+        self._items.put((item, size))
+
+    def _wait(self, size: int) -> None:
+        self._failures.keep(
+            "queue",
+            f"{self._bytes / 2**20:.3g} MiB of rows wait to be written; the training is slowed "
+            "down to the pace of the writer. Log less often (`log_interval`), or to a faster disk.",
+            kind="full",
+        )
+        if not self._room.wait_for(lambda: self._fits(size), _PATIENCE):
+            self._stuck = True
+            self._failures.keep(
+                "queue", "the writer does not move; rows wait in memory beyond the bound"
+            )
+
+    def _fits(self, size: int) -> bool:
+        return self._bytes + size <= self._bound or self._bytes == 0
+
+    def take(self, timeout: float | None) -> list[tuple[Any, int]]:
+        """What is there by now, with sizes; waits for at least one thing, at most `timeout`."""
+        items = []
+        try:
+            items.append(self._items.get(timeout=timeout))
+            while len(items) < _MOST_AT_ONCE:
+                items.append(self._items.get_nowait())
+        except Empty:
+            pass
+        return items
+
+    def done(self, size: int) -> None:
+        """Make room: rows of `size` bytes in all wait no longer."""
+        if size:
+            with self._room:
+                self._bytes -= size
+                self._stuck = False
+                self._room.notify_all()
+
+    def spent(self, seconds: float) -> None:
+        """Remember what adding a row has cost its caller."""
+        self._calls += 1
+        self._seconds += seconds
+
+    def gauges(self) -> tuple[int, float, int]:
+        """How often `spent` was called and the seconds in all, and how many items wait."""
+        return self._calls, self._seconds, self._items.qsize()

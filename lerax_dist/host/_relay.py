@@ -1,0 +1,159 @@
+"""A run on a process that does not write it but has a share in it: `scope="process"`."""
+
+import atexit
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, final
+
+from lerax_dist.host._assemble import PATIENCE, Assembler, Share
+from lerax_dist.host._failures import Failures
+from lerax_dist.host._parcel import Packer
+from lerax_dist.host._queue import RowQueue
+from lerax_dist.host._sink import HostRow, Packet, Sink, Start
+from lerax_dist.host._token import Token
+
+# How long a message may wait for process 0, which is behind. It is sent all the same then.
+_SEND_PATIENCE = 60.0
+
+
+@final
+class RelayRun:
+    """Sends this process's rows to process 0, from a thread of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        mailbox: Any,
+        failures: Failures,
+        settle: Callable[[float], str | None],
+    ) -> None:
+        """
+        Args:
+            name: name of the run.
+            directory: its folder, which this process does not touch.
+            mailbox: the way to process 0.
+            failures: where to keep what goes wrong.
+            settle: see `Run`.
+        """
+        self.name = name
+        self.directory = directory
+        self.failures = failures
+        self.closed = False
+        self._pid = os.getpid()
+        self._mailbox = mailbox
+        self._settle = settle
+        self._queue = RowQueue(failures)
+        self.sink = Sink(self._queue, failures)
+        self._assembler = Assembler(failures)
+        self._packer = Packer()
+        atexit.register(self._at_exit)
+        threading.Thread(target=self._run, name="lerax_dist-relay", daemon=True).start()
+
+    def log(self, row: HostRow, size: int) -> None:
+        """Queue a row from a plain loop."""
+        self._queue.put(row, size)
+
+    def spent(self, seconds: float) -> None:
+        """Process 0 measures itself."""
+
+    def put(self, event: Any) -> None:
+        """Process 0 writes the event."""
+
+    def sync_soon(self) -> None:
+        """Nothing is written here."""
+
+    def start_step(self, timeout: float) -> None:
+        """Process 0 knows."""
+
+    def flush(self, timeout: float) -> None:
+        """Wait until every row so far is on its way to process 0.
+
+        Raises:
+            TimeoutError: it was not in time.
+        """
+        if self.closed or os.getpid() != self._pid:
+            return
+        missing = self._settle(timeout)
+        token = Token()
+        self._queue.put(token)
+        if not token.reached.wait(timeout):
+            missing = missing or "process 0 does not take the rows of this process"
+        if missing:
+            raise TimeoutError(f"`flush` gave up after {timeout:g} s: {missing}")
+
+    def close(self, state: str, timeout: float) -> None:
+        """Send what is left. A second call does nothing."""
+        if self.closed or os.getpid() != self._pid:
+            return
+        atexit.unregister(self._at_exit)
+        deadline = time.monotonic() + timeout
+        missing = self._settle(timeout / 2)
+        if missing:
+            self.failures.keep("close", missing)
+        self.closed = True
+        self.sink.close()
+        token = Token(last=True, state=state)
+        self._queue.put(token)
+        if not token.reached.wait(max(deadline - time.monotonic(), 0.0)):
+            self.failures.keep("close", "process 0 did not take all rows of this process in time")
+
+    def _at_exit(self) -> None:
+        # The interpreter sets this when the program ends by an exception that nobody caught.
+        failed = getattr(sys, "last_value", None) is not None
+        self.close("failed" if failed else "finished", timeout=60.0)
+
+    def _run(self) -> None:
+        while True:
+            shares: list[Share] = []
+            tokens: list[Token] = []
+            for item, size in self._queue.take(PATIENCE if self._assembler.holds else None):
+                try:
+                    shares += self._shares(item, size, tokens)
+                except Exception as error:
+                    self.failures.keep("relay", f"a row could not be read ({error!r})", error)
+                    self._queue.done(size)
+            if self._assembler.overdue():
+                shares += self._assembler.release()
+            self._send(shares)
+            for token in tokens:
+                if token.last:
+                    self._finish(token)
+                token.reached.set()
+            if any(token.last for token in tokens):
+                return
+
+    def _shares(self, item: Any, size: int, tokens: list[Token]) -> list[Share]:
+        match item:
+            case Packet():
+                return self._assembler.packet(item)
+            case HostRow():
+                return [self._assembler.host_row(item, size)]
+            case Start():
+                return self._assembler.restart(item.stride)
+            case Token():
+                tokens.append(item)
+                return self._assembler.release()
+        return []
+
+    def _send(self, shares: list[Share]) -> None:
+        if not shares:
+            return
+        try:
+            room = self._mailbox.send(self._packer.pack(shares), timeout=_SEND_PATIENCE)
+            if not room:
+                self.failures.keep("relay", "process 0 is behind with the rows of this process")
+        except Exception as error:
+            self.failures.keep("relay", f"rows could not be sent ({error!r})", error)
+        self._queue.done(sum(share.size for share in shares))
+
+    def _finish(self, token: Token) -> None:
+        try:
+            self._mailbox.send({"end": token.state}, timeout=1.0)
+            self._mailbox.finish(timeout=_SEND_PATIENCE)
+        except Exception as error:
+            self.failures.keep("relay", f"the end could not be told ({error!r})", error)

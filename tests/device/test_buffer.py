@@ -1,0 +1,271 @@
+"""Rows that ride together: the same rows as alone, in a fraction of the transfers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+import lerax_dist as ld
+from lerax_dist.device._buffer import Buffer
+from tests.memory import Memory
+from tests.program import callbacks, collective_operands, compiled_text
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(11)
+ITERATIONS, ENVIRONMENTS = 23, 8
+# What every environment has at every iteration; some have ended no episode for a while.
+RETURNS = RNG.normal(100.0, 30.0, (ITERATIONS, ENVIRONMENTS)).astype(np.float32)
+ENDED = (np.arange(ITERATIONS)[:, None] + np.arange(ENVIRONMENTS)) > 9
+LOSSES = RNG.normal(0.0, 3.0, (ITERATIONS, ENVIRONMENTS)).astype(np.float32)
+
+
+def mesh_of(n):
+    return jax.sharding.Mesh(np.array(jax.devices()[:n]), ("d",), axis_types=(AxisType.Auto,))
+
+
+def train(logger, returns, ended, losses, *, ends=True):
+    """All iterations in one scan; `ends` tells the logger of the end."""
+
+    def iteration(carry, seen):
+        state, count = carry
+        average, done, loss = seen
+        steps = jnp.full(average.shape, 10**8, jnp.int32) + count + 0 * done.astype(int)
+        states = ld.LoggingCallbackStepState(
+            steps, average, done.astype(int), done, average * done, done.astype(float)
+        )
+        log = {"loss": loss.mean(), "worst": ld.Max(loss.max()), "sum": ld.Sum(loss.sum())}
+        context = ld.IterationContext(state, states, None, None, count + 1, None, log)
+        return (logger.on_iteration(context, key=KEY), count + 1), None
+
+    state = logger.reset(ld.ResetContext(), key=KEY)
+    (state, count), _ = jax.lax.scan(
+        iteration, (state, jnp.zeros((), jnp.int32)), (returns, ended, losses)
+    )
+    if ends:
+        states = ld.LoggingCallbackStepState.initial()
+        end = ld.TrainingContext(state, states, None, None, 0, count, None)
+        state = logger.on_training_end(end, key=KEY)
+    return count
+
+
+def run(memory, log_dir, devices, data=(RETURNS, ENDED, LOSSES), **options):
+    with ld.LoggingCallback(memory, log_dir=log_dir, **options) as logger:
+        if devices == 0:
+            jax.block_until_ready(jax.jit(lambda *d: train(logger, *d))(*data))
+        else:
+            mapped = jax.shard_map(
+                lambda *d: train(logger, *d),
+                mesh=mesh_of(devices),
+                in_specs=P(None, "d"),
+                out_specs=P(),
+            )
+            jax.block_until_ready(jax.jit(mapped)(*data))
+    assert not logger.failures
+    return [
+        (
+            step,
+            {
+                name: value
+                for name, value in row.items()
+                if not name.startswith(("time/", "lerax_dist/"))
+            },
+        )
+        for step, row in memory.rows
+    ]
+
+
+def expected_rows(log_interval=1):
+    rows = []
+    for place in range(ITERATIONS):
+        ended, losses = ENDED[place], LOSSES[place].astype(np.float64)
+        returns = RETURNS[place].astype(np.float64)[ended]
+        row = {
+            "train/loss": losses.mean(),
+            "train/worst": losses.max(),
+            "train/sum": losses.sum(),
+            "episode/count": ended.sum(),
+        }
+        if ended.any():
+            row |= {
+                "episode/return": returns.mean(),
+                "episode/return_min": returns.min(),
+                "episode/return_max": returns.max(),
+                "episode/return_std": returns.std(),
+                "episode/length": 1.0,
+            }
+        if (place + 1) % log_interval == 0:
+            rows.append((ENVIRONMENTS * (10**8 + place), row))
+    return rows
+
+
+def check(rows, expected):
+    assert [step for step, _ in rows] == [step for step, _ in expected]
+    for (_, got), (_, want) in zip(rows, expected, strict=True):
+        assert sorted(got) == sorted(want)
+        for name, value in want.items():
+            np.testing.assert_allclose(got[name], value, rtol=2e-6, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("devices", [0, 1, 4, 8])
+@pytest.mark.parametrize("together", [2, 10, 23, 100])
+def test_every_iteration_keeps_its_row_and_its_step(tmp_path, devices, together):
+    rows = run(Memory(), tmp_path, devices, rows_per_transfer=together)
+    check(rows, expected_rows())
+
+
+def test_only_iterations_that_are_logged_wait(tmp_path):
+    rows = run(Memory(), tmp_path, 4, rows_per_transfer=3, log_interval=2)
+    check(rows, expected_rows(log_interval=2))
+    rows = run(Memory(), tmp_path, 0, rows_per_transfer=3, log_interval=2)
+    check(rows, expected_rows(log_interval=2))
+
+
+def test_the_times_of_rows_that_came_together_are_spread_between_transfers(tmp_path):
+    memory = Memory()
+    run(memory, tmp_path, 4, rows_per_transfer=10)
+    seconds = [row["time/iteration_seconds"] for _, row in memory.rows[10:20]]
+    assert seconds[0] > 0
+    np.testing.assert_allclose(seconds, seconds[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_transfer_is_one_collective_for_means_one_for_extremes_and_one_callback(
+    devices, tmp_path
+):
+    """In the scan, and once more for what waits at its end; whatever rides together."""
+    with ld.LoggingCallback(ld.NoOpBackend(), log_dir=tmp_path, rows_per_transfer=10) as logger:
+        mapped = jax.shard_map(
+            lambda *d: train(logger, *d),
+            mesh=mesh_of(devices),
+            in_specs=P(None, "d"),
+            out_specs=P(),
+        )
+        text = compiled_text(mapped, RETURNS, ENDED, LOSSES)
+    assert callbacks(text) == 2
+    if devices > 1:
+        assert collective_operands(text) == {"all-reduce": 4}
+
+
+def test_callbacks_come_once_in_so_many_rows_and_carry_no_more_than_64_kib(tmp_path, monkeypatch):
+    sizes = []
+    with ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=10) as logger:
+        sink = logger._session.run.sink
+        rows = sink.rows
+
+        def spying(row_format, stride):
+            deliver = rows(row_format, stride)
+
+            def spy(part, parts, payload):
+                sizes.append(np.array(payload).nbytes)
+                deliver(part, parts, payload)
+
+            return spy
+
+        monkeypatch.setattr(sink, "rows", spying)
+        jax.block_until_ready(jax.jit(lambda *d: train(logger, *d))(RETURNS, ENDED, LOSSES))
+    assert len(sizes) == 3
+    assert max(sizes) <= 64 * 1024
+
+
+def test_a_row_without_room_in_the_buffer_leaves_at_once(tmp_path, monkeypatch):
+    # With the true size a step of so many metrics would take a minute to compile.
+    monkeypatch.setattr("lerax_dist.device._buffer._LEAST", 16)
+    monkeypatch.setattr("lerax_dist.device._buffer._ROOM", 1)
+    memory, n = Memory(), 40
+    with ld.LoggingCallback(memory, log_dir=tmp_path, rows_per_transfer=2) as logger:
+
+        def step(state, values):
+            log = {f"m{place}": values[place] for place in range(n)}
+            states = ld.LoggingCallbackStepState.initial()
+            context = ld.IterationContext(state, states, None, None, jnp.asarray(1), None, log)
+            return logger.on_iteration(context, key=KEY)
+
+        state = logger.reset(ld.ResetContext(), key=KEY)
+        state = jax.jit(step)(state, jnp.arange(float(n)))
+        logger.flush()
+        assert [memory.rows[0][1][f"train/m{place}"] for place in range(n)] == list(range(n))
+        assert isinstance(state, Buffer) and int(state.count) == 0
+    assert not logger.failures
+
+
+def test_rows_wait_in_the_state_and_leave_when_it_is_flushed(tmp_path):
+    memory = Memory()
+    with ld.LoggingCallback(memory, log_dir=tmp_path, rows_per_transfer=10) as logger:
+
+        @jax.jit
+        def step(state, count):
+            states = ld.LoggingCallbackStepState.initial()
+            log = {"n": count.astype(float)}
+            context = ld.IterationContext(state, states, None, None, count, None, log)
+            return logger.on_iteration(context, key=KEY)
+
+        state = logger.reset(ld.ResetContext(), key=KEY)
+        for count in range(1, 14):
+            state = step(state, jnp.asarray(count))
+        logger.flush()
+        assert [row["train/n"] for _, row in memory.rows] == list(range(1, 11))
+        state = logger.flush_state(state)
+        state = logger.flush_state(state)
+        logger.flush()
+        assert [row["train/n"] for _, row in memory.rows] == list(range(1, 14))
+        state = step(state, jnp.asarray(14))
+        logger.flush_state(state)
+        logger.flush()
+        assert memory.rows[-1][1]["train/n"] == 14
+
+
+def test_a_run_that_is_closed_while_rows_wait_says_so(tmp_path):
+    with (
+        pytest.warns(ld.LoggingWarning, match="up to 9 rows .* still wait on the devices"),
+        ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=10) as logger,
+    ):
+        jax.block_until_ready(
+            jax.jit(lambda *d: train(logger, *d, ends=False))(RETURNS, ENDED, LOSSES)
+        )
+
+
+def test_a_state_that_reset_did_not_give_is_refused(tmp_path):
+    with ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=10) as logger:
+        with pytest.raises(ValueError, match="`state` must be what `reset` gave"):
+            logger.flush_state(ld.EmptyCallbackState())
+
+
+def test_a_state_from_outside_of_the_shard_map_is_refused(tmp_path):
+    with ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=10) as logger:
+        outside = logger.reset(ld.ResetContext(), key=KEY)
+
+        def step(state, values):
+            states = ld.LoggingCallbackStepState.initial()
+            log = {"mean": values.mean()}
+            context = ld.IterationContext(state, states, None, None, jnp.asarray(1), None, log)
+            state = logger.on_iteration(context, key=KEY)
+            return jax.tree.leaves(state)[0][None]
+
+        mapped = jax.shard_map(step, mesh=mesh_of(2), in_specs=(P(), P("d")), out_specs=P("d"))
+        with pytest.raises(ValueError, match="all inside the same `shard_map`"):
+            jax.jit(mapped)(outside, jnp.ones(4))
+
+
+def test_other_metrics_in_a_later_step_are_refused(tmp_path):
+    with ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=10) as logger:
+
+        def step(state, name):
+            states = ld.LoggingCallbackStepState.initial()
+            context = ld.IterationContext(
+                state, states, None, None, jnp.asarray(1), None, {name: jnp.ones(())}
+            )
+            return logger.on_iteration(context, key=KEY)
+
+        state = logger.reset(ld.ResetContext(), key=KEY)
+        state = step(state, "a")
+        with pytest.raises(ValueError, match="`training_log` must hold the same metrics"):
+            step(state, "b")
+        logger.flush_state(state)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
+def test_a_number_of_rows_that_is_none_is_refused(value, tmp_path):
+    with pytest.raises(ValueError, match="`rows_per_transfer` must be an integer of 1 or more"):
+        ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=value)

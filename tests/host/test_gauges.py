@@ -1,0 +1,36 @@
+"""What the logger says about itself."""
+
+import numpy as np
+
+from lerax_dist.host._failures import Failures
+from lerax_dist.host._gauges import Gauges
+from lerax_dist.host._queue import RowQueue
+
+
+def test_once_in_a_while_a_row_says_what_logging_costs():
+    now = [0.0]
+    queue = RowQueue(Failures())
+    gauges = Gauges(queue, lambda: {"Slow": 7}, clock=lambda: now[0])
+    queue.spent(8.0)
+    now[0] = 100.0
+    assert gauges.of() == {}
+    for _ in range(4):
+        queue.spent(0.0078125)
+    now[0] = 109.0
+    assert gauges.of() == {}
+    now[0] = 110.0
+    queue.put("row", 8)
+    assert gauges.of() == {
+        "lerax_dist/queue_rows": 1.0,
+        "lerax_dist/share_of_step": 0.003125,
+        "lerax_dist/callback_ms": 7.8125,
+        "lerax_dist/lag/Slow": 7.0,
+    }
+    now[0] = 119.0
+    assert gauges.of() == {}
+    now[0] = 130.0
+    found = gauges.of()
+    # No row since: what one costs is not known.
+    assert "lerax_dist/callback_ms" not in found
+    assert found["lerax_dist/share_of_step"] == 0.0
+    assert all(isinstance(value, np.float64) for value in found.values())

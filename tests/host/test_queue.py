@@ -1,0 +1,77 @@
+"""The queue is bounded in bytes and loses nothing."""
+
+import threading
+import time
+
+import pytest
+
+from lerax_dist.host import _queue
+from lerax_dist.host._failures import Failures, LoggingWarning
+from lerax_dist.host._queue import RowQueue
+
+
+def test_what_is_put_is_taken_in_order_with_its_size():
+    queue = RowQueue(Failures())
+    for number in range(5):
+        queue.put(number, number)
+    assert queue.take(None) == [(number, number) for number in range(5)]
+    assert queue.take(0.01) == []
+
+
+def test_a_row_waits_for_room_and_nothing_is_lost():
+    queue = RowQueue(Failures(), bound=100)
+    added: list[int] = []
+    full = threading.Event()
+
+    def produce():
+        for number in range(50):
+            if number == 10:
+                full.set()
+            queue.put(number, 10)
+            added.append(number)
+
+    with pytest.warns(LoggingWarning, match="training is slowed down") as warned:
+        producer = threading.Thread(target=produce)
+        producer.start()
+        assert full.wait(10.0)
+        taken: list[int] = []
+        while len(taken) < 50:
+            # Never more than the bound at once, whatever the producer's pace.
+            items = queue.take(10.0)
+            assert 10 * len(items) <= 100
+            taken += [item for item, _ in items]
+            for _, size in items:
+                queue.done(size)
+        producer.join(10.0)
+    assert taken == list(range(50))
+    assert len(warned) == 1
+
+
+def test_a_writer_that_does_not_move_stops_no_training(monkeypatch):
+    monkeypatch.setattr(_queue, "_PATIENCE", 0.2)
+    failures = Failures()
+    queue = RowQueue(failures, bound=100)
+    begin = time.monotonic()
+    with pytest.warns(LoggingWarning) as warned:
+        for number in range(100):
+            queue.put(number, 60)
+    assert "beyond the bound" in str(warned[-1].message)
+    # One wait, not ninety-nine.
+    assert time.monotonic() - begin < 10.0
+    assert [item for item, _ in queue.take(None)] == list(range(100))
+    assert len(failures.all()) == 2
+
+
+def test_a_row_larger_than_the_bound_comes_in_when_nothing_waits():
+    failures = Failures()
+    queue = RowQueue(failures, bound=100)
+    queue.put("large", 1000)
+    assert queue.take(None) == [("large", 1000)]
+    assert failures.all() == ()
+
+
+def test_what_has_no_size_waits_for_no_room():
+    queue = RowQueue(Failures(), bound=10)
+    queue.put("row", 10)
+    queue.put("token")
+    assert [item for item, _ in queue.take(None)] == ["row", "token"]

@@ -1,0 +1,92 @@
+"""Every process runs a program of its own on its share of the known run; process 0 merges.
+
+Arguments: scenario, log_dir, and what else it takes.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+import lerax_dist as ld
+from tests.multiprocess import scenario
+from tests.multiprocess.launch import report
+from tests.multiprocess.workers.known_run import train
+
+
+def known(group, log_dir, together):
+    """The known run: process p has the p-th share of the environments, on devices of its own."""
+    said = {}
+    data = (scenario.REWARDS, scenario.DONES, scenario.LOGS)
+    mine = [np.split(a, group.process_count, axis=2)[group.process_index] for a in data]
+    mesh = jax.sharding.Mesh(
+        np.array(jax.local_devices()), ("devices",), axis_types=(AxisType.Auto,)
+    )
+    for mode in ("shard_map", "jit"):
+        with ld.LoggingCallback(
+            [ld.TensorBoardBackend(log_dir), ld.JSONLBackend(log_dir)],
+            mode,
+            alpha=scenario.ALPHA,
+            scope="process",
+            rows_per_transfer=int(together),
+        ) as logger:
+            step = jax.shard_map(
+                lambda *d, logger=logger: train(logger, d),
+                mesh=mesh,
+                in_specs=(P(None, None, "devices"),) * 3 + (P(),),
+                out_specs=P("devices"),
+            )
+            if mode == "jit":
+                step = lambda *d, logger=logger: train(logger, d)  # noqa: E731
+            jax.block_until_ready(jax.jit(step)(*mine, scenario.LEARNING_RATES))
+        said[mode] = [failure.message for failure in logger.failures]
+    return {"failures": said, "run_dir": str(logger.run_dir), "backends": len(logger.backends)}
+
+
+def loop(group, log_dir):
+    """A plain loop, in which process 1 is slow and process 2 logs something else."""
+    with ld.Logger(ld.JSONLBackend(log_dir), "loop", scope="process") as logger:
+        for step in range(50):
+            metrics = {"rank": float(group.process_index), "same": jnp.float32(step)}
+            if group.process_index == 2 and step == 30:
+                metrics["more"] = 1.0
+            logger.log(metrics, step)
+        preempted = logger.preempted
+    return {"failures": [f"{f.where}: {f.message}" for f in logger.failures], "told": preempted}
+
+
+def exits(group, log_dir):
+    """Nobody closes anything."""
+    logger = ld.Logger(ld.JSONLBackend(log_dir), "exits", scope="process")
+    for step in range(100):
+        logger.log({"rank": jnp.float32(group.process_index)}, step)
+    return {}
+
+
+def leaves(group, log_dir):
+    """Process 1 fails half way; the others log to the end."""
+    logger = ld.Logger(ld.JSONLBackend(log_dir), "leaves", scope="process")
+    try:
+        with logger:
+            for step in range(20):
+                if group.process_index == 1 and step == 10:
+                    raise ValueError("on purpose")
+                logger.log({"rank": float(group.process_index)}, step)
+    except ValueError:
+        pass
+    failures = [f"{f.where}: {f.message}" for f in logger.failures]
+    return {"failures": failures}
+
+
+def main():
+    name, log_dir, how, *rest = sys.argv[1:]
+    group = ld.initialize() if how == "jax" else ld.MPIGroup()
+    said = globals()[name](group, log_dir, *rest)
+    report({"process": group.process_index, **said})
+
+
+if __name__ == "__main__":
+    main()

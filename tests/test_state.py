@@ -1,0 +1,175 @@
+"""Where a run stands: into a checkpoint, out of it again, and the run goes on from there."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+import lerax_dist as ld
+from lerax_dist._state import Past, read_state, write_state
+from lerax_dist.host._identity import Identity
+from tests.memory import Memory
+from tests.readers import current_rows, journal_records
+
+
+def through_equinox(state: ld.RunState, folder: Path) -> ld.RunState:
+    eqx.tree_serialise_leaves(folder / "state.eqx", state)
+    return eqx.tree_deserialise_leaves(folder / "state.eqx", ld.RunState.empty())
+
+
+def through_orbax(state: ld.RunState, folder: Path) -> ld.RunState:
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "state", state)
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(folder / "state", ld.RunState.empty())
+
+
+def through_devices(state: ld.RunState, folder: Path) -> ld.RunState:
+    return jax.tree.map(jnp.asarray, state)
+
+
+def log(log_dir: Path, steps: Any, name: str | None = "r", *, failed: bool = True, **options: Any):
+    """One incarnation, which ends by an error unless told otherwise, and where it stood then."""
+    logger = ld.Logger(Memory(), name, log_dir=log_dir, **options)
+    for step in steps:
+        logger.log({"x": float(step)}, step)
+    state = logger.state()
+    logger.close(failed=failed)
+    return logger, state
+
+
+def shown(run_dir: Path) -> list[int]:
+    return [row.step for row in current_rows(journal_records(run_dir))]
+
+
+PAST = Past("Über/läufe 1", Identity("0123456789ab", 7), 2**40 + 5)
+
+
+@pytest.mark.parametrize("through", [through_equinox, through_orbax, through_devices])
+@pytest.mark.parametrize("past", [PAST, PAST._replace(start_step=None)])
+def test_a_state_comes_out_of_a_checkpoint_as_it_went_in(tmp_path, through, past):
+    state = through(write_state(past), tmp_path)
+    assert read_state(state) == past
+
+
+def test_the_arrays_of_a_state_have_the_same_shapes_for_every_run():
+    def shapes(state):
+        return [(leaf.shape, leaf.dtype, type(leaf)) for leaf in jax.tree.leaves(state)]
+
+    assert shapes(write_state(PAST)) == shapes(ld.RunState.empty())
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(ld.RunState.empty())) < 1000
+
+
+def test_no_run_is_no_state(tmp_path):
+    assert read_state(None) is None
+    assert read_state(ld.RunState.empty()) is None
+    logger, _ = log(tmp_path, range(3), state=ld.RunState.empty(), resume="never")
+    assert (logger.name, logger.incarnation) == ("r", 1)
+
+
+def test_what_a_state_cannot_be_is_said(tmp_path):
+    with pytest.raises(TypeError, match="`state` must be a `RunState`, got a dict. Restore"):
+        log(tmp_path, [], state={"name": np.zeros(512)})
+    with pytest.raises(ValueError, match="`state.run_id` is no text in UTF-8"):
+        read_state(eqx.tree_at(lambda s: s.run_id, write_state(PAST), np.full(64, 200, np.uint8)))
+    with pytest.raises(ValueError, match="`name` has 513 bytes in UTF-8, and a `RunState` holds"):
+        write_state(PAST._replace(name="n" * 513))
+
+
+def test_a_run_goes_on_after_the_checkpoint_whatever_came_after_it(tmp_path):
+    logger = ld.Logger(Memory(), "r", log_dir=tmp_path)
+    states = []
+    for step in range(0, 60, 10):
+        logger.log({"x": 0.0}, step)
+        states.append(logger.state())
+    logger.close(failed=True)
+    # The batch has another size now, so that none of the steps is one of before.
+    second, _ = log(tmp_path, [36, 46, 56], "another name", state=states[3])
+    assert (second.name, second.run_id, second.incarnation) == ("r", logger.run_id, 2)
+    assert shown(tmp_path / "r") == [0, 10, 20, 30, 36, 46, 56]
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_an_explicit_start_step_goes_before_that_of_the_state(tmp_path):
+    _, state = log(tmp_path, range(5))
+    log(tmp_path, [9], state=state, start_step=2)
+    assert shown(tmp_path / "r") == [0, 1, 9]
+
+
+def test_a_state_is_of_what_is_current_not_of_what_was_superseded(tmp_path):
+    _, first = log(tmp_path, range(5))
+    assert read_state(first) == Past("r", first_identity(tmp_path), 5)
+    log(tmp_path, range(5, 20))
+    logger = ld.Logger(Memory(), log_dir=tmp_path, state=first)
+    # No row yet: it stands where it was told to go on, not at the 20 of the life before.
+    assert read_state(logger.state()) == Past("r", Identity(logger.run_id, 3), 5)
+    logger.log({"x": 0.0}, 5)
+    assert read_state(logger.state()) == Past("r", Identity(logger.run_id, 3), 6)
+    logger.close()
+    assert read_state(logger.state()) == Past("r", Identity(logger.run_id, 3), 6)
+
+
+def first_identity(log_dir: Path) -> Identity:
+    return Identity(json.loads((log_dir / "r" / "run.json").read_text())["run_id"], 1)
+
+
+def test_a_state_before_the_first_row_is_the_start_or_leaves_it_to_the_first_row(tmp_path):
+    _, state = log(tmp_path, [])
+    past = read_state(state)
+    assert past is not None and past.start_step == 0
+    log(tmp_path, range(5))
+    # Continued without saying where: only the first row tells.
+    _, state = log(tmp_path, [])
+    past = read_state(state)
+    assert past is not None and past.start_step is None
+    log(tmp_path, [3], state=state)
+    assert shown(tmp_path / "r") == [0, 1, 2, 3]
+
+
+def test_a_finished_run_is_continued_by_its_state(tmp_path):
+    _, state = log(tmp_path, range(3), failed=False)
+    second, _ = log(tmp_path, range(3, 6), state=state, failed=False)
+    assert (second.name, second.incarnation) == ("r", 2)
+    assert shown(tmp_path / "r") == [*range(6)]
+
+
+def test_a_batch_job_finds_its_run_by_the_state_whatever_its_name_was_made_from(
+    tmp_path, monkeypatch
+):
+    first, state = log(tmp_path, range(3), None)
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    other, _ = log(tmp_path, range(3), None)
+    again, _ = log(tmp_path, range(3, 5), None, state=state)
+    assert (other.name, other.incarnation) == ("4711", 1)
+    assert (again.name, again.run_id, again.incarnation) == (first.name, first.run_id, 2)
+
+
+def test_a_run_whose_folder_is_gone_goes_on_in_a_new_one_under_its_name_and_id(tmp_path):
+    first, state = log(tmp_path, range(3))
+    shutil.rmtree(tmp_path / "r")
+    with pytest.warns(ld.LoggingWarning, match="the run 'r' of `state` is not in .* new folder"):
+        second, _ = log(tmp_path, range(3, 5), None, state=state)
+    assert (second.name, second.run_id, second.incarnation) == ("r", first.run_id, 2)
+    assert shown(tmp_path / "r") == [3, 4]
+    shutil.rmtree(tmp_path / "r")
+    with pytest.raises(ValueError, match="`resume` is \"must\", but the run 'r' of `state` is not"):
+        log(tmp_path, [], state=state, resume="must")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_run_of_that_name_is_left_alone(tmp_path):
+    _, state = log(tmp_path / "one", range(3))
+    log(tmp_path / "two", range(3))
+    before = (tmp_path / "two" / "r" / "journal.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="but .*two/r holds one with the id"):
+        log(tmp_path / "two", range(3), state=state)
+    assert (tmp_path / "two" / "r" / "journal.jsonl").read_bytes() == before
+    with pytest.raises(ValueError, match="`resume` is \"never\", but `state` is of the run 'r'"):
+        log(tmp_path / "one", range(3), state=state, resume="never")
