@@ -245,6 +245,7 @@ def parse_args() -> argparse.Namespace:
     add("--wandb", metavar="PROJECT", help="log to this project of Weights & Biases as well")
     add("--checkpoint-dir", help="save here, and go on from what is here; on a disk of all hosts")
     add("--checkpoint-every", type=int, default=4, help="iterations between two checkpoints")
+    add("--video-interval", type=int, default=0, help="iterations between videos; 0 for none")
     args = parser.parse_args()
     args.num_iterations = max(1, args.total_steps // (args.num_envs * args.num_steps))
     args.total_steps = args.num_iterations * args.num_envs * args.num_steps
@@ -272,6 +273,8 @@ def main() -> None:
     with ld.LoggingCallback(
         *(backends, args.name, env, ActorCritic),
         hparams=numbers | {"num_devices": jax.device_count()},
+        video_interval=args.video_interval,
+        act=lambda policy, obs, key: jnp.argmax(policy.logits(obs)),
         log_dir=args.log_dir,
         state=checkpoints.restore("run", like=ld.RunState.empty()),
         # SIGTERM and SIGUSR1 do not end the program then: it asks, and leaves by itself.

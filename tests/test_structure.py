@@ -25,6 +25,7 @@ ARROWS = {
     "host": set(),
     "process_logs": {"cluster"},
     "device": {"_layout", "_metrics", "_protocol"},
+    "video": {"device", "host"},
     "_directory": {"_run", "host"},
     "_idle": {"host"},
     "_announce": {"_hparams", "_protocol", "_session", "device"},
@@ -41,7 +42,7 @@ ARROWS = {
     },
     "_callback": {
         *("_announce", "_handle", "_metrics", "_open", "_protocol", "_run", "_session", "_state"),
-        *("backends", "cluster", "device", "host"),
+        *("backends", "cluster", "device", "host", "video"),
     },
     "cli": {"_run", "_version", "backends", "cluster", "host"},
     "__init__": {
@@ -65,7 +66,7 @@ WITHOUT_JAX = {
     *("backends", "host", "process_logs"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.
-LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "matplotlib", "pyarrow"}
+LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "av", "matplotlib", "pyarrow"}
 PRIVATE_JAX = {"cluster/_store.py", "device/_settle.py"}
 
 

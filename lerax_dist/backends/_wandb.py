@@ -5,13 +5,14 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 
 from lerax_dist.backends._base import AbstractLoggingBackend
 from lerax_dist.backends._closed import already_open, not_open
 from lerax_dist.backends._gif import encode_gif
+from lerax_dist.backends._mp4 import check_mp4, encode_mp4
 from lerax_dist.backends._run_text import run_notes
 from lerax_dist.backends._wandb_config import merged, nested, summary_of, with_step
 from lerax_dist.backends._wandb_login import has_credentials
@@ -61,9 +62,10 @@ class WandbBackend(AbstractLoggingBackend):
         resume: `"allow"`, `"must"`, `"never"` or `"auto"`, as W&B has it, for an id that exists
             online; `None` for `"allow"`. Offline there is nobody to ask: syncing merges by id.
         dir: folder for W&B's files; `WANDB_DIR` or the working directory if `None`.
+        video_format: `"gif"`, or `"mp4"`, which needs `pip install "lerax-dist[mp4]"`.
 
     Raises:
-        ValueError: `mode` is something else.
+        ValueError: `mode` or `video_format` is something else, or mp4s cannot be made here.
     """
 
     def __init__(
@@ -81,7 +83,13 @@ class WandbBackend(AbstractLoggingBackend):
         id: str | None = None,
         resume: str | None = None,
         dir: str | Path | None = None,
+        video_format: Literal["gif", "mp4"] = "gif",
     ) -> None:
+        if video_format not in ("gif", "mp4"):
+            raise ValueError(f'`video_format` must be "gif" or "mp4", got {video_format!r}.')
+        if video_format == "mp4":
+            check_mp4()
+        self._video_format: Literal["gif", "mp4"] = video_format
         if mode not in (None, "online", "offline", "disabled"):
             raise ValueError(
                 f'`mode` must be "online", "offline", "disabled" or None, got {mode!r}. '
@@ -179,7 +187,8 @@ class WandbBackend(AbstractLoggingBackend):
         import wandb
 
         # Encoded here: given frames, wandb needs moviepy.
-        video = wandb.Video(io.BytesIO(encode_gif(frames, fps)), format="gif")
+        encode = encode_mp4 if self._video_format == "mp4" else encode_gif
+        video = wandb.Video(io.BytesIO(encode(frames, fps)), format=self._video_format)
         run.log(with_step({tag: video}, step))
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from lerax_dist._run import check_name
 from lerax_dist.backends import (
@@ -19,7 +19,7 @@ from lerax_dist.cli._ends import read_ends
 from lerax_dist.cli._locks import is_locked
 from lerax_dist.cli._reader import JOURNAL, Damage, JournalReader
 from lerax_dist.host._dispatch import call_of
-from lerax_dist.host._record import Event, Row
+from lerax_dist.host._record import Event, Record, Row
 
 _PATTERNS = {"tensorboard": "*tfevents*", "jsonl": "metrics.jsonl"}
 _INTERVAL = 2.0
@@ -36,6 +36,8 @@ class Outcome:
         first: step of the first.
         last: step of the last.
         damage: what was wrong with the journal.
+        clips: number of videos.
+        broken: number of videos whose files could not be read.
         running: whether a logger had the journal open.
     """
 
@@ -44,6 +46,8 @@ class Outcome:
     first: int | None = None
     last: int | None = None
     damage: Damage = field(default_factory=Damage)
+    clips: int = 0
+    broken: int = 0
     running: bool = False
 
 
@@ -116,7 +120,7 @@ def replay(
     backend.open(name)
     try:
         for _, record in reader.records():
-            call = call_of(record, backend)
+            call = _call_of(record, backend, journal.parent, outcome)
             # There is nothing to hide from a backend that gets the rows that stand only.
             if call is not None and call[0] != "on_resume":
                 getattr(backend, call[0])(*call[1])
@@ -132,6 +136,18 @@ def replay(
     finally:
         outcome.superseded, outcome.damage = reader.superseded, reader.damage
         backend.close()
+
+
+def _call_of(
+    record: Record, backend: AbstractLoggingBackend, run_dir: Path, outcome: Outcome
+) -> tuple[str, tuple[Any, ...]] | None:
+    try:
+        call = call_of(record, backend, run_dir)
+    except (OSError, ValueError):
+        outcome.broken += 1
+        return None
+    outcome.clips += call is not None and call[0] == "log_video"
+    return call
 
 
 def place(journal: Path, own: str, log_dir: str | None, name: str | None) -> tuple[Path, str]:
@@ -205,6 +221,10 @@ def _summary(outcome: Outcome, where: str, to: str) -> str:
     lines = [f"{outcome.rows:,} rows{steps} to {to} in {where}"]
     if outcome.superseded:
         lines.append(f"{outcome.superseded:,} rows were left out that came again after a resume")
+    if outcome.clips:
+        lines.append(f"{outcome.clips:,} videos")
+    if outcome.broken:
+        lines.append(f"{outcome.broken:,} videos were left out whose files cannot be read")
     damage = outcome.damage
     if damage.lines:
         lines.append(f"{damage.lines:,} damaged lines in the journal were left out")

@@ -1,4 +1,4 @@
-"""Which rows of a journal stand, and which were done again by a later incarnation. Pure."""
+"""Which rows and clips of a journal stand, and which were done again by a later incarnation. Pure."""
 
 from typing import final
 
@@ -29,7 +29,12 @@ class Standing:
                 self._marks.append(mark)
 
     def hides(self, number: int, record: Record) -> bool:
-        """Whether a record is a row that came again, as far as is known by now."""
-        return isinstance(record, Row) and any(
-            number < at and record.step >= start for at, start in self._marks
-        )
+        """Whether a record is a row or a clip that came again, as far as is known by now."""
+        step = _step_of(record)
+        return step is not None and any(number < at and step >= start for at, start in self._marks)
+
+
+def _step_of(record: Record) -> int | None:
+    if isinstance(record, Row):
+        return record.step
+    return record.body["step"] if record.kind == "video" else None

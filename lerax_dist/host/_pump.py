@@ -9,6 +9,7 @@ from lerax_dist.host._dispatch import call_of
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
+from lerax_dist.host._record import Record
 
 _MOST_AT_ONCE = 256
 # A call that fails for an error of input or output (a network, a disk) is made again after these
@@ -93,7 +94,7 @@ class Pump:
                 if not records and self._closing.is_set():
                     break
                 for record in records:
-                    call = call_of(record, self._backend)
+                    call = self._call_of(record)
                     if call is not None:
                         self._try(call[0], *call[1])
                     self.delivered += 1
@@ -106,6 +107,14 @@ class Pump:
             cursor.close()
             self.opened.set()
             self.ended.set()
+
+    def _call_of(self, record: Record) -> tuple[str, tuple[Any, ...]] | None:
+        try:
+            return call_of(record, self._backend, self._journal.path.parent)
+        except Exception as error:
+            self._left_out += 1
+            self._failures.keep(self.label, f"got no clip, its file is broken: {error}", error)
+            return None
 
     def _open(self) -> bool:
         try:

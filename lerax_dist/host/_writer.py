@@ -11,12 +11,14 @@ import numpy as np
 from lerax_dist.host import _rates
 from lerax_dist.host._assemble import PATIENCE, Assembler, Share
 from lerax_dist.host._failures import Failures
+from lerax_dist.host._film import FilmPart
 from lerax_dist.host._gather import Gathering
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._post import Arrival
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._record import Event, Record, Row
 from lerax_dist.host._sink import HostRow, Packet, Start
+from lerax_dist.host._studio import Studio
 from lerax_dist.host._token import Token
 
 # How long a record may be with the operating system only, which a machine that breaks down loses.
@@ -32,6 +34,7 @@ class Writer:
         queue: RowQueue,
         journal: Journal,
         failures: Failures,
+        studio: Studio,
         *,
         resumes: bool,
         gathering: Gathering,
@@ -42,6 +45,7 @@ class Writer:
             queue: what to empty.
             journal: where to.
             failures: where to keep what goes wrong.
+            studio: where clips go, and who hears of the rows that they belong to.
             resumes: whether the journal holds rows of an earlier process, which the first row
                 here supersedes from its own step on.
             gathering: where rows wait for the shares of other processes, if there are any.
@@ -51,6 +55,7 @@ class Writer:
         self._resumes = resumes
         self._journal = journal
         self._failures = failures
+        self._studio = studio
         self._start_step = None if resumes else 0
         self._gathering = gathering
         self._gauges = gauges
@@ -120,6 +125,9 @@ class Writer:
                     self._gathering.arrive(process, shares)
                     if state is not None:
                         self._gathering.end(process, state)
+                case FilmPart() | Event(kind="video"):
+                    # They belong to rows of their own, and must not hurry the next.
+                    self._wait_for_others([item])
                 case Start():
                     self._wait_for_others([*self._assembler.restart(item.stride), item])
                 case Token(at_once=True):
@@ -186,6 +194,10 @@ class Writer:
             match items[0]:
                 case Token():
                     return []
+                case FilmPart():
+                    for part in items:
+                        self._studio.part(part)
+                    return []
                 case Share(format=row_format):
                     finished = row_format.finish([share.totals for share in items])
                     return [self._row(*both) for both in zip(items, finished, strict=True)]
@@ -197,6 +209,7 @@ class Writer:
             return []
 
     def _start(self, item: Start) -> list[Record]:
+        self._studio.restart()
         records: list[Record] = []
         self._rates = _rates.start(item.clock, item.iteration)
         if item.hparams:
@@ -217,6 +230,7 @@ class Writer:
             row_time -= share.clock - clock
             self._rates, times = _rates.advance(self._rates, clock, step or 0, iteration)
             metrics = metrics | times
+        self._studio.row(iteration, step or 0)
         return self._checked(Row(row_time, step or 0, iteration, metrics | self._gauges()))
 
     def _checked(self, row: Row) -> Row:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -177,6 +178,23 @@ def test_two_runs_in_one_process_do_not_mix_and_leave_the_users_own_alone(tmp_pa
     }
     assert {name: runs.pop(name) for name in expected} == expected
     assert list(runs.values()) == [[{"mine": 1}]]
+
+
+def test_a_video_may_be_an_mp4(tmp_path):
+    program = """
+        backend = WandbBackend("p", quiet=True, video_format="mp4")
+        backend.open("run")
+        backend.log_video("eval/video", np.zeros((4, 16, 16, 3), np.uint8), 9, 50.0)
+        backend.close()
+    """
+    run(program, isolated(tmp_path))
+    (row,) = the_run(tmp_path).rows
+    assert (row["global_step"], row["eval/video._type"]) == (9, "video-file")
+    (path,) = files_of_runs(tmp_path)
+    file = path.parent / "files" / row["eval/video.path"]
+    assert file.suffix == ".mp4"
+    with av.open(str(file), mode="r") as container:
+        assert len(list(container.decode(video=0))) == 4
 
 
 def test_without_an_api_key_a_terminal_is_not_prompted(tmp_path):

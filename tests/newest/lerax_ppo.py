@@ -20,7 +20,7 @@ from lerax.policy import MLPActorCriticPolicy
 import lerax_dist as ld
 from tests.multiprocess.launch import report
 
-ENVIRONMENTS, STEPS, ITERATIONS = 8, 64, 10
+ENVIRONMENTS, STEPS, ITERATIONS, VIDEO_INTERVAL = 8, 64, 10, 5
 
 devices, log_dir = int(sys.argv[1]), sys.argv[2]
 mesh = jax.sharding.Mesh(
@@ -46,7 +46,11 @@ policy_key, learn_key = jr.split(jr.key(0))
 policy = MLPActorCriticPolicy(env=env, key=policy_key)
 algorithm = ShardedPPO(num_envs=ENVIRONMENTS, num_steps=STEPS, num_batches=4, num_epochs=2)
 logger = ld.LoggingCallback(
-    [ld.TensorBoardBackend(log_dir), ld.JSONLBackend(log_dir)], env=env, policy=policy
+    [ld.TensorBoardBackend(log_dir), ld.JSONLBackend(log_dir)],
+    env=env,
+    policy=policy,
+    video_interval=VIDEO_INTERVAL,
+    video_num_steps=32,
 )
 callbacks: list = [logger]
 if "both" in sys.argv:
@@ -57,6 +61,7 @@ report(
     {
         "process": 0,
         "run_dir": str(logger.run_dir),
+        "modules": [name for name in ("pygame",) if name in sys.modules],
         "failures": [failure.message for failure in logger.failures],
         "versions": [version("lerax"), version("jax")],
     }

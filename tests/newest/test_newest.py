@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lerax_dist.host._clip_file import load_clip
 from tests.multiprocess.launch import launch
 from tests.newest.environment import ROOT, python313
-from tests.readers import event_rows, journal_records, journal_rows
+from tests.readers import event_images, event_rows, journal_records, journal_rows
 
 # The first of them installs an environment, the last runs a part of the whole suite.
 pytestmark = pytest.mark.timeout(1200)
@@ -29,6 +30,7 @@ def train(log_dir, devices, *extra):
         timeout=240,
     )
     assert result.report["failures"] == []
+    assert result.report["modules"] == []
     return Path(result.report["run_dir"])
 
 
@@ -91,6 +93,25 @@ def test_numbers_equal_those_of_leraxs_own_callback_in_the_same_run(on_one_devic
     assert compared >= ITERATIONS - 3
 
 
+def test_its_environment_is_seen_without_a_window(on_one_device):
+    _, run_dir = on_one_device
+    (clip, _), shown = clips(run_dir), event_images(run_dir)
+    steps = [ENVIRONMENTS * STEPS * iteration for iteration in (5, 10)]
+    assert [(tag, step) for tag, step, _ in shown] == [("eval/video", step) for step in steps]
+    assert clip.shape == (32, 480, 640, 3)
+    # lerax's cart is black on a black rail in its lower part, its pole brown, the rest white.
+    assert (clip[0, :240] == 255).all()
+    brown = (clip == (204, 153, 102)).all(-1)
+    assert (brown.sum(axis=(1, 2)) > 300).all()
+    assert ((clip[:, 360:] < 60).all(-1).sum(axis=(1, 2)) > 300).all()
+    assert (clip[0] != clip[-1]).any()
+
+
+def clips(run_dir):
+    bodies = [r.body for r in journal_records(run_dir) if getattr(r, "kind", "") == "video"]
+    return [load_clip(run_dir / b["file"], b["shape"][0], b["fps"]) for b in bodies]
+
+
 def test_sharded_over_four_devices_the_rows_are_the_same(on_one_device, tmp_path):
     _, one = on_one_device
     four = train(tmp_path, 4)
@@ -101,6 +122,7 @@ def test_sharded_over_four_devices_the_rows_are_the_same(on_one_device, tmp_path
         for name, value in there.items():
             # The training itself sums in another order on four devices.
             np.testing.assert_allclose(here[name], value, rtol=2e-3, atol=1e-4, err_msg=name)
+    assert [clip.shape for clip in clips(four)] == [clip.shape for clip in clips(one)]
 
 
 def test_a_part_of_the_tests_passes_there_too():
