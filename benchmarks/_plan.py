@@ -67,7 +67,10 @@ def full(gpu: bool) -> list[Measurement]:
         Measurement("inside", ("--rounds", "2"), devices=4),
         Measurement("writers"),
         Measurement("writers", ("--without-crc32c",)),
-        Measurement("counts", devices=256),
+        # Programs for many devices and many metrics at once take minutes to compile.
+        Measurement("counts", ("--devices", "1", "2", "8", "--metrics", "4", "64", "256"), 8),
+        Measurement("counts", ("--devices", "8", "--metrics", "1024"), 8),
+        Measurement("counts", ("--devices", "64", "256", "--metrics", "64"), 256),
         Measurement("memory"),
     ]
     if gpu:

@@ -28,13 +28,13 @@ _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 8, 64, 256])
-    parser.add_argument("--metrics", type=int, nargs="+", default=[4, 64, 256, 1024])
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--metrics", type=int, nargs="+", default=[4, 64])
     args = parser.parse_args()
     for devices in args.devices:
         for metrics in args.metrics:
             # Rows that ride together change the number of transfers, and nothing else here.
-            for rows in (1, 10) if metrics == 64 else (1,):
+            for rows in (1, 10) if metrics == 64 and devices <= 8 else (1,):
                 with tempfile.TemporaryDirectory() as folder:
                     backend = ld.NoOpBackend()
                     logger = ld.LoggingCallback(

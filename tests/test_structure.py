@@ -155,3 +155,17 @@ def test_importing_the_package_loads_nothing_costly_and_starts_nothing():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "[] 1\n"
+
+
+def test_importing_the_package_loads_no_package_that_jax_and_equinox_do_not():
+    program = (
+        "import sys, jax, equinox\n"
+        "before = set(sys.modules)\n"
+        "import lerax_dist\n"
+        "roots = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(roots - sys.stdlib_module_names))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "['lerax_dist']\n"
