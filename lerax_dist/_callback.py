@@ -63,8 +63,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
     gives one warning and no video.
 
     Rows are in `<log_dir>/<name>/journal.jsonl` before any backend sees them, videos without loss
-    in `videos` beside it. A backend that
-    raises or hangs costs neither the training nor the other backends anything.
+    in `videos` beside it. A backend that raises or hangs costs nobody else anything.
 
     Attributes:
         alpha: weight of the newest episode in the averages of episode statistics.
@@ -205,7 +204,6 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             open_timeout=open_timeout,
             settle=settle,
         )
-
         self._log_interval = log_interval
         self._transfers = Transfers(
             lambda row_format, stride: session.run.sink.rows(row_format, stride),

@@ -1,4 +1,4 @@
-"""Which rows and clips of a journal stand, and which were done again by a later incarnation. Pure."""
+"""Which records of a journal stand, and which were done again by a later incarnation. Pure."""
 
 from typing import final
 
