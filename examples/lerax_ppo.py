@@ -7,6 +7,7 @@ Python 3.13.
     pip install lerax lerax-dist
 
     python examples/lerax_ppo.py
+    python examples/lerax_ppo.py --video-interval 16    # seen in TensorBoard under "Images"
     XLA_FLAGS=--xla_force_host_platform_device_count=4 python examples/lerax_ppo.py    # simulated
 """
 
@@ -46,6 +47,8 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=8)
     parser.add_argument("--num-steps", type=int, default=256, help="of an environment, a row")
     parser.add_argument("--num-epochs", type=int, default=4)
+    parser.add_argument("--video-interval", type=int, default=0, help="rows a video; 0 for none")
+    parser.add_argument("--video-steps", type=int, default=500, help="environment steps of a video")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-dir", default="logs")
     parser.add_argument(
@@ -61,7 +64,13 @@ def main() -> None:
     )
     backends = [ld.TensorBoardBackend(args.log_dir), ld.ConsoleBackend()]
     theirs = [TensorBoardCallback(name="lerax", log_dir=args.log_dir)] if args.beside else []
-    with ld.LoggingCallback(backends, env=env, policy=policy) as logger:
+    with ld.LoggingCallback(
+        backends,
+        env=env,
+        policy=policy,
+        video_interval=args.video_interval,
+        video_num_steps=args.video_steps,
+    ) as logger:
         callback = [logger, *theirs]
         algorithm.learn(env, policy, args.total_steps, key=learn_key, callback=callback)
     print(f"The logs are in {logger.run_dir}. See them: tensorboard --logdir {args.log_dir}")

@@ -11,7 +11,7 @@ as well and process 0 alone writes: nothing in the training asks which process i
     srun --ntasks=8 python examples/ppo_cartpole.py      # SLURM, in a batch script
     gcloud compute tpus tpu-vm ssh POD --worker=all \\
         --command="python examples/ppo_cartpole.py"      # TPU pod: the same line on every host
-
+    python examples/ppo_cartpole.py --checkpoint-dir ck  # killed, and started again, it goes on
     XLA_FLAGS=--xla_force_host_platform_device_count=4 python examples/ppo_cartpole.py  # simulated
 
 On two CPU cores the mean `episode/return` passes 450 of 500 in under a minute.
@@ -19,15 +19,16 @@ On two CPU cores the mean `episode/return` passes 450 of 500 in under a minute.
 
 import argparse
 import functools as ft
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import optax
+from checkpoints import Checkpoints
 from jax import lax
 from jax import numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -107,8 +108,7 @@ def act(
     done = terminated | truncated
     ctx = ld.StepContext(actor.step_state, env, policy, done, reward)
     step_state = logger.on_step(ctx, key=log_key)
-    next_obs = info["final_observation"]
-    step = Step(actor.obs, next_obs, action, log_prob, reward, terminated, done)
+    step = Step(actor.obs, info["final_observation"], action, log_prob, reward, terminated, done)
     return Actor(obs, env_state, step_state, key), step
 
 
@@ -155,74 +155,76 @@ def mean_gradient(policy: ActorCritic, batch: Batch) -> tuple[Any, dict[str, Arr
     return unravel(lax.pmean(gradient, AXIS)), log
 
 
-def make_optimizer(learning_rate: float, num_updates: int) -> optax.GradientTransformation:
-    # Injected, the learning rate is in the optimiser's state, where the logger finds it.
-    @optax.inject_hyperparams
-    def clipped_adam(learning_rate: float) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(learning_rate, eps=1e-5))
+class Training(NamedTuple):
+    """All that the training goes on from, which is what a checkpoint holds."""
 
-    return clipped_adam(learning_rate=optax.linear_schedule(learning_rate, 0.0, num_updates))
+    iteration: Any  # how many are done
+    actors: Any
+    policy: Any
+    opt_state: Any
+    key: Any
 
 
-def make_train(
-    env: Any, logger: ld.LoggingCallback, args: argparse.Namespace
-) -> Callable[[int], Float[Array, ""]]:
-    """The training as one compiled function from a seed to the mean return at the end."""
+def make_train(env: Any, logger: ld.LoggingCallback, args: argparse.Namespace) -> Any:
+    """Three compiled functions: a fresh training, the start of a launch, on to some iteration."""
     mesh = jax.sharding.Mesh(jax.devices(), (AXIS,))  # every device of every process
-    num_iterations = max(1, args.total_steps // (args.num_envs * args.num_steps))
-    total_steps = num_iterations * args.num_envs * args.num_steps
-    num_updates = num_iterations * args.num_epochs * args.num_minibatches
-    optimizer = make_optimizer(args.learning_rate, num_updates)
+    # Each device has actors of its own, and all have the same of everything else.
+    specs = Training(P(), P(AXIS), P(), P(), P())
+    num_updates = args.num_iterations * args.num_epochs * args.num_minibatches
+    learning_rate = optax.linear_schedule(args.learning_rate, 0.0, num_updates)
+    # Injected, the learning rate is in the optimiser's state, where the logger finds it.
+    adam = optax.inject_hyperparams(optax.adam)(learning_rate, eps=1e-5)
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), adam)
+
+    @ft.partial(jax.jit, out_shardings=jax.tree.map(ft.partial(NamedSharding, mesh), specs))
+    def init(seed: Int[Array, ""]) -> Training:
+        key, policy_key, env_key = jax.random.split(jax.random.key(seed), 3)
+        policy: Any = ActorCritic(4, env.num_actions, policy_key)
+        env_keys = jax.random.split(env_key, args.num_envs)
+        actors = jax.vmap(ft.partial(reset, env, logger))(env_keys)
+        return Training(jnp.asarray(0), actors, policy, optimizer.init(policy), key)
 
     def update(batch: Batch, learned: Any, order: Int[Array, " step"]) -> tuple[tuple, dict]:
-        """One gradient step, on a minibatch of each device."""
         policy, opt_state = learned
         gradient, log = mean_gradient(policy, jax.tree.map(lambda x: x[order], batch))
         updates, opt_state = optimizer.update(gradient, opt_state, policy)
         return (optax.apply_updates(policy, updates), opt_state), log
 
-    def iterate(carry: Any, now: tuple[Array, Array]) -> tuple[tuple, None]:
+    def iterate(keys: Key[Array, " iteration"], iteration: Array, carry: Any) -> Any:
         """Act, learn, log."""
-        state, actors, policy, opt_state = carry
-        iteration, key = now
+        state, now = carry
+        key, policy, opt_state = keys[iteration], now.policy, now.opt_state
         act_all = jax.vmap(lambda actor: act(env, logger, policy, actor))
-        actors, rollout = lax.scan(lambda x, _: act_all(x), actors, length=args.num_steps)
+        actors, rollout = lax.scan(lambda x, _: act_all(x), now.actors, length=args.num_steps)
         batch = estimate(policy, rollout)
         keys = jax.random.split(jax.random.fold_in(key, lax.axis_index(AXIS)), args.num_epochs)
         orders = jax.vmap(lambda key: jax.random.permutation(key, len(batch.target)))(keys)
         orders = orders.reshape(args.num_epochs * args.num_minibatches, -1)
         (policy, opt_state), log = lax.scan(ft.partial(update, batch), (policy, opt_state), orders)
-        log = jax.tree.map(jnp.mean, log)  # over the updates
-        step_state = actors.step_state
-        ctx = ld.IterationContext(state, step_state, env, policy, iteration, opt_state, log)
-        return (logger.on_iteration(ctx, key=key), actors, policy, opt_state), None
+        done = (actors.step_state, env, policy, iteration, opt_state, jax.tree.map(jnp.mean, log))
+        state = logger.on_iteration(ld.IterationContext(state, *done), key=key)
+        return state, Training(iteration + 1, actors, policy, opt_state, now.key)
 
-    def learn(policy: Any, actors: Actor, key: Key[Array, ""]) -> Float[Array, ""]:
-        """Runs on each device with `actors` of its own; policy and key are the same on all."""
-
-        def context(carry: Any, iteration: int) -> ld.TrainingContext:
-            state, actors, policy, opt_state = carry
-            shared = (env, policy, total_steps, jnp.asarray(iteration), opt_state)
-            return ld.TrainingContext(state, actors.step_state, *shared)
-
-        state = logger.reset(ld.ResetContext(), key=key)
-        carry = (state, actors, policy, optimizer.init(policy))
-        carry = (logger.on_training_start(context(carry, 0), key=key), *carry[1:])
-        keys = jax.random.split(key, num_iterations)
-        carry, _ = lax.scan(iterate, carry, (jnp.arange(num_iterations), keys))
-        logger.on_training_end(context(carry, num_iterations), key=key)
-        return lax.pmean(carry[1].step_state.average_return.mean(), AXIS)
+    def context(state: Any, now: Training) -> ld.TrainingContext:
+        known = (now.actors.step_state, env, now.policy, args.total_steps)
+        return ld.TrainingContext(state, *known, now.iteration, now.opt_state)
 
     @jax.jit
-    def train(seed: Int[Array, ""]) -> Float[Array, ""]:
-        key, policy_key, env_key = jax.random.split(jax.random.key(seed), 3)
-        policy = ActorCritic(4, env.num_actions, policy_key)
-        env_keys = jax.random.split(env_key, args.num_envs)
-        actors = jax.vmap(lambda env_key: reset(env, logger, env_key))(env_keys)
-        specs = (P(), P(AXIS), P())
-        return jax.shard_map(learn, mesh=mesh, in_specs=specs, out_specs=P())(policy, actors, key)
+    def start(now: Training) -> None:
+        fresh = logger.reset(ld.ResetContext(), key=now.key)
+        logger.on_training_start(context(fresh, now), key=now.key)
 
-    return train
+    @jax.jit
+    @ft.partial(jax.shard_map, mesh=mesh, in_specs=(specs, P()), out_specs=specs)
+    def advance(now: Training, until: Int[Array, ""]) -> Training:
+        """Runs on each device with its actors, up to the iteration `until`."""
+        keys = jax.random.split(now.key, args.num_iterations)
+        carry = (logger.reset(ld.ResetContext(), key=now.key), now)
+        state, now = lax.fori_loop(now.iteration, until, ft.partial(iterate, keys), carry)
+        logger.on_training_end(context(state, now), key=now.key)
+        return now
+
+    return init, start, advance
 
 
 def parse_args() -> argparse.Namespace:
@@ -241,7 +243,15 @@ def parse_args() -> argparse.Namespace:
     add("--log-dir", default="logs")
     add("--no-console", action="store_true", help="no table of metrics in the terminal")
     add("--wandb", metavar="PROJECT", help="log to this project of Weights & Biases as well")
-    return parser.parse_args()
+    add("--checkpoint-dir", help="save here, and go on from what is here; on a disk of all hosts")
+    add("--checkpoint-every", type=int, default=4, help="iterations between two checkpoints")
+    add("--video-interval", type=int, default=0, help="iterations between videos; 0 for none")
+    args = parser.parse_args()
+    args.num_iterations = max(1, args.total_steps // (args.num_envs * args.num_steps))
+    args.total_steps = args.num_iterations * args.num_envs * args.num_steps
+    if args.checkpoint_dir is None:
+        args.checkpoint_every = args.num_iterations
+    return args
 
 
 def main() -> None:
@@ -259,13 +269,31 @@ def main() -> None:
     backends += [ld.WandbBackend(project=args.wandb)] if args.wandb else []
 
     numbers = {name: value for name, value in vars(args).items() if type(value) in (int, float)}
-    hparams = numbers | {"num_devices": jax.device_count()}
+    checkpoints = Checkpoints(args.checkpoint_dir)
     with ld.LoggingCallback(
-        backends, args.name, env, ActorCritic, hparams=hparams, log_dir=args.log_dir
+        *(backends, args.name, env, ActorCritic),
+        hparams=numbers | {"num_devices": jax.device_count()},
+        video_interval=args.video_interval,
+        act=lambda policy, obs, key: jnp.argmax(policy.logits(obs)),
+        log_dir=args.log_dir,
+        state=checkpoints.restore("run", like=ld.RunState.empty()),
+        # SIGTERM and SIGUSR1 do not end the program then: it asks, and leaves by itself.
+        handle_signals=args.checkpoint_dir is not None,
     ) as logger:
-        mean_return = float(make_train(env, logger, args)(args.seed))
-
+        init, start, advance = make_train(env, logger, args)
+        now = checkpoints.restore("training", like=init(args.seed))
+        start(now)
+        done = int(now.iteration)
+        # The same answer on every process, so they leave together.
+        while done < args.num_iterations and not logger.preempted:
+            done = min(done + args.checkpoint_every, args.num_iterations)
+            now = advance(now, done)
+            checkpoints.save(done, training=now, run=logger.state())
+        mean_return = float(jnp.mean(now.actors.step_state.average_return))
+    checkpoints.close()
     if group.is_writer:
+        if done < args.num_iterations:
+            print(f"Told to end, after {done} of {args.num_iterations} iterations.")
         solved = "solved" if mean_return > 450.0 else "not solved"
         print(f"CartPole-v1 {solved}: mean return {mean_return:.1f} of 500")
         print(f"The logs are in {logger.run_dir}. See them: tensorboard --logdir {args.log_dir}")

@@ -20,6 +20,7 @@ from lerax_dist.backends import AbstractLoggingBackend as AbstractLoggingBackend
 from lerax_dist.backends import ConsoleBackend as ConsoleBackend
 from lerax_dist.backends import JSONLBackend as JSONLBackend
 from lerax_dist.backends import NoOpBackend as NoOpBackend
+from lerax_dist.backends import Required as Required
 from lerax_dist.backends import TensorBoardBackend as TensorBoardBackend
 from lerax_dist.backends import WandbBackend as WandbBackend
 from lerax_dist.cluster import JaxGroup as JaxGroup
@@ -36,3 +37,5 @@ from lerax_dist.device._partials import Sum as Sum
 from lerax_dist.device._step_state import LoggingCallbackStepState as LoggingCallbackStepState
 from lerax_dist.host._failures import Failure as Failure
 from lerax_dist.host._failures import LoggingWarning as LoggingWarning
+from lerax_dist.process_logs import get_logger as get_logger
+from lerax_dist.process_logs import setup_logging as setup_logging

@@ -24,7 +24,7 @@ from lerax_dist._protocol import (
 from lerax_dist._run import check_positive
 from lerax_dist._session import Session
 from lerax_dist._state import RunState
-from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.backends import AbstractLoggingBackend, Required
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._buffer import Buffer
 from lerax_dist.device._learning_rate import learning_rates
@@ -33,6 +33,8 @@ from lerax_dist.device._program import check_program
 from lerax_dist.device._settle import settle
 from lerax_dist.device._step_state import LoggingCallbackStepState
 from lerax_dist.host._record import Event
+from lerax_dist.video._record import Act, Own, Recorder, Render, Rollout
+from lerax_dist.video._settings import check_settings
 
 # Of the callback: nothing, or rows that wait (see `rows_per_transfer`).
 State = EmptyCallbackState | Buffer
@@ -56,8 +58,12 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
     `on_iteration` must not be called under `vmap`: its rows could not be told apart. Reduce over
     the mapped axis by `lerax_dist.reduce(..., axis_name=...)` first.
 
-    Rows are in `<log_dir>/<name>/journal.jsonl` before any backend sees them. A backend that
-    raises or hangs costs neither the training nor the other backends anything.
+    With `video_interval` the first device alone plays the policy, inside the step (under plain
+    `jit` each does the same); the host draws, beside the training. What cannot be played or drawn
+    gives one warning and no video.
+
+    Rows are in `<log_dir>/<name>/journal.jsonl` before any backend sees them, videos without loss
+    in `videos` beside it. A backend that raises or hangs costs nobody else anything.
 
     Attributes:
         alpha: weight of the newest episode in the averages of episode statistics.
@@ -73,10 +79,11 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
     _session: Session = eqx.field(static=True)
     _transfers: Transfers = eqx.field(static=True)
     _log_interval: int = eqx.field(static=True)
+    _recorder: Recorder | None = eqx.field(static=True)
 
     def __init__(
         self,
-        backend: AbstractLoggingBackend | Sequence[AbstractLoggingBackend],
+        backend: AbstractLoggingBackend | Required | Sequence[AbstractLoggingBackend | Required],
         name: str | None = None,
         env: Any = None,
         policy: Any = None,
@@ -99,23 +106,28 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         state: RunState | None = None,
         handle_signals: bool = False,
         open_timeout: float = 60.0,
+        render: Render | None = None,
+        rollout: Rollout | None = None,
+        act: Act | None = None,
     ) -> None:
         """Open a run. All processes of a launch call this, with the same arguments.
 
         Args:
-            backend: where to log to: a backend, or several.
+            backend: where to log to: a backend, or several. One that cannot be opened is left out
+                with a warning; one in `Required(...)` is an error then.
             name: name of the run, a relative path inside `log_dir`; `None` to make one from
                 policy, environment and time. Process 0 decides, all agree.
-            env: environment to name the run after.
+            env: environment to name the run after, and to draw if it has a `render_frame`.
             policy: policy to name the run after.
             alpha: weight of the newest episode in the averages, in (0, 1].
             hparams: hyperparameters to log beside those found in the fields of policy and
                 algorithm; these here win.
-            video_interval: iterations between videos; 0 for none.
+            video_interval: record a video of the policy in iterations whose number is a multiple of
+                this, tagged `eval/video`; 0 for none. A multiple of `log_interval`.
             video_num_steps: environment steps a video.
             video_width: width of a video in pixels.
             video_height: height of a video in pixels.
-            video_fps: frames a second of a video.
+            video_fps: frames a second at which a video is played.
             axis_name: mesh axes to reduce over; `None` for all manual axes in scope. Name the axes
                 that environments are split over if there are others (a model axis) and `shard_map`
                 runs with `check_vma=False`: copies along the others would be counted as well.
@@ -150,29 +162,31 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             handle_signals: notice SIGTERM and SIGUSR1 (a handler that is there already still runs):
                 all rows are on the disk at once, `preempted` tells, and the run ends as
                 `"preempted"`. The signals do not end the process then: look at `preempted`.
+                JAX's own notice, `reached_preemption_sync_point`, hears of no SIGTERM then.
             open_timeout: how long to wait for backends to open, in seconds. One that takes longer
                 gets its rows later.
+            render: draws a frame: `(state, width, height)` to `uint8` pixels of shape
+                `(height, width, 3)`, `state` with NumPy arrays as leaves, in a thread of its own.
+                `None` for the environment's `render_frame`, for lerax's `render`, or for pictures
+                of gymnax's classic control tasks.
+            rollout: plays the policy: `(policy, key)` to the states of `video_num_steps` steps,
+                stacked along a leading axis, in compiled code. `None` for lerax's and gymnax's way.
+            act: how the policy of a gymnax environment acts: `(policy, observation, key)` to an
+                action. `None` to call `policy(observation, key=key)`.
 
         Raises:
             ValueError: an argument is outside its range; the message names it.
             TypeError: something in `backend` is not a backend.
-            NotImplementedError: `video_interval` is above 0.
             RuntimeError: a launcher has started several processes, but JAX has not been joined;
-                or the run cannot be opened, then on every process alike.
+                or the run or a `Required` backend cannot be opened, then on every process alike.
         """
         if not 0.0 < alpha <= 1.0:
             raise ValueError(f"`alpha` must be in (0, 1], got {alpha}. Use 1.0 for no smoothing.")
-        if video_interval < 0:
-            raise ValueError(
-                f"`video_interval` must be 0 or more, got {video_interval}. Use 0 for no video."
-            )
-        if video_interval > 0:
-            raise NotImplementedError(
-                f"`video_interval` is {video_interval}, but recording videos is not implemented "
-                "yet. Use 0."
-            )
         log_interval = check_positive("log_interval", log_interval, "log every iteration")
         together = check_positive("rows_per_transfer", rows_per_transfer, "send each row at once")
+        video = check_settings(
+            *(video_interval, video_num_steps, video_width, video_height, video_fps), log_interval
+        )
         self.alpha = alpha
         self._session = session = open_session(
             backend,
@@ -199,6 +213,9 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             leads=session.scope == "global" or session.group.is_writer,
         )
         session.unsent = self._transfers.unsent
+        studio = getattr(session.run, "studio", None) if video.interval else None
+        own = Own(render, rollout, act)
+        self._recorder = None if studio is None else Recorder(video, studio, env, own)
         if self._session.hparams:
             # At once: a loop of the user's own may never call `on_training_start`.
             given = {"hparams": self._session.hparams}
@@ -237,6 +254,8 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             ctx.step_state,
             jnp.asarray(ctx.iteration_count, jnp.int32),
         )
+        if self._recorder is not None:
+            self._recorder.record(ctx.env, ctx.policy, ctx.iteration_count, key)
         return ctx.state if buffer is None else buffer
 
     def flush_state(self, state: State) -> State:

@@ -66,8 +66,10 @@ class AbstractRunHandle:
 
         All processes call it together, at a step boundary, and get the same. First the rows of all
         steps that were started are written and put on the disk, so a checkpoint never claims one
-        that is lost. A run opened again with `state=` goes on from here: what earlier incarnations
-        have logged after this is superseded.
+        that is lost. (Those that wait on the devices, see `rows_per_transfer`, are in the state of
+        the callback: send them by `flush_state` before, or save that state as well.) A run opened
+        again with `state=` goes on from here: what earlier incarnations have logged after this is
+        superseded.
 
         Args:
             timeout: how long process 0 waits for these rows, in seconds. If they are late that is a

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lerax_dist.host._failures import Failures
+from lerax_dist.host._film import Film
 from lerax_dist.host._sink import Deliver, MessageFormat
 
 
@@ -16,6 +17,7 @@ class IdleRun:
         self.directory = directory
         self.failures = failures
         self.sink = _StraySink(process_index, self.failures)
+        self.studio = _StrayStudio()
         self.closed = False
 
     def log(self, row: Any, size: int) -> None:
@@ -71,4 +73,16 @@ class _StraySink:
         hparams: dict[str, Any],
     ) -> Deliver:
         """What takes the start of a training: process 0 hears of it too."""
+        return lambda part, parts, payload: None
+
+
+@final
+class _StrayStudio:
+    """Takes no clips. A clip that comes here has a row that does too, which is told of."""
+
+    def refuse(self, error: Exception) -> None:
+        """Process 0 says why there are none."""
+
+    def clips(self, film: Film) -> Deliver:
+        """What takes the clips of one kind."""
         return lambda part, parts, payload: None

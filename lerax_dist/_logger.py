@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, final
 
 from lerax_dist._handle import AbstractRunHandle
-from lerax_dist._metrics import flatten
 from lerax_dist._open import open_session
 from lerax_dist._run import check_hparams, check_step
 from lerax_dist._state import RunState
-from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.backends import AbstractLoggingBackend, Required
 from lerax_dist.cluster import ProcessGroup
-from lerax_dist.device._fetch import check_metrics, fetch
+from lerax_dist.device._fetch import Fetcher
 from lerax_dist.host._record import Event
 from lerax_dist.host._sink import HostRow, Start
 
@@ -42,7 +41,7 @@ class Logger(AbstractRunHandle):
 
     def __init__(
         self,
-        backend: AbstractLoggingBackend | Sequence[AbstractLoggingBackend],
+        backend: AbstractLoggingBackend | Required | Sequence[AbstractLoggingBackend | Required],
         name: str | None = None,
         *,
         total_steps: int | None = None,
@@ -59,7 +58,8 @@ class Logger(AbstractRunHandle):
         """Open a run. All processes of a launch call this, with the same arguments.
 
         Args:
-            backend: where to log to: a backend, or several.
+            backend: where to log to: a backend, or several. One that cannot be opened is left out
+                with a warning; one in `Required(...)` is an error then.
             name: name of the run, a relative path inside `log_dir`; `None` to make one from the
                 time. Process 0 decides, all agree.
             total_steps: steps that the run will take, for progress and remaining time.
@@ -86,6 +86,7 @@ class Logger(AbstractRunHandle):
             handle_signals: notice SIGTERM and SIGUSR1 (a handler that is there already still runs):
                 all rows are on the disk at once, `preempted` tells, and the run ends as
                 `"preempted"`. The signals do not end the process then: look at `preempted`.
+                JAX's own notice, `reached_preemption_sync_point`, hears of no SIGTERM then.
             open_timeout: how long to wait for backends to open, in seconds. One that takes longer
                 gets its rows later.
 
@@ -93,9 +94,10 @@ class Logger(AbstractRunHandle):
             ValueError: an argument is outside its range; the message names it.
             TypeError: something in `backend` is not a backend.
             RuntimeError: a launcher has started several processes, but JAX has not been joined;
-                or the run cannot be opened, then on every process alike.
+                or the run or a `Required` backend cannot be opened, then on every process alike.
         """
         total = check_step(0 if total_steps is None else total_steps, "total_steps")
+        self._fetcher = Fetcher()
         self._session = open_session(
             backend,
             name,
@@ -131,12 +133,12 @@ class Logger(AbstractRunHandle):
         begin = time.perf_counter()
         self._check_open("log")
         step = check_step(step)
-        flat = flatten(metrics)
-        check_metrics(flat)
-        if self._session.takes_part:
-            row = HostRow(step, tuple(flat), *fetch(flat), time.time())
-            self._session.run.log(row, _ROW_BYTES + _METRIC_BYTES * len(flat))
-            self._session.run.spent(time.perf_counter() - begin)
+        if not self._session.takes_part:
+            self._fetcher.check(metrics)
+            return
+        row = HostRow(step, *self._fetcher.fetch(metrics), time.time())
+        self._session.run.log(row, _ROW_BYTES + _METRIC_BYTES * len(row.names))
+        self._session.run.spent(time.perf_counter() - begin)
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Log hyperparameters that were not known at the start.

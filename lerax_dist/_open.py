@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lerax_dist._directory import Taken, take_directory, take_known
+from lerax_dist._facts import collect_facts
 from lerax_dist._idle import IdleRun
 from lerax_dist._run import (
     check_hparams,
@@ -18,8 +19,14 @@ from lerax_dist._run import (
 )
 from lerax_dist._session import Session
 from lerax_dist._state import Past, RunState, read_state
-from lerax_dist.backends import NoOpBackend, check_backends
-from lerax_dist.cluster import ProcessGroup, choose_scope, current_group
+from lerax_dist.backends import NoOpBackend, check_backends, unwrap
+from lerax_dist.cluster import (
+    ProcessGroup,
+    choose_scope,
+    current_group,
+    see_devices,
+    with_counts,
+)
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import JournalInUse
@@ -29,6 +36,8 @@ from lerax_dist.host._signals import check_main_thread
 
 # A process may be this much later than another at its first logger, e.g. for loading data.
 _AGREEMENT_TIMEOUT = 600.0
+# For a run that does not start; a backend that hangs must not keep the error back.
+_CLOSE_TIMEOUT = 5.0
 
 
 def open_session(
@@ -73,20 +82,24 @@ def open_session(
     Raises:
         ValueError: an argument is wrong.
         TypeError: likewise.
-        RuntimeError: processes were launched that JAX has not joined; or the run cannot be opened
-            on process 0, then every process raises.
+        RuntimeError: processes were launched that JAX has not joined; or the run, or a `Required`
+            backend, cannot be opened on process 0, then every process raises.
         TimeoutError: a process did not take part in time.
     """
     group = current_group(group, scope)
     scope = choose_scope(group, scope)
+    # On every process and before anything that may raise on one only: where JAX has not started
+    # the devices yet, they wait for each other here.
+    devices = see_devices(group)
     failures = Failures()
     taken: Taken | None = None
     trouble: Exception | None = None
-    backends, given, base = (), {}, Path()
+    backends, required, given, base = (), (), {}, Path()
     try:
         if handle_signals:
             check_main_thread()
-        backends, given = check_backends(backend), check_hparams(hparams)
+        bare, required = unwrap(backend)
+        backends, given = check_backends(bare), check_hparams(hparams)
         past = read_state(state)
         if past is not None:
             name, start_step = past.name, past.start_step if start_step is None else start_step
@@ -99,7 +112,7 @@ def open_session(
     if trouble is not None and not group.is_writer:
         raise trouble
     verdict = group.broadcast(
-        _verdict(base, taken, name, scope, trouble),
+        _verdict(base, taken, name, scope, trouble) | {"required": bool(required)},
         timeout=_AGREEMENT_TIMEOUT,
         what="the name of the run, decided by process 0",
     )
@@ -111,7 +124,9 @@ def open_session(
         ) from trouble
     _check_scope(scope, verdict["scope"], group)
     identity = Identity(*verdict["identity"])
-    others = _meet(group) if scope == "process" else None
+    others = None
+    if scope == "process":
+        others, devices = _meet(group, devices)
     if taken is None:
         if None not in (name, verdict["given"]) and name != verdict["given"]:
             failures.keep("name", _other_name(name, group.process_index, verdict["given"]))
@@ -121,31 +136,67 @@ def open_session(
         else:
             run = RelayRun(verdict["name"], directory, others.mailbox, failures, settle)
         none = tuple(NoOpBackend() for _ in backends)
-        return Session(run, identity, group, scope, none, given, handle_signals)
+        session = Session(run, identity, group, scope, none, given, handle_signals)
+        if verdict["required"]:
+            _require(session, None, open_timeout)
+        return session
     run = Run(
         taken.name,
         backends,
         taken.journal,
         failures,
         identity,
-        {"process_count": group.process_count, "launcher": group.launcher, "scope": scope},
+        collect_facts(group, scope, devices),
         start_step=start_step,
         others=others,
         open_timeout=open_timeout,
         settle=settle,
     )
-    return Session(run, identity, group, scope, backends, given, handle_signals)
+    session = Session(run, identity, group, scope, backends, given, handle_signals)
+    if required:
+        unopened = [run.unopened(each) for each in required]
+        _require(session, "; ".join(text for text in unopened if text), open_timeout)
+    return session
 
 
-def _meet(group: ProcessGroup) -> Others:
-    """The way on which the other processes of `scope="process"` send their rows. For all of them.
+def _require(session: Session, unopened: str | None, open_timeout: float) -> None:
+    """Raise on every process if a required backend is not open. For all processes.
+
+    Args:
+        session: the run, which is closed then.
+        unopened: on process 0 what is not open and why, empty if all is.
+        open_timeout: how long process 0 waits for backends, in seconds.
+
+    Raises:
+        RuntimeError: a required backend is not open.
+        TimeoutError: process 0 did not say in time.
+    """
+    what = "whether the required backends are open"
+    patience = open_timeout + _AGREEMENT_TIMEOUT
+    unopened = session.group.broadcast(unopened, timeout=patience, what=what)
+    if unopened:
+        session.close(failed=True, timeout=_CLOSE_TIMEOUT)
+        raise RuntimeError(
+            f"`backend` holds a `Required` one that could not be opened ({unopened}). Mend what it "
+            "needs, or leave `Required` out to train without it."
+        )
+
+
+def _meet(group: ProcessGroup, devices: dict[str, Any]) -> tuple[Others, dict[str, Any]]:
+    """The way on which the other processes of `scope="process"` send their rows, and the devices
+    of all of them. For all of them.
 
     Raises:
         TimeoutError: a process did not take part in time.
     """
     mailbox: Any = group
-    hosts = group.gather(group.hostname, timeout=_AGREEMENT_TIMEOUT, what="the hosts of the run")
-    return Others(hosts or [], mailbox.mailbox())
+    mine = devices.get("devices_per_process", {group.process_index: None})[group.process_index]
+    told = group.gather(
+        [group.hostname, mine], timeout=_AGREEMENT_TIMEOUT, what="the hosts of the run"
+    )
+    everyone = told or []
+    devices = with_counts(devices, [count for _, count in everyone])
+    return Others([host for host, _ in everyone], mailbox.mailbox()), devices
 
 
 def _check_scope(mine: str, theirs: str, group: ProcessGroup) -> None:

@@ -9,6 +9,7 @@ from lerax_dist.host._identity import Identity
 from lerax_dist.host._lifecycle import Run
 from lerax_dist.host._relay import RelayRun
 from lerax_dist.host._signals import SignalWatch
+from lerax_dist.process_logs import open_logs
 
 
 @final
@@ -44,6 +45,7 @@ class Session:
         self.backends = backends
         self.hparams = hparams
         self.signals = SignalWatch(run.sync_soon) if handle_signals else None
+        self._logs = open_logs(run.directory, identity.run_id, group)
         # From another process, when all were asked.
         self._heard = False
         if self.signals is not None:
@@ -58,12 +60,15 @@ class Session:
         Raises:
             TimeoutError: a process did not ask.
         """
-        if self.group.process_count > 1:
-            told = self.group.gather(self._told, timeout=timeout, what="`preempted`")
-            answer = any(told or ())
-            what = "the answer to `preempted`"
-            self._heard = self.group.broadcast(answer, timeout=timeout, what=what)
-        return self._told
+        if self.signals is not None:
+            self.signals.renew()
+        if self.group.process_count == 1:
+            return self._told
+        told = self.group.gather(self._told, timeout=timeout, what="`preempted`")
+        what = "the answer to `preempted`"
+        self._heard = self.group.broadcast(any(told or ()), timeout=timeout, what=what)
+        # A signal that has come since is for the next time: the others do not know of it yet.
+        return self._heard
 
     def start_step(self, timeout: float, patience: float) -> int | None:
         """Where the run would go on if it were continued; the same on all that ask together.
@@ -98,5 +103,6 @@ class Session:
             self.run.failures.keep("close", unsent)
         state = "failed" if failed else "preempted" if self._told else "finished"
         self.run.close(state, timeout)
+        self._logs.close()
         if self.signals is not None:
             self.signals.remove()

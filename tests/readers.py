@@ -1,7 +1,11 @@
 """Readers of what the backends and the journal have written, as users would open it."""
 
+import io
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image, ImageSequence
 
 from lerax_dist.host._record import Event, Row, decode
 
@@ -39,13 +43,39 @@ def current_rows(records: list[Any]) -> list[Row]:
 
 
 def event_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
-    """Step and scalars of every event of the one event file in a folder, in its order."""
+    """Step and scalars of every event of the one event file with rows in a folder, in its order."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-    (path,) = run_dir.glob("*tfevents*")
+    (path,) = run_dir.glob("*tfevents*[!s]")  # the other ends in "hparams"
     rows = []
     for event in LegacyEventFileLoader(str(path)).Load():
         values = {v.tag: v.simple_value for v in event.summary.value if v.HasField("simple_value")}
         if values:
             rows.append((event.step, values))
     return rows
+
+
+def event_images(run_dir: Path) -> list[tuple[str, int, np.ndarray]]:
+    """Tag, step and frames (T, H, W, C) of every animation in the one event file of a folder.
+
+    A frame that is shown for twice the time counts as two, as its encoder has joined equal ones.
+    """
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    (path,) = run_dir.glob("*tfevents*")
+    return [
+        (value.tag, event.step, gif_frames(value.image.encoded_image_string))
+        for event in LegacyEventFileLoader(str(path)).Load()
+        for value in event.summary.value
+        if value.HasField("image")
+    ]
+
+
+def gif_frames(gif: bytes) -> np.ndarray:
+    """The frames of a GIF of constant speed, each as often as it is shown."""
+    frames, times = [], []
+    with Image.open(io.BytesIO(gif)) as image:
+        for frame in ImageSequence.Iterator(image):
+            frames.append(np.array(frame.convert("RGB")))
+            times.append(image.info["duration"])
+    return np.repeat(np.stack(frames), np.array(times) // min(times), axis=0)

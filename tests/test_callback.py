@@ -484,11 +484,12 @@ def test_a_log_interval_below_1_is_refused(log_interval, tmp_path):
         ld.LoggingCallback(Memory(), log_interval=log_interval, log_dir=tmp_path)
 
 
-def test_video_is_refused_by_name_until_it_exists(tmp_path):
-    with pytest.raises(NotImplementedError, match="`video_interval` is 5"):
-        ld.LoggingCallback(Memory(), video_interval=5, log_dir=tmp_path)
+def test_a_video_out_of_range_is_refused_and_nothing_is_made(tmp_path):
     with pytest.raises(ValueError, match="`video_interval` must be 0 or more"):
         ld.LoggingCallback(Memory(), video_interval=-5, log_dir=tmp_path)
+    with pytest.raises(ValueError, match="`video_interval` must be a multiple of `log_interval` 2"):
+        ld.LoggingCallback(Memory(), video_interval=5, log_interval=2, log_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "", "a\nb"])

@@ -15,40 +15,58 @@ IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
 ARROWS = {
     "_version": set(),
     "_metrics": set(),
+    "_layout": set(),
     "_protocol": set(),
     "_run": set(),
     "_hparams": set(),
+    "_facts": {"_version", "cluster"},
     "backends": set(),
     "cluster": set(),
     "host": set(),
-    "device": {"_metrics", "_protocol"},
+    "process_logs": {"cluster"},
+    "device": {"_layout", "_metrics", "_protocol"},
+    "video": {"device", "host"},
     "_directory": {"_run", "host"},
     "_idle": {"host"},
     "_announce": {"_hparams", "_protocol", "_session", "device"},
-    "_session": {"_idle", "cluster", "host"},
+    "_session": {"_idle", "cluster", "host", "process_logs"},
     "_state": {"host"},
     "_handle": {"_session", "_state", "backends", "host"},
-    "_open": {"_directory", "_idle", "_run", "_session", "_state", "backends", "cluster", "host"},
+    "_open": {
+        *("_directory", "_facts", "_idle", "_run", "_session", "_state"),
+        *("backends", "cluster", "host"),
+    },
     "_logger": {
-        *("_handle", "_metrics", "_open", "_run", "_state"),
+        *("_handle", "_open", "_run", "_state"),
         *("backends", "cluster", "device", "host"),
     },
     "_callback": {
         *("_announce", "_handle", "_metrics", "_open", "_protocol", "_run", "_session", "_state"),
-        *("backends", "cluster", "device", "host"),
+        *("backends", "cluster", "device", "host", "video"),
     },
     "cli": {"_run", "_version", "backends", "cluster", "host"},
     "__init__": {
         *("_callback", "_logger", "_protocol", "_state", "_version"),
-        *("backends", "cluster", "device", "host"),
+        *("backends", "cluster", "device", "host", "process_logs"),
     },
 }
 WITHOUT_JAX = {
-    *("_metrics", "_run", "_hparams", "_directory", "_idle", "_session", "_open", "_handle"),
-    *("backends", "host"),
+    *(
+        "_layout",
+        "_facts",
+        "_metrics",
+        "_run",
+        "_hparams",
+        "_directory",
+        "_idle",
+        "_session",
+        "_open",
+        "_handle",
+    ),
+    *("backends", "host", "process_logs"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.
-LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL"}
+LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "av", "matplotlib", "pyarrow"}
 PRIVATE_JAX = {"cluster/_store.py", "device/_settle.py"}
 
 
@@ -137,3 +155,17 @@ def test_importing_the_package_loads_nothing_costly_and_starts_nothing():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "[] 1\n"
+
+
+def test_importing_the_package_loads_no_package_that_jax_and_equinox_do_not():
+    program = (
+        "import sys, jax, equinox\n"
+        "before = set(sys.modules)\n"
+        "import lerax_dist\n"
+        "roots = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(roots - sys.stdlib_module_names))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "['lerax_dist']\n"

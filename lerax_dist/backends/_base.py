@@ -39,8 +39,8 @@ class AbstractLoggingBackend(abc.ABC):
         ```
 
     A backend may have further methods, which are called if they are there: `on_training_start`
-    (see `SupportsTrainingStart`), `on_identity` and `on_resume` (see `SupportsIdentity` and
-    `SupportsResume`).
+    (see `SupportsTrainingStart`), `on_run` and `on_end` (see `SupportsRunFacts` and
+    `SupportsRunEnd`), `on_identity` and `on_resume` (see `SupportsIdentity` and `SupportsResume`).
     """
 
     @abc.abstractmethod
@@ -94,6 +94,43 @@ class SupportsTrainingStart(Protocol):
         Args:
             total_timesteps: global steps that the training will take; 0 if unknown.
             total_iterations: iterations that it will take; 0 if unknown.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsRunFacts(Protocol):
+    """A backend that wants to know where and from what code the run was started."""
+
+    def on_run(self, facts: dict[str, Any]) -> None:
+        """What is known of the run. Called after `open` and before the first row.
+
+        A replay calls it once for each incarnation of the run; the last says how it is now.
+
+        Args:
+            facts: plain JSON values. `name`, `run_id`, `incarnation`, `time` (seconds since the
+                epoch), `pid` and `host` of process 0, `launcher`, `scope`, `process_count`,
+                `hosts` (of each process), `platform` and `device_kind`, `devices_per_process`,
+                `device_count`, `versions` (package to version), `git` (`commit`, `branch`,
+                `dirty`), `command`, `directory`, `slurm_job_id`. Ask with `get`: what is not known
+                is None or missing, and journals of older versions hold the first few only.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsRunEnd(Protocol):
+    """A backend that wants to know how the run ended, e.g. to mark it as failed."""
+
+    def on_end(self, state: str) -> None:
+        """The run has ended. Called after the last row and before `close`.
+
+        It is not called if the process that writes is killed. A replay calls it once for each
+        incarnation that was closed; the last says how it is now.
+
+        Args:
+            state: `"finished"`, `"failed"` or `"preempted"`; or `"interrupted"`, in a replay of a
+                run that was never closed.
         """
         ...
 

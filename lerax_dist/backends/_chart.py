@@ -1,70 +1,98 @@
-"""A line chart in braille characters: two dots by four in each cell of the terminal."""
+"""A line chart in braille characters: two dots by four in each cell of the terminal. Pure."""
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+Curve: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Steps in any order, and values; a value that is not finite is a gap."""
+Cell: TypeAlias = tuple[str, int]
+"""A character, and the number of the curve that it belongs to; -1 for none."""
 
 _BLANK = 0x2800
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bit of each dot of a braille cell, by row and column."""
 
 
-def draw_line(values: Sequence[float], width: int, height: int) -> list[str]:
-    """The curve through `values`, from its lowest to its highest value, over the whole width.
+def bounds(curves: Sequence[Curve]) -> tuple[float, float, float, float]:
+    """First and last step, lowest and highest value of some curves; zeros if there is nothing."""
+    steps = [0.0] if not curves else np.concatenate([steps for steps, _ in curves])
+    values = [0.0] if not curves else np.concatenate([values for _, values in curves])
+    finite = np.asarray(values)[np.isfinite(values)]
+    first, last = (float(np.min(steps)), float(np.max(steps))) if len(steps) else (0.0, 0.0)
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    return first, last, low, low if _is_level(low, high) else high
+
+
+def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[Cell]]:
+    """Curves over each other, on one scale that all of them fill.
 
     Args:
-        values: heights of the curve at even distances; non-finite ones are gaps.
+        curves: what to draw; where two share a cell, the later one has its colour.
         width: columns of the chart.
         height: rows of the chart.
 
     Returns:
-        `height` strings of `width` characters.
+        `height` rows of `width` cells.
     """
-    cells = [[_BLANK] * width for _ in range(height)]
-    columns = resample(values, 2 * width)
-    finite = [value for value in columns if math.isfinite(value)]
-    if not finite:
-        return ["".join(map(chr, row)) for row in cells]
-    low, high = min(finite), max(finite)
-    previous: int | None = None
-    for x, value in enumerate(columns):
-        if not math.isfinite(value):
-            previous = None
-            continue
-        y = _dot_row(value, low, high, 4 * height)
-        for dot in _span(previous, y):
-            cells[dot // 4][x // 2] |= _DOTS[dot % 4][x % 2]
-        previous = y
-    return ["".join(map(chr, row)) for row in cells]
+    first, last, low, high = bounds(curves)
+    bits = [[_BLANK] * width for _ in range(height)]
+    owners = [[-1] * width for _ in range(height)]
+    for owner, curve in enumerate(curves):
+        previous: int | None = None
+        for x, value in enumerate(resample(curve, 2 * width, first, last)):
+            if not math.isfinite(value):
+                previous = None
+                continue
+            y = _dot_row(value, low, high, 4 * height)
+            for dot in _span(previous, y):
+                bits[dot // 4][x // 2] |= _DOTS[dot % 4][x % 2]
+                owners[dot // 4][x // 2] = owner
+            previous = y
+    return [
+        [(chr(bit), owner) for bit, owner in zip(*row, strict=True)]
+        for row in zip(bits, owners, strict=True)
+    ]
 
 
-def resample(values: Sequence[float], count: int) -> list[float]:
-    """`values` as `count` columns: means of several where there are more, lines between if fewer.
+def resample(curve: Curve, count: int, first: float, last: float) -> list[float]:
+    """A curve as `count` columns from one step to another.
 
-    A column is a gap (NaN) if no finite value falls into it.
+    A column is the mean of the values that fall into it; between values it lies on the line from
+    one to the next. It is a gap (NaN) outside of the curve and where values are not finite.
     """
-    if len(values) == 1:
-        return [values[0]] * count
-    if len(values) <= count:
-        return [_between(values, x * (len(values) - 1) / (count - 1)) for x in range(count)]
-    edges = [x * len(values) // count for x in range(count + 1)]
-    return [_finite_mean(values[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    order = np.argsort(curve[0], kind="stable")
+    steps, values = curve[0][order], curve[1][order]
+    columns = np.full(count, np.nan)
+    if not len(steps):
+        return columns.tolist()
+    if first == last:
+        finite = values[np.isfinite(values)]
+        return [float(finite[-1]) if len(finite) else math.nan] * count
+    places = (steps - first) * ((count - 1) / (last - first))
+    breaks = np.flatnonzero(np.diff(np.isfinite(values))) + 1
+    for part in np.split(np.arange(len(values)), breaks):
+        if np.isfinite(values[part[0]]):
+            _fill(columns, places[part], values[part])
+    return columns.tolist()
 
 
-def _between(values: Sequence[float], position: float) -> float:
-    if not values:
-        return math.nan
-    index = min(int(position), len(values) - 2)
-    part = position - index
-    if part == 0.0:
-        return values[index]
-    if part == 1.0:
-        return values[index + 1]
-    return values[index] * (1 - part) + values[index + 1] * part
+def _fill(columns: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
+    nearest = np.rint(places).astype(np.intp)
+    between = np.arange(nearest[0], nearest[-1] + 1)
+    columns[between] = np.interp(between, places, values)
+    counts = np.bincount(nearest, minlength=len(columns))
+    shares = values / counts[nearest]
+    means = np.bincount(nearest, shares, minlength=len(columns))
+    several = counts > 1
+    columns[several] = means[several]
 
 
-def _finite_mean(values: Sequence[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.nan
+def _is_level(low: float, high: float) -> bool:
+    """Whether two values differ by no more than rounding."""
+    return high / 2 - low / 2 <= 1e-9 * max(abs(low), abs(high))
 
 
 def _dot_row(value: float, low: float, high: float, rows: int) -> int:
@@ -72,7 +100,7 @@ def _dot_row(value: float, low: float, high: float, rows: int) -> int:
         return rows // 2
     # Halved first: the difference of two large values may be more than a float holds.
     share = (value / 2 - low / 2) / (high / 2 - low / 2)
-    return round((1 - share) * (rows - 1))
+    return min(rows - 1, max(0, round((1 - share) * (rows - 1))))
 
 
 def _span(previous: int | None, y: int) -> range:

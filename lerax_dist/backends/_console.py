@@ -1,8 +1,7 @@
 """The run in the console: a live display in a terminal, plain lines elsewhere."""
 
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -10,12 +9,20 @@ import numpy as np
 from lerax_dist.backends._base import AbstractLoggingBackend
 from lerax_dist.backends._closed import already_open, not_open
 from lerax_dist.backends._gif import check_frames
-from lerax_dist.backends._plain import format_hparams, format_row, format_video, is_due
-from lerax_dist.backends._view import RunView
+from lerax_dist.backends._plain import (
+    format_facts,
+    format_hparams,
+    format_row,
+    format_video,
+    is_due,
+)
+from lerax_dist.backends._terminal import is_terminal
+from lerax_dist.backends._view import HEADLINE, RunView
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lerax_dist.backends._columns import Line
     from lerax_dist.backends._live import LiveDisplay
 
 
@@ -23,20 +30,23 @@ if TYPE_CHECKING:
 class ConsoleBackend(AbstractLoggingBackend):
     """Logging backend that displays a live metrics table and progress bar.
 
-    In a terminal the display is redrawn in place, four times a second at most: progress, all
-    metrics by group, and a chart of one of them over the whole run. What `print` and `logging`
-    write meanwhile appears above it. When the run is closed its last state stays.
+    In a terminal the display is redrawn in place, four times a second at most: the run and how
+    logging fares, progress, all metrics by group (value, change since the row before, course), and
+    a chart of one of them over the whole run. What `print` and `logging` write meanwhile appears
+    above it. When the run is closed, or the program interrupted, its last state stays.
 
     Elsewhere (files, pipes, CI, `NO_COLOR`, `TERM=dumb`, notebooks, and launchers whose
     pseudo-terminal has no size) a row is one plain line with percentage, elapsed time and ETA: the
-    first row at once, then one every `interval` seconds at most, with the newest value of every
-    metric since the line before, and always the last. Nothing is left out of a line: the charted
-    metric comes first, the others follow in their order.
+    first row at once, then one every `interval` seconds at most, with the newest values since the
+    line before, and always the last. The charted metric comes first, the others follow in their
+    order for as long as the line has room; how many it has not is told.
 
     Args:
         console: where to; Rich's own console, that is stdout, if `None`.
         chart: metric to draw. Until it comes, the first whose last part contains "loss" is drawn.
         interval: seconds between plain lines.
+        metrics: what plain lines hold, names or patterns such as `"episode/*"`, all of it however
+            long the line; `None` for a choice that fits.
         clock: present time in seconds, of a clock that never goes back.
 
     Example:
@@ -52,13 +62,15 @@ class ConsoleBackend(AbstractLoggingBackend):
         self,
         *,
         console: "Console | None" = None,
-        chart: str = "episode/return",
+        chart: str = HEADLINE,
         interval: float = 10.0,
+        metrics: Sequence[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console = console
         self._chart = chart
         self._interval = interval
+        self._metrics = None if metrics is None else tuple(metrics)
         self._clock = clock
         self._view: RunView | None = None
         self._live: LiveDisplay | None = None
@@ -74,11 +86,24 @@ class ConsoleBackend(AbstractLoggingBackend):
         console = get_console() if self._console is None else self._console
         view = RunView(name, self._chart, self._clock())
         self._file = console.file
-        self._live = self._started(view, console) if _is_terminal(console) else None
+        self._live = self._started(view, console) if is_terminal(console) else None
         self._view = view
         self._unprinted, self._printed_at = {}, None
         if self._live is None:
             self._print(f"run {name}")
+
+    def on_run(self, facts: dict[str, Any]) -> None:
+        """Where the run runs.
+
+        Args:
+            facts: what the journal says of it.
+        """
+        view = self._opened()
+        with view.lock:
+            view.facts = facts
+        told = format_facts(facts)
+        if self._live is None and told:
+            self._print(told)
 
     def on_training_start(self, total_timesteps: int, total_iterations: int) -> None:
         """Training starts.
@@ -131,8 +156,13 @@ class ConsoleBackend(AbstractLoggingBackend):
         from rich.errors import LiveError
 
         from lerax_dist.backends._live import LiveDisplay
+        from lerax_dist.backends._screen import screen
 
-        live = LiveDisplay(view, console, self._clock)
+        def draw(width: int, height: int | None) -> "list[Line]":
+            with view.lock:
+                return screen(view, self._clock(), width, height)
+
+        live = LiveDisplay(draw, console)
         try:
             live.start()
         except LiveError:
@@ -141,7 +171,7 @@ class ConsoleBackend(AbstractLoggingBackend):
         return live
 
     def _print_row(self, view: RunView, now: float) -> None:
-        line = format_row(view.progress, self._unprinted, view.charted, now)
+        line = format_row(view, self._unprinted, self._metrics, now)
         self._print(line)
         self._unprinted, self._printed_at = {}, now
 
@@ -152,18 +182,3 @@ class ConsoleBackend(AbstractLoggingBackend):
         text = line.encode(encoding, "backslashreplace").decode(encoding)
         self._file.write(" ".join(text.split("\n")) + "\n")
         self._file.flush()
-
-
-def _is_terminal(console: "Console") -> bool:
-    """Whether someone sees what is redrawn there."""
-    wanted = console.is_terminal and not console.is_dumb_terminal and not console.no_color
-    return wanted and console.encoding.startswith("utf") and _has_size(console.file)
-
-
-def _has_size(file: Any) -> bool:
-    # Open MPI gives every rank a pseudo-terminal, also when its own output goes to a file; then
-    # it has no columns. `FORCE_COLOR` makes Rich take a pipe for a terminal, which has no size.
-    try:
-        return os.get_terminal_size(file.fileno()).columns > 0
-    except (OSError, ValueError, AttributeError):
-        return False

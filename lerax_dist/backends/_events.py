@@ -1,53 +1,21 @@
 """TensorBoard's event messages, built but not written. Each takes the wall time as an argument."""
 
 from collections.abc import Mapping
-from typing import Any, final
-
-import numpy as np
+from typing import Any
 
 
-@final
-class RowEvent:
-    """One event message for all rows with the same tags: refilling costs a tenth of rebuilding.
-
-    Attributes:
-        tags: metric names, in order.
+def text_event(tag: str, markdown: str, now: float) -> Any:
+    """A text summary at step 0.
 
     Args:
-        tags: metric names, in order.
+        tag: what it goes by.
+        markdown: the text.
+        now: wall time in seconds.
     """
-
-    def __init__(self, tags: tuple[str, ...]) -> None:
-        self.tags = tags
-        self._event: Any = None
-        self._values: list[Any] = []
-
-    def fill(self, scalars: Mapping[str, np.ndarray], step: int, now: float) -> Any:
-        """The message with these values; good until the next call.
-
-        Args:
-            scalars: a value for each of `tags`, in their order.
-            step: global step.
-            now: wall time in seconds.
-        """
-        if self._event is None:
-            Event, Summary = _messages()
-            values = [Summary.Value(tag=tag, simple_value=0.0) for tag in self.tags]
-            self._event = Event(summary=Summary(value=values))
-            self._values = list(self._event.summary.value)
-        for message, value in zip(self._values, scalars.values(), strict=True):
-            message.simple_value = float(value)
-        self._event.wall_time = now
-        self._event.step = step
-        return self._event
-
-
-def hparams_event(hparams: Mapping[str, Any], now: float) -> Any:
-    """Hyperparameters as a text summary `hparams` at step 0."""
     from tensorboardX.summary import text
 
     Event, _ = _messages()
-    return Event(wall_time=now, step=0, summary=text("hparams", markdown_table(hparams)))
+    return Event(wall_time=now, step=0, summary=text(tag, markdown))
 
 
 def video_event(tag: str, gif: bytes, shape: tuple[int, ...], step: int, now: float) -> Any:
@@ -82,6 +50,12 @@ def resume_event(start_step: int, now: float) -> Any:
     Event, _ = _messages()
     start = SessionLog(status=SessionLog.START)
     return Event(wall_time=now, step=start_step, session_log=start)
+
+
+def parse_event(message: bytes) -> Any:
+    """An event of its bytes."""
+    Event, _ = _messages()
+    return Event.FromString(message)
 
 
 def markdown_table(hparams: Mapping[str, Any]) -> str:

@@ -14,6 +14,23 @@ def format_value(value: float) -> str:
     return f"{value:.4g}"
 
 
+def format_change(value: float, before: float) -> str:
+    """What was added to a value since the one before, with its sign; `=` for nothing.
+
+    Three digits: it tells the direction and the size, the value tells the rest.
+    """
+    change = value - before
+    if not math.isfinite(change):
+        return ""
+    if change == 0.0:
+        return "="
+    if abs(change) >= 1e15 or abs(change) < 1e-4:
+        return f"{change:+.1e}"
+    if abs(change) >= 1000:
+        return f"{change:+,.0f}"
+    return f"{change:+.3g}"
+
+
 def format_duration(seconds: float) -> str:
     """`42s`, `1m02s`, `3h07m` or `2d05h`."""
     whole = max(0, int(seconds))

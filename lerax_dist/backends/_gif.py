@@ -1,9 +1,11 @@
 """Video frames to an animated GIF: pure, and without moviepy."""
 
 import io
+from typing import Any
 
 import numpy as np
 
+_COLORS = 256
 _SHORTEST = 2
 """In hundredths of a second, the unit of a GIF: browsers show anything shorter for ten of them."""
 
@@ -42,6 +44,39 @@ def frame_durations(count: int, fps: float) -> list[int]:
     return [max(_SHORTEST, end - start) for start, end in zip(starts, ends, strict=True)]
 
 
+def _in_own_colors(frames: np.ndarray) -> list[Any] | None:
+    """Images that share a palette of exactly their colours; `None` if they have more than 256.
+
+    A drawing has few colours. Pillow would choose some for each frame anew, which changes them and
+    takes ten times as long.
+
+    Args:
+        frames: `uint8` array of shape `(T, H, W, 3)`.
+    """
+    from PIL import Image
+
+    there: set[Any] = set()
+    for frame in frames:
+        counted = Image.fromarray(frame).getcolors(_COLORS)
+        there |= {color for _, color in counted or ()}
+        if counted is None or len(there) > _COLORS:
+            return None
+    palette = np.array(sorted(there), np.uint8)
+    index = np.zeros(1 << 24, np.uint8)
+    index[_as_number(palette)] = np.arange(len(palette), dtype=np.uint8)
+    images = []
+    for frame in frames:
+        image = Image.fromarray(index[_as_number(frame)])
+        image.putpalette(palette.tobytes())
+        images.append(image)
+    return images
+
+
+def _as_number(colors: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(colors.astype(np.uint32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
     """An endlessly repeating GIF of `frames`.
 
@@ -63,8 +98,11 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
     if frames.shape[-1] == 4:
         alpha = frames[..., 3:].astype(np.uint16)
         frames = (frames[..., :3] * alpha // 255).astype(np.uint8)
-    pixels = frames[..., 0] if frames.shape[-1] == 1 else frames
-    images = [Image.fromarray(np.ascontiguousarray(image)) for image in pixels]
+    frames = np.ascontiguousarray(frames)
+    images = _in_own_colors(frames) if frames.shape[-1] == 3 else None
+    if images is None:
+        pixels = frames[..., 0] if frames.shape[-1] == 1 else frames
+        images = [Image.fromarray(image) for image in pixels]
     target = io.BytesIO()
     images[0].save(
         target,

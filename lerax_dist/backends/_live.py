@@ -3,47 +3,52 @@
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO, final
+from typing import Any, TextIO, TypeAlias, final
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
 
-from lerax_dist.backends._columns import Line, fit_columns
-from lerax_dist.backends._screen import screen
-from lerax_dist.backends._view import RunView
+from lerax_dist.backends._columns import Item, Line, fit_columns
 
 _REFRESH_PER_SECOND = 4
 """More often costs the training time on the interpreter's lock and nobody reads faster."""
+Draw: TypeAlias = Callable[[int, int | None], list[Line]]
 
 
 @final
 class LiveDisplay:
-    """Redraws a run a few times a second until it is stopped, then leaves its last state.
+    """Redraws something a few times a second until it is stopped, then leaves its last state.
 
     Args:
-        view: the run, changed by others meanwhile.
+        draw: makes the lines to show of the width and the height there are (no limit if `None`);
+            called in a thread of its own.
         console: where to.
-        clock: present time in seconds.
+        fullscreen: whether it has the whole window while it runs, which then takes any change of
+            its size; for a program that prints nothing else.
     """
 
-    def __init__(self, view: RunView, console: Console, clock: Callable[[], float]) -> None:
+    def __init__(self, draw: Draw, console: Console, *, fullscreen: bool = False) -> None:
         self._console = console
-        self._picture = _Picture(view, clock)
+        self._draw = draw
+        self._fullscreen = fullscreen
+        self._picture = _Picture(draw, fullscreen)
         self._live = Live(
             self._picture,
             console=console,
             refresh_per_second=_REFRESH_PER_SECOND,
             vertical_overflow="crop",
+            screen=fullscreen,
         )
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
 
     def start(self) -> None:
         stdout, stderr = sys.stdout, sys.stderr
         self._live.start(refresh=True)
-        # A training that is killed cannot bring a hidden cursor back.
-        self._console.show_cursor(True)
+        if not self._fullscreen:
+            # A training that is killed cannot bring a hidden cursor back.
+            self._console.show_cursor(True)
         # Live catches what is written to `sys.stderr`; handlers made earlier hold the old object.
         for handler in _stream_handlers():
             if handler.stream is stdout or handler.stream is stderr:
@@ -52,11 +57,11 @@ class LiveDisplay:
 
     def print_above(self, lines: list[Line]) -> None:
         """Print lines that stay, above the display."""
-        self._console.print(_Lines(lines))
+        print_lines(self._console, lines)
 
     def print_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Print hyperparameters above the display, in columns."""
-        items = [(name, str(value), "") for name, value in hparams.items()]
+        items = [Item(name, str(value)) for name, value in hparams.items()]
         width = max(1, self._console.width - 1)
         self.print_above([*fit_columns([("hyperparameters", items)], width, 10_000, aim=8), []])
 
@@ -64,27 +69,29 @@ class LiveDisplay:
         for handler, stream in self._handlers:
             handler.setStream(stream)
         self._handlers = []
-        self._picture.last = True
+        self._picture.last = not self._fullscreen
         self._live.stop()
+        if self._fullscreen:
+            print_lines(self._console, self._draw(max(1, self._console.width - 1), None))
 
 
 @final
 class _Picture:
-    """The run as Rich asks for it: made anew at each refresh, in Rich's thread."""
+    """What is drawn as Rich asks for it: made anew at each refresh, in Rich's thread."""
 
-    def __init__(self, view: RunView, clock: Callable[[], float]) -> None:
-        self._view = view
-        self._clock = clock
+    def __init__(self, draw: Draw, fullscreen: bool) -> None:
+        self._draw = draw
+        self._fullscreen = fullscreen
         self.last = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         # One column less: a line that fills the last one wraps when the window shrinks by it.
         width = max(1, options.max_width - 1)
         # One row less: what was printed last stays in sight.
-        height = None if self.last else console.size.height - 1
-        with self._view.lock:
-            lines = screen(self._view, self._clock(), width, height)
-        yield from _segments(lines)
+        height = console.size.height - (0 if self._fullscreen else 1)
+        yield from _segments(
+            [_stripped(line) for line in self._draw(width, None if self.last else height)]
+        )
 
 
 @final
@@ -94,6 +101,22 @@ class _Lines:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from _segments(self._lines)
+
+
+def print_lines(console: Console, lines: list[Line]) -> None:
+    """Print lines that stay, in their colours."""
+    console.print(_Lines(lines))
+
+
+def _stripped(line: Line) -> Line:
+    """Without blanks at its end: fewer lines are broken when the window becomes narrower."""
+    line = list(line)
+    while line and not line[-1][0].strip():
+        line.pop()
+    if line:
+        text, style = line[-1]
+        line[-1] = (text.rstrip(), style)
+    return line
 
 
 def _segments(lines: list[Line]) -> RenderResult:

@@ -1,12 +1,17 @@
-"""The console where there is no terminal: one plain line a row, for logs and pipes."""
+"""The console where there is no terminal: one plain line a row, for logs and pipes. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
 from lerax_dist.backends._format import format_duration, format_value
-from lerax_dist.backends._progress import Progress
+from lerax_dist.backends._place import describe_place
+from lerax_dist.backends._view import FAR_BEHIND, OWN, RunView
+
+_LENGTH = 200
+"""Characters of a line, unless the user has said what it shall hold."""
 
 
 def is_due(last: float | None, now: float, interval: float) -> bool:
@@ -15,16 +20,17 @@ def is_due(last: float | None, now: float, interval: float) -> bool:
 
 
 def format_row(
-    progress: Progress, scalars: Mapping[str, np.ndarray], charted: str | None, now: float
+    view: RunView, scalars: Mapping[str, np.ndarray], chosen: Sequence[str] | None, now: float
 ) -> str:
-    """A row as one line: step, progress, then the charted metric and all others in their order.
+    """A row as one line: step, progress, then the charted metric and others in their order.
 
     Args:
-        progress: progress after this row.
-        scalars: metrics to show.
-        charted: the one that comes first.
+        view: the run after this row.
+        scalars: metrics to choose from.
+        chosen: names and patterns of those to show; `None` for as many as fit.
         now: present time in seconds.
     """
+    progress = view.progress
     parts = [f"step {progress.step or 0:,}"]
     if progress.share is not None:
         parts.append(f"{progress.share:.1%}")
@@ -32,9 +38,34 @@ def format_row(
     remaining = progress.remaining(now)
     if remaining is not None:
         parts.append(f"ETA {format_duration(remaining)}")
-    names = sorted(scalars, key=lambda name: name != charted)
-    parts.extend(f"{name}={format_value(float(scalars[name]))}" for name in names)
-    return "  ".join(parts)
+    for name, lag in view.own.items():
+        if name.startswith("lag/") and lag > FAR_BEHIND:
+            parts.append(f"{name.removeprefix('lag/')} {lag:,.0f} behind")
+    charted = view.charted
+    names = sorted(_shown(scalars, chosen), key=lambda name: name != charted)
+    texts = [f"{name}={format_value(float(scalars[name]))}" for name in names]
+    return "  ".join(parts + (_fitting(parts, texts) if chosen is None else texts))
+
+
+def _shown(names: Mapping[str, Any], chosen: Sequence[str] | None) -> list[str]:
+    if chosen is None:
+        return [name for name in names if not name.startswith(OWN)]
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in chosen)]
+
+
+def _fitting(parts: list[str], texts: list[str]) -> list[str]:
+    """The first texts, as many as fit, and how many do not."""
+    used = len("  ".join(parts))
+    for count, text in enumerate(texts):
+        used += 2 + len(text)
+        if count and used > _LENGTH:
+            return [*texts[:count], f"+{len(texts) - count} more"]
+    return texts
+
+
+def format_facts(facts: Mapping[str, Any]) -> str:
+    """Where a run runs as one line; empty if nothing is known."""
+    return "  ".join(describe_place(facts))
 
 
 def format_hparams(hparams: Mapping[str, Any]) -> str:

@@ -25,17 +25,18 @@ class Progress:
         self.total = 0
         self.step: int | None = None
         self._start = now
-        self._first = (0, now)
+        self._first: tuple[int, float] | None = None
         self._last = now
 
     def begin(self, total: int, now: float) -> None:
         """Training starts now and will take `total` steps, 0 if unknown."""
         self.total = total
         self._start = now
+        self._first = None
 
     def advance(self, step: int, now: float) -> None:
         """A row has come."""
-        if self.step is None or step < self._first[0]:
+        if self._first is None or step < self._first[0]:
             self._first = (step, now)
         self.step = step
         self._last = now
@@ -50,8 +51,10 @@ class Progress:
     @property
     def rate(self) -> float | None:
         """Steps a second; `None` while too little has been seen."""
+        if self._first is None or self.step is None:
+            return None
         first, since = self._first
-        if self.step is None or self._last - since < self._ENOUGH or self.step <= first:
+        if self._last - since < self._ENOUGH or self.step <= first:
             return None
         return (self.step - first) / (self._last - since)
 

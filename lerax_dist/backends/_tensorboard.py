@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
@@ -11,10 +12,23 @@ import numpy as np
 
 from lerax_dist.backends._base import AbstractLoggingBackend
 from lerax_dist.backends._closed import already_open, not_open
-from lerax_dist.backends._events import RowEvent, hparams_event, resume_event, video_event
+from lerax_dist.backends._crc32c import Checksum
+from lerax_dist.backends._events import (
+    markdown_table,
+    parse_event,
+    resume_event,
+    text_event,
+    video_event,
+)
 from lerax_dist.backends._gif import encode_gif
+from lerax_dist.backends._layout import find_bands, layout_event
+from lerax_dist.backends._row_record import HEAD, TAIL, RowRecord, encode_step
+from lerax_dist.backends._run_text import run_markdown
+from lerax_dist.backends._tensorboard_hparams import SessionFile
 
 _FILE_NUMBERS = itertools.count()
+# Rows of training and of evaluation take turns; more kinds than this would be names made of data.
+_MOST_TEMPLATES = 32
 
 
 @final
@@ -26,8 +40,11 @@ class TensorBoardBackend(AbstractLoggingBackend):
     operating system before the call returns, so that it outlives the process.
 
     Steps are exact up to 64 bits; values are float32, which is all that the format has. NaN and
-    infinities are written as they are. Hyperparameters become a table under "Text" and videos
-    animated images under "Images", at up to 50 frames a second.
+    infinities are written as they are. Hyperparameters stand under "HParams", beside those of other
+    runs, and as a table under "Text", and so does what is known of the run (launcher, devices,
+    versions, commit). A metric that comes with its `_min` and `_max`, as `episode/return` does, is
+    drawn in its band under "Custom Scalars". Videos are animated images under "Images", at up to 50
+    frames a second.
 
     Attributes:
         log_dir: base folder of the event files.
@@ -47,7 +64,12 @@ class TensorBoardBackend(AbstractLoggingBackend):
         self._log_dir = Path(log_dir)
         self._run_dir: Path | None = None
         self._writer: Any = None
-        self._row = RowEvent(())
+        self._templates: dict[tuple[tuple[str, ...], int], RowRecord] = {}
+        self._checksum: Checksum | None = None
+        self._started = 0.0
+        self._hparams: dict[str, Any] = {}
+        self._session: SessionFile | None = None
+        self._bands: list[str] = []
 
     @property
     def log_dir(self) -> Path:
@@ -60,20 +82,47 @@ class TensorBoardBackend(AbstractLoggingBackend):
         run_dir = (self._log_dir / name).resolve()
         run_dir.mkdir(parents=True, exist_ok=True)
         self._writer = _new_writer(run_dir)
+        self._checksum = _native_checksum()
         self._run_dir = run_dir
+        self._started = time.time()
+        self._session = SessionFile(run_dir)
+        self._hparams, self._bands = {}, []
+
+    def on_run(self, facts: dict[str, Any]) -> None:
+        """Write what is known of the run, as a text `run`.
+
+        Args:
+            facts: see `SupportsRunFacts`.
+        """
+        self._started = facts.get("time") or self._started
+        self._write_event(text_event("run", run_markdown(facts), time.time()))
 
     def log_hparams(self, hparams: dict[str, Any]) -> None:
-        self._write(hparams_event(hparams, time.time()))
+        # Also those of earlier calls: of several sessions and texts a reader sees one.
+        self._hparams = {**self._hparams, **hparams}
+        self._write_event(text_event("hparams", markdown_table(self._hparams), time.time()))
+        if self._session is not None and self._hparams:
+            self._session.start(self._hparams, self._started, time.time())
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
-        tags = tuple(scalars)
-        if tags != self._row.tags:
-            self._row = RowEvent(tags)
-        self._write(self._row.fill(scalars, step, time.time()))
+        encoded = encode_step(int(step))
+        template = self._template(tuple(scalars), len(encoded))
+        record = template.fill(list(scalars.values()), encoded, time.time())
+        self._write(lambda writer: _write_record(writer, record))
+
+    def _template(self, tags: tuple[str, ...], step_size: int) -> RowRecord:
+        template = self._templates.get((tags, step_size))
+        if template is None:
+            if len(self._templates) >= _MOST_TEMPLATES:
+                self._templates.clear()
+            template = RowRecord(tags, step_size, self._checksum)
+            self._templates[tags, step_size] = template
+            self._show_bands(tags)
+        return template
 
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
         gif = encode_gif(frames, fps)
-        self._write(video_event(tag, gif, np.shape(frames), step, time.time()))
+        self._write_event(video_event(tag, gif, np.shape(frames), step, time.time()))
 
     def on_resume(self, start_step: int) -> None:
         """Hide what older files hold at this step or after it; TensorBoard purges it.
@@ -81,21 +130,42 @@ class TensorBoardBackend(AbstractLoggingBackend):
         Args:
             start_step: where the run goes on.
         """
-        self._write(resume_event(start_step, time.time()))
+        self._write_event(resume_event(start_step, time.time()))
+
+    def on_end(self, state: str) -> None:
+        """Write how the run ended, for the HParams tab.
+
+        Args:
+            state: see `SupportsRunEnd`.
+        """
+        if self._session is not None:
+            self._session.end(state, time.time())
 
     def close(self) -> None:
         writer, self._writer, self._run_dir = self._writer, None, None
+        # Tags that come again after `open` must show their bands again.
+        self._session = None
+        self._templates.clear()
         if writer is not None:
             writer.close()
 
-    def _write(self, event: Any) -> None:
+    def _show_bands(self, tags: tuple[str, ...]) -> None:
+        fresh = [tag for tag in find_bands(tags) if tag not in self._bands]
+        if fresh:
+            self._bands += fresh
+            self._write_event(layout_event(self._bands, time.time()))
+
+    def _write_event(self, event: Any) -> None:
+        self._write(lambda writer: writer.write_event(event))
+
+    def _write(self, write: Callable[[Any], object]) -> None:
         if self._run_dir is None:
             raise not_open(self)
         if self._writer is None:
             self._writer = _new_writer(self._run_dir)
         writer = self._writer
         try:
-            writer.write_event(event)
+            write(writer)
             _flush(writer)
         except OSError:
             # Readers give up a file at its first broken record, and this one may end in half a
@@ -118,12 +188,31 @@ def _new_writer(run_dir: Path) -> Any:
     return writer
 
 
+def _native_checksum() -> Checksum | None:
+    """CRC-32C in C, if the package is there."""
+    try:
+        # Inside, after tensorboardX, which tells it to be quiet where the processor cannot help.
+        from crc32c import crc32c
+    except ImportError:
+        return None
+    return crc32c
+
+
 def _flush(writer: Any) -> None:
     """Hand what was written to the operating system."""
     # The public `flush` also waits for the disk, which nothing that a dying process needs is worth
-    # at each row; hence the file underneath, as long as it is where it is in tensorboardX 2.6.
+    # at each row.
     _file(writer).flush()
 
 
+def _write_record(writer: Any, record: bytearray) -> None:
+    file = _file(writer)
+    if file is writer:
+        writer.write_event(parse_event(bytes(record[HEAD:-TAIL])))
+    else:
+        file.write(record)
+
+
 def _file(writer: Any) -> Any:
+    """The open file of a writer, as long as it is where it is in tensorboardX 2.6."""
     return getattr(getattr(writer, "_py_recordio_writer", None), "_writer", writer)

@@ -1,9 +1,12 @@
-"""Hyperparameters and rows in the shape that W&B expects."""
+"""Hyperparameters, rows and summaries in the shape that W&B expects."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+_MORE_IS_BETTER = {"return", "returns", "reward", "rewards", "accuracy", "acc", "score"}
+_LESS_IS_BETTER = {"loss", "error", "perplexity"}
 
 
 def nested(hparams: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,6 +51,24 @@ def with_step(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
                 name += "_"
         row[name] = value
     return row
+
+
+def summary_of(tag: str) -> str | None:
+    """What W&B shall keep of a metric beside its curve: its last value, and its best.
+
+    Args:
+        tag: metric name; its last part says whether more is better.
+
+    Returns:
+        W&B's names of aggregates; None for the last value alone.
+    """
+    words = set(tag.rpartition("/")[2].lower().split("_"))
+    # The lowest loss of all environments is none that anyone waits for.
+    if words & {"min", "max", "std"}:
+        return None
+    if words & _MORE_IS_BETTER:
+        return "last,max"
+    return "last,min" if words & _LESS_IS_BETTER else None
 
 
 def _plain(value: Any) -> Any:

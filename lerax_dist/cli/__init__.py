@@ -15,10 +15,10 @@ The exit status is the same on all: 0 if a run would log correctly, 1 if not. Wa
 not count.
 
 A process that never arrives is named within about the time limit, and the others end with status
-1: by a roll call at the coordinator's address where one is known (LERAX_DIST_*, torchrun, SLURM),
-else through MPI. One that never even starts MPI cannot be named, nor one that does not join on a
-TPU pod or in Kubernetes: every process that is there then says that it waits, and the silent ones
-are those that are missing.
+1: by a roll call at the coordinator's address where one is known (LERAX_DIST_*, torchrun, SLURM,
+TPU pods of GKE), else through MPI. One that never even starts MPI cannot be named, nor one that
+does not join on TPU VMs of Compute Engine or in Kubernetes: every process that is there then says
+that it waits, and the silent ones are those that are missing.
 """
 _REPLAY = """\
 Feeds a backend from the journal of a run, in order: hyperparameters, starts of training, rows. The
@@ -30,12 +30,34 @@ metrics.jsonl) is refused; give another --log-dir or --name, or move that output
 new run each time. Values and steps are those of the journal (TensorBoard keeps float32); the wall
 time of TensorBoard and W&B is that of the replay.
 """
+_WATCH = """\
+Shows runs as they are, by their journals, which are only read and never locked: from any machine
+that sees the folder, while the run goes on or after it has ended. One run is shown as its own
+console would, several side by side. Rows that a later incarnation of the run has done again are
+hidden. It ends when every run has finished or failed, or with Ctrl-C.
+
+In a pipe there is a line a run every --interval seconds; --once prints one screen and ends.
+
+States: running, finished, failed, preempted (it may be continued), crashed (no close record, and
+nobody has it open), open (no close record, and from here nobody can tell), waiting (no journal
+yet), empty, damaged.
+
+  lerax-dist watch logs/a
+  lerax-dist watch logs/a logs/b --chart train/loss
+  lerax-dist watch logs/a logs/b --plot curves.svg episode/return 'train/*'
+  lerax-dist watch logs/a --export rows.parquet
+
+--plot draws a curve a run for each metric: with a band from X_min to X_max where the run has them,
+else of X_std where it has that. --export writes every row: its run, step, time, iteration, and a
+column for each metric, empty where the row has none.
+"""
 _LS = """\
 Lists the runs in a folder: every folder below it that holds a journal.jsonl. Only the head and the
 tail of each journal are read.
 
-States: running (a logger has the journal open), finished, failed, crashed (no close record, and
-nobody has it open), open (no close record, on a file system that knows no locks), empty, damaged.
+States: running (a logger has the journal open), finished, failed, preempted, crashed (no close
+record, and nobody has it open), open (no close record, and from here nobody can tell whether it is
+open: a network file system), empty, damaged.
 """
 
 
@@ -60,9 +82,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return replay_command(
             options.run_dir, options.to, options.log_dir, options.name, options.project
         )
+    if options.command == "watch":
+        return _watched(options)
     from lerax_dist.cli._ls import list_runs
 
     return list_runs(options.log_dir, as_json=options.json)
+
+
+def _watched(options: argparse.Namespace) -> int:
+    if options.plot or options.export:
+        from lerax_dist.cli._files import write_files
+
+        return write_files(options.run_dir, options.plot or [], options.export)
+    from lerax_dist.cli._watch import watch
+
+    return watch(options.run_dir, chart=options.chart, once=options.once, interval=options.interval)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,6 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("--project", metavar="PROJECT", help="W&B project (default: W&B's own)")
 
+    _add_watch(commands)
+
     ls = _add(commands, "ls", "list runs and their states", _LS)
     ls.add_argument(
         "log_dir",
@@ -113,6 +149,38 @@ def _parser() -> argparse.ArgumentParser:
     )
     ls.add_argument("--json", action="store_true", help="print a JSON array")
     return parser
+
+
+def _add_watch(commands: argparse._SubParsersAction) -> None:
+    watch = _add(commands, "watch", "show runs as they are; draw or export them", _WATCH)
+    watch.add_argument(
+        "run_dir", nargs="+", metavar="RUN_DIR", help="folder that holds the journal.jsonl"
+    )
+    watch.add_argument(
+        "--chart",
+        default="episode/return",
+        metavar="METRIC",
+        help="metric to draw (default: %(default)s, else the first loss)",
+    )
+    watch.add_argument("--once", action="store_true", help="print one screen and end")
+    watch.add_argument(
+        "--interval",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="seconds between lines in a pipe (default: %(default)g)",
+    )
+    watch.add_argument(
+        "--plot",
+        nargs="+",
+        metavar=("OUT", "METRIC"),
+        help="draw metrics (names or patterns) into a .png, .svg or .pdf; needs `lerax-dist[plot]`",
+    )
+    watch.add_argument(
+        "--export",
+        metavar="OUT",
+        help="write all rows into a .csv or .parquet; the latter needs `lerax-dist[parquet]`",
+    )
 
 
 def _add(commands: argparse._SubParsersAction, name: str, brief: str, long: str):

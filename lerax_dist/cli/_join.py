@@ -9,9 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import final
 
-from lerax_dist.cli._meeting import meeting_point
-from lerax_dist.cli._roll import call_roll
 from lerax_dist.cluster import Launch, ProcessGroup, initialize
+from lerax_dist.cluster._meeting import meeting_point
 
 # How much later than `initialize`'s own time limit a wait is ended from outside. JAX gives up 5 s
 # after it, by a SIGABRT.
@@ -57,16 +56,15 @@ def join(
         TimeoutError: processes did not arrive; names them.
         OSError: process 0 cannot listen.
     """
-    address = meeting_point(launch, environ)
-    if address is not None:
-        call_roll(launch, address, timeout)
-    with _heard() as records, _ended_if_stuck(timeout + _GRACE, *last_words):
+    # At a roll call process 0 may start to wait when the others have done so for a while.
+    rounds = 1 if meeting_point(launch, environ) is None else 2
+    with _heard() as records, _ended_if_stuck(rounds * timeout + _GRACE, *last_words):
         group = initialize(timeout=timeout)
     told = [record.getMessage() for record in records if record.levelno == logging.INFO]
     # `initialize` promises a line that ends in this.
     _, found, coordinator = "".join(told[-1:]).rpartition(", coordinator ")
     notes = [record.getMessage() for record in records if record.levelno >= logging.WARNING]
-    return Joined(group, coordinator.rstrip(".") if found else address, notes)
+    return Joined(group, coordinator.rstrip(".") if found else None, notes)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from lerax_dist.cli._ends import read_ends
 from lerax_dist.cli._print import print_table
-from lerax_dist.cli._read import JOURNAL, read_ends
+from lerax_dist.cli._reader import JOURNAL
 from lerax_dist.cli._runs import HEADS, Run, as_object, as_row, describe
 
 

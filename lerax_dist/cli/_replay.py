@@ -5,18 +5,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from lerax_dist._run import check_name
 from lerax_dist.backends import (
     AbstractLoggingBackend,
     JSONLBackend,
+    SupportsRunEnd,
     TensorBoardBackend,
     WandbBackend,
 )
-from lerax_dist.cli._read import JOURNAL, Damage, is_locked, read_records
+from lerax_dist.cli._ends import read_ends
+from lerax_dist.cli._locks import is_locked
+from lerax_dist.cli._reader import JOURNAL, Damage, JournalReader
 from lerax_dist.host._dispatch import call_of
-from lerax_dist.host._record import Event, Row, decode
+from lerax_dist.host._record import Event, Record, Row
 
 _PATTERNS = {"tensorboard": "*tfevents*", "jsonl": "metrics.jsonl"}
 _INTERVAL = 2.0
@@ -33,6 +36,8 @@ class Outcome:
         first: step of the first.
         last: step of the last.
         damage: what was wrong with the journal.
+        clips: number of videos.
+        broken: number of videos whose files could not be read.
         running: whether a logger had the journal open.
     """
 
@@ -41,6 +46,8 @@ class Outcome:
     first: int | None = None
     last: int | None = None
     damage: Damage = field(default_factory=Damage)
+    clips: int = 0
+    broken: int = 0
     running: bool = False
 
 
@@ -106,26 +113,41 @@ def replay(
         outcome: what was handed on is counted here.
         on_record: told after each record how far in the file it was, in bytes.
     """
-    is_current = _current(journal)
     with journal.open("rb") as file:
         outcome.running = bool(is_locked(file))
-        backend.open(name)
-        try:
-            for number, record in read_records(file, outcome.damage):
-                if isinstance(record, Row) and not is_current(number, record.step):
-                    outcome.superseded += 1
-                    continue
-                call = call_of(record, backend)
-                # There is nothing to hide from a backend that gets the rows that stand only.
-                if call is not None and call[0] != "on_resume":
-                    getattr(backend, call[0])(*call[1])
-                if isinstance(record, Row):
-                    outcome.rows += 1
-                    outcome.first = record.step if outcome.first is None else outcome.first
-                    outcome.last = record.step
-                on_record(file.tell())
-        finally:
-            backend.close()
+    reader = JournalReader(journal)
+    ended = True
+    backend.open(name)
+    try:
+        for _, record in reader.records():
+            call = _call_of(record, backend, journal.parent, outcome)
+            # There is nothing to hide from a backend that gets the rows that stand only.
+            if call is not None and call[0] != "on_resume":
+                getattr(backend, call[0])(*call[1])
+            if isinstance(record, Event) and record.kind in ("open", "close"):
+                ended = record.kind == "close"
+            if isinstance(record, Row):
+                outcome.rows += 1
+                outcome.first = record.step if outcome.first is None else outcome.first
+                outcome.last = record.step
+            on_record(reader.offset)
+        if not ended and not outcome.running and isinstance(backend, SupportsRunEnd):
+            backend.on_end("interrupted")
+    finally:
+        outcome.superseded, outcome.damage = reader.superseded, reader.damage
+        backend.close()
+
+
+def _call_of(
+    record: Record, backend: AbstractLoggingBackend, run_dir: Path, outcome: Outcome
+) -> tuple[str, tuple[Any, ...]] | None:
+    try:
+        call = call_of(record, backend, run_dir)
+    except (OSError, ValueError):
+        outcome.broken += 1
+        return None
+    outcome.clips += call is not None and call[0] == "log_video"
+    return call
 
 
 def place(journal: Path, own: str, log_dir: str | None, name: str | None) -> tuple[Path, str]:
@@ -149,24 +171,11 @@ def place(journal: Path, own: str, log_dir: str | None, name: str | None) -> tup
     return base or run_dir.parent, check_name(name)
 
 
-def _current(journal: Path) -> Callable[[int, int], bool]:
-    """Whether a record of a number and a step stands, or an incarnation after it did it again."""
-    markers: list[tuple[int, int]] = []
-    with journal.open("rb") as file:
-        for line in file:
-            # Decoding takes ten times as long as this.
-            decoded = decode(line) if b'"kind": "resume"' in line else None
-            if decoded is not None and isinstance(decoded[1], Event):
-                markers.append((decoded[0], decoded[1].body["start_step"]))
-    return lambda number, step: all(at < number or step < start for at, start in markers)
-
-
 def _own_name(journal: Path) -> str:
     """Name of the run by its journal, else that of its folder."""
-    with journal.open("rb") as file:
-        for _, (_, record) in zip(range(16), read_records(file, Damage()), strict=False):
-            if not isinstance(record, Row) and record.kind == "open":
-                return str(record.body["name"])
+    for _, record in read_ends(journal).head[:16]:
+        if not isinstance(record, Row) and record.kind == "open":
+            return str(record.body["name"])
     return journal.resolve().parent.name
 
 
@@ -212,6 +221,10 @@ def _summary(outcome: Outcome, where: str, to: str) -> str:
     lines = [f"{outcome.rows:,} rows{steps} to {to} in {where}"]
     if outcome.superseded:
         lines.append(f"{outcome.superseded:,} rows were left out that came again after a resume")
+    if outcome.clips:
+        lines.append(f"{outcome.clips:,} videos")
+    if outcome.broken:
+        lines.append(f"{outcome.broken:,} videos were left out whose files cannot be read")
     damage = outcome.damage
     if damage.lines:
         lines.append(f"{damage.lines:,} damaged lines in the journal were left out")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from lerax_dist.cli._read import Ends
+from lerax_dist.backends._view import HEADLINE, chosen_metric
+from lerax_dist.cli._ends import Ends
 from lerax_dist.host._record import Record, Row
 
 
@@ -58,9 +59,10 @@ def describe(name: str, ends: Ends, now: float) -> Run:
         if not isinstance(record, Row) and record.kind == "open":
             opened = record.body
     rows = [record for _, record in records if isinstance(record, Row)]
+    last = _closed(records[-1][1] if records else None)
     run = Run(
         name,
-        _state(ends, records[-1][1] if records else None),
+        state_of(last, ends.size, bool(records), ends.locked),
         rows=_count(ends, len(records), len(rows)) if records else None,
         processes=opened.get("process_count"),
         host=opened.get("host"),
@@ -69,9 +71,9 @@ def describe(name: str, ends: Ends, now: float) -> Run:
     if not rows:
         return run
     metric, value = headline(rows)
-    last, age = rows[-1], max(now - rows[-1].time, 0.0)
+    newest, age = rows[-1], max(now - rows[-1].time, 0.0)
     return dataclasses.replace(
-        run, step=last.step, time=last.time, age=age, metric=metric, value=value
+        run, step=newest.step, time=newest.time, age=age, metric=metric, value=value
     )
 
 
@@ -80,24 +82,33 @@ def headline(rows: Sequence[Row]) -> tuple[str | None, float | None]:
 
     `episode/return` if any row has it, else the first whose last part contains "loss", else none.
     """
-    for row in reversed(rows):
-        if "episode/return" in row.metrics:
-            return "episode/return", float(row.metrics["episode/return"])
-    for row in reversed(rows):
-        for name, value in row.metrics.items():
-            if "loss" in name.rpartition("/")[2].lower():
-                return name, float(value)
-    return None, None
+    newest = {name: value for row in rows for name, value in row.metrics.items()}
+    name = chosen_metric(newest, HEADLINE)
+    return name, None if name is None else float(newest[name])
 
 
-def _state(ends: Ends, last: Record | None) -> str:
-    if ends.locked:
+def state_of(closed: str | None, size: int, has_records: bool, locked: bool | None) -> str:
+    """How a run is.
+
+    Args:
+        closed: how its last record says that it ended, if it does.
+        size: bytes of its journal.
+        has_records: whether any of them could be read.
+        locked: whether a logger has it open; `None` if nobody can tell.
+    """
+    if closed is not None:
+        return closed
+    if locked:
         return "running"
-    if last is None:
-        return "damaged" if ends.size else "empty"
-    if not isinstance(last, Row) and last.kind == "close":
-        return str(last.body.get("state", "finished"))
-    return "open" if ends.locked is None else "crashed"
+    if not has_records:
+        return "damaged" if size else "empty"
+    return "open" if locked is None else "crashed"
+
+
+def _closed(last: Record | None) -> str | None:
+    if last is None or isinstance(last, Row) or last.kind != "close":
+        return None
+    return str(last.body.get("state", "finished"))
 
 
 def _count(ends: Ends, records: int, rows: int) -> int:

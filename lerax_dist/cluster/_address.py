@@ -53,6 +53,18 @@ def check_port(name: str, address: str) -> None:
         ) from error
 
 
+def nobody_listens(address: str) -> bool:
+    """Whether the host of "host:port" says that no program has the port; false if it is silent."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+    except ConnectionRefusedError:
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
+
+
 def _bound(port: int, *, share: bool) -> socket.socket:
     family = socket.AF_INET6 if _has_ipv6() else socket.AF_INET
     holder = socket.socket(family)

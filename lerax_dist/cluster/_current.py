@@ -89,6 +89,17 @@ def choose_scope(group: ProcessGroup, scope: str | None) -> str:
     return scope
 
 
+def find_place() -> tuple[int | None, int | None]:
+    """Index of this process and number of processes, as far as they are known now; else None.
+
+    Waits for nothing, starts nothing, and says nothing.
+    """
+    if joined_client() is not None:
+        return joined_place()
+    launch = detect(os.environ)
+    return launch.process_index, launch.process_count
+
+
 @final
 class Membership:
     """What this process has joined. JAX allows one coordination service a process, so one of these.

@@ -15,12 +15,29 @@ from lerax_dist.cluster._address import check_port, coordinator_host, reserved_p
 from lerax_dist.cluster._current import membership
 from lerax_dist.cluster._devices import choose_local_devices
 from lerax_dist.cluster._group import ProcessGroup
-from lerax_dist.cluster._launch import MPI_LAUNCHERS, Launch, check_address, check_place, detect
+from lerax_dist.cluster._launch import (
+    MPI_LAUNCHERS,
+    Launch,
+    check_address,
+    check_place,
+    check_sources,
+    detect,
+)
+from lerax_dist.cluster._meeting import meeting_point
 from lerax_dist.cluster._message import check_timeout
 from lerax_dist.cluster._mpi_group import MPIGroup
+from lerax_dist.cluster._roll import call_roll
 from lerax_dist.cluster._store import devices_have_started
+from lerax_dist.cluster._together import stay_together
 
 _log = logging.getLogger("lerax_dist")
+
+# JAX waits 100 s for a sign of life. All others stand still meanwhile, and what is gone for a
+# minute does not come back: a switch that starts again is quicker, and Python cannot hold the signs
+# up, as a thread of C++ sends them.
+_HEARTBEAT = 60
+# JAX's own: who is done first waits while another writes a last checkpoint or uploads its logs.
+_SHUTDOWN = 300
 
 
 def initialize(
@@ -42,6 +59,16 @@ def initialize(
     `jax.distributed.initialize` was the first. One line at level INFO of the logger "lerax_dist"
     says what was found.
 
+    From then on a thread watches over the others (about one look a second, no more than 500 a
+    second by all together). Who dies, hangs or cannot be reached is named on standard error, with
+    its host, after 0.3 times `heartbeat_timeout_seconds`; JAX then ends every process (SIGABRT)
+    within that limit and 6 seconds. Where the system itself says that process 0 is gone it takes 3
+    seconds. A program that ends by an exception does not wait at JAX's shutdown barrier: the others
+    hear of it within a second or two, have 5 seconds to end by themselves, and are ended with
+    status 1. A program that is done waits for the others, so that nobody is killed by its leaving,
+    at most `shutdown_timeout_seconds`. The exit status of a program that ends is its own. With
+    `JAX_ENABLE_RECOVERABILITY=1` the failure of another process than 0 is only told, as in JAX.
+
     Args:
         coordinator_address: "host:port" where process 0 listens and the others find it. Give all
             of the first three arguments or none.
@@ -51,10 +78,14 @@ def initialize(
             MPI launcher or torchrun with several processes on a host, the one of its local index,
             or all that it sees if the launcher shows it GPUs of its own only
             (`CUDA_VISIBLE_DEVICES`); alone on its host all.
-        timeout: longest wait for the other processes in seconds. Where MPI is not the launcher,
-            JAX ends the process (SIGABRT) when it passes; a warning is logged long before.
-        **jax_options: further arguments of `jax.distributed.initialize`, e.g.
-            `heartbeat_timeout_seconds`.
+        timeout: longest wait for the other processes in seconds. Those that do not arrive are
+            named, but where only JAX knows the others (Kubernetes, TPU pods on Compute Engine):
+            there it ends the process (SIGABRT) when the time has passed. A warning is logged long
+            before. The default leaves time for a node that has to fetch a container.
+        **jax_options: further arguments of `jax.distributed.initialize`. Two have defaults of
+            their own: `heartbeat_timeout_seconds=60`, as all others stand still while one is gone,
+            and what is gone for a minute does not come back (JAX: 100);
+            `shutdown_timeout_seconds=300`, time for a last checkpoint of another process.
 
     Returns:
         The group of all processes: a `JaxGroup`, or a `SoloGroup` of one.
@@ -63,12 +94,12 @@ def initialize(
         ValueError: arguments or variables are incomplete, malformed or contradict the launcher.
         RuntimeError: JAX has started its devices already; mpi4py is missing or belongs to another
             MPI than the launcher; JAX cannot find the other processes.
-        TimeoutError: under MPI, names the processes that did not arrive in time.
+        TimeoutError: names the processes that did not arrive in time.
         OSError: process 0 cannot listen on the port given.
 
     Example:
         ```python
-        group = initialize(timeout=120.0)
+        group = initialize(heartbeat_timeout_seconds=30)
         if group.is_writer:
             print(f"{group.process_count} processes, started by {group.launcher}")
         ```
@@ -80,23 +111,50 @@ def initialize(
     launch = detect(os.environ)
     if (coordinator_address, num_processes, process_id) != (None, None, None):
         launch = _explicit(coordinator_address, num_processes, process_id, launch)
-    options = {"initialization_timeout": math.ceil(timeout), **jax_options}
+    options = {
+        "initialization_timeout": math.ceil(timeout),
+        "heartbeat_timeout_seconds": _HEARTBEAT,
+        "shutdown_timeout_seconds": _SHUTDOWN,
+        **jax_options,
+    }
     if local_device_ids is not None:
         options["local_device_ids"] = local_device_ids
     if launch.process_count != 1:
-        if launch.launcher in MPI_LAUNCHERS:
-            launch = _join_by_mpi(launch, timeout, options)
-        elif launch.launcher in ("explicit", "torchrun"):
-            _join_by_address(launch, options)
-        else:
-            _join_by_jax(launch, options)
+        with _warning_of_waits(launch, timeout):
+            launch = _join(launch, timeout, options)
     group = membership.join(launch)
+    if group.process_count > 1:
+        stay_together(options["heartbeat_timeout_seconds"], options["shutdown_timeout_seconds"])
     _log.info(
         "Process %d of %d on %s (%s: %s)%s.",
         *(group.process_index, group.process_count, group.hostname, launch.launcher, launch.why),
         f", coordinator {launch.coordinator}" if launch.coordinator else "",
     )
     return group
+
+
+def _join(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
+    """Join JAX's service. The launch is returned with the address where that is known."""
+    if launch.launcher in MPI_LAUNCHERS:
+        return _join_by_mpi(launch, timeout, options)
+    if devices_have_started():
+        raise _too_late([launch.process_index])
+    if launch.launcher in ("explicit", "torchrun"):
+        _join_by_address(launch, timeout, options)
+    else:
+        _join_by_jax(launch, timeout, options)
+    return launch
+
+
+def _meet(launch: Launch, timeout: float, options: dict[str, Any]) -> None:
+    """Wait until all are there, where a place is known: JAX ends who waits without naming anyone.
+
+    Raises:
+        TimeoutError: names those who did not come.
+    """
+    address = meeting_point(launch, os.environ)
+    if address is not None and "coordinator_bind_address" not in options:
+        call_roll(launch, address, timeout)
 
 
 def _explicit(address: str | None, count: int | None, index: int | None, launch: Launch) -> Launch:
@@ -118,16 +176,9 @@ def _explicit(address: str | None, count: int | None, index: int | None, launch:
             f"{launch.process_count} ({launch.why}). Leave the arguments out, or unset these "
             "variables if they were inherited from elsewhere."
         )
-    return dataclasses.replace(
-        launch,
-        launcher="explicit",
-        process_index=index,
-        process_count=count,
-        local_index=None,
-        local_count=None,
-        coordinator=address,
-        why=shown,
-    )
+    explicit = Launch("explicit", index, count, None, None, address, shown)
+    check_sources(explicit, os.environ)
+    return explicit
 
 
 def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
@@ -138,8 +189,11 @@ def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Lau
     with contextlib.ExitStack() as stack:
         plan: dict[str, Any] = {}
         if started is not None:
-            port = os.environ.get("JAX_COORDINATOR_PORT") or stack.enter_context(reserved_port())
-            plan["address"] = f"{coordinator_host(mpi.hosts, launch)}:{port}"
+            plan["address"] = os.environ.get("JAX_COORDINATOR_ADDRESS")
+            if not plan["address"]:
+                port = os.environ.get("JAX_COORDINATOR_PORT")
+                port = port or stack.enter_context(reserved_port())
+                plan["address"] = f"{coordinator_host(mpi.hosts, launch)}:{port}"
             plan["started"] = [index for index, early in enumerate(started) if early]
         plan = mpi.broadcast(plan, timeout=timeout, what="the coordinator's address")
         if plan["started"]:
@@ -150,34 +204,31 @@ def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Lau
     return launch
 
 
-def _join_by_address(launch: Launch, options: dict[str, Any]) -> None:
+def _join_by_address(launch: Launch, timeout: float, options: dict[str, Any]) -> None:
     if launch.coordinator is None:
         raise ValueError(
             f"`coordinator_address` must be given under {launch.launcher} ({launch.why}), where no "
             "variable names a port that is free. Pass coordinator_address, num_processes and "
             "process_id."
         )
-    if devices_have_started():
-        raise _too_late([launch.process_index])
     elsewhere = options.get("coordinator_bind_address", os.getenv("JAX_COORDINATOR_BIND_ADDRESS"))
     if launch.process_index == 0 and elsewhere is None:
         check_port("coordinator_address", launch.coordinator)
+    _meet(launch, timeout, options)
     options.setdefault("local_device_ids", choose_local_devices(launch, os.environ))
     _jax_initialize(launch, options)
 
 
-def _join_by_jax(launch: Launch, options: dict[str, Any]) -> None:
+def _join_by_jax(launch: Launch, timeout: float, options: dict[str, Any]) -> None:
     """Leave it to JAX, which knows SLURM, TPU pods and Kubernetes."""
-    if devices_have_started():
-        raise _too_late([launch.process_index])
     known = launch.launcher == "slurm" and launch.local_count is not None
     if known and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
         # No list but an empty one means all. JAX by itself takes the one of SLURM_LOCALID, also for
         # a process alone on its node, and where SLURM shows each its own GPU, which is number 0.
         options.setdefault("local_device_ids", choose_local_devices(launch, os.environ) or [])
+    _meet(launch, timeout, options)
     try:
-        with _warning_of_waits(launch, options):
-            jax.distributed.initialize(**options)
+        jax.distributed.initialize(**options)
     except Exception as error:
         raise RuntimeError(
             f"JAX cannot join the launch ({launch.launcher}: {launch.why}): {error} Pass "
@@ -186,32 +237,30 @@ def _join_by_jax(launch: Launch, options: dict[str, Any]) -> None:
 
 
 def _jax_initialize(launch: Launch, options: dict[str, Any]) -> None:
-    with _warning_of_waits(launch, options):
-        jax.distributed.initialize(
-            **{
-                "coordinator_address": launch.coordinator,
-                "num_processes": launch.process_count,
-                "process_id": launch.process_index,
-                # Else JAX fills in the devices from SLURM's variables where it sees some.
-                "cluster_detection_method": "deactivate",
-                **options,
-            }
-        )
+    jax.distributed.initialize(
+        **{
+            "coordinator_address": launch.coordinator,
+            "num_processes": launch.process_count,
+            "process_id": launch.process_index,
+            # Else JAX fills in the devices from SLURM's variables where it sees some.
+            "cluster_detection_method": "deactivate",
+            **options,
+        }
+    )
 
 
 @contextlib.contextmanager
-def _warning_of_waits(launch: Launch, options: dict[str, Any]) -> Iterator[None]:
+def _warning_of_waits(launch: Launch, timeout: float) -> Iterator[None]:
     """Say that others are missing while there is time: JAX ends the process without a word."""
-    limit = options["initialization_timeout"]
-    after = min(30.0, limit / 2)
+    after = min(30.0, timeout / 2)
     timer = threading.Timer(
         after,
         _log.warning,
         (
-            "Process %s of %s (%s) has waited %.0f s for the others to join%s; after %s s JAX ends "
-            "this process (SIGABRT). Was every process started, and can it reach that address?",
+            "Process %s of %s (%s) has waited %.0f s for the others to join%s; the wait ends after "
+            "%g s. Was every process started, and can it reach that address?",
             *(launch.process_index, launch.process_count, launch.launcher, after),
-            *(f" at {launch.coordinator}" if launch.coordinator else "", limit),
+            *(f" at {launch.coordinator}" if launch.coordinator else "", timeout),
         ),
     )
     timer.daemon = True

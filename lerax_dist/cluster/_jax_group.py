@@ -14,7 +14,7 @@ from lerax_dist.cluster._message import (
     encode,
     missing_error,
 )
-from lerax_dist.cluster._store import Store, joined_client, joined_place
+from lerax_dist.cluster._store import Board, Store, joined_client, joined_place
 
 _ROOT = "lerax_dist"
 
@@ -79,6 +79,12 @@ class JaxGroup:
     def hostname(self) -> str:
         """Name of this host."""
         return self._hostname
+
+    @property
+    def hosts(self) -> list[str | None]:
+        """Host name of every process; None for one that has not made a group yet."""
+        known = self._known_hosts()
+        return [known.get(index) for index in range(self._count)]
 
     @property
     def is_writer(self) -> bool:
@@ -158,6 +164,14 @@ class JaxGroup:
         folder = f"{self._folder}/{next(self._operations)}"
         return StoreMailbox(self._store, folder, self._index)
 
+    def board(self, name: str) -> Board:
+        """A text of each process, for all to read. Making one waits for nobody.
+
+        Args:
+            name: its name, the same on every process.
+        """
+        return Board(self._store, f"{_ROOT}/boards/{name}", self._index)
+
     def _begin(self, kind: str, what: str, value: Any) -> tuple[Message, str]:
         operation = next(self._operations)
         return Message(operation, kind, what, value), f"{self._folder}/{operation}"
@@ -184,8 +198,11 @@ class JaxGroup:
     def _missing(
         self, mine: Message, timeout: float, missing: list[int], note: str = ""
     ) -> TimeoutError:
-        hosts = {int(index): host for index, host in self._store.list(f"{_ROOT}/hosts").items()}
+        hosts = self._known_hosts()
         return missing_error(mine, timeout, missing, (self._index, self._count), hosts, note)
+
+    def _known_hosts(self) -> dict[int, str]:
+        return {int(index): host for index, host in self._store.list(f"{_ROOT}/hosts").items()}
 
     def __repr__(self) -> str:
         return f"JaxGroup(process {self._index} of {self._count}, launcher={self._launcher!r})"

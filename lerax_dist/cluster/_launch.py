@@ -9,6 +9,7 @@ MPI_LAUNCHERS = ("openmpi", "mpich")
 _ADDRESS = "LERAX_DIST_COORDINATOR_ADDRESS"
 _COUNT = "LERAX_DIST_NUM_PROCESSES"
 _INDEX = "LERAX_DIST_PROCESS_ID"
+_JAX_ADDRESS = "JAX_COORDINATOR_ADDRESS"
 
 # Steps that SLURM makes by itself: interactive shell, batch script, external. Their SLURM_PROCID is
 # 0 although nothing was launched with srun.
@@ -22,7 +23,7 @@ class Launch:
 
     Attributes:
         launcher: "solo", "explicit", "openmpi", "mpich" (with all that speak PMI, so Intel MPI
-            too), "slurm", "tpu", "torchrun" or "kubernetes".
+            too), "slurm", "tpu", "torchrun", "kubernetes" or "jax" (an address alone).
         process_index: index of this process among all processes.
         process_count: number of processes of the launch.
         local_index: index of this process among those of its host. Open MPI 5 does not hand these
@@ -50,9 +51,10 @@ def detect(environ: Mapping[str, str]) -> Launch:
     """Read the launch of a process from its environment.
 
     Variables are asked in an order that is right for launchers inside launchers: the explicit
-    `LERAX_DIST_*`, Open MPI, PMI, SLURM steps, TPU, torchrun, Kubernetes. `mpirun` inside a SLURM
-    allocation leaves every rank with `SLURM_PROCID=0`; a batch script or `salloc` shell has SLURM's
-    variables of the whole job but is a single process.
+    `LERAX_DIST_*`, torchrun itself, Open MPI, PMI, SLURM steps, TPU, `RANK` and `WORLD_SIZE`,
+    Kubernetes, `JAX_COORDINATOR_ADDRESS` alone. `mpirun` inside a SLURM allocation leaves every
+    rank with `SLURM_PROCID=0`, torchrun with the place of its agent; a batch script or `salloc`
+    shell has SLURM's variables of the whole job but is a single process.
 
     Args:
         environ: environment variables, e.g. `os.environ`.
@@ -61,15 +63,54 @@ def detect(environ: Mapping[str, str]) -> Launch:
         The launch; process 0 of 1 of the launcher "solo" if nothing was found.
 
     Raises:
-        ValueError: an index or a count is not a number, or does not fit its pair.
+        ValueError: an index or a count is not a number, or does not fit its pair; or two sources
+            contradict each other.
     """
-    for read in (_explicit, _openmpi, _pmi, _slurm, _tpu, _torchrun, _kubernetes):
+    for read in (
+        *(_explicit, _torchrun_agent, _openmpi, _pmi, _slurm, _tpu),
+        *(_torchrun, _kubernetes, _jax),
+    ):
         launch = read(environ)
         if launch is not None:
+            check_sources(launch, environ)
             return launch
     seen = _seen(environ, "SLURM_JOB_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID")
     why = f"{seen}, but no step of srun" if seen else "no variables of a launcher"
     return Launch("solo", 0, 1, 0, 1, None, why)
+
+
+def check_sources(launch: Launch, environ: Mapping[str, str]) -> None:
+    """Check that no other source says something else than a launch.
+
+    What contains a launcher by design is no other source: a SLURM allocation around `mpirun`, any
+    launcher around torchrun.
+
+    Raises:
+        ValueError: one does; the message shows both.
+    """
+    others = {
+        "explicit": (_openmpi, _pmi, _slurm, _tpu, _torchrun),
+        "openmpi": (_torchrun,),
+        "mpich": (_torchrun,),
+        "slurm": (_torchrun,),
+    }
+    mine = (launch.process_index, launch.process_count)
+    for read in others.get(launch.launcher, ()):
+        other = read(environ)
+        theirs = (other.process_index, other.process_count) if other else mine
+        if other and other.several and theirs != mine:
+            raise ValueError(
+                f"`{launch.launcher}` and `{other.launcher}` must name the same launch, got "
+                f"process {mine[0]} of {mine[1]} ({launch.why}) and process {theirs[0]} of "
+                f"{theirs[1]} ({other.why}). Unset the variables that were inherited from "
+                "elsewhere."
+            )
+    told = environ.get(_JAX_ADDRESS)
+    if told and launch.coordinator not in (None, told):
+        raise ValueError(
+            f"`{_JAX_ADDRESS}` and the launch must name the same coordinator, got {told!r} and "
+            f"{launch.coordinator!r} ({launch.launcher}: {launch.why}). Unset one of them."
+        )
 
 
 def check_address(name: str, address: str) -> str:
@@ -186,6 +227,11 @@ def _tpu(environ: Mapping[str, str]) -> Launch | None:
     return None
 
 
+def _torchrun_agent(environ: Mapping[str, str]) -> Launch | None:
+    """torchrun itself, which one agent per node starts: their own launcher is around it."""
+    return _torchrun(environ) if environ.get("TORCHELASTIC_RUN_ID") else None
+
+
 def _torchrun(environ: Mapping[str, str]) -> Launch | None:
     names = ("RANK", "WORLD_SIZE")
     if not all(name in environ for name in names):
@@ -193,9 +239,9 @@ def _torchrun(environ: Mapping[str, str]) -> Launch | None:
     index, count = _place(environ, *names)
     local_index = _optional(environ, "LOCAL_RANK")
     local_count = _optional(environ, "LOCAL_WORLD_SIZE")
-    address = None
+    address = environ.get(_JAX_ADDRESS) or None
     # With its own store torchrun itself listens there.
-    if environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if address is None and environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         host, port = environ.get("MASTER_ADDR"), environ.get("MASTER_PORT")
         address = check_address("MASTER_ADDR:MASTER_PORT", f"{host}:{port}") if host else None
     why = _seen(environ, *names, "MASTER_ADDR", "MASTER_PORT")
@@ -209,6 +255,14 @@ def _kubernetes(environ: Mapping[str, str]) -> Launch | None:
         return None
     index = _number(environ, "JOB_COMPLETION_INDEX")
     return Launch("kubernetes", index, None, None, None, None, _seen(environ, *names))
+
+
+def _jax(environ: Mapping[str, str]) -> Launch | None:
+    """Somebody means a launch of several, but only the arguments can say which process this is."""
+    if not environ.get(_JAX_ADDRESS):
+        return None
+    address = check_address(_JAX_ADDRESS, environ[_JAX_ADDRESS])
+    return Launch("jax", None, None, None, None, address, _seen(environ, _JAX_ADDRESS))
 
 
 def _place(environ: Mapping[str, str], index_name: str, count_name: str) -> tuple[int, int]:

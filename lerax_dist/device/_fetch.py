@@ -1,122 +1,179 @@
 """From a plain loop to the host: values that another thread may read without any device work."""
 
-import functools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter, itemgetter, methodcaller
+from typing import Any, NamedTuple, final
 
 import jax
 import numpy as np
 from jax import numpy as jnp
-from jax.core import Tracer
-from jax.sharding import SingleDeviceSharding
+
+from lerax_dist._layout import Layout
+from lerax_dist._metrics import flatten
+from lerax_dist.device._check import check_metrics, is_single
+
+# Rows of training and of evaluation take turns.
+_MOST_PLANS = 8
+# Their types say all that there is to check.
+_FIXED = (bool, int, float, np.bool_, np.integer, np.floating)
+
+_local_data = methodcaller("addressable_data", 0)
+_aval = attrgetter("aval")
 
 
 class Fetched(NamedTuple):
     """The metrics of a row.
 
     Attributes:
+        names: names of all metrics, in their order.
         numbers: those that are numbers already.
         arrays: the others: names, and a vector of their values on one device, a copy whose way to
             the host is under way.
     """
 
+    names: tuple[str, ...]
     numbers: dict[str, Any]
     arrays: list[tuple[tuple[str, ...], jax.Array]]
 
 
-def check_metrics(metrics: Mapping[str, Any]) -> None:
-    """Check the metrics of a row; waits for nothing.
+@final
+class Fetcher:
+    """Takes rows of metrics over from the thread that trains, at little cost to it.
 
-    Raises:
-        ValueError: a value is not a scalar, is sharded over processes, or was donated.
-        TypeError: a value is not a number, or belongs to a trace.
+    The first row of a kind is looked at metric by metric; what is found out is kept for the next
+    rows with the same names and types.
     """
-    for name, value in metrics.items():
-        if isinstance(value, jax.Array):
-            _check_array(name, value)
-        elif not isinstance(value, (float, int, np.number, np.bool_)):
-            array = np.asarray(value) if hasattr(value, "__array__") else None
-            if array is None or not _is_real(array.dtype):
-                raise TypeError(
-                    f"metric {name!r} is {value!r} of type {type(value).__name__}; metrics are "
-                    "real numbers. Use float(value), or log it as a hyperparameter."
-                )
-            _check_shape(name, array.shape)
+
+    def __init__(self) -> None:
+        self._plans: tuple[_Plan, ...] = ()
+
+    def fetch(self, metrics: Mapping[str, Any]) -> Fetched:
+        """Take the values of a row over as they are now; waits for nothing.
+
+        Arrays are copied, on their device and all at once: the caller may donate them to the next
+        step. What is read is one device's copy of a value that is whole there, so this is no
+        collective.
+
+        Raises:
+            ValueError: a value is not a scalar, is sharded over processes, or was donated; or two
+                names are the same once joined.
+            TypeError: a value is not a number, or belongs to a trace; or a name is not a string.
+        """
+        for plan in self._plans:
+            values = plan.layout.values(metrics)
+            if values is not None:
+                try:
+                    return plan.fetch(values)
+                except Exception:
+                    # An array of another shape, dtype or place than the one the plan was made for,
+                    # or one that is gone: whatever it is, it is found out below.
+                    self._plans = tuple(other for other in self._plans if other is not plan)
+                break
+        plan = self._keep(metrics)
+        values = plan.layout.values(metrics)
+        assert values is not None
+        return plan.fetch(values)
+
+    def check(self, metrics: Mapping[str, Any]) -> None:
+        """What `fetch` raises, where nothing is to be fetched."""
+        for plan in self._plans:
+            values = plan.layout.values(metrics)
+            if values is not None and plan.fits(values):
+                return
+        self._keep(metrics)
+
+    def _keep(self, metrics: Mapping[str, Any]) -> "_Plan":
+        flat = flatten(metrics)
+        check_metrics(flat)
+        plan = _Plan(metrics, flat)
+        self._plans = (plan, *self._plans[: _MOST_PLANS - 1])
+        return plan
 
 
-def fetch(metrics: Mapping[str, Any]) -> Fetched:
-    """Take the values of a row over as they are now; waits for nothing.
+@final
+class _Plan:
+    """How rows of one layout are taken over.
 
-    Arrays are copied, on their device and all at once: the caller may donate them to the next
-    step. What is read is one device's copy of a value that is whole there, so this is no
-    collective.
-
-    Args:
-        metrics: metrics that `check_metrics` has passed.
+    Attributes:
+        layout: which rows those are.
     """
-    numbers: dict[str, Any] = {}
-    groups: dict[Any, dict[str, jax.Array]] = {}
-    for name, value in metrics.items():
-        if isinstance(value, jax.Array):
-            # `addressable_data` takes longer than all else here.
-            local = value if _is_single(value) else value.addressable_data(0)
-            groups.setdefault((local.dtype, local.sharding), {})[name] = local
-        else:
-            numbers[name] = float(value)
-    arrays = []
-    for group in groups.values():
-        vector = _stack(list(group.values()))
-        vector.copy_to_host_async()
-        arrays.append((tuple(group), vector))
-    return Fetched(numbers, arrays)
+
+    def __init__(self, metrics: Mapping[str, Any], flat: Mapping[str, Any]) -> None:
+        self.layout = Layout(metrics)
+        self._names = tuple(flat)
+        places = {name: place for place, name in enumerate(self.layout.names()) if name}
+        arrays = {name: value for name, value in flat.items() if isinstance(value, jax.Array)}
+        numbers = [name for name in flat if name not in arrays]
+        self._doubtful = [(n, places[n]) for n in numbers if not isinstance(flat[n], _FIXED)]
+        self._number_names = tuple(numbers)
+        self._numbers = _picker([places[name] for name in numbers])
+        self._arrays = _picker([places[name] for name in arrays])
+        self._avals = tuple(map(_aval, arrays.values()))
+        groups: dict[Any, dict[str, jax.Array]] = {}
+        for name, value in arrays.items():
+            whole = is_single(value)
+            local = value if whole else _local_data(value)
+            groups.setdefault((whole, local.sharding), {})[name] = local
+        self._groups = [
+            _Group(group, _picker([places[name] for name in group]), whole)
+            for (whole, _), group in groups.items()
+        ]
+
+    def fits(self, values: list[Any]) -> bool:
+        """Whether arrays have the shapes and dtypes that the plan was made for."""
+        self._check_doubtful(values)
+        return tuple(map(_aval, self._arrays(values))) == self._avals
+
+    def fetch(self, values: list[Any]) -> Fetched:
+        """Take over the values that the layout has found."""
+        self._check_doubtful(values)
+        numbers = dict(zip(self._number_names, map(float, self._numbers(values)), strict=True))
+        arrays: list[tuple[tuple[str, ...], jax.Array]] = []
+        for group in self._groups:
+            arrays += group.fetch(values)
+        return Fetched(self._names, numbers, arrays)
+
+    def _check_doubtful(self, values: list[Any]) -> None:
+        if self._doubtful:
+            check_metrics({name: values[place] for name, place in self._doubtful})
 
 
-@jax.jit
-def _stack(scalars: list[jax.Array]) -> jax.Array:
-    return jnp.stack(scalars)
+@final
+class _Group:
+    """Arrays of one device: a compiled program copies all of them, one vector a dtype."""
+
+    def __init__(
+        self,
+        arrays: Mapping[str, jax.Array],
+        pick: Callable[[list[Any]], Sequence[Any]],
+        whole: bool,
+    ) -> None:
+        self._pick = pick
+        self._whole = whole
+        by_dtype: dict[Any, list[int]] = {}
+        for place, value in enumerate(arrays.values()):
+            by_dtype.setdefault(value.dtype, []).append(place)
+        names = tuple(arrays)
+        self._names = [tuple(names[place] for place in places) for places in by_dtype.values()]
+
+        def stack(*scalars: jax.Array) -> list[jax.Array]:
+            return [jnp.stack([scalars[place] for place in places]) for places in by_dtype.values()]
+
+        # Compiled here and now: `jit` would trace again for each mix of weak types.
+        self._stack = jax.jit(stack).lower(*arrays.values()).compile()
+
+    def fetch(self, values: list[Any]) -> list[tuple[tuple[str, ...], jax.Array]]:
+        """Names and vector of each dtype."""
+        picked = self._pick(values)
+        # `addressable_data` takes longer than all else here.
+        vectors = self._stack(*(picked if self._whole else map(_local_data, picked)))
+        for vector in vectors:
+            vector.copy_to_host_async()
+        return list(zip(self._names, vectors, strict=True))
 
 
-def _check_array(name: str, value: jax.Array) -> None:
-    if isinstance(value, Tracer):
-        raise TypeError(
-            f"metric {name!r} belongs to a trace: `log` was called inside compiled code, where it "
-            "would run once, while tracing. Return the value from the step and log it outside, or "
-            "use `LoggingCallback` inside."
-        )
-    if value.is_deleted():
-        raise ValueError(
-            f"metric {name!r} was deleted: it has been donated to a step. Log it before that."
-        )
-    whole = _is_single(value) or value.is_fully_addressable or value.is_fully_replicated
-    if not whole:
-        raise ValueError(
-            f"metric {name!r} is sharded over processes: shape {value.shape}, sharding "
-            f"{value.sharding}; this process holds a part only. Reduce it in the compiled step, "
-            "with `jnp.mean` on global arrays or with `lerax_dist.reduce` inside `shard_map`."
-        )
-    _check_shape(name, value.shape)
-    if not _is_real(value.dtype):
-        raise TypeError(
-            f"metric {name!r} has dtype {value.dtype}; metrics are real numbers. "
-            "Log e.g. its absolute value."
-        )
-
-
-def _is_single(value: jax.Array) -> bool:
-    # Of another process's device it would not be; those have shardings over a mesh.
-    return type(value.sharding) is SingleDeviceSharding
-
-
-def _check_shape(name: str, shape: tuple[int, ...]) -> None:
-    if shape != ():
-        raise ValueError(
-            f"metric {name!r} must be a scalar, got shape {shape}. Reduce it first, e.g. with "
-            "`.mean()`."
-        )
-
-
-@functools.cache
-def _is_real(dtype: Any) -> bool:
-    # JAX's own answer: NumPy does not take bfloat16 for a number.
-    kinds = (np.bool_, np.integer, np.floating)
-    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
+def _picker(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
+    """What picks the values at these places."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: [values[place] for place in places]

@@ -26,7 +26,8 @@ def send(deliver: Deliver, head: Int[Array, " h"], body: Int[Array, " n"], manua
             that would kill the step on every host.
         head: what tells this message from others, repeated in each part.
         body: the message.
-        manual: manual axes of the mesh; without any, JAX calls the host once, in process 0.
+        manual: manual axes of the mesh; without any, JAX calls the host once, in process 0. Empty
+            also where a branch has left all devices but the first behind.
     """
     starts = range(0, max(body.size, 1), CHUNK)
     parts = len(starts)

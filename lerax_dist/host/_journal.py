@@ -12,8 +12,9 @@ from typing import BinaryIO, final
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._record import Record, decode, encode
 
-# What readers find in memory; those further behind read the file.
-_RECENT_BYTES = 16 << 20
+# What readers find in memory, by the size of its lines; those further behind read the file. A row
+# takes several times as much as an object, and this is what a run of millions of rows holds.
+_RECENT_BYTES = 1 << 20
 # What is kept while the file cannot be written (disk full, quota, a file system that went away).
 _UNWRITTEN_BYTES = 256 << 20
 _WRITE_BYTES = 1 << 20
@@ -25,14 +26,16 @@ class JournalInUse(RuntimeError):
 
 @final
 class _Kept:
-    """A record in memory; `end` is where its line ends in the file, `None` until it is there."""
+    """A record in memory; `end` is where its line ends in the file, `None` until it is there. The
+    line is let go of then."""
 
-    __slots__ = ("end", "line", "number", "record")
+    __slots__ = ("end", "line", "number", "record", "size")
 
     def __init__(self, number: int, record: Record, line: bytes) -> None:
         self.number = number
         self.record = record
         self.line = line
+        self.size = len(line)
         self.end: int | None = None
 
 
@@ -114,7 +117,7 @@ class Journal:
         written as soon as the file takes them again.
         """
         fresh = self._encoded(records)
-        size = sum(len(kept.line) for kept in fresh)
+        size = sum(kept.size for kept in fresh)
         self._unwritten.extend(fresh)
         self._unwritten_bytes += size
         self._write()
@@ -122,7 +125,7 @@ class Journal:
             self._recent.extend(fresh)
             self._recent_bytes += size
             while self._recent_bytes > _RECENT_BYTES and self._may_leave(self._recent[0]):
-                self._recent_bytes -= len(self._recent.popleft().line)
+                self._recent_bytes -= self._recent.popleft().size
             self._next += len(fresh)
             self._changed.notify_all()
 
@@ -145,7 +148,7 @@ class Journal:
             batch, size = [], 0
             for kept in self._unwritten:
                 batch.append(kept)
-                size += len(kept.line)
+                size += kept.size
                 if size > _WRITE_BYTES:
                     break
             # A line that was torn, by this run or one before it, must not swallow the next.
@@ -156,12 +159,13 @@ class Journal:
             self._size += done
             self._torn = (self._torn and not done) or (error is not None and 0 < done)
             for kept in batch:
-                end += len(kept.line)
+                end += kept.size
                 if end > self._size:
                     break
                 kept.end = end
+                kept.line = b""
                 self._unwritten.popleft()
-                self._unwritten_bytes -= len(kept.line)
+                self._unwritten_bytes -= kept.size
             if error is not None:
                 self._keep_failure(error)
                 return
@@ -174,7 +178,7 @@ class Journal:
             error,
         )
         while self._unwritten_bytes > _UNWRITTEN_BYTES:
-            self._unwritten_bytes -= len(self._unwritten.popleft().line)
+            self._unwritten_bytes -= self._unwritten.popleft().size
             self._lost += 1
         if self._lost:
             self._failures.keep(

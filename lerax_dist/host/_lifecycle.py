@@ -19,6 +19,7 @@ from lerax_dist.host._pump import Pump
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._record import Event
 from lerax_dist.host._sink import HostRow, Sink
+from lerax_dist.host._studio import Studio
 from lerax_dist.host._token import Token
 from lerax_dist.host._writer import Writer
 
@@ -33,6 +34,10 @@ class Others(NamedTuple):
 
     hosts: list[str]
     mailbox: Any
+
+
+_CLIPS_IN_A_HURRY = 5.0
+"""Seconds that the last clips get when a run does not end by itself."""
 
 
 @final
@@ -86,10 +91,12 @@ class Run:
         self.sink = Sink(queue, self.failures)
         self._journal = journal
         resumes = identity.incarnation > 1
+        self.studio = Studio(queue.put, self.directory, self.failures)
         self._writer = Writer(
             queue,
             journal,
             failures,
+            self.studio,
             resumes=resumes,
             gathering=Gathering(others.hosts if others else [socket.gethostname()], failures),
             gauges=Gauges(queue, self._lags).of,
@@ -125,6 +132,13 @@ class Run:
         """Whether `close` was called."""
         return self._closed
 
+    def unopened(self, backend: Any) -> str | None:
+        """Why a backend is not open; `None` if it is."""
+        (pump,) = (pump for pump in self._pumps if pump.feeds(backend))
+        if pump.failed_to_open is not None:
+            return f"{pump.label}: {pump.failed_to_open!r}"
+        return None if pump.opened.is_set() else f"{pump.label}: {pump.stuck()}"
+
     def log(self, row: HostRow, size: int) -> None:
         """Queue a row of so many bytes from a plain loop."""
         if os.getpid() != self._pid:
@@ -147,7 +161,7 @@ class Run:
         self._queue.put(Token(sync=True, at_once=True))
 
     def flush(self, timeout: float) -> None:
-        """Wait until every row so far is in the journal and with every backend.
+        """Wait until every row and clip so far is in the journal and with every backend.
 
         Raises:
             TimeoutError: something was not done in time; the message says what.
@@ -157,6 +171,10 @@ class Run:
         deadline = time.monotonic() + timeout
         missing = self._settle(timeout)
         token = self._writer.flush()
+        if token.reached.wait(max(deadline - time.monotonic(), 0.0)) and self.studio.opened:
+            clips = self.studio.wait(max(deadline - time.monotonic(), 0.0))
+            missing = missing or (f"{clips} clips are not drawn" if clips else None)
+            token = self._writer.flush()
         if not token.reached.wait(max(deadline - time.monotonic(), 0.0)):
             missing = missing or f"the journal {self._journal.path} has not taken all rows"
         for pump in self._pumps:
@@ -205,6 +223,7 @@ class Run:
                 self.failures.keep("close", missing)
             self._closed = True
             self.sink.close()
+            self._finish_clips(state, (deadline - time.monotonic()) / 2)
             self._put_close(state)
             self._stop = self._writer.stop(patience=0.7 * timeout)
         written = self._stop.reached.wait(max(deadline - time.monotonic(), 0.0))
@@ -222,6 +241,18 @@ class Run:
         atexit.unregister(self._at_exit)
         if written:
             self._journal.close()
+
+    def _finish_clips(self, state: str, timeout: float) -> None:
+        """Let the clips that are there become records: the last record says how the run ended."""
+        if not self.studio.opened:
+            return
+        # A job that is told to end has little time left, and rows and local files come first.
+        limit = timeout if state == "finished" else min(timeout, _CLIPS_IN_A_HURRY)
+        start = time.monotonic()
+        token = Token(sync=True)
+        self._queue.put(token)
+        token.reached.wait(max(limit, 0.0))
+        self.studio.close(max(start + limit - time.monotonic(), 0.0))
 
     def _lags(self) -> dict[str, int]:
         end = self._journal.end

@@ -9,6 +9,7 @@ from lerax_dist.host._dispatch import call_of
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
+from lerax_dist.host._record import Record
 
 _MOST_AT_ONCE = 256
 # A call that fails for an error of input or output (a network, a disk) is made again after these
@@ -43,6 +44,7 @@ class Pump:
         self.label = type(backend).__name__
         self.opened = threading.Event()
         self.ended = threading.Event()
+        self.failed_to_open: Exception | None = None
         self.delivered = journal.cursor().number
         self._backend = backend
         self._run_name = run_name
@@ -58,6 +60,10 @@ class Pump:
         self._thread = threading.Thread(
             target=self._run, name=f"lerax_dist-{self.label}", daemon=True
         )
+
+    def feeds(self, backend: Any) -> bool:
+        """Whether it is this backend that it feeds."""
+        return self._backend is backend
 
     def start(self) -> None:
         """Start the thread; `opened` is set once the backend is open or has failed to."""
@@ -88,7 +94,7 @@ class Pump:
                 if not records and self._closing.is_set():
                     break
                 for record in records:
-                    call = call_of(record, self._backend)
+                    call = self._call_of(record)
                     if call is not None:
                         self._try(call[0], *call[1])
                     self.delivered += 1
@@ -102,12 +108,21 @@ class Pump:
             self.opened.set()
             self.ended.set()
 
+    def _call_of(self, record: Record) -> tuple[str, tuple[Any, ...]] | None:
+        try:
+            return call_of(record, self._backend, self._journal.path.parent)
+        except Exception as error:
+            self._left_out += 1
+            self._failures.keep(self.label, f"got no clip, its file is broken: {error}", error)
+            return None
+
     def _open(self) -> bool:
         try:
             if hasattr(self._backend, "on_identity"):
                 self._call("on_identity", *self._identity)
             self._call("open", self._run_name)
         except Exception as error:
+            self.failed_to_open = error
             self._failures.keep(
                 self.label,
                 f"could not be opened, so it is left out ({error!r}); the journal "

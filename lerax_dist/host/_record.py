@@ -39,7 +39,7 @@ class Event:
 
     Attributes:
         time: when, in seconds since the epoch.
-        kind: `"open"`, `"resume"`, `"hparams"`, `"start"` or `"close"`.
+        kind: `"open"`, `"resume"`, `"hparams"`, `"start"`, `"video"` or `"close"`.
         body: what else there is to say, fit for JSON.
     """
 

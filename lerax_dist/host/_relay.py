@@ -18,6 +18,8 @@ from lerax_dist.host._token import Token
 
 # How long a message may wait for process 0, which is behind. It is sent all the same then.
 _SEND_PATIENCE = 60.0
+# A process that does not write is left alone by its logger, but for once a second.
+_PAUSE = 1.0
 
 
 @final
@@ -47,7 +49,7 @@ class RelayRun:
         self._pid = os.getpid()
         self._mailbox = mailbox
         self._settle = settle
-        self._queue = RowQueue(failures)
+        self._queue = RowQueue(failures, pause=_PAUSE)
         self.sink = Sink(self._queue, failures)
         self._assembler = Assembler(failures)
         self._packer = Packer()

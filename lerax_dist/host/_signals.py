@@ -1,5 +1,6 @@
 """Signals that say that the job is about to end: noticed, passed on, nothing else."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -38,11 +39,24 @@ class SignalWatch:
         self.seen = False
         self._on_signal = on_signal
         self._before: dict[int, Any] = {}
+        self._pid = os.getpid()
 
     def install(self) -> None:
         """Take the signals over. For the main thread only, see `check_main_thread`."""
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
+
+    def renew(self) -> None:
+        """Take them over again if someone has done so behind Python's back.
+
+        `jax.distributed.initialize()` does: it makes a handler that is none of Python's, and
+        Python goes on to name this one.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in self._before:
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, self._handle)
 
     def remove(self) -> None:
         """Give the signals back, but for those that someone else has taken over since."""
@@ -54,6 +68,11 @@ class SignalWatch:
                 signal.signal(number, before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            # A forked process, one that loads data for instance, must end when it is told to.
+            signal.signal(number, self._before.get(number) or signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         self.seen = True
         self._on_signal()
         before = self._before.get(number)

@@ -11,13 +11,18 @@ import numpy as np
 from lerax_dist.host import _rates
 from lerax_dist.host._assemble import PATIENCE, Assembler, Share
 from lerax_dist.host._failures import Failures
+from lerax_dist.host._film import FilmPart
 from lerax_dist.host._gather import Gathering
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._post import Arrival
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._record import Event, Record, Row
 from lerax_dist.host._sink import HostRow, Packet, Start
+from lerax_dist.host._studio import Studio
 from lerax_dist.host._token import Token
+
+# How long a record may be with the operating system only, which a machine that breaks down loses.
+_SYNC_AFTER = 0.5
 
 
 @final
@@ -29,6 +34,7 @@ class Writer:
         queue: RowQueue,
         journal: Journal,
         failures: Failures,
+        studio: Studio,
         *,
         resumes: bool,
         gathering: Gathering,
@@ -39,6 +45,7 @@ class Writer:
             queue: what to empty.
             journal: where to.
             failures: where to keep what goes wrong.
+            studio: where clips go, and who hears of the rows that they belong to.
             resumes: whether the journal holds rows of an earlier process, which the first row
                 here supersedes from its own step on.
             gathering: where rows wait for the shares of other processes, if there are any.
@@ -48,12 +55,14 @@ class Writer:
         self._resumes = resumes
         self._journal = journal
         self._failures = failures
+        self._studio = studio
         self._start_step = None if resumes else 0
         self._gathering = gathering
         self._gauges = gauges
         self._assembler = Assembler(failures)
         self._rates = _rates.Rates()
         self._patience: float | None = None
+        self._sync_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="lerax_dist-writer", daemon=True)
 
     def start(self) -> None:
@@ -90,9 +99,19 @@ class Writer:
             limit = {} if self._patience is None else {"patience": self._patience}
             if self._write(self._gathering.ready(now, **limit)):
                 return
+            if self._sync_at is not None and self._sync_at <= now:
+                self._sync()
 
     def _longest_wait(self) -> float | None:
-        return PATIENCE if self._assembler.holds or self._gathering.waits else None
+        """Seconds until something is due if nothing comes; `None` if nothing is."""
+        waits = [PATIENCE] if self._assembler.holds or self._gathering.waits else []
+        if self._sync_at is not None:
+            waits.append(max(self._sync_at - time.monotonic(), 0.0))
+        return min(waits, default=None)
+
+    def _sync(self) -> None:
+        self._journal.sync()
+        self._sync_at = None
 
     def _put(self, item: Any, size: int) -> None:
         """Take in what was queued, each in its place among the rows."""
@@ -106,6 +125,9 @@ class Writer:
                     self._gathering.arrive(process, shares)
                     if state is not None:
                         self._gathering.end(process, state)
+                case FilmPart() | Event(kind="video"):
+                    # They belong to rows of their own, and must not hurry the next.
+                    self._wait_for_others([item])
                 case Start():
                     self._wait_for_others([*self._assembler.restart(item.stride), item])
                 case Token(at_once=True):
@@ -136,7 +158,7 @@ class Writer:
         self._queue.done(sum(item.size for item in items if isinstance(item, Share)))
         tokens = [item for item in items if isinstance(item, Token)]
         if any(token.sync for token in tokens):
-            self._journal.sync()
+            self._sync()
         for token in tokens:
             token.end = self._journal.end
             token.start_step = self._start_step
@@ -147,6 +169,8 @@ class Writer:
         if self._resumes:
             records = self._resumed(records)
         self._start_step = _after(self._start_step, records)
+        if self._sync_at is None:
+            self._sync_at = time.monotonic() + _SYNC_AFTER
         try:
             self._journal.append(records)
         except Exception as error:
@@ -170,6 +194,10 @@ class Writer:
             match items[0]:
                 case Token():
                     return []
+                case FilmPart():
+                    for part in items:
+                        self._studio.part(part)
+                    return []
                 case Share(format=row_format):
                     finished = row_format.finish([share.totals for share in items])
                     return [self._row(*both) for both in zip(items, finished, strict=True)]
@@ -181,6 +209,7 @@ class Writer:
             return []
 
     def _start(self, item: Start) -> list[Record]:
+        self._studio.restart()
         records: list[Record] = []
         self._rates = _rates.start(item.clock, item.iteration)
         if item.hparams:
@@ -201,6 +230,7 @@ class Writer:
             row_time -= share.clock - clock
             self._rates, times = _rates.advance(self._rates, clock, step or 0, iteration)
             metrics = metrics | times
+        self._studio.row(iteration, step or 0)
         return self._checked(Row(row_time, step or 0, iteration, metrics | self._gauges()))
 
     def _checked(self, row: Row) -> Row:

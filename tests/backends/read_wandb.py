@@ -24,8 +24,15 @@ class WandbRun:
         project: name of its project.
         config: hyperparameters, after all updates.
         rows: history, without W&B's own entries.
-        axes: glob of metrics to the metric on their x-axis.
+        axes: name or glob of metrics to the metric on their x-axis.
         exit_code: `None` if the run did not end.
+        notes: the text on it.
+        group: name that it shares with others.
+        job_type: what it does within its group.
+        tags: its labels.
+        summary: dotted names to values, after all updates.
+        aggregates: name of a metric to what its summary shall hold.
+        preempting: whether it said that it is preempted.
     """
 
     id: str = ""
@@ -35,6 +42,13 @@ class WandbRun:
     rows: list[dict[str, Any]] = field(default_factory=list)
     axes: dict[str, str] = field(default_factory=dict)
     exit_code: int | None = None
+    notes: str = ""
+    group: str = ""
+    job_type: str = ""
+    tags: list[str] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    aggregates: dict[str, list[str]] = field(default_factory=dict)
+    preempting: bool = False
 
 
 def read_wandb(path: Path) -> WandbRun:
@@ -52,6 +66,8 @@ def read_wandb(path: Path) -> WandbRun:
         if kind == "run":
             run.id = record.run.run_id
             run.name, run.project = record.run.display_name, record.run.project
+            run.notes, run.tags = record.run.notes, list(record.run.tags)
+            run.group, run.job_type = record.run.run_group, record.run.job_type
             _update(run.config, record.run.config)
         elif kind == "config":
             _update(run.config, record.config)
@@ -62,6 +78,13 @@ def read_wandb(path: Path) -> WandbRun:
             metric = record.metric
             if metric.step_metric:
                 run.axes[metric.name or metric.glob_name] = metric.step_metric
+            chosen = [f.name for f, value in metric.summary.ListFields() if value]
+            if chosen:
+                run.aggregates[metric.name] = chosen
+        elif kind == "summary":
+            _update(run.summary, record.summary)
+        elif kind == "preempting":
+            run.preempting = True
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run

@@ -4,12 +4,13 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import pyte
@@ -49,14 +50,22 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         """Read until the program has written `text`."""
+        self.wait_until(lambda: text.encode() in self.raw)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Read until something is so."""
         deadline = time.monotonic() + _LIMIT
-        while text.encode() not in self.raw:
-            assert time.monotonic() < deadline, f"{text!r} never came:\n" + "\n".join(self.lines())
+        while not condition():
+            assert time.monotonic() < deadline, "it never came so:\n" + "\n".join(self.lines())
             assert self._read(1.0) is not False, "it ended first:\n" + "\n".join(self.lines())
 
     def send(self, line: str) -> None:
         """Type a line."""
         os.write(self._fd, line.encode() + b"\n")
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
 
     def resize(self, columns: int, rows: int) -> None:
         """Change the window's size, as the user does with the mouse."""

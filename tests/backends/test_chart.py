@@ -1,54 +1,84 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lerax_dist.backends._chart import draw_line, resample
+from lerax_dist.backends._chart import bounds, draw_curves, resample
+
+
+def curve(values, steps=None):
+    steps = range(len(values)) if steps is None else steps
+    return np.array(steps, np.float64), np.array(values, np.float64)
+
+
+def drawn(values, width: int, height: int, steps=None) -> list[str]:
+    rows = draw_curves([curve(values, steps)], width, height)
+    return ["".join(char for char, _ in row) for row in rows]
 
 
 def test_a_rise_goes_from_the_lowest_left_to_the_highest_right():
-    assert draw_line([0.0, 1.0], width=4, height=2) == ["⠀⠀⡠⠊", "⡠⠊⠀⠀"]
+    assert drawn([0.0, 1.0], width=4, height=2) == ["⠀⠀⡠⠊", "⡠⠊⠀⠀"]
 
 
 def test_a_fall_is_its_mirror_image():
-    assert draw_line([1.0, 0.0], width=4, height=2) == ["⠑⢄⠀⠀", "⠀⠀⠑⢄"]
+    assert drawn([1.0, 0.0], width=4, height=2) == ["⠑⢄⠀⠀", "⠀⠀⠑⢄"]
 
 
 def test_a_jump_is_a_line_without_holes():
-    rows = draw_line([0.0] * 8 + [1.0] * 8, width=8, height=4)
+    rows = drawn([0.0] * 8 + [1.0] * 8, width=8, height=4)
     assert all(any(char != "⠀" for char in row) for row in rows)
 
 
 def test_a_constant_is_a_line_in_the_middle():
-    assert draw_line([3.0, 3.0, 3.0], width=3, height=3) == ["⠀⠀⠀", "⠤⠤⠤", "⠀⠀⠀"]
+    assert drawn([3.0, 3.0, 3.0], width=3, height=3) == ["⠀⠀⠀", "⠤⠤⠤", "⠀⠀⠀"]
 
 
 def test_one_value_is_a_line():
-    (row,) = draw_line([3.0], width=5, height=1)
+    (row,) = drawn([3.0], width=5, height=1)
     assert "⠀" not in row
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [math.inf, -math.inf]])
 def test_nothing_to_draw_is_blank(values):
-    assert draw_line(values, width=3, height=2) == ["⠀⠀⠀", "⠀⠀⠀"]
+    assert drawn(values, width=3, height=2) == ["⠀⠀⠀", "⠀⠀⠀"]
 
 
 def test_a_value_that_is_not_finite_is_a_gap():
-    (row,) = draw_line([1.0, 1.0, math.nan, 1.0, 1.0], width=10, height=1)
+    (row,) = drawn([1.0, 1.0, math.nan, 1.0, 1.0], width=10, height=1)
     assert "⠀" in row.strip("⠀")
 
 
+def test_what_lies_between_two_steps_is_between_their_columns():
+    assert resample(curve([0.0, 4.0], [0, 100]), 5, 0, 100) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    found = resample(curve([0.0, 1.0, 1.0], [0, 25, 100]), 5, 0, 100)
+    assert found == [0.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_a_curve_takes_its_part_of_the_steps_of_all():
+    found = resample(curve([1.0, 2.0], [50, 100]), 5, 0, 200)
+    assert found[1:3] == [1.0, 2.0]
+    assert [math.isnan(value) for value in found] == [True, False, False, True, True]
+
+
 def test_more_values_than_columns_are_averaged():
-    assert resample([1.0, 3.0, 5.0, 7.0], 2) == [2.0, 6.0]
+    assert resample(curve([1.0, 3.0, 5.0, 7.0], [0, 1, 9, 10]), 2, 0, 10) == [2.0, 6.0]
 
 
-def test_fewer_values_than_columns_are_joined_by_lines():
-    assert resample([0.0, 4.0], 5) == [0.0, 1.0, 2.0, 3.0, 4.0]
+def test_steps_that_go_back_are_drawn_in_their_place():
+    assert resample(curve([2.0, 0.0], [100, 0]), 3, 0, 100) == [0.0, 1.0, 2.0]
+
+
+def test_the_curves_share_one_scale_and_keep_their_owners():
+    low, high = curve([0.0, 0.0]), curve([1.0, 1.0])
+    assert bounds([low, high]) == (0.0, 1.0, 0.0, 1.0)
+    rows = draw_curves([low, high], width=3, height=2)
+    assert [{owner for _, owner in row} for row in rows] == [{1}, {0}]
 
 
 @given(st.lists(st.floats(width=64), max_size=200), st.integers(1, 60), st.integers(1, 20))
 def test_any_values_fill_the_size_asked_for(values, width, height):
-    rows = draw_line(values, width, height)
+    rows = drawn(values, width, height)
     assert [len(row) for row in rows] == [width] * height
     assert all(0x2800 <= ord(char) <= 0x28FF for row in rows for char in row)

@@ -120,6 +120,34 @@ def test_a_window_that_changes_its_size_ends_with_a_whole_display():
     assert sum("100.0%" in line for line in lines) == 1
 
 
+def test_a_run_that_is_interrupted_leaves_its_last_state_and_says_where_it_ran(tmp_path):
+    program = f"""
+import lerax_dist as ld
+logger = ld.Logger(ld.ConsoleBackend(), "run", log_dir={str(tmp_path)!r}, total_steps=10**9)
+with logger:
+    for step in range(10**9):
+        logger.log({{"train/loss": 1 / (step + 1)}}, step)
+        if step == 1000:
+            logger.flush()
+            print("a thousand rows")
+        while step >= 1000:
+            pass
+"""
+    terminal = Terminal(python(program), 100, 30)
+    terminal.wait_for("a thousand rows")
+    terminal.wait_for("1,000")
+    terminal.interrupt()
+    assert terminal.finish() != 0
+    lines = terminal.all_lines()
+    (title,) = [index for index, line in enumerate(lines) if line.startswith("run ──")]
+    assert lines[title + 1].startswith("solo   1 process × 8 devices   on ")
+    (end,) = [index for index, line in enumerate(lines) if line.startswith("Traceback")]
+    assert lines[-1] == "KeyboardInterrupt"
+    words = " ".join(lines[title:end]).split()
+    assert words[words.index("loss") + 1] == "0.000999"
+    assert not terminal.screen.cursor.hidden
+
+
 def test_the_cursor_stays_visible_for_who_is_killed():
     program = TRAINING.replace("sys.stdin.readline()", "import os; os.kill(os.getpid(), 9)")
     terminal = Terminal(python(program), 100, 30)
@@ -240,6 +268,18 @@ def backend_on(file: io.StringIO, times: list[float]) -> ConsoleBackend:
 
 def scalar(value: float) -> np.ndarray:
     return np.array(value)
+
+
+def test_a_notebook_gets_plain_lines():
+    file = io.StringIO()
+    backend = ConsoleBackend(console=Console(file=file, force_jupyter=True), metrics=["a"])
+    backend.open("run")
+    backend.on_run({"launcher": "solo", "process_count": 1, "device_count": 8, "host": "h"})
+    backend.log_scalars({"a": scalar(1), "b": scalar(2)}, 1)
+    backend.close()
+    assert file.getvalue() == (
+        "run run\nsolo  1 process × 8 devices  on h\nstep 1  elapsed 0s  a=1\n"
+    )
 
 
 def test_a_metric_between_two_lines_is_in_the_next():

@@ -1,6 +1,6 @@
 import pytest
 
-from lerax_dist.backends._format import format_duration, format_rate, format_value
+from lerax_dist.backends._format import format_change, format_duration, format_rate, format_value
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,20 @@ def test_durations_have_two_units(seconds, text):
 @pytest.mark.parametrize(("rate", "text"), [(19912.3, "19,912"), (0.01234, "0.0123"), (5, "5")])
 def test_rates(rate, text):
     assert format_rate(rate) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "before", "text"),
+    [
+        (1.5, 1.0, "+0.5"),
+        (1.0, 1.5, "-0.5"),
+        (2.0, 2.0, "="),
+        (12_345.0, 45.0, "+12,300"),
+        (3e-6, 0.0, "+3.0e-06"),
+        (1e20, 0.0, "+1.0e+20"),
+        (float("nan"), 1.0, ""),
+        (float("inf"), float("inf"), ""),
+    ],
+)
+def test_a_change_has_a_sign_and_three_digits(value, before, text):
+    assert format_change(value, before) == text

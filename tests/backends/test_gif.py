@@ -96,3 +96,15 @@ def test_other_frames_are_refused_with_their_type_and_shape(frames):
 def test_a_rate_that_is_none_is_refused(fps):
     with pytest.raises(ValueError, match="`fps` must be positive and finite"):
         encode_gif(noise(2), fps)
+
+
+@pytest.mark.parametrize("colors", [2, 256])
+def test_a_drawing_keeps_its_colours(colors: int) -> None:
+    frames = np.zeros((6, 16, 16, 3), np.uint8)
+    palette = np.random.default_rng(1).permutation(1 << 24)[:colors]
+    palette = np.stack([palette >> 16, palette >> 8 & 255, palette & 255], axis=-1)
+    for shift, frame in enumerate(frames):
+        frame[:] = palette[np.roll(np.arange(256) % colors, shift)].reshape(16, 16, 3)
+    with Image.open(io.BytesIO(encode_gif(frames, 50.0))) as image:
+        shown = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+    np.testing.assert_array_equal(shown, frames)

@@ -49,3 +49,13 @@ def test_a_step_beyond_the_end_is_the_end():
     progress = after((900, 110.0), (1024, 120.0))
     assert progress.share == 1.0
     assert progress.remaining(120.0) == 0.0
+
+
+def test_a_second_training_has_a_speed_of_its_own():
+    progress = after((0, 100.0), (900, 109.0))
+    assert progress.rate == 100.0
+    progress.begin(1000, now=500.0)
+    assert progress.rate is None
+    progress.advance(900, now=510.0)
+    progress.advance(950, now=520.0)
+    assert progress.rate == 5.0

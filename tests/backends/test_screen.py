@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lerax_dist.backends._columns import fit, fit_columns, group_names
+from lerax_dist.backends._columns import Item, fit, fit_columns, group_items
+from lerax_dist.backends._place import describe_place
 from lerax_dist.backends._screen import screen
 from lerax_dist.backends._view import RunView
 
@@ -88,20 +89,80 @@ def test_a_metric_that_is_absent_from_a_row_keeps_its_value():
 
 
 def test_a_group_stays_together_where_it_can():
-    items = [("name", "1", "")]
+    items = [Item("name", "1")]
     groups = [("a", items * 6), ("b", items * 6), ("c", items * 2)]
     lines = text(fit_columns(groups, width=100, height=30, aim=8))
     assert [word for word in lines[0].split()] == ["a", "b", "c"]
 
 
 def test_names_are_grouped_by_prefix_in_order_of_appearance():
-    value = ("1", "")
-    groups = group_names({"train/a": value, "b": value, "x/y/z": value, "train/c": value})
-    assert [(title, [name for name, _, _ in items]) for title, items in groups] == [
+    names = ("train/a", "b", "x/y/z", "train/c")
+    groups = group_items(Item(name, "1") for name in names)
+    assert [(title, [item.name for item in items]) for title, items in groups] == [
         ("train", ["a", "c"]),
         ("", ["b"]),
         ("x", ["y/z"]),
     ]
+
+
+def test_each_metric_has_its_value_its_change_and_its_course():
+    lines = text(screen(view(2, rows=12), now=50.0, width=99, height=30))
+    (line,) = [line for line in lines if "metric_1" in line]
+    assert line.split()[:4] == ["metric_1", "2.5", "+0.125", "▁▂▂▃▄▄▅▅▆▇▇█"]
+
+
+@pytest.mark.parametrize(("width", "kept"), [(60, 3), (35, 2), (24, 1)])
+def test_a_narrow_window_leaves_out_courses_and_then_changes(width, kept):
+    lines = text(screen(view(2, rows=12), now=50.0, width=width, height=40))
+    (line,) = [line for line in lines if "metric_1" in line]
+    assert line.split()[1:] == ["2.5", "+0.125", "▁▂▂▃▄▄▅▅▆▇▇█"][:kept]
+
+
+def test_more_metrics_are_worth_more_than_their_courses():
+    items = [Item(f"m{i}", "1", "", "+1", "▁" * 12) for i in range(60)]
+    few = text(fit_columns([("", items)], width=99, height=20, aim=14))
+    assert "".join(few).count("m") == 60
+    assert "▁" not in "".join(few)
+    many = [Item(f"m{i}", "1", "", "+1", "▁" * 12) for i in range(400)]
+    shown = text(fit_columns([("", many)], width=99, height=20, aim=14))
+    assert "▁" * 12 in shown[0]
+
+
+def test_the_header_says_where_it_runs_and_how_logging_fares():
+    made = view(1)
+    made.facts = {
+        **{"launcher": "slurm", "process_count": 32, "device_count": 256},
+        **{"host": "node-1", "incarnation": 2},
+    }
+    own = {
+        **{"lerax_dist/share_of_step": 0.0012, "lerax_dist/callback_ms": 0.08},
+        **{"lerax_dist/lag/TensorBoardBackend": 3.0, "lerax_dist/lag/WandbBackend": 54_321.0},
+        "lerax_dist/lag/Mine": float("nan"),
+    }
+    made.add({name: np.array(value) for name, value in own.items()}, 210, 42.0)
+    lines = text(screen(made, now=50.0, width=199, height=40))
+    assert lines[1] == (
+        "slurm   32 processes × 8 devices   on node-1   incarnation 2   "
+        "logging 0.12% of the time, 0.08 ms a row   ✓ TensorBoard   ! Wandb 54,321 behind   ✗ Mine"
+    )
+    assert not any("share_of_step" in line or "lag" in line for line in lines)
+    assert max(map(cell_len, text(screen(made, now=50.0, width=30, height=40)))) <= 30
+
+
+def test_devices_that_differ_between_processes_are_counted_together():
+    facts = {"process_count": 3, "device_count": 8}
+    assert describe_place(facts) == ["3 processes, 8 devices"]
+    assert describe_place({"process_count": 1, "device_count": None}) == ["1 process"]
+    assert describe_place({}) == []
+
+
+def test_a_state_is_beside_the_name():
+    made = view(1)
+    made.state, made.notes = "crashed", ["nothing new for 3h00m"]
+    lines = text(screen(made, now=50.0, width=60, height=40))
+    assert lines[0].startswith("run ───") and lines[0].endswith("── crashed")
+    assert cell_len(lines[0]) == 60
+    assert lines[1] == "nothing new for 3h00m"
 
 
 @given(st.text(max_size=30), st.integers(1, 40))

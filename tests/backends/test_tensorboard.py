@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import signal
@@ -12,8 +13,9 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lerax_dist.backends import TensorBoardBackend
+from lerax_dist.backends import TensorBoardBackend, _tensorboard
 from lerax_dist.backends._events import markdown_table
+from tests.readers import event_rows
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -204,3 +206,33 @@ def test_log_dir_can_be_read_and_not_set(tmp_path):
 def test_making_a_backend_makes_no_file(tmp_path):
     TensorBoardBackend(tmp_path / "logs")
     assert os.listdir(tmp_path) == []
+
+
+def many_rows(backend, folder):
+    """Rows of two kinds that take turns, over steps that take one to four bytes."""
+    generator = np.random.default_rng(0)
+    written = []
+    with contextlib.closing(backend):
+        backend.open("run")
+        for index in range(300):
+            step = index**3
+            tags = [f"train/m{i}" for i in range(64)] if index % 2 else ["eval/a", "eval/b"]
+            row = {tag: np.float64(generator.normal()) for tag in tags}
+            backend.log_scalars(row, step)
+            written.append((step, {tag: float(np.float32(row[tag])) for tag in tags}))
+        backend.log_hparams({"seed": 1})
+    assert event_rows(folder / "run") == written
+
+
+def test_every_row_comes_back_with_its_step_and_float32_values(tmp_path):
+    many_rows(TensorBoardBackend(tmp_path), tmp_path)
+
+
+def test_so_it_does_without_the_c_package_for_checksums(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "crc32c", None)
+    many_rows(TensorBoardBackend(tmp_path), tmp_path)
+
+
+def test_so_it_does_if_tensorboardx_hides_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(_tensorboard, "_file", lambda writer: writer)
+    many_rows(TensorBoardBackend(tmp_path), tmp_path)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,7 +114,8 @@ def test_rows_come_in_order_and_a_step_that_comes_twice_is_kept(written):
 
 
 def test_the_x_axis_of_every_metric_is_the_global_step(written):
-    assert the_run(written.folder).axes == {"*": "global_step"}
+    axes = the_run(written.folder).axes
+    assert axes == {"*": "global_step", "train/loss": "global_step"}
 
 
 def test_values_that_are_not_finite_are_written_and_the_step_keeps_its_name(written):
@@ -178,6 +180,23 @@ def test_two_runs_in_one_process_do_not_mix_and_leave_the_users_own_alone(tmp_pa
     assert list(runs.values()) == [[{"mine": 1}]]
 
 
+def test_a_video_may_be_an_mp4(tmp_path):
+    program = """
+        backend = WandbBackend("p", quiet=True, video_format="mp4")
+        backend.open("run")
+        backend.log_video("eval/video", np.zeros((4, 16, 16, 3), np.uint8), 9, 50.0)
+        backend.close()
+    """
+    run(program, isolated(tmp_path))
+    (row,) = the_run(tmp_path).rows
+    assert (row["global_step"], row["eval/video._type"]) == (9, "video-file")
+    (path,) = files_of_runs(tmp_path)
+    file = path.parent / "files" / row["eval/video.path"]
+    assert file.suffix == ".mp4"
+    with av.open(str(file), mode="r") as container:
+        assert len(list(container.decode(video=0))) == 4
+
+
 def test_without_an_api_key_a_terminal_is_not_prompted(tmp_path):
     program = """
 backend = WandbBackend("p", mode="online")
@@ -220,9 +239,11 @@ def test_the_mode_in_the_environment_is_respected_without_a_word(tmp_path, mode)
     program = """
         backend = WandbBackend("p", quiet=True)
         backend.open("run")
+        backend.on_run({})
         backend.log_hparams({"lr": 0.1})
         backend.log_scalars({"a": np.float64(1.0)}, 1)
         backend.log_video("v", np.zeros((2, 4, 4, 3), np.uint8), 1, 50.0)
+        backend.on_end("preempted")
         backend.close()
     """
     result = run(program, isolated(tmp_path, WANDB_MODE=mode, WANDB_API_KEY=KEY))
@@ -315,3 +336,42 @@ def test_a_backend_that_is_used_again_takes_the_id_of_its_new_run(tmp_path):
     run(program, isolated(tmp_path))
     told = [read_wandb(path) for path in files_of_runs(tmp_path)]
     assert {each.name: each.id for each in told} == {"aaaa": "aaaa", "bbbb": "bbbb", "c": "mine"}
+
+
+def test_the_end_the_notes_and_the_best_values_are_told(tmp_path):
+    program = """
+        facts = {"launcher": "slurm", "process_count": 2, "hosts": ["n1", "n2"]}
+        for state in ("finished", "failed", "preempted"):
+            mine = {"notes": "my own"} if state == "failed" else {}
+            backend = WandbBackend("p", quiet=True, group="g", job_type="train", tags="ab", **mine)
+            backend.open(state)
+            backend.on_run(facts)
+            for step in range(5):
+                row = {"train/loss": (step - 2) ** 2, "episode/return": -((step - 3) ** 2)}
+                row |= {"episode/return_min": -step, "x": step}
+                backend.log_scalars({tag: np.float64(x) for tag, x in row.items()}, step)
+            backend.on_end(state)
+            backend.close()
+        # As a replay tells of a run that went on after it was preempted.
+        backend = WandbBackend("p", quiet=True)
+        backend.open("two jobs")
+        for state in ("preempted", "finished"):
+            backend.on_run(facts)
+            backend.on_end(state)
+        backend.close()
+    """
+    run(program, isolated(tmp_path))
+    told = {each.name: each for each in map(read_wandb, files_of_runs(tmp_path))}
+    ends = {name: (each.exit_code, each.preempting) for name, each in told.items()}
+    assert ends == {
+        "finished": (0, False),
+        "failed": (1, False),
+        "preempted": (143, True),
+        "two jobs": (0, False),
+    }
+    one = told["finished"]
+    assert (one.notes, told["failed"].notes) == ("slurm: 2 processes on n1, n2", "my own")
+    assert (one.group, one.job_type, one.tags) == ("g", "train", ["a", "b"])
+    assert one.summary["train/loss"] == {"last": 4, "min": 0}
+    assert one.summary["episode/return"] == {"last": -1, "max": 0}
+    assert (one.summary["episode/return_min"], one.summary["x"]) == (-4, 4)

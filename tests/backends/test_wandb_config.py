@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lerax_dist.backends._wandb_config import merged, nested, with_step
+from lerax_dist.backends._wandb_config import merged, nested, summary_of, with_step
 
 
 def test_dotted_names_are_nested():
@@ -39,3 +39,11 @@ def test_a_metric_called_like_the_step_steps_aside():
         "metrics/global_step": 0.5,
         "a": 1.0,
     }
+
+
+def test_the_best_of_a_metric_is_its_highest_or_lowest_by_its_name():
+    assert summary_of("episode/return") == summary_of("eval/accuracy") == "last,max"
+    assert summary_of("train/value_loss") == "last,min"
+    assert summary_of("train/lossless") is None
+    assert summary_of("loss/entropy") is None
+    assert summary_of("episode/return_min") is None

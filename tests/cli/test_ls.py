@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import lerax_dist as ld
-from lerax_dist.cli import _read, main
-from lerax_dist.cli._read import Ends, read_ends
+from lerax_dist.cli import _ends, main
+from lerax_dist.cli._ends import Ends, read_ends
 from lerax_dist.cli._runs import describe, headline, show_age
 from lerax_dist.host._record import Event, Row, encode
 
@@ -112,7 +112,7 @@ def test_a_large_journal_is_read_at_its_ends_only(tmp_path, monkeypatch):
         return pread(descriptor, length, offset)
 
     pread = os.pread
-    monkeypatch.setattr(_read.os, "pread", counted)
+    monkeypatch.setattr(_ends.os, "pread", counted)
     run = describe("r", read_ends(path), now=30_000.0)
     assert sum(read) < 200_000 < size / 10
     assert (run.state, run.step, run.rows, run.age) == ("finished", 19_999, 20_000, 9001.0)
@@ -126,6 +126,14 @@ def test_a_row_is_found_behind_events_that_are_long(tmp_path):
     write_journal(path, [OPEN, *rows, long])
     run = describe("r", read_ends(path), now=0.0)
     assert (run.state, run.step, run.rows) == ("failed", 4999, 5000)
+
+
+def test_rows_that_a_resume_has_superseded_are_not_the_last(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    rows = [row(step, loss=step) for step in range(0, 100, 10)]
+    write_journal(path, [OPEN, *rows, OPEN, Event(5.0, "resume", {"start_step": 40})])
+    run = describe("r", read_ends(path), now=0.0)
+    assert (run.step, run.value, run.rows) == (30, 30.0, 4)
 
 
 def test_a_file_system_without_locks_leaves_it_open():

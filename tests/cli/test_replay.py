@@ -10,9 +10,11 @@ import pytest
 
 import lerax_dist as ld
 from lerax_dist.cli import main
-from lerax_dist.cli._read import Damage, read_records
+from lerax_dist.cli._reader import Damage, JournalReader
+from lerax_dist.cli._replay import Outcome, replay
 from lerax_dist.host._record import Row
 from tests.backends.read_wandb import read_wandb
+from tests.memory import Memory
 from tests.readers import event_rows, journal_rows
 
 STEPS = 300
@@ -127,10 +129,9 @@ def test_lines_that_were_written_again_lose_nothing(run_dir):
     path = run_dir / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:9], b"half a l\n", *lines[7:]]))
-    damage = Damage()
-    with path.open("rb") as file:
-        rows = [r for _, r in read_records(file, damage) if isinstance(r, Row)]
-    assert (len(rows), damage) == (STEPS, Damage(lines=1))
+    reader = JournalReader(path)
+    rows = [record for _, record in reader.records() if isinstance(record, Row)]
+    assert (len(rows), reader.damage) == (STEPS, Damage(lines=1))
 
 
 def test_a_run_that_is_still_written_is_replayed_up_to_now(tmp_path, capsys):
@@ -164,3 +165,27 @@ def test_rows_that_came_again_after_a_resume_are_left_out(tmp_path, capsys):
     lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(8))
     assert "3 rows were left out that came again after a resume" in capsys.readouterr().err
+
+
+class Told(Memory):
+    """Keeps what it hears of the run."""
+
+    def on_run(self, facts):
+        self.calls.append(("run", facts["incarnation"], facts["launcher"]))
+
+    def on_end(self, state):
+        self.calls.append(("end", state))
+
+
+def test_a_backend_hears_of_the_run_and_its_end_and_of_an_end_that_never_came(run_dir):
+    journal = run_dir / "journal.jsonl"
+    told = Told()
+    replay(journal, told, "a", Outcome())
+    assert told.calls[:2] == [("open", "a"), ("run", 1, "solo")]
+    assert told.calls[-2:] == [("end", "finished"), ("close",)]
+    # As a killed process leaves it.
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-1]))
+    told = Told()
+    replay(journal, told, "a", Outcome())
+    assert told.calls[-2:] == [("end", "interrupted"), ("close",)]

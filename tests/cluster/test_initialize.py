@@ -35,6 +35,12 @@ def test_incomplete_or_malformed_arguments_are_named(arguments: dict, words: lis
         assert word in str(caught.value)
 
 
+def test_another_address_in_jaxs_own_variable_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "h9:1")
+    with pytest.raises(ValueError, match=r"same coordinator, got 'h9:1' and 'h0:1' \(explicit"):
+        initialize("h0:1", 2, 0)
+
+
 @pytest.mark.parametrize(
     ("hosts", "local_count", "expected"),
     [

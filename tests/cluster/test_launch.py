@@ -52,7 +52,11 @@ _TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZ
     [
         pytest.param({}, "solo", (0, 1), (0, 1), id="nothing"),
         pytest.param(_EXPLICIT, "explicit", (2, 3), (None, None), id="explicit"),
-        pytest.param(_EXPLICIT | _OPENMPI | _SRUN, "explicit", (2, 3), (None, None), id="first"),
+        pytest.param(
+            _EXPLICIT | _OPENMPI | {"OMPI_COMM_WORLD_SIZE": "3"} | _MPIRUN_DAEMON,
+            *("explicit", (2, 3), (None, None)),
+            id="first",
+        ),
         pytest.param(_OPENMPI, "openmpi", (2, 4), (1, 2), id="openmpi"),
         pytest.param(_OPENMPI | _MPIRUN_DAEMON, "openmpi", (2, 4), (1, 2), id="openmpi in salloc"),
         pytest.param(_HYDRA, "mpich", (2, 4), (1, 2), id="mpich"),
@@ -128,7 +132,21 @@ _TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZ
             *("torchrun", (3, 4), (1, 2)),
             id="torchrun in a batch script",
         ),
-        pytest.param(_TORCHRUN | _OPENMPI, "openmpi", (2, 4), (1, 2), id="openmpi before RANK"),
+        pytest.param(
+            _TORCHRUN | _OPENMPI | {"RANK": "2"}, "openmpi", (2, 4), (1, 2), id="openmpi and RANK"
+        ),
+        pytest.param(
+            # Two agents of `srun`, two workers of each.
+            _TORCHRUN
+            | {"TORCHELASTIC_RUN_ID": "7"}
+            | _SRUN
+            | {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"},
+            *("torchrun", (3, 4), (1, 2)),
+            id="torchrun in srun",
+        ),
+        pytest.param(
+            {"JAX_COORDINATOR_ADDRESS": "h0:1"}, "jax", (None, None), (None, None), id="address"
+        ),
         pytest.param({"RANK": "captain"}, "solo", (0, 1), (0, 1), id="RANK alone"),
         pytest.param(
             {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"},
@@ -149,6 +167,47 @@ def test_launch_is_read_from_the_environment(
     assert (launch.process_index, launch.process_count) == place
     assert (launch.local_index, launch.local_count) == local
     assert launch.several == ((place[1] or 1) > 1)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        pytest.param(
+            _EXPLICIT | _OPENMPI,
+            ["2 of 3 (LERAX_DIST_", "PROCESS_ID=2)", "2 of 4 (OMPI_COMM_WORLD_RANK=2"],
+            id="explicit, openmpi",
+        ),
+        pytest.param(_EXPLICIT | _HYDRA, ["2 of 3 (", "2 of 4 (PMI_RANK=2"], id="explicit, mpich"),
+        pytest.param(
+            _EXPLICIT | _SRUN, ["2 of 3 (", "3 of 4 (SLURM_PROCID=3"], id="explicit, srun"
+        ),
+        pytest.param(_EXPLICIT | _GKE, ["2 of 3 (", "1 of 2 (TPU_WORKER_ID=1"], id="explicit, tpu"),
+        pytest.param(_OPENMPI | _TORCHRUN, ["2 of 4 (OMPI_", "3 of 4 (RANK=3"], id="openmpi, RANK"),
+        pytest.param(
+            _SRUN | {"RANK": "0", "WORLD_SIZE": "8"},
+            ["3 of 4 (SLURM_", "0 of 8 (RANK=0"],
+            id="srun",
+        ),
+        pytest.param(
+            _EXPLICIT | {"JAX_COORDINATOR_ADDRESS": "10.0.0.9:1"},
+            ["`JAX_COORDINATOR_ADDRESS`", "'10.0.0.9:1'", "'10.0.0.1:4444'"],
+            id="two coordinators",
+        ),
+    ],
+)
+def test_sources_that_contradict_each_other_are_both_shown(
+    environ: dict[str, str], words: list[str]
+):
+    with pytest.raises(ValueError) as caught:
+        detect(environ)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_sources_that_agree_are_no_conflict():
+    told = _EXPLICIT | {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:4444"}
+    assert detect(told | {"RANK": "2", "WORLD_SIZE": "3"}).launcher == "explicit"
+    assert detect(_OPENMPI | {"JAX_COORDINATOR_ADDRESS": "h0:1"}).launcher == "openmpi"
 
 
 def test_why_shows_variables_and_values():

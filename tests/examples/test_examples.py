@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.multiprocess.launch import launch
-from tests.readers import event_rows, journal_records, journal_rows
+from tests.readers import event_images, event_rows, journal_records, journal_rows
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -55,10 +55,15 @@ def test_ppo_runs_on_devices_of_one_process_with_the_same_rows(tmp_path):
     for processes, devices in ((1, 1), (1, 4), (2, 2)):
         folder = tmp_path / f"{processes}x{devices}"
         folder.mkdir()
+        video = ("--video-interval", "3") if processes == 2 else ()
         _, run_dir = start(
-            "ppo_cartpole.py", folder, *arguments, processes=processes, devices=devices
+            "ppo_cartpole.py", folder, *arguments, *video, processes=processes, devices=devices
         )
         rows[processes, devices] = journal_rows(run_dir)
+        shown = [(tag, step, len(frames)) for tag, step, frames in event_images(run_dir)]
+        # After the first iteration of four, and after the fourth: they count from 0.
+        clips = [("eval/video", 16384, 128), ("eval/video", 65536, 128)]
+        assert shown == (clips if video else [])
     first = {split: found[0] for split, found in rows.items()}
     # Each environment has a key of its own, so the first rollout is the same on every split.
     for step, row in first.values():
@@ -89,3 +94,22 @@ def test_a_number_of_environments_that_does_not_divide_is_named(tmp_path):
     )
     assert done.returncode == 1
     assert "--num-envs 30 is no multiple of the 4 devices" in done.stderr
+
+
+def test_the_script_for_tpus_starts_the_same_line_on_every_host(tmp_path):
+    """By a `gcloud` that writes down what it is told: there is no TPU here."""
+    gcloud = tmp_path / "gcloud"
+    gcloud.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {tmp_path}/said\n')
+    gcloud.chmod(0o755)
+    subprocess.run(
+        ["bash", EXAMPLES / "tpu_pod.sh", "slice", "zone", "/mnt/shared", "--name", "two words"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=True,
+        timeout=60,
+    )
+    said = (tmp_path / "said").read_text()
+    assert said.count("compute tpus tpu-vm") == said.count("--zone=zone --worker=all") == 3
+    start = said.splitlines()[-1]
+    assert "python lerax_dist/examples/ppo_cartpole.py --no-console" in start
+    assert "--checkpoint-dir /mnt/shared/checkpoints/ppo-slice" in start
+    assert start.endswith("--name two\\ words >ppo.log 2>&1 </dev/null &")

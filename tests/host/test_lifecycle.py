@@ -452,6 +452,7 @@ def test_no_thread_of_an_idle_run_wakes_more_than_once_a_second(tmp_path):
     run = open_run(tmp_path, [Memory(), Memory()])
     log(run, range(3))
     run.flush(10.0)
+    run.start_step(10.0)  # what is new is put on the disk, which then need not be done later
     threads = [run._writer._thread, *(pump._thread for pump in run._pumps)]
     before = [_switches(thread) for thread in threads]
     seconds = 3

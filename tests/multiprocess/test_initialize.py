@@ -98,6 +98,15 @@ def test_a_process_that_died_is_named():
     assert "did not arrive" in results[0].report["error"]
 
 
+def test_a_process_that_never_arrives_is_named_to_all_who_did():
+    reports = _reports("misuse", "never", processes=3, launcher="explicit")
+    for report in reports[:2]:
+        # No SIGABRT, which is how JAX would end it.
+        assert report["error"].startswith(
+            "TimeoutError: process 2 of 3 did not arrive at 127.0.0.1"
+        )
+
+
 def test_a_process_that_is_late_to_join_is_named():
     reports = _reports("misuse", "late_to_join", processes=3, launcher="openmpi")
     assert reports[0]["error"].startswith("TimeoutError: ")

@@ -1,11 +1,12 @@
 """Both loggers in runs of several real processes: misuse, failures, plain loops."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from tests.multiprocess.launch import launch
-from tests.readers import event_rows, journal_rows
+from tests.readers import event_rows, journal_records, journal_rows
 
 WORKER = Path(__file__).parent / "workers" / "loggers.py"
 
@@ -37,6 +38,9 @@ def test_a_plain_loop_writes_replicated_values_once_and_refuses_sharded_ones(tmp
     expected = [(step, {"sum": 28.0 + step, "mine": 0.0}) for step in range(5)]
     assert journal_rows(tmp_path / "r") == expected
     assert event_rows(tmp_path / "r") == expected
+    opened = journal_records(tmp_path / "r")[0].body
+    assert (opened["launcher"], opened["hosts"]) == ("openmpi", 2 * [socket.gethostname()])
+    assert opened["devices_per_process"] == [devices, devices]
 
 
 def test_a_folder_that_process_0_cannot_write_is_an_error_on_every_process_at_once(tmp_path):
@@ -98,3 +102,13 @@ def test_a_backend_that_opens_slowly_keeps_nobody_waiting_and_loses_nothing(tmp_
     writer, other = start("slow_open", tmp_path)
     assert writer["rows"] == [3.5 + step for step in range(10)]
     assert writer["seconds"] < 30 and other["seconds"] < 30
+
+
+def test_without_a_required_backend_the_run_starts_on_no_process(tmp_path):
+    for said in start("required", tmp_path):
+        kind, text = said["error"]
+        assert kind == "RuntimeError"
+        assert "Shut: PermissionError('no key')" in text and "leave `Required` out" in text
+        assert said["failures"] == []
+    assert journal_records(tmp_path / "r")[-1].body["state"] == "failed"
+    assert journal_rows(tmp_path / "good") == [(1, {"x": 1.0})]

@@ -31,7 +31,9 @@ def test_the_rows_are_those_of_one_program_on_the_same_data(
     for mode in ("shard_map", "jit"):
         check_rows(journal_rows(tmp_path / mode), expected)
         check_rows(event_rows(tmp_path / mode), expected)
-        assert journal_records(tmp_path / mode)[0].body["scope"] == "process"
+        opened = journal_records(tmp_path / mode)[0].body
+        assert opened["scope"] == "process"
+        assert opened["devices_per_process"] == [devices] * processes
     assert sorted(path.name for path in tmp_path.iterdir()) == ["jit", "shard_map"]
     for result in results:
         assert result.report["failures"] == {"shard_map": [], "jit": []}

@@ -1,14 +1,16 @@
 """On Python 3.13 with the newest jax: real lerax drives the logger, and a part of the tests."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lerax_dist.host._clip_file import load_clip
 from tests.multiprocess.launch import launch
 from tests.newest.environment import ROOT, python313
-from tests.readers import event_rows, journal_records, journal_rows
+from tests.readers import event_images, event_rows, journal_records, journal_rows
 
 # The first of them installs an environment, the last runs a part of the whole suite.
 pytestmark = pytest.mark.timeout(1200)
@@ -20,17 +22,25 @@ ENVIRONMENTS, STEPS, ITERATIONS = 8, 64, 10
 def train(log_dir, devices, *extra):
     sizes = {"total-steps": ENVIRONMENTS * STEPS * ITERATIONS, "num-epochs": 2}
     sizes |= {"num-envs": ENVIRONMENTS, "num-steps": STEPS}
+    sizes |= {"video-interval": 5, "video-steps": 32}
+    watcher = Path(log_dir) / "sitecustomize.py"
+    watcher.write_text(
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('pygame' in sys.modules, 'pygame', file=sys.stderr))\n"
+    )
     (result,) = launch(
         EXAMPLE,
         *(f"--{name}={value}" for name, value in sizes.items()),
         *("--log-dir", str(log_dir), *extra),
         devices=devices,
         launcher="solo",
+        env={"PYTHONPATH": os.pathsep.join([str(ROOT), str(log_dir)])},
         python=python313(),
         timeout=240,
         check=False,
     )
     assert result.returncode == 0, result.stderr
+    assert "False pygame" in result.stderr
     (run_dir,) = Path(log_dir).glob("MLP*")
     assert f"The logs are in {run_dir}." in result.stdout
     assert journal_records(run_dir)[-1].body == {"state": "finished", "failures": []}
@@ -96,6 +106,25 @@ def test_numbers_equal_those_of_leraxs_own_callback_in_the_same_run(on_one_devic
     assert compared >= ITERATIONS - 3
 
 
+def test_its_environment_is_seen_without_a_window(on_one_device):
+    _, run_dir = on_one_device
+    (clip, _), shown = clips(run_dir), event_images(run_dir)
+    steps = [ENVIRONMENTS * STEPS * iteration for iteration in (5, 10)]
+    assert [(tag, step) for tag, step, _ in shown] == [("eval/video", step) for step in steps]
+    assert clip.shape == (32, 480, 640, 3)
+    # lerax's cart is black on a black rail in its lower part, its pole brown, the rest white.
+    assert (clip[0, :240] == 255).all()
+    brown = (clip == (204, 153, 102)).all(-1)
+    assert (brown.sum(axis=(1, 2)) > 300).all()
+    assert ((clip[:, 360:] < 60).all(-1).sum(axis=(1, 2)) > 300).all()
+    assert (clip[0] != clip[-1]).any()
+
+
+def clips(run_dir):
+    bodies = [r.body for r in journal_records(run_dir) if getattr(r, "kind", "") == "video"]
+    return [load_clip(run_dir / b["file"], b["shape"][0], b["fps"]) for b in bodies]
+
+
 def test_sharded_over_four_devices_the_rows_are_the_same(on_one_device, tmp_path):
     _, one = on_one_device
     four = train(tmp_path, 4)
@@ -106,6 +135,7 @@ def test_sharded_over_four_devices_the_rows_are_the_same(on_one_device, tmp_path
         for name, value in there.items():
             # The training itself sums in another order on four devices.
             np.testing.assert_allclose(here[name], value, rtol=2e-3, atol=1e-4, err_msg=name)
+    assert [clip.shape for clip in clips(four)] == [clip.shape for clip in clips(one)]
 
 
 def test_a_part_of_the_tests_passes_there_too():

@@ -113,7 +113,7 @@ def test_the_cpu_script_trains_on_two_nodes_from_any_folder(slurm: Slurm, tmp_pa
     assert records[-1].body["state"] == "finished"
 
 
-@pytest.mark.parametrize("script", ["cpu", "gpu_per_process", "gpu_per_node"])
+@pytest.mark.parametrize("script", ["cpu", "gpu_per_process", "gpu_per_node", "requeue"])
 def test_a_script_asks_for_what_slurm_can_give(slurm: Slurm, tmp_path: Path, script: str):
     path = SCRIPTS / f"{script}.sbatch"
     outcome = slurm.run("sbatch", "--test-only", path, cwd=tmp_path)

@@ -174,6 +174,22 @@ def bad_backends(log_dir):
     }
 
 
+class Shut(Memory):
+    def open(self, name):
+        raise PermissionError("no key")
+
+
+def required(log_dir):
+    """A backend that cannot open, without which the run must not start; then one that can."""
+    ld.initialize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        error = raised(ld.Logger, [Memory(), ld.Required(Shut())], "r", log_dir=log_dir)
+    with ld.Logger(ld.Required(Memory()), "good", log_dir=log_dir) as logger:
+        logger.log({"x": 1.0}, 1)
+    return {"error": error, "failures": [failure.message for failure in logger.failures]}
+
+
 def slow_open(log_dir):
     """Others train on while process 0's backend is not open yet; it gets every row later."""
     ld.initialize()
@@ -193,21 +209,38 @@ def slow_open(log_dir):
     }
 
 
+class SignalledWhileAsked:
+    """A group whose process 1 gets a signal after its say and before it hears the answer."""
+
+    def __init__(self, group):
+        self._group = group
+        self.armed = False
+
+    def __getattr__(self, name):
+        return getattr(self._group, name)
+
+    def broadcast(self, value, **options):
+        if self.armed and self._group.process_index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.armed = False
+        return self._group.broadcast(value, **options)
+
+
 def preempted(log_dir):
     """A loop that process 1 is told to leave after 5 steps; it goes on from its checkpoint."""
-    group = ld.initialize()
+    group = SignalledWhileAsked(ld.initialize())
     checkpoint = Path(log_dir, "state.eqx")
     state = ld.RunState.empty()
     if checkpoint.exists():
         state = eqx.tree_deserialise_leaves(checkpoint, state)
     steps = []
-    with ld.Logger(Memory(), log_dir=log_dir, state=state, handle_signals=True) as logger:
+    options = {"log_dir": log_dir, "group": group, "state": state}
+    with ld.Logger(Memory(), **options, handle_signals=True) as logger:
         first = 100 * logger.incarnation
         for step in range(first, first + 1000):
             logger.log({"x": float(step)}, step)
             steps.append(step)
-            if group.process_index == 1 and step == first + 5:
-                os.kill(os.getpid(), signal.SIGTERM)
+            group.armed = step == first + 5
             if logger.preempted:
                 break
         state = logger.state()

@@ -120,6 +120,12 @@ def late_to_join() -> dict[str, Any]:
     return {"error": error}
 
 
+def never() -> dict[str, Any]:
+    if started() == 2:
+        return {"error": ""}
+    return {"error": error_of(lambda: cluster.initialize(timeout=4))}
+
+
 def dead() -> dict[str, Any]:
     group = cluster.initialize(timeout=60)
     if group.process_index == 1:

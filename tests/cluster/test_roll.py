@@ -4,8 +4,8 @@ import socket
 import threading
 from collections.abc import Sequence
 
-from lerax_dist.cli._roll import call_roll
 from lerax_dist.cluster import Launch
+from lerax_dist.cluster._roll import call_roll
 
 
 def roll(places: Sequence[tuple[int, int]], timeout: float) -> list[str]:

@@ -7,9 +7,9 @@ import socket
 import time
 from typing import Any
 
-from lerax_dist.cluster import Launch
+from lerax_dist.cluster._launch import Launch
 
-_MAGIC = "lerax-dist doctor"
+_MAGIC = "lerax_dist roll call"
 # How long one that has connected may take to say who it is, or to hang up.
 _PATIENCE = 5.0
 _PAUSE = 0.1
@@ -158,5 +158,5 @@ def _missing(came: dict[int, str], launch: Launch, address: str, timeout: float)
         f"{'process' if len(missing) == 1 else 'processes'} {named} of {count} did not arrive at "
         f"{address} within {timeout:g} s (the {len(came) + 1} that did are on {here}). Was every "
         "process started, and can its host reach that address? Their output says; if they are "
-        "only slow, raise --timeout."
+        "only slow, raise `timeout`."
     )

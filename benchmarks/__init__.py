@@ -1,0 +1,1 @@
+"""What logging costs, measured side by side: `python -m benchmarks` runs all of it."""

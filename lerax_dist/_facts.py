@@ -1,0 +1,119 @@
+"""What is known of a run when it opens: where it runs, and from what code. Asked once."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lerax_dist._version import __version__
+from lerax_dist.cluster import ProcessGroup
+
+# Those whose version changes numbers or how they are written.
+_PACKAGES = ("jax", "jaxlib", "equinox", "numpy", "lerax", "optax", "flax", "gymnax")
+# Git is slow on some network file systems, and a run does not wait for it.
+_GIT_TIMEOUT = 3.0
+
+
+def collect_facts(
+    group: ProcessGroup,
+    scope: str,
+    devices: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, Any]:
+    """The facts of a run, on the process that writes it.
+
+    Args:
+        group: the processes that log together. None of them is waited for.
+        scope: whether they run one program together or one each.
+        devices: see `see_devices`.
+        environ: environment variables.
+
+    Returns:
+        Facts fit for JSON, see `SupportsRunFacts`.
+    """
+    facts: dict[str, Any] = {
+        "launcher": group.launcher,
+        "scope": scope,
+        "process_count": group.process_count,
+        "hosts": list(getattr(group, "hosts", [group.hostname])),
+        **devices,
+        "versions": versions(),
+        "git": git_state(_code_folder()),
+        "command": shlex.join(sys.orig_argv),
+        "directory": os.getcwd(),
+    }
+    if environ.get("SLURM_JOB_ID"):
+        facts["slurm_job_id"] = environ["SLURM_JOB_ID"]
+    return facts
+
+
+def versions() -> dict[str, str]:
+    """Version of Python, of this package, and of those installed that matter to a run."""
+    found = {"python": platform.python_version(), "lerax_dist": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and branch of the repository that a folder lies in, and whether files differ from it.
+
+    Files that Git does not follow do not count. A branch is None if none is checked out.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        `commit`, `branch` and `dirty`; None if there is no repository, no commit, no Git, or no
+        answer in time.
+    """
+    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            # Else it would write to the repository.
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_GIT_TIMEOUT,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return parse_git_status(done.stdout) if done.returncode == 0 else None
+
+
+def parse_git_status(output: str) -> dict[str, Any] | None:
+    """Commit, branch and whether anything differs, by `git status --porcelain=v2 --branch`."""
+    told: dict[str, str] = {}
+    dirty = False
+    for line in output.splitlines():
+        if line.startswith("# "):
+            key, _, value = line[2:].partition(" ")
+            told[key] = value
+        else:
+            dirty = True
+    commit, branch = told.get("branch.oid", "(initial)"), told.get("branch.head")
+    if commit == "(initial)":
+        return None
+    return {
+        "commit": commit,
+        "branch": None if branch == "(detached)" else branch,
+        "dirty": dirty,
+    }
+
+
+def _code_folder() -> Path:
+    """Folder of the script that runs; the working directory where there is none."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(script).resolve().parent if script else Path.cwd()

@@ -1,0 +1,173 @@
+"""`lerax-dist watch`: runs as they are, from any machine that sees their folders."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+from rich import get_console
+from rich.console import Console
+
+from lerax_dist.backends._columns import Line
+from lerax_dist.backends._live import LiveDisplay, print_lines
+from lerax_dist.backends._plain import format_facts, format_row, is_due
+from lerax_dist.backends._screen import screen
+from lerax_dist.backends._terminal import is_terminal
+from lerax_dist.cli._compare import Shown, compare
+from lerax_dist.cli._followed import FollowedRun
+from lerax_dist.cli._reader import JOURNAL
+
+_PAUSE = 0.25
+_WIDTH = 100
+"""Columns of a screen that goes to no terminal, unless COLUMNS says otherwise."""
+
+
+def journal_of(run_dir: str) -> Path:
+    """The journal of a run, given by its folder or by itself."""
+    path = Path(run_dir)
+    return path if path.is_file() else path / JOURNAL
+
+
+def labels_of(run_dirs: Sequence[str]) -> list[str]:
+    """What to call several runs: the names of their folders; their paths where those are alike."""
+    names = [Path(run_dir).resolve().name for run_dir in run_dirs]
+    return [
+        name if names.count(name) == 1 else run_dir
+        for name, run_dir in zip(names, run_dirs, strict=True)
+    ]
+
+
+def watch(run_dirs: Sequence[str], *, chart: str, once: bool, interval: float) -> int:
+    """Show runs until all of them have finished or failed.
+
+    Args:
+        run_dirs: folders of the runs, or their journals.
+        chart: metric to draw.
+        once: whether to show what there is and end.
+        interval: seconds between the lines of a run, where there is no terminal.
+
+    Returns:
+        Exit status.
+    """
+    labels = labels_of(run_dirs) if len(run_dirs) > 1 else [None]
+    runs = [
+        FollowedRun(journal_of(run_dir), label, chart, time.time)
+        for run_dir, label in zip(run_dirs, labels, strict=True)
+    ]
+    console = get_console()
+    try:
+        if once:
+            return _show_once(runs, chart, console, run_dirs)
+        _follow(runs, chart, interval, console)
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # Whoever reads has seen enough, e.g. `head`. What is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Console) -> None:
+    with contextlib.ExitStack() as stack:
+        lines: _PlainLines | None = None
+        if is_terminal(console):
+            display = LiveDisplay(
+                lambda width, height: _draw(runs, chart, width, height), console, fullscreen=True
+            )
+            # The window is given back however it ends, short of SIGKILL.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            display.start()
+            stack.callback(display.stop)
+        else:
+            lines = _PlainLines(runs, interval)
+            stack.callback(lines.finish)
+        while True:
+            for run in runs:
+                run.poll()
+            behind = any(run.behind for run in runs)
+            if lines is not None and not behind:
+                lines.tell()
+            if not behind:
+                if all(run.ended for run in runs):
+                    return
+                time.sleep(_PAUSE)
+
+
+def _show_once(
+    runs: list[FollowedRun], chart: str, console: Console, run_dirs: Sequence[str]
+) -> int:
+    for run, run_dir in zip(runs, run_dirs, strict=True):
+        if not journal_of(run_dir).is_file():
+            print(
+                f"lerax-dist watch: there is no {JOURNAL} in {run_dir}. Give the folder of a run; "
+                "`lerax-dist ls` lists them.",
+                file=sys.stderr,
+            )
+            return 1
+        run.poll()
+        while run.behind:
+            run.poll()
+    if is_terminal(console):
+        print_lines(console, _draw(runs, chart, console.width - 1, None))
+        return 0
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() and int(columns) > 0 else _WIDTH
+    for line in _draw(runs, chart, width, None):
+        _print("".join(text for text, _ in line).rstrip())
+    return 0
+
+
+def _draw(runs: list[FollowedRun], chart: str, width: int, height: int | None) -> list[Line]:
+    views = [(run.view, run.now()) for run in runs]
+    with contextlib.ExitStack() as stack:
+        for view, _ in views:
+            stack.enter_context(view.lock)
+        if len(views) == 1:
+            return screen(*views[0], width, height)
+        return compare([Shown(*each) for each in views], chart, width, height)
+
+
+@final
+class _PlainLines:
+    """A line a run now and then, where there is no terminal."""
+
+    def __init__(self, runs: Sequence[FollowedRun], interval: float) -> None:
+        self._runs = runs
+        self._interval = interval
+        self._told: list[tuple[float | None, int | None, str]] = [(None, None, "")] * len(runs)
+
+    def tell(self, at_end: bool = False) -> None:
+        """Print what is due."""
+        now = time.monotonic()
+        for number, run in enumerate(self._runs):
+            at, step, state = self._told[number]
+            view = run.view
+            mark = f"{view.name}: " if len(self._runs) > 1 else ""
+            with view.lock:
+                fresh = view.progress.step is not None and view.progress.step != step
+                ended = run.ended and view.state != state
+                if fresh and (at_end or ended or is_due(at, now, self._interval)):
+                    _print(mark + format_row(view, view.latest, None, run.now()))
+                    at, step = now, view.progress.step
+                if view.state != state:
+                    _print(mark + "  ".join(_standing(run)))
+                self._told[number] = (at, step, view.state)
+
+    def finish(self) -> None:
+        """Print what was not due yet."""
+        self.tell(at_end=True)
+
+
+def _standing(run: FollowedRun) -> list[str]:
+    view = run.view
+    facts = [format_facts(view.facts)] if view.facts else []
+    return [f"run {view.name}", view.state, *facts, *view.notes]
+
+
+def _print(line: str) -> None:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(line.encode(encoding, "replace").decode(encoding), flush=True)

@@ -1,0 +1,78 @@
+"""What may be a metric of a plain loop: a real number, whole on this process."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.core import Tracer
+from jax.sharding import SingleDeviceSharding
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> None:
+    """Check the metrics of a row; waits for nothing.
+
+    Raises:
+        ValueError: a value is not a scalar, is sharded over processes, or was donated.
+        TypeError: a value is not a number, or belongs to a trace.
+    """
+    for name, value in metrics.items():
+        if isinstance(value, jax.Array):
+            _check_array(name, value)
+        elif not isinstance(value, (float, int, np.integer, np.floating, np.bool_)):
+            array = np.asarray(value) if hasattr(value, "__array__") else None
+            if array is None or not _is_real(array.dtype):
+                raise TypeError(
+                    f"metric {name!r} is {value!r} of type {type(value).__name__}; metrics are "
+                    "real numbers. Use float(value), or log it as a hyperparameter."
+                )
+            _check_shape(name, array.shape)
+
+
+def _check_array(name: str, value: jax.Array) -> None:
+    if isinstance(value, Tracer):
+        raise TypeError(
+            f"metric {name!r} belongs to a trace: `log` was called inside compiled code, where it "
+            "would run once, while tracing. Return the value from the step and log it outside, or "
+            "use `LoggingCallback` inside."
+        )
+    if value.is_deleted():
+        raise ValueError(
+            f"metric {name!r} was deleted: it has been donated to a step. Log it before that."
+        )
+    whole = is_single(value) or value.is_fully_addressable or value.is_fully_replicated
+    if not whole:
+        raise ValueError(
+            f"metric {name!r} is sharded over processes: shape {value.shape}, sharding "
+            f"{value.sharding}; this process holds a part only. Reduce it in the compiled step, "
+            "with `jnp.mean` on global arrays or with `lerax_dist.reduce` inside `shard_map`."
+        )
+    _check_shape(name, value.shape)
+    if not _is_real(value.dtype):
+        raise TypeError(
+            f"metric {name!r} has dtype {value.dtype}; metrics are real numbers. "
+            "Log e.g. its absolute value."
+        )
+
+
+def is_single(value: jax.Array) -> bool:
+    """Whether an array lies on one device of this process."""
+    # Of another process's device it would not be; those have shardings over a mesh.
+    return type(value.sharding) is SingleDeviceSharding
+
+
+def _check_shape(name: str, shape: tuple[int, ...]) -> None:
+    if shape != ():
+        raise ValueError(
+            f"metric {name!r} must be a scalar, got shape {shape}. Reduce it first, e.g. with "
+            "`.mean()`."
+        )
+
+
+@functools.cache
+def _is_real(dtype: Any) -> bool:
+    # JAX's own answer: NumPy does not take bfloat16 for a number.
+    kinds = (np.bool_, np.integer, np.floating)
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)

@@ -1,0 +1,56 @@
+"""A clip finds its step whatever comes first, and only that of its own training."""
+
+import numpy as np
+
+from lerax_dist.host._film import Film, FilmPart, Matcher
+
+FILM = Film("eval/video", 50.0, lambda words: words)
+
+
+def part(iteration, number=0, parts=1, body=(1, 2)):
+    return FilmPart(FILM, number, parts, np.array([iteration, *body], np.int32), 0.5)
+
+
+def told(clip):
+    return (clip.iteration, clip.step, clip.body.tolist(), clip.time)
+
+
+def test_the_row_may_come_first_or_last():
+    matcher = Matcher()
+    assert matcher.row(4, 400) is None
+    assert told(matcher.part(part(4))) == (4, 400, [1, 2], 0.5)
+    assert matcher.part(part(8)) is None
+    assert matcher.row(7, 700) is None
+    assert told(matcher.row(8, 800)) == (8, 800, [1, 2], 0.5)
+    assert matcher.row(12, 1200) is None
+
+
+def test_parts_are_put_together_in_their_order():
+    matcher = Matcher()
+    matcher.row(4, 400)
+    assert matcher.part(part(4, 2, 3, (5,))) is None
+    assert matcher.part(part(4, 0, 3, (1, 2))) is None
+    assert told(matcher.part(part(4, 1, 3, (3, 4)))) == (4, 400, [1, 2, 3, 4, 5], 0.5)
+
+
+def test_steps_of_an_earlier_training_are_forgotten():
+    matcher = Matcher()
+    matcher.row(4, 400)
+    matcher.row(8, 800)
+    # With a start in between, and without one, as a loop of the user's own may have it.
+    assert matcher.part(part(12)) is None
+    assert matcher.restart() == 1
+    assert matcher.part(part(4)) is None
+    assert told(matcher.row(4, 44))[1] == 44
+    matcher.row(8, 88)
+    matcher.row(1, 11)
+    assert matcher.part(part(8)) is None
+    assert told(matcher.row(8, 888))[1] == 888
+
+
+def test_only_so_many_steps_are_kept():
+    matcher = Matcher()
+    for iteration in range(1000):
+        matcher.row(iteration, iteration)
+    assert matcher.part(part(100)) is None
+    assert told(matcher.part(part(900)))[1] == 900

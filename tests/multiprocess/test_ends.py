@@ -1,0 +1,141 @@
+"""How runs of several processes end: exit statuses, who is named, what the journal holds."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import pytest
+
+from tests.multiprocess.launch import Result, launch
+from tests.readers import journal_rows
+
+WORKER = Path(__file__).parent / "workers" / "ends.py"
+HEARTBEAT = 10
+SHUTDOWN = 5
+# How the processes end, by test.
+WAYS = {
+    "own": ("ok", "exit3"),
+    "later": ("ok", "later"),
+    "raise": ("go", "raise", "go"),
+    "elsewhere": ("hang", "raise"),
+    "first": ("kill", "go", "exit3"),
+    "other": ("go", "kill", "ok"),
+    "early": ("go", "ok"),
+}
+
+
+@final
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended.
+
+    Attributes:
+        results: what came of each process.
+        folder: the run's log_dir.
+    """
+
+    results: list[Result]
+    folder: Path
+
+    @property
+    def codes(self) -> list[int]:
+        """Exit statuses."""
+        return [result.returncode for result in self.results]
+
+    def words(self, process: int) -> str:
+        """What lerax_dist said on a process's standard error."""
+        lines = self.results[process].stderr.splitlines()
+        return "\n".join(line for line in lines if line.startswith("lerax_dist: "))
+
+    def check_journal(self) -> None:
+        """It holds every iteration that process 0 got out of a collective, and it is right."""
+        rows = journal_rows(self.folder / "r")
+        mean = (len(self.results) + 1) / 2
+        assert rows == [(step, {"mean": mean + step}) for step in range(len(rows))]
+        lines = self.results[0].stdout.splitlines()
+        told = [json.loads(line)["steps"] for line in lines if line.startswith('{"process"')]
+        assert len(rows) >= told[-1]
+
+
+def run(ways: Sequence[str], folder: Path) -> Ended:
+    limits = (str(HEARTBEAT), str(SHUTDOWN))
+    results = launch(
+        *(WORKER, str(folder), *limits, *ways),
+        processes=len(ways),
+        launcher="explicit",
+        check=False,
+    )
+    return Ended(results, folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Ended]]]:
+    """Runs that mostly wait, so some go on at the same time."""
+    with ThreadPoolExecutor(3) as pool:
+        yield {
+            name: pool.submit(run, ways, tmp_path_factory.mktemp(name))
+            for name, ways in WAYS.items()
+        }
+
+
+def test_statuses_are_the_programs_own(runs: dict[str, Future[Ended]]):
+    ended = runs["own"].result()
+    assert ended.codes == [0, 3]
+    assert [ended.words(0), ended.words(1)] == ["", ""]
+    ended.check_journal()
+
+
+def test_process_0_stays_until_the_others_are_done(runs: dict[str, Future[Ended]]):
+    ended = runs["later"].result()
+    assert ended.codes == [0, 0]
+    assert [ended.words(0), ended.words(1)] == ["", ""]
+    ended.check_journal()
+
+
+def test_an_exception_ends_all_and_is_told_to_all(runs: dict[str, Future[Ended]]):
+    ended = runs["raise"].result()
+    assert ended.codes == [1, 1, 1]
+    assert "ValueError: a wrong turn" in ended.results[1].stderr
+    for process in (0, 2):
+        assert "process 1 (host " in ended.words(process)
+        assert "has ended: ValueError: a wrong turn" in ended.words(process)
+    ended.check_journal()
+
+
+def test_who_does_not_notice_an_exception_elsewhere_is_ended(runs: dict[str, Future[Ended]]):
+    ended = runs["elsewhere"].result()
+    assert ended.codes == [1, 1]
+    assert "has ended: ValueError: a wrong turn" in ended.words(0)
+    assert "cannot go on without the others and ends now, with status 1" in ended.words(0)
+    ended.check_journal()
+
+
+def test_the_loss_of_process_0_is_named_and_statuses_stay(runs: dict[str, Future[Ended]]):
+    ended = runs["first"].result()
+    # One in a collective that fails, one that had ended by itself.
+    assert ended.codes == [-9, 1, 3]
+    for process in (1, 2):
+        words = ended.words(process)
+        assert "process 0 (host " in words
+        assert "which holds the coordination service, is lost" in words
+    ended.check_journal()
+
+
+def test_a_process_that_was_killed_is_named_by_all(runs: dict[str, Future[Ended]]):
+    ended = runs["other"].result()
+    assert ended.codes == [1, -9, 0]
+    for process in (0, 2):
+        words = ended.words(process)
+        assert "process 1 (host " in words and "has given no sign of life for " in words
+    ended.check_journal()
+
+
+def test_who_is_done_early_waits_no_longer_than_its_limit(runs: dict[str, Future[Ended]]):
+    ended = runs["early"].result()
+    assert ended.codes == [1, 0]
+    waited = f"has waited `shutdown_timeout_seconds` = {SHUTDOWN} s for process 0"
+    assert waited in ended.words(0) and waited in ended.words(1)
+    ended.check_journal()

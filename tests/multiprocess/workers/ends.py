@@ -1,0 +1,84 @@
+"""A run that ends in some way: what each process does after `STEPS` steps says its argument.
+
+Arguments: log_dir, heartbeat limit, shutdown limit, then one way to end per process, e.g. `ok`.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import lerax_dist as ld
+from lerax_dist.cluster._store import Store, joined_client
+from lerax_dist.cluster._watch import FOLDER
+from tests.memory import Memory
+
+STEPS = 20
+
+
+def tell(**values: object) -> None:
+    """One line for the test, at once, as the process may be ended soon."""
+    os.write(1, f"\n{json.dumps(values)}\n".encode())
+
+
+def wait_for_the_end_of_process_0() -> None:
+    """Work that goes on when process 0 is done: until it has said that it would leave."""
+    store = Store(joined_client())
+    while "0" not in store.list(f"{FOLDER}/ends"):
+        threading.Event().wait(0.05)
+
+
+def main() -> None:
+    log_dir, heartbeat, shutdown, *ways = sys.argv[1:]
+    group = ld.initialize(
+        timeout=60,
+        heartbeat_timeout_seconds=int(heartbeat),
+        shutdown_timeout_seconds=int(shutdown),
+    )
+    index = group.process_index
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",), axis_types=(AxisType.Auto,))
+    whole = NamedSharding(mesh, P("d"))
+    here = np.full(jax.local_device_count(), float(index + 1), np.float32)
+    values = jax.make_array_from_process_local_data(whole, here)
+
+    @jax.jit
+    def mean(values, step):
+        return jnp.mean(values) + step
+
+    logger = ld.Logger(Memory(), "r", log_dir=log_dir)
+    way = ways[index]
+    for step in range(10**9):
+        if step == STEPS:
+            tell(process=index, steps=step, time=time.time())
+            if way == "raise":
+                raise ValueError("a wrong turn")
+            if way == "kill":
+                logger.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if way == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if way == "exit3":
+                sys.exit(3)
+            if way == "hang":
+                threading.Event().wait()
+            if way == "ok":
+                return
+            if way == "later":
+                wait_for_the_end_of_process_0()
+                logger.close()
+                return
+        value = jax.block_until_ready(mean(values, jnp.float32(step)))
+        logger.log({"mean": value}, step)
+        if step > STEPS:
+            tell(process=index, steps=step + 1, time=time.time())
+
+
+main()

@@ -1,0 +1,68 @@
+"""What a program sees that logs: in a terminal, in a pipe, beside the live display."""
+
+import subprocess
+import sys
+import textwrap
+
+from tests.backends.terminal import Terminal, python
+
+PREAMBLE = """
+import logging, sys
+import numpy as np
+import lerax_dist as ld
+"""
+
+
+def run(program, *args):
+    command = [sys.executable, "-c", PREAMBLE + textwrap.dedent(program), *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_importing_installs_nothing_and_setting_up_twice_doubles_nothing():
+    done = run("""
+        print(logging.getLogger().handlers, logging.getLogger("lerax_dist").handlers)
+        for _ in range(3):
+            ld.setup_logging()
+        log = ld.get_logger("mine")
+        log.info("once")
+        log.debug("too low")
+        logging.getLogger("another.library").info("not asked for")
+        logging.getLogger("another.library").warning("asked for")
+        print(len(logging.getLogger().handlers))
+    """)
+    assert done.stdout == "[] []\n2\n"
+    lines = [line.split(" ", 1)[1] for line in done.stderr.splitlines()]
+    assert lines == ["INFO mine: once", "WARNING another.library: asked for"]
+
+
+def test_what_a_program_has_set_up_itself_stays_alone():
+    done = run("""
+        logging.basicConfig(format="mine %(message)s", level=logging.INFO, stream=sys.stdout)
+        ld.get_logger("a").info("x")
+        print(len(logging.getLogger().handlers))
+    """)
+    assert (done.stdout, done.stderr) == ("mine x\n1\n", "")
+
+
+def test_records_appear_above_the_live_display_and_are_whole(tmp_path):
+    program = """
+log = ld.get_logger("train")
+with ld.Logger(ld.ConsoleBackend(), "r", log_dir=sys.argv[1], total_steps=20) as logger:
+    for step in range(20):
+        logger.log({"loss": 1.0 / (step + 1)}, step)
+        if step % 5 == 0:
+            log.warning("number %d", step)
+        logger.flush()
+"""
+    command = [*python(PREAMBLE + program, warnings="default"), str(tmp_path)]
+    terminal = Terminal(command, 100, 40, {"JAX_PLATFORMS": "cpu"})
+    assert terminal.finish() == 0
+    lines = terminal.all_lines()
+    places = [index for index, line in enumerate(lines) if "WARNING" in line]
+    assert [lines[place].split("WARNING")[1].split() for place in places] == [
+        ["number", str(step)] for step in range(0, 20, 5)
+    ]
+    # The display stands once, below all of them.
+    shown = [index for index, line in enumerate(lines) if "loss" in line]
+    assert min(shown) > max(places)
+    assert (tmp_path / "r" / "logs" / "process_0000.log").read_text().count("WARNING train") == 4

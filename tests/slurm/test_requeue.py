@@ -1,0 +1,80 @@
+"""A job that is put back into the queue, and processes that are killed: it ends as one run."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.readers import current_rows, journal_records, journal_rows
+from tests.slurm.cluster import Slurm
+from tests.slurm.test_slurm import SCRIPTS
+
+WORKER = Path(__file__).parent / "workers" / "interrupted.py"
+SCRIPT = ("--nodes=2", "--ntasks-per-node=1", SCRIPTS / "requeue.sbatch")
+# Once the run has some rows, what SLURM sends some time before a job's time is up.
+TIME_IS_UP = """
+job=$(sbatch --parsable "$@") &&
+grep -q -m1 '"iteration": 3,' < <(tail -n +1 -F "logs/PPO_CartPole-v1_$job/journal.jsonl") &&
+scancel --signal=USR1 --batch "$job" &&
+srun -Q -N1 -n1 --dependency=afterok:"$job" true
+"""
+
+
+def events(records: list[Any], kind: str) -> list[dict[str, Any]]:
+    return [record.body for record in records if getattr(record, "kind", "row") == kind]
+
+
+def curve(run_dir: Path, tag: str) -> list[int]:
+    """The steps that TensorBoard shows."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}, purge_orphaned_data=True)
+    shown.Reload()
+    return [event.step for event in shown.Scalars(tag)]
+
+
+def test_a_job_requeued_twice_and_killed_once_ends_as_one_run(slurm: Slurm, tmp_path: Path):
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {WORKER} "$@"\n')
+    stand_in.chmod(0o755)
+    outcome = slurm.batch(*SCRIPT, cwd=tmp_path, env={"LERAX_DIST_PYTHON": str(stand_in)})
+    assert outcome.text.count("DUE TO JOB REQUEUE") >= 2
+
+    (run_dir,) = (tmp_path / "logs").iterdir()
+    records = journal_records(run_dir)
+    opens = events(records, "open")
+    assert [body["incarnation"] for body in opens] == [1, 2, 3, 4]
+    assert {(body["run_id"], body["process_count"]) for body in opens} == {(opens[0]["run_id"], 2)}
+    # The third was killed, so it says nothing.
+    states = [body["state"] for body in events(records, "close")]
+    assert states == ["preempted", "preempted", "finished"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [run_dir.name]
+
+    rows = current_rows(records)
+    last = rows[-1].step
+    assert [row.step for row in rows] == list(range(last + 1))
+    # Each of the first three has gone on after its checkpoint; of the third not all is known.
+    starts = [body["start_step"] for body in events(records, "resume")]
+    assert last > 100 and all(start > 0 and start % 10 == 0 for start in starts)
+    assert len(journal_rows(run_dir)) >= last + 1 + 2 * 5
+    assert [float(row.metrics["x"]) for row in rows] == [0.5 + step for step in range(last + 1)]
+    assert curve(run_dir, "x") == list(range(last + 1))
+
+
+def test_the_requeue_script_goes_on_when_the_time_is_up(slurm: Slurm, tmp_path: Path):
+    size = ("--num-envs", "8", "--num-steps", "512", "--total-steps", "98304")
+    outcome = slurm.run(
+        *("bash", "-c", TIME_IS_UP, "sbatch", *SCRIPT, *size),
+        *("--num-epochs", "1", "--checkpoint-every", "1", "--no-console"),
+        cwd=tmp_path,
+        env={"LERAX_DIST_PYTHON": sys.executable},
+        timeout=280,
+    )
+    assert "Told to end, after " in outcome.text
+    (run_dir,) = (tmp_path / "logs").iterdir()
+    records = journal_records(run_dir)
+    assert [body["incarnation"] for body in events(records, "open")] == [1, 2]
+    assert [body["state"] for body in events(records, "close")] == ["preempted", "finished"]
+    assert all(body["failures"] == [] for body in events(records, "close"))
+    steps = [4096 * (place + 1) for place in range(24)]
+    assert [row.step for row in current_rows(records)] == steps
+    assert curve(run_dir, "episode/return") == steps

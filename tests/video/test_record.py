@@ -1,0 +1,237 @@
+"""Videos by `LoggingCallback`: what the step does, and what is in the files that people open."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import lerax_dist as ld
+from lerax_dist.host._clip_file import load_clip
+from lerax_dist.video._draw import make_frames
+from tests.memory import Memory
+from tests.program import callbacks, collective_operands, compiled_text
+from tests.readers import journal_records, journal_rows
+from tests.video.walk import Walk, act, expected_frames
+
+KEY = jax.random.key(0)
+RESET = ld.ResetContext()
+ITERATIONS, STEPS = 9, 12
+SIZE = {"video_num_steps": STEPS, "video_width": 24, "video_height": 10}
+FILMED = {**SIZE, "video_interval": 4, "act": act}
+
+
+class Frames(Memory):
+    """Keeps the frames as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.clips = []
+
+    def log_video(self, tag, frames, step, fps):
+        self.clips.append((tag, frames, step, fps))
+
+
+def train(logger, env, x):
+    """`ITERATIONS` iterations; that of number `i` has the policy "walk 2 `i` a step"."""
+
+    def step(states, count):
+        each = jax.vmap(
+            lambda s, r: logger.on_step(ld.StepContext(s, env, None, r < 0, r), key=KEY)
+        )
+        states = each(states, x)
+        policy = jnp.float32(2) * count.astype(jnp.float32)
+        context = ld.IterationContext(
+            ld.EmptyCallbackState(), states, env, policy, count, None, {"loss": x.mean()}
+        )
+        logger.on_iteration(context, key=jax.random.fold_in(KEY, count))
+        return states, None
+
+    fresh = jax.vmap(lambda _: logger.step_reset(RESET, key=KEY))(x)
+    fresh = jax.tree.map(lambda zero: zero + jnp.zeros_like(x).astype(zero.dtype), fresh)
+    counts = jnp.arange(1, ITERATIONS + 1, dtype=jnp.int32)
+    return jax.lax.scan(step, fresh, counts)[0].average_return
+
+
+def program(mode, devices, logger, env):
+    """The training as a function of one array, in one of the ways to run on several devices."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("d",), axis_types=(AxisType.Auto,))
+
+    def body(x):
+        return train(logger, env, x)
+
+    if mode == "pmap":
+        mapped = jax.pmap(body, axis_name="i", devices=jax.devices()[:devices])
+        return lambda x: mapped(x.reshape(devices, -1))
+    if mode == "jit":
+        compiled = jax.jit(body)
+        return lambda x: compiled(jax.device_put(x, NamedSharding(mesh, P("d"))))
+    specs = {"in_specs": P("d"), "out_specs": P("d"), "check_vma": mode == "shard_map"}
+    return jax.jit(jax.shard_map(body, mesh=mesh, **specs))
+
+
+X = jnp.zeros(8)
+EXPECTED = {iteration: expected_frames(2 * iteration, STEPS, 24, 10) for iteration in (4, 8)}
+
+
+def check_clips(clips):
+    assert [(tag, step, fps) for tag, _, step, fps in clips] == [
+        ("eval/video", 8 * iteration, 50.0) for iteration in EXPECTED
+    ]
+    for (_, frames, _, _), expected in zip(clips, EXPECTED.values(), strict=True):
+        assert frames.dtype == np.uint8
+        np.testing.assert_array_equal(frames, expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "devices"),
+    [("jit", 1), ("jit", 4), ("shard_map", 1), ("shard_map", 4), ("unchecked", 4), ("pmap", 4)],
+)
+def test_clips_are_those_of_numpy_at_the_steps_of_their_rows(tmp_path, mode, devices):
+    played = []
+    env = Walk(lambda: played.append(1))
+    backend = Frames()
+    with ld.LoggingCallback(backend, "run", env=env, log_dir=tmp_path, **FILMED) as logger:
+        jax.block_until_ready(program(mode, devices, logger, env)(X))
+    assert logger.failures == ()
+    check_clips(backend.clips)
+    # One device, on two iterations of nine.
+    assert len(played) == 2 * STEPS
+    # They are in the journal, as are all rows, and the last record says how the run ended.
+    records = journal_records(tmp_path / "run")
+    bodies = [record.body for record in records if getattr(record, "kind", "") == "video"]
+    assert [(body["iteration"], body["step"]) for body in bodies] == [(4, 32), (8, 64)]
+    for body, expected in zip(bodies, EXPECTED.values(), strict=True):
+        back = load_clip(tmp_path / "run" / body["file"], body["shape"][0], body["fps"])
+        np.testing.assert_array_equal(back, expected)
+    assert [step for step, _ in journal_rows(tmp_path / "run")] == [8 * i for i in range(1, 10)]
+    assert records[-1].kind == "close"
+
+
+def test_a_step_without_its_turn_holds_one_branch_and_no_collective_more(tmp_path):
+    def compiled(**video):
+        with ld.LoggingCallback(Memory(), env=Walk(), log_dir=tmp_path, **video) as logger:
+            return compiled_text(program("shard_map", 4, logger, Walk()), X)
+
+    without, with_video = compiled(), compiled(**FILMED)
+    assert collective_operands(with_video) == collective_operands(without)
+    assert (callbacks(without), callbacks(with_video)) == (1, 2)
+    # The rollout, a loop of its own, is inside a branch.
+    assert with_video.count(" conditional(") == without.count(" conditional(") + 1
+
+
+def run_once(tmp_path, in_step=None, mode="jit", devices=1, **arguments):
+    """A training with all its rows: what its backend got of videos, and what went wrong."""
+    backend = Frames()
+    given = {"log_dir": tmp_path, "video_interval": 4, **SIZE, **arguments}
+    with ld.LoggingCallback(backend, **given) as logger:
+        jax.block_until_ready(program(mode, devices, logger, in_step)(X))
+    assert [step for step, _ in backend.rows] == [8 * i for i in range(1, 10)]
+    return backend.clips, logger.failures
+
+
+def test_functions_of_the_users_own_play_and_draw_anything(tmp_path):
+    def rollout(policy, key):
+        def step(x, _):
+            return x + policy, {"x": x, "odd": x.astype(jnp.int8) % 2 == 1}
+
+        return jax.lax.scan(step, jnp.float32(0), length=STEPS)[1]
+
+    def render(state, width, height):
+        assert state["odd"].dtype == bool
+        # JAX may be used here, too; it stays off the devices of the training.
+        value = jnp.asarray(state["x"]) % 251
+        return np.full((height, width, 3), np.uint8(value))
+
+    clips, failures = run_once(tmp_path, rollout=rollout, render=render)
+    assert failures == ()
+    (_, frames, step, _), _ = clips
+    assert step == 32
+    expected = (8 * np.arange(STEPS)) % 251
+    np.testing.assert_array_equal(frames[:, 3, 5, 1], expected)
+
+
+def test_states_of_more_than_one_payload_come_whole(tmp_path):
+    """As 128 KiB in one payload would stop several devices for ever."""
+
+    def rollout(policy, key):
+        return jnp.arange(STEPS * 5000, dtype=jnp.int32).reshape(STEPS, 5000) % 256
+
+    def render(state, width, height):
+        return np.resize(state.astype(np.uint8), (height, width, 3))
+
+    clips, failures = run_once(
+        tmp_path, mode="shard_map", devices=4, rollout=rollout, render=render, video_interval=8
+    )
+    assert failures == ()
+    ((_, frames, _, _),) = clips
+    numbers = (np.arange(STEPS * 5000).reshape(STEPS, 5000) % 256).astype(np.uint8)
+    np.testing.assert_array_equal(frames, [np.resize(each, (10, 24, 3)) for each in numbers])
+
+
+def fails(*args):
+    raise ZeroDivisionError("on purpose")
+
+
+def reduces(policy, key):
+    return jax.lax.psum(jnp.zeros((STEPS, 2)), "d")
+
+
+def short(policy, key):
+    return jnp.zeros((STEPS - 1, 2))
+
+
+def huge(policy, key):
+    return jnp.zeros((STEPS, 1 << 21))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"env": object()}, "object cannot be drawn: it has no `render_frame"),
+        ({"env": object(), "render": fails}, "neither lerax's nor gymnax's.* Give `rollout="),
+        ({"env": Walk()}, "cannot be called. Give `act="),
+        ({"env": Walk(), "act": fails}, "on purpose"),
+        ({"rollout": fails, "render": fails}, "on purpose"),
+        ({"rollout": reduces, "render": fails}, "the collective 'psum"),
+        ({"rollout": short, "render": fails}, "leading axis of `video_num_steps` 12"),
+        ({"rollout": huge, "render": fails}, "take 96 MiB"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
+def test_what_cannot_be_played_or_drawn_gives_one_warning_and_a_step_without_video(
+    tmp_path, arguments, message
+):
+    arguments = {**SIZE, "video_interval": 4, **arguments}
+    with ld.LoggingCallback(Memory(), log_dir=tmp_path, **arguments) as logger:
+        step = program("shard_map", 2, logger, arguments.get("env"))
+        text = str(jax.make_jaxpr(step)(X))
+    assert text.count("debug_callback[") == 1
+    (failure,) = logger.failures
+    assert failure.where == "video"
+    assert re.search(message, failure.message)
+
+
+@pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
+def test_an_environment_that_only_the_step_knows_is_asked_for(tmp_path):
+    clips, (failure,) = run_once(tmp_path, Walk(), act=act)
+    assert clips == []
+    assert "Give the environment to `LoggingCallback` as well" in failure.message
+
+
+@pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
+def test_a_drawing_that_fails_gives_one_warning_and_all_rows(tmp_path):
+    clips, (failure,) = run_once(tmp_path, Walk(), act=act, render=fails)
+    assert clips == []
+    assert failure.message == "the clip at step 32 could not be drawn: on purpose"
+
+
+@pytest.mark.parametrize(
+    "frame", [np.zeros((10, 24, 3)), np.zeros((24, 10, 3), np.uint8), np.zeros((10, 24), np.uint8)]
+)
+def test_a_frame_of_another_kind_is_refused(frame):
+    with pytest.raises(ValueError, match=r"must be uint8 of shape \(10, 24, 3\), got"):
+        make_frames(np.zeros((2, 1)), lambda state, width, height: frame, 2, 24, 10)
