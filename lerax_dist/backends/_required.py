@@ -18,7 +18,9 @@ class Required:
 
     Example:
         ```python
-        logger = Logger([TensorBoardBackend(), Required(WandbBackend(mode="online"))])
+        backends = [ConsoleBackend(), Required(TensorBoardBackend("logs"))]
+        with Logger(backends) as logger:
+            logger.log({"loss": 0.5}, step=0)
         ```
     """
 

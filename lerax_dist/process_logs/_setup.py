@@ -48,6 +48,14 @@ def setup_logging(*, console: bool = True, capture_warnings: bool = True) -> Non
     Args:
         console: whether process 0 shows records.
         capture_warnings: whether what Python warns of is logged, too, by the logger "py.warnings".
+
+    Example:
+        ```python
+        import logging
+
+        setup_logging()
+        logging.getLogger("my_program").warning("on the console of process 0, and in each file")
+        ```
     """
     root = logging.getLogger()
     for handler in list(root.handlers):
