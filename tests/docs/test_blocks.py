@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.blocks import PAGES, ROOT, blocks_of, page_blocks
 from tests.multiprocess.launch import environment
-from tests.readers import journal_rows
+from tests.readers import event_images, journal_rows
 
 RUN_BLOCKS = Path(__file__).parent / "run_blocks.py"
 BIN = Path(sys.executable).parent
@@ -101,6 +101,12 @@ def test_every_metric_of_a_row_is_in_the_table(ran):
     assert "time/steps_per_second" in names and "episode/return_std" in names
     for name in names - {"train/loss"}:
         assert f"`{name}`" in page, name
+
+
+def test_the_video_of_the_page_is_in_its_event_file(ran):
+    folder, _ = ran["docs/recipes.md"]
+    shown = event_images(folder / "logs" / "filmed")
+    assert [tag for tag, *_ in shown] == ["eval/video", "eval/video"]
 
 
 def test_the_backend_of_the_page_has_every_row(ran):
