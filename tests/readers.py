@@ -62,7 +62,7 @@ def event_images(run_dir: Path) -> list[tuple[str, int, np.ndarray]]:
     """
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-    (path,) = run_dir.glob("*tfevents*")
+    (path,) = run_dir.glob("*tfevents*[!s]")
     return [
         (value.tag, event.step, gif_frames(value.image.encoded_image_string))
         for event in LegacyEventFileLoader(str(path)).Load()
