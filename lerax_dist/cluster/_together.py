@@ -1,6 +1,7 @@
 """Staying together while the run goes on, and leaving so that nobody is hurt by it."""
 
 import atexit
+import os
 import socket
 import time
 from typing import Any, final
@@ -62,6 +63,7 @@ class Leave:
         tempo: Tempo,
         shutdown: float,
     ) -> None:
+        self._pid = os.getpid()
         self._client = client
         self._store = store
         self._watch = watch
@@ -71,6 +73,9 @@ class Leave:
 
     def __call__(self) -> None:
         """Leave."""
+        if os.getpid() != self._pid:  # a fork, which has joined nobody and has no threads
+            forget_service()
+            return
         if joined_client() is not self._client:  # the program has called JAX's shutdown itself
             self._watch.stop()
             return

@@ -81,8 +81,10 @@ class Watch:
             self._publish({}, {})
         else:
             self._store.put(f"{FOLDER}/signs/{self._index}", "0")
-            first = self._store.get("lerax_dist/hosts/0", time.monotonic() + LONGEST_PUT)
-            self._hosts[0] = first or "?"
+            # From now on process 0 can be missed.
+            text = self._store.get(f"{FOLDER}/news", time.monotonic() + LONGEST_PUT)
+            if text is not None:
+                self._read(text)
         self._thread.start()
 
     def stop(self) -> None:
@@ -146,9 +148,7 @@ class Watch:
             if nobody_listens(joined_address()):
                 raise RuntimeError(f"nobody listens at {joined_address()} any more")
         else:
-            self._beats = hear(self._beats, {0: text.partition(",")[0]}, now)
-            news = decode_news(text)
-            self._hosts.update(news.hosts)
+            news = self._read(text)
             self._number += 1
             sign = (f"{FOLDER}/signs/{self._index}", str(self._number))
             self._store.put_within(*sign, LONGEST_PUT)
@@ -159,6 +159,12 @@ class Watch:
         if silent(self._beats, (), now, self._tempo.given_up):
             self.trouble.set()
         return text is not None
+
+    def _read(self, text: str) -> News:
+        news = decode_news(text)
+        self._beats = hear(self._beats, {0: str(news.beat)}, time.monotonic())
+        self._hosts.update(news.hosts)
+        return news
 
     def _hear_of(self, quiet: dict[int, float], failed: dict[int, str]) -> None:
         for index, seconds in quiet.items():
