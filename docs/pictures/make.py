@@ -64,7 +64,10 @@ def console(folder: Path) -> None:
 
 
 def tensorboard(log_dir: Path) -> None:
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))))
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        raise SystemExit(f"None of {', '.join(names)} is on PATH. Install one for this picture.")
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", log_dir.name]
