@@ -123,3 +123,9 @@ def test_the_first_program_of_the_site_is_that_of_the_readme():
         for page in (ROOT / "README.md", ROOT / "docs" / "index.md")
     )
     assert readme == site and len(site) == 1
+
+
+def test_every_example_is_in_the_table_of_the_first_page():
+    page = (ROOT / "docs" / "index.md").read_text()
+    files = {path.name for path in (ROOT / "examples").iterdir() if path.is_file()}
+    assert {name for name in files if f"| `{name}` |" not in page} == set()
