@@ -2,9 +2,7 @@
 
 import os
 import resource
-from pathlib import Path
 
-import pytest
 from hypothesis import settings
 
 # Eight devices in one process; a deadlock of theirs fails in a minute instead of for ever.
@@ -25,13 +23,3 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 # Compiling takes longer than any deadline for an example, and a failure should come again.
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("default")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file share what it sets up, so one worker runs them; likewise those of the one
-    SLURM."""
-    here = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(here)
-        group = path.parts[0] if path.parts[0] == "slurm" else str(path)
-        item.add_marker(pytest.mark.xdist_group(group))

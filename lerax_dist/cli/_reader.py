@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 from lerax_dist.cli._standing import Standing
-from lerax_dist.host._record import Record, decode
+from lerax_dist.host._record import Record, Row, decode
 
 JOURNAL = "journal.jsonl"
 
@@ -120,7 +120,7 @@ class JournalReader:
             self.damage.missing += number - self._following
             self._following = number + 1
             if self._standing.hides(number, record):
-                self.superseded += 1
+                self.superseded += isinstance(record, Row)
             else:
                 records.append(decoded)
         return records

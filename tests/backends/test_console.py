@@ -108,7 +108,7 @@ def test_the_display_is_redrawn_rarely_and_not_for_each_row():
 def test_a_window_that_changes_its_size_ends_with_a_whole_display():
     terminal = Terminal(python(TRAINING), 120, 40)
     terminal.wait_for("50.0%")
-    terminal.resize(70, 30)
+    terminal.resize(70, 50)
     terminal.send("")
     assert terminal.finish() == 0
     lines = terminal.lines()

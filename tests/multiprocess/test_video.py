@@ -46,4 +46,5 @@ def test_two_processes_of_two_devices_record_each_clip_once_to_the_bit(tmp_path)
         assert first.report["modes"][mode] == {"played": len(RECORDED) * STEPS, "failures": []}
         assert second.report["modes"][mode] == {"played": 0, "failures": []}
     assert second.report["imported"] == []
-    assert second.report["threads"] == []
+    # The launch's own, which every process has.
+    assert set(second.report["threads"]) <= {"lerax_dist-watch", "lerax_dist-put"}

@@ -31,6 +31,9 @@ names() { for i in $(seq "$nodes"); do echo "127.0.0.$i"; done; }
 
 install_missing() {
   [ -x /usr/sbin/slurmctld ] && [ -x /usr/sbin/slurmd ] && [ -x /usr/sbin/munged ] && [ -x /usr/bin/srun ] && return
+  # Two of these may start at once.
+  exec 8>"${TMPDIR:-/tmp}/slurm-local-install.lock" && flock -w 500 8
+  [ -x /usr/sbin/slurmctld ] && [ -x /usr/bin/srun ] && exec 8>&- && return
   say "installing slurmctld slurmd slurm-client munge by apt-get"
   local made=
   if [ ! -e /usr/sbin/policy-rc.d ]; then # else the packages would start services of their own
@@ -44,6 +47,7 @@ install_missing() {
     slurmctld slurmd slurm-client munge >>"$dir/log/apt.log" 2>&1 </dev/null
   local status=$?
   [ -n "$made" ] && rm -f /usr/sbin/policy-rc.d
+  exec 8>&-
   [ $status = 0 ] || die "apt-get failed ($status)"
 }
 
