@@ -3,7 +3,8 @@
     make pictures
 
 It runs the PPO example in two processes, the first of them in a pseudo-terminal, whose screen is
-drawn as an SVG; then TensorBoard on the log of that run, photographed by Chromium without a window.
+drawn as an SVG; once more with another learning rate; then TensorBoard on the log of both runs,
+photographed by Chromium without a window.
 """
 
 import os
@@ -23,7 +24,16 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-EXAMPLE = [sys.executable, str(ROOT / "examples" / "ppo_cartpole.py"), "--name", "demo"]
+PPO = [sys.executable, str(ROOT / "examples" / "ppo_cartpole.py"), "--name"]
+EXAMPLE = [*PPO, "demo", "--video-interval", "16"]
+TAGS = quote("episode/(return|return_min|length)$|train/(loss|entropy|value_loss)$", "")
+# What TensorBoard shows under each of its tabs: picture, and the place in its address.
+TABS = {
+    "tensorboard": f"scalars&_smoothingWeight=0&tagFilter={TAGS}",
+    "tensorboard_band": "custom_scalars",
+    "tensorboard_hparams": "hparams",
+    "tensorboard_video": "images",
+}
 COLUMNS, ROWS = 110, 40
 AT_PERCENT = 80.0
 LIMIT = 900.0
@@ -63,26 +73,37 @@ def console(folder: Path) -> None:
     (HERE / "console.svg").write_text(draw(screen, first))
 
 
+def second_run(folder: Path) -> None:
+    """A run with another learning rate, for the tab in which runs compare."""
+    command = [*PPO, "slower", "--no-console", "--learning-rate", "0.0005"]
+    subprocess.run(command, cwd=folder, check=True, timeout=LIMIT, env=alone(), capture_output=True)
+
+
+def alone() -> dict[str, str]:
+    """Variables of a run in one process with four devices."""
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), **devices}
+
+
 def tensorboard(log_dir: Path) -> None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
-    if chromium is None:
-        raise SystemExit(f"None of {', '.join(names)} is on PATH. Install one for this picture.")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))))
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", log_dir.name]
     with subprocess.Popen([*command, "--port", str(port)], cwd=log_dir.parent) as server:
         try:
             wait_for(f"{address}/data/runs")
-            picture = HERE / "tensorboard.png"
-            options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-            options += ["--window-size=1440,720", "--virtual-time-budget=60000"]
-            tags = quote("episode/(return|return_min|length)$|train/(loss|entropy|value_loss)$", "")
-            url = f"{address}/#scalars&_smoothingWeight=0&tagFilter={tags}"
-            chrome = [chromium, *options, f"--screenshot={picture}", url]
-            subprocess.run(chrome, check=True, timeout=LIMIT, capture_output=True)
+            for name, place in TABS.items():
+                photograph(chromium, f"{address}/#{place}", HERE / f"{name}.png")
         finally:
             server.terminate()
+
+
+def photograph(chromium: str, url: str, picture: Path) -> None:
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    options += ["--window-size=1440,720", "--virtual-time-budget=60000"]
+    chrome = [chromium, *options, f"--screenshot={picture}", url]
+    subprocess.run(chrome, check=True, timeout=LIMIT, capture_output=True)
     # A palette is enough for it, and a quarter of the size.
     Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)
 
@@ -104,8 +125,9 @@ def wait_for(url: str) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         console(Path(folder))
+        second_run(Path(folder))
         tensorboard(Path(folder) / "logs")
-    for picture in ("console.svg", "tensorboard.png"):
+    for picture in ("console.svg", *(f"{name}.png" for name in TABS)):
         print(f"{HERE / picture}: {(HERE / picture).stat().st_size / 1024:.0f} KiB")
 
 
