@@ -60,8 +60,6 @@ class Session:
         Raises:
             TimeoutError: a process did not ask.
         """
-        if self.signals is not None:
-            self.signals.renew()
         if self.group.process_count == 1:
             return self._told
         told = self.group.gather(self._told, timeout=timeout, what="`preempted`")

@@ -81,7 +81,7 @@ def test_another_thread_cannot_handle_signals_and_is_told_so(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_rows_are_on_the_disk_within_a_second_though_the_step_takes_longer(tmp_path, number):
-    """Also if `jax.distributed.initialize()`, with a handler of its own, comes after the logger."""
+    """Though `jax.distributed.initialize()` has made a handler that Python does not know of."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, LONG_STEP, tmp_path, str(port), str(int(number))]

@@ -46,18 +46,6 @@ class SignalWatch:
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
 
-    def renew(self) -> None:
-        """Take them over again if someone has done so behind Python's back.
-
-        `jax.distributed.initialize()` does: it makes a handler that is none of Python's, and
-        Python goes on to name this one.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in self._before:
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, self._handle)
-
     def remove(self) -> None:
         """Give the signals back, but for those that someone else has taken over since."""
         if threading.current_thread() is not threading.main_thread():

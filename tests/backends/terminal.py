@@ -15,6 +15,8 @@ from typing import final
 
 import pyte
 
+# A window says itself how large it is.
+_ENVIRON = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
 _LIMIT = 60.0
 
 
@@ -44,7 +46,7 @@ class Terminal:
             stdin=inner,
             stdout=inner,
             stderr=inner,
-            env={**os.environ, "TERM": "xterm-256color", **(env or {})},
+            env={**_ENVIRON, "TERM": "xterm-256color", **(env or {})},
         )
         os.close(inner)
 

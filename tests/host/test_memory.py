@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 PROGRAM = """
-import json, sys, tempfile
-import psutil
+import json, resource, tempfile
+from pathlib import Path
 import lerax_dist as ld
 
 seen = []
@@ -16,7 +16,7 @@ with tempfile.TemporaryDirectory() as folder:
             logger.log({"a": step / 3, "b": step / 7, "c": step / 9, "d": 1.0}, step)
             if step % 10_000 == 9_999:
                 logger.flush()
-                seen.append(psutil.Process().memory_info().rss)
+                seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
 print(json.dumps(seen))
 """
 

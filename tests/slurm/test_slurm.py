@@ -32,7 +32,7 @@ def places(outcome: Outcome, name: str) -> list[Any]:
 
 
 def test_the_numbers_of_four_processes_on_two_nodes_are_the_reference(slurm: Slurm, tmp_path: Path):
-    outcome = slurm.run("srun", *FOUR, PYTHON, WORKER, tmp_path, "1", "close", cwd=tmp_path)
+    outcome = slurm.run("srun", *FOUR, PYTHON, WORKER, tmp_path, "1", "close", "1", cwd=tmp_path)
     assert places(outcome, "process") == [0, 1, 2, 3]
     assert places(outcome, "count") == [4] * 4
     assert places(outcome, "devices") == [4] * 4

@@ -37,6 +37,8 @@ def fsync(descriptor, real=os.fsync):
 
 
 os.fsync = fsync
+# Makes a handler for SIGTERM that Python does not know of.
+jax.distributed.initialize(f"127.0.0.1:{port}", 1, 0)
 signal.signal(number, lambda *_: say("before"))
 logger = ld.LoggingCallback(Says(), "r", log_dir=log_dir, group=ld.SoloGroup(), handle_signals=True)
 # A forked process, as one that loads data, has no handler of the logger's.
@@ -51,8 +53,6 @@ if child == 0:
 os.read(here, 1)
 os.kill(child, other)
 say("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), logger.preempted)
-# Makes a handler for SIGTERM that Python does not know of.
-jax.distributed.initialize(f"127.0.0.1:{port}", 1, 0)
 
 
 @jax.jit
