@@ -83,6 +83,9 @@ class _StrayStudio:
     def refuse(self, error: Exception) -> None:
         """Process 0 says why there are none."""
 
+    def frames(self, tag: str, frames: Any, step: int, fps: float) -> None:
+        """Process 0 keeps the clip."""
+
     def clips(self, film: Film) -> Deliver:
         """What takes the clips of one kind."""
         return lambda part, parts, payload: None

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+
 from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._open import open_session
-from lerax_dist._run import check_hparams, check_step
+from lerax_dist._run import check_hparams, check_step, check_tag
 from lerax_dist._state import RunState
 from lerax_dist.backends import AbstractLoggingBackend, Required
+from lerax_dist.backends._gif import check_fps, check_frames
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import Fetcher
 from lerax_dist.host._record import Event
@@ -139,6 +142,32 @@ class Logger(AbstractRunHandle):
         row = HostRow(step, *self._fetcher.fetch(metrics), time.time())
         self._session.run.log(row, _ROW_BYTES + _METRIC_BYTES * len(row.names))
         self._session.run.spent(time.perf_counter() - begin)
+
+    def log_video(self, tag: str, frames: Any, step: int, fps: float = 50.0) -> None:
+        """Log a video clip. Returns once the frames are copied; they are encoded elsewhere.
+
+        Process 0 writes its own. The clip is kept without loss in `videos` beside the journal. If
+        clips come faster than they can be encoded some are left out, with one warning.
+
+        Args:
+            tag: metric name of the video, e.g. `"eval/video"`.
+            frames: `uint8` array of shape `(T, H, W, C)`, C being 1 (grey), 3 (RGB) or 4 (RGBA).
+            step: global step.
+            fps: playback speed in frames a second.
+
+        Raises:
+            ValueError: `tag` leads out of the folder of the run, `frames` are no such array, `fps`
+                is not positive and finite, or `step` is negative.
+            TypeError: `step` is not an integer.
+            RuntimeError: the logger is closed.
+        """
+        self._check_open("log_video")
+        tag, step = check_tag(tag), check_step(step)
+        clip = check_frames(np.array(frames))
+        check_fps(fps)
+        if self._session.group.is_writer:
+            run: Any = self._session.run
+            run.studio.frames(tag, clip, step, float(fps))
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Log hyperparameters that were not known at the start.

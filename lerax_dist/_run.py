@@ -103,6 +103,22 @@ def check_step(step: Any, argument: str = "step") -> int:
     return number
 
 
+def check_tag(tag: Any) -> str:
+    """The name of a clip, if it is a good one: a relative path, for it names a file, too.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(tag, str) and tag.strip() and not any(_is_control(char) for char in tag):
+        path = PurePosixPath(tag)
+        if path.parts and not path.is_absolute() and ".." not in path.parts and "\\" not in tag:
+            return tag
+    raise ValueError(
+        f"`tag` must be a name without a leading slash, `..`, backslashes and control characters, "
+        f"got {tag!r}. Use a name such as 'eval/video'."
+    )
+
+
 def check_positive(argument: str, value: Any, purpose: str) -> int:
     """An integer of 1 or more.
 

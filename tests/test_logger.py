@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
+from lerax_dist.host._clip_file import load_clip
 from lerax_dist.host._sink import HostRow
 from tests.memory import Memory
 from tests.readers import event_rows, journal_records, journal_rows
@@ -228,3 +229,29 @@ def test_leaving_by_sys_exit_is_no_failure_unless_it_says_so(tmp_path, error, st
     with pytest.raises(SystemExit), ld.Logger(Memory(), "e", log_dir=tmp_path):
         raise error
     assert journal_records(tmp_path / "e")[-1].body["state"] == state
+
+
+def test_a_clip_of_a_plain_loop_reaches_backends_and_is_kept_without_loss(logger, memory):
+    frames = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(3, 4, 5, 3)
+    kept = frames.copy()
+    logger.log({"loss": 1.0}, 6)
+    logger.log_video("eval/video", frames, 7, fps=10.0)
+    frames[:] = 0
+    logger.flush()
+    assert ("video", "eval/video", (3, 4, 5, 3), 7, 10.0) in memory.calls
+    (event,) = [r for r in journal_records(logger.run_dir) if getattr(r, "kind", "") == "video"]
+    assert (event.body["step"], event.body["tag"]) == (7, "eval/video")
+    np.testing.assert_array_equal(load_clip(logger.run_dir / event.body["file"], 3, 10.0), kept)
+
+
+@pytest.mark.parametrize("tag", ["../out", "/abs", "", "a\\b", 3])
+def test_a_tag_that_leads_out_of_the_run_is_refused(logger, tag):
+    with pytest.raises(ValueError, match="`tag` must be a name"):
+        logger.log_video(tag, np.zeros((1, 2, 2, 3), np.uint8), 0)
+
+
+def test_frames_that_are_none_and_a_speed_that_is_none_are_refused(logger):
+    with pytest.raises(ValueError, match="`frames` must be uint8"):
+        logger.log_video("v", np.zeros((2, 2, 3)), 0)
+    with pytest.raises(ValueError, match="`fps` must be positive"):
+        logger.log_video("v", np.zeros((1, 2, 2, 3), np.uint8), 0, fps=0.0)

@@ -27,6 +27,16 @@ def check_frames(frames: np.ndarray) -> np.ndarray:
     return frames
 
 
+def check_fps(fps: float) -> None:
+    """Check that clips can be played at a number of frames a second.
+
+    Raises:
+        ValueError: it is not positive, or not finite.
+    """
+    if not 0 < fps < float("inf"):
+        raise ValueError(f"`fps` must be positive and finite, got {fps}. 50 is usual.")
+
+
 def frame_durations(count: int, fps: float) -> list[int]:
     """Time to show each frame, in hundredths of a second.
 
@@ -37,8 +47,7 @@ def frame_durations(count: int, fps: float) -> list[int]:
     Raises:
         ValueError: `fps` is not a positive number.
     """
-    if not 0 < fps < float("inf"):
-        raise ValueError(f"`fps` must be positive and finite, got {fps}. 50 is usual.")
+    check_fps(fps)
     ends = [round(100 * (index + 1) / fps) for index in range(count)]
     starts = [0, *ends[:-1]]
     return [max(_SHORTEST, end - start) for start, end in zip(starts, ends, strict=True)]

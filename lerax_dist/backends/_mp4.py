@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from lerax_dist.backends._gif import check_frames
+from lerax_dist.backends._gif import check_fps, check_frames
 
 
 def check_mp4() -> None:
@@ -38,8 +38,7 @@ def encode_mp4(frames: np.ndarray, fps: float) -> bytes:
     import av
 
     frames = check_frames(frames)
-    if not 0 < fps < float("inf"):
-        raise ValueError(f"`fps` must be positive and finite, got {fps}. 50 is usual.")
+    check_fps(fps)
     if frames.shape[-1] == 4:
         alpha = frames[..., 3:].astype(np.uint16)
         frames = (frames[..., :3] * alpha // 255).astype(np.uint8)

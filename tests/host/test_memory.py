@@ -16,7 +16,8 @@ with tempfile.TemporaryDirectory() as folder:
             logger.log({"a": step / 3, "b": step / 7, "c": step / 9, "d": 1.0}, step)
             if step % 10_000 == 9_999:
                 logger.flush()
-                seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                seen.append(pages * resource.getpagesize())
 print(json.dumps(seen))
 """
 
