@@ -24,6 +24,9 @@ def announce(session: Session, ctx: TrainingContext, log_interval: int) -> None:
     hparams = _hparams.extract(ctx.policy, "policy")
     hparams |= _hparams.extract(algorithm, "algorithm")
     hparams |= session.hparams
+    if hparams == session.hparams:
+        # Told when the logger was made.
+        hparams = {}
     total = 0 if ctx.total_timesteps is None else ctx.total_timesteps
     known = int(total) if isinstance(total, (int, float, np.number)) else None
     iterations = 0

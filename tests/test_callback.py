@@ -124,6 +124,16 @@ def test_hyperparameters_come_from_policy_and_algorithm_and_explicit_ones_win(tm
     ]
 
 
+def test_hyperparameters_that_are_known_already_are_not_told_again(tmp_path, memory):
+    logger = ld.LoggingCallback(memory, "run", log_dir=tmp_path, hparams={"seed": 7})
+    context = ld.TrainingContext(
+        ld.EmptyCallbackState(), step_states([0]), None, None, 10, jnp.asarray(0), None
+    )
+    jax.jit(lambda: logger.on_training_start(context, key=KEY))()
+    logger.close()
+    assert [call for call in memory.calls if call[0] == "hparams"] == [("hparams", {"seed": 7})]
+
+
 def test_a_total_that_the_step_computes_is_known_too(logger, memory):
     def start(total):
         context = ld.TrainingContext(
