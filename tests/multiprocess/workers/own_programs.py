@@ -3,6 +3,7 @@
 Arguments: scenario, log_dir, and what else it takes.
 """
 
+import functools
 import sys
 
 import jax
@@ -15,6 +16,10 @@ import lerax_dist as ld
 from tests.multiprocess import scenario
 from tests.multiprocess.launch import report
 from tests.multiprocess.workers.known_run import train
+
+
+def whole_training(logger, *data):
+    return train(logger, data)
 
 
 def known(group, log_dir, together):
@@ -33,14 +38,14 @@ def known(group, log_dir, together):
             scope="process",
             rows_per_transfer=int(together),
         ) as logger:
-            step = jax.shard_map(
-                lambda *d, logger=logger: train(logger, d),
-                mesh=mesh,
-                in_specs=(P(None, None, "devices"),) * 3 + (P(),),
-                out_specs=P("devices"),
-            )
-            if mode == "jit":
-                step = lambda *d, logger=logger: train(logger, d)  # noqa: E731
+            step = functools.partial(whole_training, logger)
+            if mode == "shard_map":
+                step = jax.shard_map(
+                    step,
+                    mesh=mesh,
+                    in_specs=(P(None, None, "devices"),) * 3 + (P(),),
+                    out_specs=P("devices"),
+                )
             jax.block_until_ready(jax.jit(step)(*mine, scenario.LEARNING_RATES))
         said[mode] = [failure.message for failure in logger.failures]
     return {"failures": said, "run_dir": str(logger.run_dir), "backends": len(logger.backends)}
