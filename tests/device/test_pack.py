@@ -270,3 +270,28 @@ def test_double_precision_is_kept_where_jax_has_it():
     with jax.enable_x64(True):
         exact = 2**40 + 1
         assert reduce({"a": jnp.asarray(exact)})["a"] == exact
+
+
+def test_shares_of_processes_with_unlike_data_merge_to_the_numbers_of_all():
+    """Three processes; one has ended no episode, and `Last` is the first one's."""
+    returns = RNG.normal(300.0, 50.0, 12).astype(np.float32)
+    lengths = np.where(np.arange(12) < 4, 0, 9).astype(np.float32)
+    axes, totals = find_axes(None), []
+    for process in (1, 0, 2):
+        mine = slice(4 * process, 4 * process + 4)
+        states = StepStates(returns[mine], lengths[mine], np.full(4, 10**9, np.int32))
+        schema, vector = share(
+            {"last": Last(process + 5.0), "max": Max(float(process))},
+            axes,
+            partials={"e/": Episodes(states)},
+            step_state=states,
+            leads=process == 1,
+        )
+        totals += schema.totals(np.asarray(vector)[None])
+    ((step, got),) = schema.finish([schema.combine(totals)])
+    exact = returns[lengths > 0].astype(np.float64)
+    assert step == 12 * 10**9
+    assert (got["last"], got["max"], got["e/count"]) == (6.0, 2.0, 8.0)
+    np.testing.assert_allclose(got["e/return"], exact.mean(), rtol=1e-6)
+    np.testing.assert_allclose(got["e/return_std"], exact.std(), rtol=1e-5)
+    np.testing.assert_allclose(got["e/return_min"], exact.min(), rtol=1e-6)
