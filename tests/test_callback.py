@@ -256,7 +256,7 @@ def test_a_row_too_large_for_one_payload_leaves_in_several_that_never_deadlock(l
         deliver = rows(unpack, stride)
 
         def spy(part, parts, payload):
-            sizes.append(np.array(payload).nbytes)
+            sizes.append(np.asarray(payload).nbytes)
             deliver(part, parts, payload)
 
         return spy

@@ -1,5 +1,6 @@
 """Rows as JSON Lines, for pandas, jq and whatever comes next."""
 
+import contextlib
 import json
 import math
 import os
@@ -15,12 +16,15 @@ from lerax_dist.backends._base import AbstractLoggingBackend
 from lerax_dist.backends._closed import already_open, not_open
 from lerax_dist.backends._gif import encode_gif
 
+# What orjson writes as Python does, in a tenth of the time.
+_QUICK = {float, np.float64}
+
 
 @final
 class JSONLBackend(AbstractLoggingBackend):
     """Logging backend that appends one JSON object a row to `<log_dir>/<name>/metrics.jsonl`.
 
-    A row is `{"step": 12, "train/loss": 0.5}`; `pandas.read_json(path, lines=True)` reads the file.
+    A row is `{"step":12,"train/loss":0.5}`; `pandas.read_json(path, lines=True)` reads the file.
     After a resume a step may come twice; then the later row counts
     (`rows.drop_duplicates("step", keep="last")`).
 
@@ -40,7 +44,7 @@ class JSONLBackend(AbstractLoggingBackend):
         ```python
         with Logger(JSONLBackend("logs"), "known") as logger:
             logger.log({"train": {"loss": 0.5}}, step=12)
-        print(Path("logs/known/metrics.jsonl").read_text())  # {"step": 12, "train/loss": 0.5}
+        print(Path("logs/known/metrics.jsonl").read_text())  # {"step":12,"train/loss":0.5}
         ```
     """
 
@@ -93,12 +97,21 @@ def json_row(scalars: dict[str, np.ndarray], step: int) -> str:
         scalars: metric name to value.
         step: global step.
     """
-    fields = [f'"step": {int(step)}']
+    if "step" not in scalars and _QUICK.issuperset(map(type, scalars.values())):
+        # Inside: a process that does not write must not load it.
+        import orjson
+
+        with contextlib.suppress(TypeError):  # E.g. a step of more than 64 bits.
+            fields = {"step": int(step), **scalars}
+            text = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+            if "null" not in text:  # What JSON lacks.
+                return text
+    fields = [f'"step":{int(step)}']
     for name, value in scalars.items():
         if name == "step":
             name = _free_name("metrics/step", scalars)
-        fields.append(f"{json.dumps(name)}: {json_value(value)}")
-    return "{" + ", ".join(fields) + "}"
+        fields.append(f"{json.dumps(name)}:{json_value(value)}")
+    return "{" + ",".join(fields) + "}"
 
 
 def json_value(value: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from lerax_dist.cli._standing import Standing
+from lerax_dist.cli._standing import MARK, Standing
 from lerax_dist.host._record import Record, Row, decode
 
 JOURNAL = "journal.jsonl"
@@ -164,7 +164,7 @@ class JournalReader:
                 if self._searched + len(data) >= self.size:
                     return  # the last line is not whole yet
                 whole = len(data)  # no `resume` record is that long
-            if b'"kind": "resume"' in data:
+            if MARK in data:
                 for line in io.BytesIO(data[:whole]).readlines():
                     self._standing.learn(line)
             self._searched += whole

@@ -4,7 +4,8 @@ from typing import final
 
 from lerax_dist.host._record import Event, Record, Row, decode
 
-_MARK = b'"kind": "resume"'
+MARK = b'"kind":"resume"'
+"""What every `resume` record holds, and hardly any other."""
 
 
 @final
@@ -17,7 +18,7 @@ class Standing:
     def learn(self, line: bytes) -> None:
         """Look at a line of the journal, of any kind; those that come later may be seen first."""
         # Decoding takes ten times as long as this.
-        decoded = decode(line) if _MARK in line else None
+        decoded = decode(line) if MARK in line else None
         if decoded is not None:
             self.learn_record(*decoded)
 

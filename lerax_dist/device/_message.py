@@ -3,6 +3,7 @@
 Body of a message of rows: how many there are | their iterations | their vectors as int32.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
@@ -31,12 +32,15 @@ class RowFormat:
         self._rows = rows
         self._dtype = np.dtype(dtype)
 
-    def rows(self, body: np.ndarray) -> list[tuple[int, Totals]]:
-        """Iteration and totals of each row in the body of a message."""
-        count, iterations = int(body[0]), body[1 : 1 + self._rows]
-        vectors = from_bits(body[1 + self._rows :], self._dtype).reshape(self._rows, -1)
-        totals = self._schema.totals(vectors[:count])
-        return list(zip(iterations[:count].tolist(), totals, strict=True))
+    def rows(self, bodies: np.ndarray) -> list[list[tuple[int, Totals]]]:
+        """For each body `(messages, n)` of a message, iteration and totals of each of its rows."""
+        counts, iterations = bodies[:, 0], bodies[:, 1 : 1 + self._rows]
+        vectors = from_bits(np.ascontiguousarray(bodies[:, 1 + self._rows :]), self._dtype)
+        vectors = vectors.reshape(len(bodies), self._rows, -1)
+        there = np.arange(self._rows) < counts[:, None]
+        totals = self._schema.totals(vectors[there])
+        rows = zip(iterations[there].tolist(), totals, strict=True)
+        return [list(itertools.islice(rows, count)) for count in counts.tolist()]
 
 
 @final

@@ -117,7 +117,7 @@ class Schema:
         steps: list[int | None] = [None] * len(vectors)
         if self.steps is not None:
             limbs = vectors[:, self.first_limb : self.first_maximum]
-            steps = [_steps.join(row) for row in (limbs * self.steps).tolist()]
+            steps = _steps.join(limbs * self.steps).tolist()
         rows = zip(plain, sums, maxima, steps, strict=True)
         return [Totals(self.devices, *row) for row in rows]
 

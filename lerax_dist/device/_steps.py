@@ -5,15 +5,14 @@ device sends values below 256, their sum over up to 2**15 devices is exact in fl
 mean that `lax.pmean` makes of it, and the host puts the integer together again.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from jax import numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float64, Int, Int64
 
 LIMBS = 7
 _BITS = 8
 _MASK = (1 << _BITS) - 1
+_PLACES = np.int64(1) << (_BITS * np.arange(LIMBS))
 
 
 def split(step: Int[Array, "..."]) -> Float[Array, " limb"]:
@@ -41,6 +40,6 @@ def split(step: Int[Array, "..."]) -> Float[Array, " limb"]:
     return jnp.stack(limbs).astype(jnp.float32)
 
 
-def join(totals: Sequence[float] | np.ndarray) -> int:
-    """The integer whose limbs, summed over devices, are `totals` (up to rounding below 1/2)."""
-    return sum(round(float(total)) << (_BITS * place) for place, total in enumerate(totals))
+def join(totals: Float64[np.ndarray, "*rows limb"]) -> Int64[np.ndarray, "*rows"]:
+    """The integers whose limbs, summed over devices, are `totals` (up to rounding below 1/2)."""
+    return np.rint(totals).astype(np.int64) @ _PLACES

@@ -1,7 +1,8 @@
 """Messages become rows: parts are put together, rows brought into their order. No thread."""
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -65,27 +66,32 @@ class Assembler:
         self._order, ready = _order.release(self._order)
         return ready
 
-    def packet(self, packet: Packet) -> list[Share]:
-        """A part of a message comes: the rows that are due now."""
-        parts = [packet]
-        if packet.parts > 1:
-            number = int(packet.payload[0])
-            waiting = self._parts.setdefault(number, {})
-            waiting[packet.part] = packet
-            if len(waiting) < packet.parts:
-                return []
-            del self._parts[number]
-            parts = [waiting[part] for part in range(packet.parts)]
+    def packets(self, packets: Sequence[Packet]) -> list[Share]:
+        """Parts of messages come: the rows that are due now."""
         if self._order.due is None:
-            self._order = self._order._replace(stride=packet.stride)
+            self._order = self._order._replace(stride=packets[0].stride)
+        messages = [parts for packet in packets if (parts := self._message(packet))]
         ready: list[Share] = []
-        for share in _shares(parts):
-            held_before = self.holds
-            self._order, due = _order.arrive(self._order, share.number, share)
-            if self.holds and not held_before:
-                self._held_since = time.monotonic()
-            ready += due
+        for _, alike in itertools.groupby(messages, key=_kind):
+            for share in _shares(list(alike)):
+                held_before = self.holds
+                self._order, due = _order.arrive(self._order, share.number, share)
+                if self.holds and not held_before:
+                    self._held_since = time.monotonic()
+                ready += due
         return ready
+
+    def _message(self, packet: Packet) -> list[Packet]:
+        """All parts of the message that this one makes whole; none if it does not."""
+        if packet.parts == 1:
+            return [packet]
+        number = int(packet.payload[0])
+        waiting = self._parts.setdefault(number, {})
+        waiting[packet.part] = packet
+        if len(waiting) < packet.parts:
+            return []
+        del self._parts[number]
+        return [waiting[part] for part in range(packet.parts)]
 
     def host_row(self, row: HostRow, size: int) -> Share:
         """A row of a plain loop; waits for the devices that compute its values."""
@@ -104,17 +110,36 @@ class Assembler:
         return Share(row_format, totals, row.step, row.time, None, row.step, size)
 
 
-def _shares(parts: list[Packet]) -> list[Share]:
-    first = parts[0]
-    body = np.concatenate([part.payload[1:] for part in parts])
-    rows = first.format.rows(body)
-    size = sum(part.payload.nbytes for part in parts)
-    sizes = [size // len(rows)] * len(rows)
-    sizes[0] += size - sum(sizes)
-    return [
-        Share(first.format, totals, number, first.time, first.clock, rows[-1][0], own)
-        for (number, totals), own in zip(rows, sizes, strict=True)
-    ]
+def together(taken: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
+    """What came from the queue, with packets that follow one another as one list of them.
+
+    Many are read in little more time than one.
+    """
+    for is_packet, group in itertools.groupby(taken, key=lambda both: isinstance(both[0], Packet)):
+        if is_packet:
+            packets, sizes = zip(*group, strict=True)
+            yield list(packets), sum(sizes)
+        else:
+            yield from group
+
+
+def _kind(parts: list[Packet]) -> tuple[int, int]:
+    return id(parts[0].format), len(parts)
+
+
+def _shares(messages: list[list[Packet]]) -> list[Share]:
+    """The rows of messages of one kind."""
+    bodies = [np.concatenate([part.payload[1:] for part in parts]) for parts in messages]
+    shares: list[Share] = []
+    for parts, rows in zip(messages, messages[0][0].format.rows(np.stack(bodies)), strict=True):
+        size = sum(part.payload.nbytes for part in parts)
+        sizes = [size // len(rows)] * len(rows)
+        sizes[0] += size - sum(sizes)
+        shares += (
+            Share(parts[0].format, totals, number, parts[0].time, parts[0].clock, rows[-1][0], own)
+            for (number, totals), own in zip(rows, sizes, strict=True)
+        )
+    return shares
 
 
 @final

@@ -13,7 +13,7 @@ BOUND = 64 << 20
 _PATIENCE = 10.0
 _MOST_AT_ONCE = 1024
 # How long rows are gathered before the thread that takes them wakes again, in seconds.
-PAUSE = 0.05
+PAUSE = 0.2
 
 
 @final

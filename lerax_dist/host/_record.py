@@ -1,7 +1,7 @@
 """What the journal holds: one record a line, as JSON with its own checksum. Pure.
 
 A line is a JSON object whose last key, `crc`, is the CRC-32 of the line without that key:
-`{"n": 7, "time": 1.5, "kind": "row", "step": 96, ..., "crc": "0badf00d"}`. JSON has no NaN and no
+`{"n":7,"time":1.5,"kind":"row","step":96, ..., "crc":"0badf00d"}`. JSON has no NaN and no
 infinity, so those are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`; `float()` reads them.
 """
 
@@ -50,7 +50,8 @@ class Event:
 
 Record = Row | Event
 
-_TAIL = len(', "crc": "00000000"}\n')
+_TAIL = len(',"crc":"00000000"}\n')
+_COMPACT = (",", ":")
 
 
 def encode(record: Record, number: int) -> bytes:
@@ -65,23 +66,44 @@ def encode(record: Record, number: int) -> bytes:
         head |= {"kind": "row", "step": record.step}
         if record.iteration is not None:
             head["iteration"] = record.iteration
-        head["metrics"] = record.metrics
+        body = _row_body(head | {"metrics": record.metrics})
     else:
-        head |= {"kind": record.kind, **record.body}
+        body = _any_body(head | {"kind": record.kind, **record.body})
+    return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
+
+
+def _row_body(fields: dict[str, Any]) -> bytes:
+    """Rows are many: orjson takes a tenth of the time for them."""
+    # Inside: a process that does not write must not load it.
+    import orjson
+
     try:
-        text = json.dumps(head, allow_nan=False, default=str)
+        body = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:
+        # E.g. a step of more than 64 bits.
+        return _any_body(fields)
+    # What JSON lacks.
+    return _any_body(fields) if b"null" in body else body
+
+
+def _any_body(fields: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(fields, allow_nan=False, default=str, separators=_COMPACT).encode()
     except ValueError:
-        text = json.dumps(_without_nan(head), default=str)
-    body = text.encode()
-    return b'%s, "crc": "%08x"}\n' % (body[:-1], zlib.crc32(body))
+        return json.dumps(_without_nan(fields), default=str, separators=_COMPACT).encode()
 
 
 def decode(line: bytes) -> tuple[int, Record] | None:
     """Number and record of a line; `None` if the line is damaged."""
     body = line[:-_TAIL] + b"}"
-    if line[-_TAIL:] != b', "crc": "%08x"}\n' % zlib.crc32(body):
+    if line[-_TAIL:] != b',"crc":"%08x"}\n' % zlib.crc32(body):
         return None
-    fields = json.loads(body)
+    import orjson
+
+    fields = orjson.loads(body)
+    if fields["kind"] != "row" or not isinstance(fields["step"], int):
+        # It keeps integers of more than 64 bits, which hyperparameters may be.
+        fields = json.loads(body)
     number, time, kind = fields.pop("n"), fields.pop("time"), fields.pop("kind")
     if kind != "row":
         return number, Event(time, kind, fields)

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
-from lerax_dist.host._assemble import PATIENCE, Assembler, Share
+from lerax_dist.host._assemble import PATIENCE, Assembler, Share, together
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._parcel import Packer
 from lerax_dist.host._queue import RowQueue
-from lerax_dist.host._sink import HostRow, Packet, Sink, Start
+from lerax_dist.host._sink import HostRow, Sink, Start
 from lerax_dist.host._token import Token
 
 # How long a message may wait for process 0, which is behind. It is sent all the same then.
@@ -113,7 +113,8 @@ class RelayRun:
         while True:
             shares: list[Share] = []
             tokens: list[Token] = []
-            for item, size in self._queue.take(PATIENCE if self._assembler.holds else None):
+            taken = self._queue.take(PATIENCE if self._assembler.holds else None)
+            for item, size in together(taken):
                 try:
                     shares += self._shares(item, size, tokens)
                 except Exception as error:
@@ -131,8 +132,8 @@ class RelayRun:
 
     def _shares(self, item: Any, size: int, tokens: list[Token]) -> list[Share]:
         match item:
-            case Packet():
-                return self._assembler.packet(item)
+            case list():
+                return self._assembler.packets(item)
             case HostRow():
                 return [self._assembler.host_row(item, size)]
             case Start():

@@ -34,8 +34,8 @@ class Format(Protocol):
 class MessageFormat(Format, Protocol):
     """How the rows in a message from the devices are read, too."""
 
-    def rows(self, body: np.ndarray) -> list[tuple[int, Any]]:
-        """Number and totals of each row in the body of a message."""
+    def rows(self, bodies: np.ndarray) -> list[list[tuple[int, Any]]]:
+        """For each body `(messages, n)` of a message, number and totals of each of its rows."""
         ...
 
 
@@ -123,7 +123,7 @@ class Sink:
                     self._failures.keep("callback", "a row came after `close()`; it is not logged")
                     return
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
-                copy = np.array(payload)
+                copy = np.asarray(payload).copy()
                 packet = Packet(row_format, part, parts, copy, stride, time.time(), begin)
                 self._queue.put(packet, copy.nbytes)
                 self._queue.spent(time.perf_counter() - begin)
@@ -150,7 +150,7 @@ class Sink:
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
-                iteration, total = (int(number) for number in np.array(payload))
+                iteration, total = (int(number) for number in np.asarray(payload))
                 if total_timesteps is not None:
                     total = total_timesteps
                 now = (time.time(), time.perf_counter())

@@ -65,7 +65,7 @@ class Studio:
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
-                copy = np.array(payload)
+                copy = np.asarray(payload).copy()
                 if self._is_taken(int(copy[0]), parts):
                     self._put(FilmPart(film, part, parts, copy, time.time()))
             except Exception as error:

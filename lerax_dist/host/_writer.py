@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from lerax_dist.host import _rates
-from lerax_dist.host._assemble import PATIENCE, Assembler, Share
+from lerax_dist.host._assemble import PATIENCE, Assembler, Share, together
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._film import FilmPart
 from lerax_dist.host._gather import Gathering
@@ -17,7 +17,7 @@ from lerax_dist.host._journal import Journal
 from lerax_dist.host._post import Arrival
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._record import Event, Record, Row
-from lerax_dist.host._sink import HostRow, Packet, Start
+from lerax_dist.host._sink import HostRow, Start
 from lerax_dist.host._studio import Studio
 from lerax_dist.host._token import Token
 
@@ -91,7 +91,7 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            for item, size in self._queue.take(self._longest_wait()):
+            for item, size in together(self._queue.take(self._longest_wait())):
                 self._put(item, size)
             if self._assembler.overdue():
                 self._wait_for_others(self._assembler.release())
@@ -117,8 +117,8 @@ class Writer:
         """Take in what was queued, each in its place among the rows."""
         try:
             match item:
-                case Packet():
-                    self._wait_for_others(self._assembler.packet(item))
+                case list():
+                    self._wait_for_others(self._assembler.packets(item))
                 case HostRow():
                     self._wait_for_others([self._assembler.host_row(item, size)])
                 case Arrival(process=process, shares=shares, state=state):
@@ -188,7 +188,7 @@ class Writer:
             break
         return records
 
-    def _records(self, items: list[Any]) -> list[Record]:
+    def _records(self, items: list[Any]) -> Sequence[Record]:
         """What to write of items that are alike."""
         try:
             match items[0]:
@@ -200,7 +200,7 @@ class Writer:
                     return []
                 case Share(format=row_format):
                     finished = row_format.finish([share.totals for share in items])
-                    return [self._row(*both) for both in zip(items, finished, strict=True)]
+                    return self._checked(list(map(self._row, items, finished)))
                 case Start():
                     return [record for item in items for record in self._start(item)]
             return items
@@ -231,18 +231,19 @@ class Writer:
             self._rates, times = _rates.advance(self._rates, clock, step or 0, iteration)
             metrics = metrics | times
         self._studio.row(iteration, step or 0)
-        return self._checked(Row(row_time, step or 0, iteration, metrics | self._gauges()))
+        return Row(row_time, step or 0, iteration, metrics | self._gauges())
 
-    def _checked(self, row: Row) -> Row:
-        values = np.fromiter(row.metrics.values(), np.float64, len(row.metrics))
-        if not np.isfinite(values).all():
-            name, value = next((k, v) for k, v in row.metrics.items() if not np.isfinite(v))
+    def _checked(self, rows: list[Row]) -> list[Row]:
+        values = itertools.chain.from_iterable(row.metrics.values() for row in rows)
+        if not np.isfinite(np.fromiter(values, np.float64)).all():
+            named = ((row.step, *metric) for row in rows for metric in row.metrics.items())
+            step, name, value = next(each for each in named if not np.isfinite(each[2]))
             self._failures.keep(
                 "metrics",
-                f"{name!r} is {value} at step {row.step}, the first value that is not finite",
+                f"{name!r} is {value} at step {step}, the first value that is not finite",
                 kind="not finite",
             )
-        return row
+        return rows
 
 
 def _alike(item: Any) -> Any:

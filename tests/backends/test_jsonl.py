@@ -42,7 +42,7 @@ def row(**values: float) -> dict[str, Any]:
 def test_a_row_is_a_line_with_its_step_first(backend, tmp_path):
     backend.log_scalars(row(train__loss=0.5, a=0.1), step=12)
     text = (tmp_path / "group" / "run" / "metrics.jsonl").read_text()
-    assert text == '{"step": 12, "train/loss": 0.5, "a": 0.1}\n'
+    assert text == '{"step":12,"train/loss":0.5,"a":0.1}\n'
 
 
 def test_values_come_back_to_the_last_bit(backend, tmp_path):

@@ -358,8 +358,8 @@ class Numbers:
     def combine(self, shares):
         return shares[0]
 
-    def rows(self, body):
-        return [(int(number), int(number)) for number in body]
+    def rows(self, bodies):
+        return [[(number, number) for number in body] for body in bodies.tolist()]
 
     def finish(self, rows):
         return [(number, {"x": np.float64(number)}) for number in rows]

@@ -71,3 +71,10 @@ def test_a_changed_byte_is_noticed(place, byte):
 @pytest.mark.parametrize("line", [b"", b"\n", b"{}\n", b'{"n": 1', b"\x00" * 40])
 def test_what_is_no_line_of_a_journal_is_damaged(line):
     assert decode(line) is None
+
+
+def test_integers_of_any_size_come_back_whole():
+    _, row = decoded(encode(Row(0.0, 2**70, None, {"x": np.float64(1.0)}), 0))
+    assert row.step == 2**70
+    _, event = decoded(encode(Event(0.0, "hparams", {"hparams": {"seed": 2**65 + 1}}), 0))
+    assert event.body["hparams"]["seed"] == 2**65 + 1

@@ -49,5 +49,5 @@ def test_a_row_is_on_its_way_without_a_flush(tmp_path):
         for step in range(3):
             # The second and the third come while the writer gathers.
             logger.log({"a": 1.0}, step)
-        while journal.read_bytes().count(b'"kind": "row"') < 3:
+        while journal.read_bytes().count(b'"kind":"row"') < 3:
             assert time.monotonic() < deadline, journal.read_text()
