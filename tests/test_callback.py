@@ -213,10 +213,10 @@ def test_a_step_with_any_number_of_metrics_has_the_same_collectives_and_one_call
             return compiled_text(mapped, jnp.zeros(8, int), jnp.ones(8))
 
     few, many = compiled(5), compiled(200)
-    # One for the means, one for the extremes of the episode returns; alone there is none.
+    # One for all; alone there is none.
     assert collective_operands(few) == collective_operands(many)
     if devices > 1:
-        assert collective_operands(few) == {"all-reduce": 2}
+        assert collective_operands(few) == {"all-reduce": 1}
     assert callbacks(few) == callbacks(many) == 1
 
 

@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 from lerax_dist.device._axes import Axes, find_axes
 from lerax_dist.device._buffer import Buffer, check_buffer, empty_buffer
 from lerax_dist.device._episodes import Episodes
-from lerax_dist.device._pack import check_scalars, from_bits, merge, share, to_bits
+from lerax_dist.device._merge import merge
+from lerax_dist.device._pack import check_scalars, from_bits, share, to_bits
 from lerax_dist.device._schema import Schema, Totals
 from lerax_dist.device._transfer import Deliver, send
 

@@ -1,7 +1,4 @@
-"""All metrics of an iteration in one vector, reduced by one `lax.pmean`. Pure.
-
-The maxima need a `lax.pmax` of their own, which is there only if a metric asks for it.
-"""
+"""All metrics of an iteration in one vector. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from lerax_dist._metrics import flatten
 from lerax_dist.device import _steps
 from lerax_dist.device._axes import Axes, find_axes
+from lerax_dist.device._merge import merge
 from lerax_dist.device._partials import AbstractPartial
 from lerax_dist.device._schema import Schema, Slot
 
@@ -78,30 +76,6 @@ def share(
     return schema, _vector([*plain.values(), *sums, *limbs, *maxima], dtype)
 
 
-def merge(schema: Schema, vector: Float[Array, "*rows n"], axes: Axes) -> Float[Array, "*rows n"]:
-    """Merge shares over the devices: one `lax.pmean`, and one `lax.pmax` if there are maxima.
-
-    Args:
-        schema: what the vector means.
-        vector: this device's share of a row, or of several.
-        axes: axes to merge over.
-
-    Returns:
-        The vector, the same on every device.
-    """
-    if not axes.reduced or not vector.size:
-        return vector
-    vector = axes.vary(vector)
-    maxima = vector[..., schema.first_maximum :]
-    means = vector[..., : schema.first_maximum]
-    if not maxima.size:
-        return lax.pmean(means, axes.reduced)
-    merged = lax.pmax(maxima, axes.reduced)
-    plain, limbs = means[..., : len(schema.plain)], means[..., schema.first_limb :]
-    means = jnp.concatenate([plain, schema.shifted(vector, merged, jnp), limbs], axis=-1)
-    return jnp.concatenate([lax.pmean(means, axes.reduced), merged], axis=-1)
-
-
 def check_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
     """Scalars as arrays of one float type, partials as they are.
 
@@ -119,7 +93,7 @@ def reduce(
     """Reduce the metrics of a step over the devices of all processes, inside compiled code.
 
     One `lax.pmean` in all, however many metrics there are (and one `lax.pmax` if a `Max` or `Min`
-    is among them). Give the result to `Logger.log`.
+    is among them and the devices are more than a few). Give the result to `Logger.log`.
 
     Args:
         metrics: nested names to scalars, of which the mean over devices is taken, or to partials

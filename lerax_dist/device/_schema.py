@@ -90,23 +90,24 @@ class Schema:
         """All that two vectors which lie in one buffer have in common."""
         return (self.plain, self.slots, self.steps, self.devices)
 
-    def shifted(self, vector: Any, merged: Any, numpy: ModuleType) -> Any:
-        """The sums of a vector taken around merged maxima, for `numpy` or `jax.numpy`.
+    @property
+    def shifting(self) -> np.ndarray:
+        """Which sums, counted from the first, are taken around a point that maxima give."""
+        shifts = [slot.shift is not None for slot in self.slots]
+        return np.flatnonzero(np.repeat(shifts, [slot.sums for slot in self.slots]))
+
+    def shifted(self, sums: Any, maxima: Any, merged: Any, numpy: ModuleType) -> Any:
+        """Sums taken around merged maxima, for `numpy` or `jax.numpy`.
 
         Args:
-            vector: `(..., size)`, before it is reduced.
+            sums: `(..., first_limb - plain)`, all sums, not reduced.
+            maxima: `(..., maxima)`, likewise.
             merged: `(..., maxima)`, the merged maxima.
 
         Returns:
-            `(..., first_limb - plain)`, all sums.
+            All sums.
         """
-        return _shift(
-            self.slots,
-            vector[..., len(self.plain) : self.first_limb],
-            vector[..., self.first_maximum :],
-            merged,
-            numpy,
-        )
+        return _shift(self.slots, sums, maxima, merged, numpy)
 
     def totals(self, vectors: np.ndarray) -> list[Totals]:
         """Reduced vectors on the host, `(rows, size)` of any float type, as totals."""
@@ -128,7 +129,7 @@ class Schema:
         plain = np.sum([each.plain * each.devices for each in known], axis=0) / devices
         maxima = np.max([each.maxima for each in known], axis=0)
         with np.errstate(invalid="ignore"):
-            sums = [_shift(self.slots, each.sums, each.maxima, maxima, np) for each in known]
+            sums = [self.shifted(each.sums, each.maxima, maxima, np) for each in known]
         steps = [each.step for each in known if each.step is not None]
         step = sum(steps) if steps else None
         return Totals(devices, plain, np.sum(sums, axis=0), maxima, step)

@@ -131,9 +131,7 @@ def test_the_times_of_rows_that_came_together_are_spread_between_transfers(tmp_p
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-def test_a_transfer_is_one_collective_for_means_one_for_extremes_and_one_callback(
-    devices, tmp_path
-):
+def test_a_transfer_is_one_collective_and_one_callback(devices, tmp_path):
     """In the scan, and once more for what waits at its end; whatever rides together."""
     with ld.LoggingCallback(ld.NoOpBackend(), log_dir=tmp_path, rows_per_transfer=10) as logger:
         mapped = jax.shard_map(
@@ -145,7 +143,7 @@ def test_a_transfer_is_one_collective_for_means_one_for_extremes_and_one_callbac
         text = compiled_text(mapped, RETURNS, ENDED, LOSSES)
     assert callbacks(text) == 2
     if devices > 1:
-        assert collective_operands(text) == {"all-reduce": 4}
+        assert collective_operands(text) == {"all-reduce": 2}
 
 
 def test_callbacks_come_once_in_so_many_rows_and_carry_no_more_than_64_kib(tmp_path, monkeypatch):

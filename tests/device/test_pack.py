@@ -10,7 +10,8 @@ from jax.sharding import PartitionSpec as P
 from lerax_dist import Last, Max, Mean, Min, Sum, reduce
 from lerax_dist.device._axes import find_axes
 from lerax_dist.device._episodes import Episodes
-from lerax_dist.device._pack import merge, share
+from lerax_dist.device._merge import merge
+from lerax_dist.device._pack import share
 from tests.program import callbacks, collective_operands, compiled_text
 
 RNG = np.random.default_rng(7)
@@ -257,9 +258,38 @@ def test_any_number_of_metrics_takes_one_collective():
     assert collectives(200, sum=Sum, last=Last) == {"all-reduce": 1}
 
 
-def test_maxima_take_one_more_whatever_their_number():
-    assert collectives(5, max=Max, min=Min) == {"all-reduce": 2}
+def test_a_few_maxima_ride_in_the_mean_and_many_take_one_collective_more():
+    assert collectives(5, max=Max, min=Min) == {"all-reduce": 1}
+    assert collectives(16, max=Max, min=Min) == {"all-reduce": 1}
+    assert collectives(17, max=Max, min=Min) == {"all-reduce": 2}
     assert collectives(200, max=Max, min=Min) == {"all-reduce": 2}
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("others", [0, 100], ids=["in slots", "by a maximum of their own"])
+def test_what_lies_beside_maxima_is_the_same_to_the_last_bit(devices, others):
+    """Also where the maxima are infinite or NaN on one device."""
+    values = RNG.normal(size=24).astype(np.float32)
+    values[3], values[20] = np.inf, -np.inf
+
+    def step(values):
+        metrics = {"max": Max(values.max()), "min": Min(values.min()), "last": Last(0.1)}
+        metrics["count"] = Mean(total=3 * values.size, count=values.size)
+        metrics["bad"] = Max(jnp.where(jnp.isinf(values).any(), jnp.nan, 0.0))
+        metrics |= {f"more{i}": Max(values[0]) for i in range(others)}
+        return reduce(metrics)
+
+    mapped = jax.shard_map(step, mesh=mesh_of(devices), in_specs=P("a"), out_specs=P())
+    got = jax.jit(mapped)(values)
+    assert (got["max"], got["min"]) == (np.inf, -np.inf)
+    exact = devices & (devices - 1) == 0
+    np.testing.assert_allclose(got["last"], np.float32(0.1), rtol=0 if exact else 2e-7)
+    np.testing.assert_allclose(got["count"], 3.0, rtol=0 if exact else 2e-7)
+    assert np.isnan(got["bad"])
+    finite = jax.jit(mapped)(np.where(np.isinf(values), 0, values))
+    assert finite["max"] == np.where(np.isinf(values), 0, values).max()
+    assert finite["min"] == np.where(np.isinf(values), 0, values).min()
+    assert finite["bad"] == 0.0
 
 
 def test_reduce_calls_no_host():
@@ -295,3 +325,16 @@ def test_shares_of_processes_with_unlike_data_merge_to_the_numbers_of_all():
     np.testing.assert_allclose(got["e/return"], exact.mean(), rtol=1e-6)
     np.testing.assert_allclose(got["e/return_std"], exact.std(), rtol=1e-5)
     np.testing.assert_allclose(got["e/return_min"], exact.min(), rtol=1e-6)
+
+
+def test_maxima_keep_double_precision_where_jax_has_it():
+    with jax.enable_x64(True):
+        high = np.asarray([2.0**40, 2.0**40 + 1, -np.inf])
+        mapped = jax.shard_map(
+            lambda x: reduce({"high": Max(x[0]), "low": Min(x[0])}),
+            mesh=mesh_of(3),
+            in_specs=P("a"),
+            out_specs=P(),
+        )
+        got = jax.jit(mapped)(high)
+        assert (got["high"], got["low"]) == (2.0**40 + 1, -np.inf)
