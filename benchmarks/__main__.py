@@ -1,6 +1,6 @@
 """Measures everything, one process after the other, and writes table and plots.
 
-python -m benchmarks            # all of it, half an hour or so on two cores
+python -m benchmarks            # all of it, a quarter of an hour on two cores
 python -m benchmarks --quick    # a smoke run
 python -m benchmarks --only rivals writers
 """
@@ -29,11 +29,18 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="one small case of each kind")
+    parser.add_argument(
+        "--grid", action="store_true", help="every step with every number of metrics"
+    )
     parser.add_argument("--only", nargs="+", help="modules to run, e.g. loops rivals")
     parser.add_argument("--gpu", action="store_true", help="also on the GPU of this machine")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args()
-    plan = _plan.quick() if args.quick else _plan.full(args.gpu or Path("/dev/nvidia0").exists())
+    plan = (
+        _plan.quick()
+        if args.quick
+        else _plan.full(args.gpu or Path("/dev/nvidia0").exists(), args.grid)
+    )
     plan = [one for one in plan if args.only is None or one.module in args.only]
     results: list[Result] = []
     failed = 0

@@ -3,11 +3,10 @@
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 # A deadlock of the simulated devices ends in a minute.
 _FLAGS = "--xla_cpu_collective_call_terminate_timeout_seconds=60"
-PROCESSES = 2
 
 
 @final
@@ -50,18 +49,24 @@ class Measurement:
         return {**os.environ, "XLA_FLAGS": flags, "PYTHONUNBUFFERED": "1", **self.env}
 
 
-def full(gpu: bool) -> list[Measurement]:
-    """Everything."""
-    metrics = ("--metrics", "4", "64", "256")
-    most = ("--forms", "shard_map", "python", *metrics)
-    # Two devices keep both cores of a small machine busy, which the targets speak of.
-    both_cores = ("--forms", "shard_map", "--steps-ms", "10")
+def full(gpu: bool, grid: bool) -> list[Measurement]:
+    """Everything.
+
+    Args:
+        gpu: whether there is one, to measure on it as well.
+        grid: every length of a step with every number of metrics, and not only each with the
+            middle of the other.
+    """
     measurements = [
         Measurement("imports"),
-        Measurement("loops", metrics),
-        Measurement("loops", metrics, devices=4),
-        Measurement("loops", both_cores, devices=2),
-        Measurement("loops", (*most, "--distributed"), devices=2, processes=PROCESSES),
+        *_loops(("scan", "python"), grid),
+        *_loops(("shard_map",), grid, devices=4),
+        Measurement("loops", ("--forms", "python", "--steps-ms", "10"), devices=4),
+        # Two devices keep both cores of a small machine busy, which the targets speak of.
+        Measurement("loops", ("--forms", "shard_map", "--steps-ms", "10"), devices=2),
+        Measurement(
+            "loops", ("--forms", "shard_map", "python", "--distributed"), devices=2, processes=2
+        ),
         Measurement("rivals"),
         Measurement("inside"),
         Measurement("inside", ("--rounds", "2"), devices=4),
@@ -75,11 +80,20 @@ def full(gpu: bool) -> list[Measurement]:
     ]
     if gpu:
         chip = {"JAX_PLATFORMS": ""}
-        measurements += [
-            Measurement("loops", ("--forms", "scan", "python", *metrics), env=chip),
-            Measurement("rivals", env=chip),
-        ]
+        measurements += _loops(("scan", "python"), grid, env=chip)
+        measurements.append(Measurement("rivals", env=chip))
     return measurements
+
+
+def _loops(forms: tuple[str, ...], grid: bool, **where: Any) -> list[Measurement]:
+    if grid:
+        metrics = ("--metrics", "4", "64", "256")
+        return [Measurement("loops", ("--forms", *forms, *metrics), **where)]
+    by_metrics = ("--metrics", "4", "256", "--steps-ms", "10")
+    return [
+        Measurement("loops", ("--forms", *forms), **where),
+        Measurement("loops", ("--forms", *forms, *by_metrics), **where),
+    ]
 
 
 def quick() -> list[Measurement]:

@@ -1,6 +1,6 @@
 """The training programs that are measured: a scan inside `jit`, a scan inside `shard_map`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -87,19 +87,21 @@ def compiled(form: str, train: Callable[..., Array]) -> tuple[Callable[..., Arra
     return jax.jit(train, out_shardings=split), x
 
 
-def step(metrics: int, *, reduced: bool) -> tuple[Callable[..., Any], Array]:
+def step(
+    metrics: int, give: Callable[[dict[str, Array]], Mapping[str, Array]]
+) -> tuple[Callable[..., Any], Array]:
     """One iteration for a Python loop: matrices, repeats -> matrices, metrics.
 
     Args:
-        metrics: how many metrics it returns.
-        reduced: whether they are reduced over the devices; else they are left out.
+        metrics: how many metrics there are on each device.
+        give: what the step returns of them.
     """
     devices = mesh()
 
-    def one(x: Array, repeats: Array) -> tuple[Array, dict[str, Array]]:
+    def one(x: Array, repeats: Array) -> tuple[Array, Mapping[str, Array]]:
         x = busy(x, repeats)
         values = metrics_of(x, metrics)
-        return x + 0 * sum(values.values()), ld.reduce(values) if reduced else {}
+        return x + 0 * sum(values.values()), give(values)
 
     if devices.size == 1:
         return jax.jit(one), start(1)

@@ -62,9 +62,10 @@ def clu_async(folder: Path) -> Iterator[Log]:
     writer.close()
 
 
-LERAX_DIST = "lerax_dist.Logger"
+LERAX_DIST = "Logger, of `reduce`"
 USERS: dict[str, Callable[[Path], AbstractContextManager[Log]]] = {
     LERAX_DIST: lerax_dist_logger,
+    "Logger, of 64 arrays": lerax_dist_logger,
     "bare json line": json_line,
     "tensorboardX add_scalar": tensorboardx,
     "wandb.log offline": wandb_offline,

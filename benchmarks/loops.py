@@ -21,7 +21,7 @@ from benchmarks._rounds import added, interleaved, share
 from benchmarks._work import calibrate
 
 # Milliseconds of a step to iterations in a run.
-RUNS = {1: 100, 10: 30, 100: 5}
+RUNS = {1: 400, 10: 60, 100: 8}
 NONE, AGAIN = "no logging", "no logging, again"
 
 
@@ -111,13 +111,15 @@ def _scan_loop(
     def run(repeats: int) -> float:
         begin = time.perf_counter()
         jax.block_until_ready(program(x, np.int32(repeats)))
+        if logger is not None:
+            logger.flush()
         return (time.perf_counter() - begin) / length
 
     return run
 
 
 def _python_loop(logger: ld.Logger | None, metrics: int, length: int) -> Callable[[int], float]:
-    step, start = _programs.step(metrics, reduced=logger is not None)
+    step, start = _programs.step(metrics, ld.reduce if logger is not None else lambda values: {})
 
     def run(repeats: int) -> float:
         x: Any = start
@@ -130,6 +132,8 @@ def _python_loop(logger: ld.Logger | None, metrics: int, length: int) -> Callabl
             # One step may be under way while the next is started, as in most loops.
             jax.block_until_ready(before)
         jax.block_until_ready(x)
+        if logger is not None:
+            logger.flush()
         return (time.perf_counter() - begin) / length
 
     return run

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import psutil
 
+import lerax_dist as ld
 from benchmarks import _programs, _users
 from benchmarks._result import Result, emit, over_rounds, progress
 from benchmarks._rounds import interleaved, share
@@ -27,9 +28,11 @@ METRICS, STEP_MS, LENGTH = 64, 10, 40
 class _Loop:
     """Runs one variant, and adds up what it costs."""
 
-    def __init__(self, log: _users.Log | None) -> None:
-        # The same step for all: its metrics are computed whether they are logged or not.
-        self._step, self._x = _programs.step(METRICS, reduced=True)
+    def __init__(self, log: _users.Log | None, *, as_reduced: bool = False) -> None:
+        # The same step for all: its metrics are computed whether they are logged or not. All but
+        # one get a dict of scalars, which is what they take.
+        give = ld.reduce if as_reduced else lambda values: dict(ld.reduce(values))
+        self._step, self._x = _programs.step(METRICS, give)
         self._log = log
         self._count = 0
         self.calls: list[float] = []
@@ -74,7 +77,8 @@ def main() -> None:
                     continue
                 folders[name] = Path(base) / str(len(folders))
                 folders[name].mkdir()
-                loops[name] = _Loop(stack.enter_context(_users.USERS[name](folders[name])))
+                log = stack.enter_context(_users.USERS[name](folders[name]))
+                loops[name] = _Loop(log, as_reduced=name == _users.LERAX_DIST)
             repeats = calibrate(loops[NONE], STEP_MS / 1000)
             for loop in loops.values():
                 loop(repeats)

@@ -20,7 +20,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
     """
     for name, value in metrics.items():
         if isinstance(value, jax.Array):
-            _check_array(name, value)
+            _check_array(name, value, value.shape)
         elif not isinstance(value, (float, int, np.integer, np.floating, np.bool_)):
             array = np.asarray(value) if hasattr(value, "__array__") else None
             if array is None or not _is_real(array.dtype):
@@ -31,7 +31,18 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
             _check_shape(name, array.shape)
 
 
-def _check_array(name: str, value: jax.Array) -> None:
+def check_vector(names: tuple[str, ...], vector: jax.Array) -> None:
+    """Check metrics that are held in one vector; waits for nothing.
+
+    Raises:
+        ValueError: they are not scalars, are sharded over processes, or were donated.
+        TypeError: they belong to a trace.
+    """
+    if names:
+        _check_array(names[0], vector, vector.shape[:-1])
+
+
+def _check_array(name: str, value: jax.Array, shape: tuple[int, ...]) -> None:
     if isinstance(value, Tracer):
         raise TypeError(
             f"metric {name!r} belongs to a trace: `log` was called inside compiled code, where it "
@@ -49,7 +60,7 @@ def _check_array(name: str, value: jax.Array) -> None:
             f"{value.sharding}; this process holds a part only. Reduce it in the compiled step, "
             "with `jnp.mean` on global arrays or with `lerax_dist.reduce` inside `shard_map`."
         )
-    _check_shape(name, value.shape)
+    _check_shape(name, shape)
     if not _is_real(value.dtype):
         raise TypeError(
             f"metric {name!r} has dtype {value.dtype}; metrics are real numbers. "

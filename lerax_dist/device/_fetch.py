@@ -10,7 +10,8 @@ from jax import numpy as jnp
 
 from lerax_dist._layout import Layout
 from lerax_dist._metrics import flatten
-from lerax_dist.device._check import check_metrics, is_single
+from lerax_dist.device._check import check_metrics, check_vector, is_single
+from lerax_dist.device._reduced import Reduced
 
 # Rows of training and of evaluation take turns.
 _MOST_PLANS = 8
@@ -46,19 +47,38 @@ class Fetcher:
 
     def __init__(self) -> None:
         self._plans: tuple[_Plan, ...] = ()
+        self._known: set[tuple[str, ...]] = set()
 
     def fetch(self, metrics: Mapping[str, Any]) -> Fetched:
         """Take the values of a row over as they are now; waits for nothing.
 
         Arrays are copied, on their device and all at once: the caller may donate them to the next
         step. What is read is one device's copy of a value that is whole there, so this is no
-        collective.
+        collective. What `reduce` gave is nobody's state, and is kept as it is.
 
         Raises:
             ValueError: a value is not a scalar, is sharded over processes, or was donated; or two
                 names are the same once joined.
             TypeError: a value is not a number, or belongs to a trace; or a name is not a string.
         """
+        if type(metrics) is Reduced:
+            self._look_at(metrics)
+            return Fetched(metrics.names, {}, [(metrics.names, metrics.vector)])
+        rest, reduced = _apart(metrics)
+        if not reduced:
+            return self._fetch(rest)
+        for each in reduced.values():
+            self._look_at(each)
+        whole = [(_below(prefix, each.names), each.vector) for prefix, each in reduced.items()]
+        names = tuple(name for names, _ in whole for name in names)
+        if not rest:
+            return Fetched(names, {}, whole)
+        others = self._fetch(rest)
+        if not set(names).isdisjoint(others.names):
+            flatten(metrics)  # Says which name is there twice.
+        return Fetched(others.names + names, others.numbers, others.arrays + whole)
+
+    def _fetch(self, metrics: Mapping[str, Any]) -> Fetched:
         for plan in self._plans:
             values = plan.layout.values(metrics)
             if values is not None:
@@ -76,11 +96,21 @@ class Fetcher:
 
     def check(self, metrics: Mapping[str, Any]) -> None:
         """What `fetch` raises, where nothing is to be fetched."""
+        rest, reduced = _apart(metrics)
+        for each in reduced.values():
+            self._look_at(each)
         for plan in self._plans:
-            values = plan.layout.values(metrics)
+            values = plan.layout.values(rest)
             if values is not None and plan.fits(values):
                 return
-        self._keep(metrics)
+        if rest or not reduced:
+            self._keep(rest)
+
+    def _look_at(self, reduced: Reduced) -> None:
+        """Check reduced metrics with names that were not there before, or that are gone."""
+        if reduced.names not in self._known or reduced.vector.is_deleted():
+            check_vector(reduced.names, reduced.vector)
+            self._known.add(reduced.names)
 
     def _keep(self, metrics: Mapping[str, Any]) -> "_Plan":
         flat = flatten(metrics)
@@ -170,6 +200,20 @@ class _Group:
         for vector in vectors:
             vector.copy_to_host_async()
         return list(zip(self._names, vectors, strict=True))
+
+
+def _apart(metrics: Any) -> tuple[Any, dict[str, Reduced]]:
+    """What `reduce` gave, by what goes before its names, apart from all else."""
+    if type(metrics) is Reduced:
+        return {}, {"": metrics}
+    if not isinstance(metrics, Mapping) or Reduced not in map(type, metrics.values()):
+        return metrics, {}
+    reduced = {name: value for name, value in metrics.items() if type(value) is Reduced}
+    return {name: value for name, value in metrics.items() if name not in reduced}, reduced
+
+
+def _below(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{prefix}/{name}" for name in names) if prefix else names
 
 
 def _picker(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:

@@ -14,6 +14,7 @@ from lerax_dist.device import _steps
 from lerax_dist.device._axes import Axes, find_axes
 from lerax_dist.device._merge import merge
 from lerax_dist.device._partials import AbstractPartial
+from lerax_dist.device._reduced import Reduced
 from lerax_dist.device._schema import Schema, Slot
 
 _REAL = (jnp.bool_, jnp.integer, jnp.floating)
@@ -89,7 +90,7 @@ def check_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
 
 def reduce(
     metrics: Mapping[str, Any], axis_name: str | tuple[str, ...] | None = None
-) -> dict[str, Array]:
+) -> Mapping[str, Array]:
     """Reduce the metrics of a step over the devices of all processes, inside compiled code.
 
     One `lax.pmean` in all, however many metrics there are (and one `lax.pmax` if a `Max` or `Min`
@@ -103,7 +104,9 @@ def reduce(
             are global.
 
     Returns:
-        Flat names (joined with `/`) to scalars, the same on every device.
+        Flat names (joined with `/`) to scalars, the same on every device. As a pytree the mapping
+        is one array, so that neither the step nor `Logger.log` pays for each metric; log it as it
+        is, or in another mapping (`{"train": metrics, "epoch": 3}`).
 
     Raises:
         ValueError: a value is not a scalar, or `axis_name` is not in scope.
@@ -118,7 +121,7 @@ def reduce(
     """
     axes = find_axes(axis_name)
     schema, vector = share(flatten(metrics), axes)
-    return schema.metrics(merge(schema, vector, axes))
+    return Reduced.of(schema.metrics(merge(schema, vector, axes)))
 
 
 def to_bits(vector: Float[Array, " n"]) -> Int[Array, " m"]:

@@ -42,7 +42,9 @@ class RowQueue:
         self._paused_until = 0.0
         self._failures = failures
         self._bound = bound
-        self._room = threading.Condition()
+        # Held for a moment by whoever logs; in C, which a condition's own methods are not.
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._bytes = 0
         self._stuck = False
         self._calls = 0
@@ -57,8 +59,8 @@ class RowQueue:
                 and takes no lock.
         """
         if size:
-            with self._room:
-                if not self._stuck and not self._fits(size):
+            with self._lock:
+                if self._bytes + size > self._bound and not self._stuck:
                     self._wait(size)
                 self._bytes += size
         self._items.put((item, size))
@@ -66,6 +68,8 @@ class RowQueue:
             self._urgent.put(None)
 
     def _wait(self, size: int) -> None:
+        if self._fits(size):
+            return
         self._failures.keep(
             "queue",
             f"{self._bytes / 2**20:.3g} MiB of rows wait to be written; the training is slowed "

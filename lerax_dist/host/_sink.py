@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
 
@@ -39,9 +39,7 @@ class MessageFormat(Format, Protocol):
         ...
 
 
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Packet:
+class Packet(NamedTuple):
     """One part of a message with rows from the devices, as it came."""
 
     format: MessageFormat
@@ -75,9 +73,7 @@ class Start:
     clock: float
 
 
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class HostRow:
+class HostRow(NamedTuple):
     """A row from a plain loop.
 
     Attributes:

@@ -1,0 +1,92 @@
+"""What `reduce` gives: a mapping of scalars that is one array to JAX, and to the logger."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+from jax.sharding import PartitionSpec as P
+
+import lerax_dist as ld
+from lerax_dist.device._fetch import Fetcher
+from lerax_dist.device._reduced import Reduced
+from tests.memory import Memory
+
+
+def step(values) -> Any:
+    return ld.reduce({"a": values.sum(), "b": {"c": ld.Max(values.max()), "d": ld.Sum(2)}})
+
+
+def test_it_is_a_mapping_of_scalars_in_and_out_of_compiled_code():
+    def both(values):
+        metrics = step(values)
+        return metrics, metrics["a"] + metrics["b/c"], {**metrics, "more": 1.0}
+
+    metrics, total, more = jax.jit(both)(jnp.arange(4.0))
+    assert dict(metrics) == {"a": 6.0, "b/c": 3.0, "b/d": 2.0}
+    assert (len(metrics), "a" in metrics, "x" in metrics, total) == (3, True, False, 9.0)
+    assert [value.shape for value in metrics.values()] == [()] * 3
+    assert more == {**metrics, "more": 1.0}
+    with pytest.raises(KeyError, match="x"):
+        metrics["x"]
+    assert dict(ld.reduce({})) == {}
+
+
+def test_to_jax_it_is_one_array_however_many_metrics():
+    metrics = jax.jit(lambda x: ld.reduce({f"m{i}": x * i for i in range(64)}))(jnp.ones(()))
+    (leaf,) = jax.tree.leaves(metrics)
+    assert leaf.shape == (64,)
+    # As the steps of a scan, with an axis in front.
+    _, rows = jax.lax.scan(lambda c, x: (c, step(x)), None, jnp.ones((5, 4)))
+    assert rows["a"].tolist() == [4.0] * 5
+    assert jax.tree.map(lambda leaf: leaf[0], rows)["b/c"] == 1.0
+
+
+def test_a_logger_takes_it_as_it_is_and_beside_others(tmp_path):
+    mesh = Mesh(np.array(jax.devices()[:4]), ("d",), axis_types=(AxisType.Auto,))
+    mapped = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=P("d"), out_specs=P()))
+    memory = Memory()
+    with ld.Logger(memory, "r", log_dir=tmp_path) as logger:
+        for count in range(40):
+            metrics = mapped(jnp.arange(8.0) * count)
+            logger.log(metrics, count)
+            logger.log({"train": metrics, "lr": 0.5, "x": jnp.float32(3.0)}, 100 + count)
+            jax.block_until_ready(metrics)
+    plain = [row for at, row in memory.rows if at < 100]
+    beside = [row for at, row in memory.rows if at >= 100]
+    assert plain == [{"a": 7.0 * k, "b/c": 7.0 * k, "b/d": 8.0} for k in range(40)]
+    assert beside == [
+        {"lr": 0.5, "x": 3.0, "train/a": 7.0 * k, "train/b/c": 7.0 * k, "train/b/d": 8.0}
+        for k in range(40)
+    ]
+    assert not logger.failures
+
+
+def test_it_is_not_copied_and_only_its_first_row_is_looked_at(monkeypatch):
+    from lerax_dist.device import _fetch
+
+    looked_at = []
+    monkeypatch.setattr(_fetch, "check_vector", lambda names, vector: looked_at.append(names))
+    fetcher = Fetcher()
+    for _ in range(3):
+        metrics = step(jnp.arange(4.0))
+        names, numbers, ((same, vector),) = fetcher.fetch(metrics)
+        fetcher.check(metrics)
+        assert vector is metrics.vector and names == same == ("a", "b/c", "b/d") and not numbers
+    assert len(looked_at) == 1
+
+
+def test_what_is_wrong_with_it_is_said(tmp_path):
+    with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+        metrics = step(jnp.arange(4.0))
+        with pytest.raises(ValueError, match="'train/a' twice"):
+            logger.log({"train": metrics, "train/a": 1.0}, 0)
+        with pytest.raises(ValueError, match="must be a scalar"):
+            logger.log(Reduced(("a",), jnp.ones((3, 1))), 0)
+        logger.log(metrics, 1)
+        logger.flush()
+        metrics.vector.delete()
+        with pytest.raises(ValueError, match="donated"):
+            logger.log(Reduced(metrics.names, metrics.vector), 2)
