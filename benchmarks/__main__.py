@@ -29,9 +29,7 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--quick", action="store_true", help="one small case of each kind")
-    parser.add_argument(
-        "--grid", action="store_true", help="every step with every number of metrics"
-    )
+    parser.add_argument("--grid", action="store_true", help="all steps with all metrics")
     parser.add_argument("--only", nargs="+", help="modules to run, e.g. loops rivals")
     parser.add_argument("--gpu", action="store_true", help="also on the GPU of this machine")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
