@@ -31,6 +31,7 @@ def _shares(results: list[Result], path: Path) -> Path:
     counts = {result.case["metrics"] for result in results}
     results = [r for r in results if r.case["metrics"] == (64 if 64 in counts else min(counts))]
     kinds = list(dict.fromkeys(_kind(result) for result in results))
+    names = list(dict.fromkeys(result.variant for result in results))
     figure, grid = pyplot.subplots(
         1, len(kinds), figsize=(3.2 * len(kinds), 4), sharey=True, squeeze=False
     )
@@ -42,11 +43,20 @@ def _shares(results: list[Result], path: Path) -> Path:
             middle = [result.median for _, result in points]
             below = [max(r.median - (r.low or 0), 0) for _, r in points]
             above = [max((r.high or 0) - r.median, 0) for _, r in points]
-            axes.errorbar(steps, middle, [below, above], marker="o", capsize=3, label=variant)
+            colour = f"C{names.index(variant)}"
+            axes.errorbar(
+                steps, middle, [below, above], marker="o", capsize=3, label=variant, color=colour
+            )
         axes.axhline(0, color="grey", linewidth=0.5)
-        axes.set(title=kind, xscale="log", yscale="symlog", xlabel="step (ms)")
+        axes.set(title=kind, xlim=(0.7, 140), xscale="log", yscale="symlog", xlabel="step (ms)")
     grid[0][0].set_ylabel("added to the step (%)")
-    grid[0][-1].legend(fontsize="x-small")
+    handles = {
+        label: handle
+        for axes in grid[0]
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=4, frameon=False)
+    figure.subplots_adjust(bottom=0.22)
     figure.savefig(path, bbox_inches="tight", dpi=120)
     pyplot.close(figure)
     return path

@@ -32,9 +32,9 @@ def merge(schema: Schema, vector: Float[Array, "*rows n"], axes: Axes) -> Float[
         return vector
     vector = axes.vary(vector)
     maxima = vector[..., schema.first_maximum :]
-    if not maxima.shape[-1]:
-        return lax.pmean(vector, axes.reduced)
     devices = axes.size(axes.reduced)
+    if not maxima.shape[-1] or devices == 1:
+        return lax.pmean(vector, axes.reduced)
     slot = len(schema.shifting) + maxima.shape[-1]
     # Divided by a power of two, and multiplied by it, a number stays the same to the last bit.
     if devices & (devices - 1) == 0 and devices * slot <= _MOST_IN_SLOTS:

@@ -16,6 +16,7 @@ from lerax_dist.device._merge import merge
 from lerax_dist.device._partials import AbstractPartial
 from lerax_dist.device._reduced import Reduced
 from lerax_dist.device._schema import Schema, Slot
+from lerax_dist.device._stack import stack
 
 _REAL = (jnp.bool_, jnp.integer, jnp.floating)
 
@@ -141,7 +142,7 @@ def _is_partial(value: Any) -> bool:
 def _vector(values: list[Array], dtype: Any) -> Float[Array, " n"]:
     if not values:
         return jnp.zeros((0,), dtype)
-    return jnp.stack([value.astype(dtype) for value in values])
+    return stack([value.astype(dtype) for value in values])
 
 
 def _number(name: str, value: Any, dtype: Any) -> Float[Array, ""]:

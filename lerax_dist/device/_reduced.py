@@ -7,6 +7,8 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
+from lerax_dist.device._stack import stack
+
 
 @final
 @jax.tree_util.register_pytree_node_class
@@ -30,7 +32,7 @@ class Reduced(Mapping[str, Array]):
     def of(cls, metrics: Mapping[str, Array]) -> Self:
         """Scalars of one float type, put into a vector."""
         empty = jnp.zeros((0,), float)
-        return cls(tuple(metrics), jnp.stack([*metrics.values()]) if metrics else empty)
+        return cls(tuple(metrics), stack([*metrics.values()]) if metrics else empty)
 
     def __getitem__(self, name: str) -> Array:
         if self._each is None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lerax_dist.cluster._pulse import choose_tempo
 from tests.multiprocess.launch import launch
 from tests.readers import event_rows, journal_records, journal_rows
 
@@ -41,6 +42,15 @@ def test_a_plain_loop_writes_replicated_values_once_and_refuses_sharded_ones(tmp
     opened = journal_records(tmp_path / "r")[0].body
     assert (opened["launcher"], opened["hosts"]) == ("openmpi", 2 * [socket.gethostname()])
     assert opened["devices_per_process"] == [devices, devices]
+
+
+def test_a_process_that_does_not_write_has_no_thread_but_that_which_gives_signs_of_life(tmp_path):
+    writer, other = (said["threads"] for said in start("threads", tmp_path))
+    assert writer == ["lerax_dist-Memory", "lerax_dist-watch", "lerax_dist-writer"]
+    # It looks once a second.
+    assert other == ["lerax_dist-watch"]
+    assert min(choose_tempo(60.0, count).period for count in range(2, 5000)) == 1.0
+    assert [step for step, _ in journal_rows(tmp_path / "r")] == [0] * 10
 
 
 def test_a_folder_that_process_0_cannot_write_is_an_error_on_every_process_at_once(tmp_path):

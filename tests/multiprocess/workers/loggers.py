@@ -102,6 +102,15 @@ def plain_loop(log_dir):
     return {"refused": refused}
 
 
+def threads(log_dir):
+    """Which threads of the package there are while rows are logged."""
+    ld.initialize()
+    with ld.LoggingCallback(Memory(), "r", log_dir=log_dir) as logger:
+        iterate(logger, np.arange(8.0))
+        names = [thread.name for thread in threading.enumerate()]
+    return {"threads": sorted(name for name in names if name.startswith("lerax_dist"))}
+
+
 def bad_folder(log_dir):
     group = ld.initialize()
     folder = f"{log_dir}/file" if group.is_writer else log_dir
