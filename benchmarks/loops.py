@@ -21,7 +21,7 @@ from benchmarks._rounds import added, interleaved, share
 from benchmarks._work import calibrate
 
 # Milliseconds of a step to iterations in a run.
-RUNS = {1: 1000, 10: 150, 100: 15}
+RUNS = {1: 600, 10: 100, 100: 10}
 NONE, AGAIN = "no logging", "no logging, again"
 
 

@@ -90,7 +90,8 @@ class Watch:
     def stop(self) -> None:
         """End the thread: one that is in the service when Python ends would abort the process."""
         self._stop.set()
-        self._thread.join(timeout=3.0)
+        # Longer than its longest turn, which looks and then gives a sign.
+        self._thread.join(timeout=_LONGEST_LOOK + LONGEST_PUT + 1.0)
 
     def say(self, words: str) -> None:
         """Say something on standard error."""

@@ -13,7 +13,7 @@ SCRIPT = ("--nodes=2", "--ntasks-per-node=1", SCRIPTS / "requeue.sbatch")
 # Once the run has some rows, what SLURM sends some time before a job's time is up.
 TIME_IS_UP = """
 job=$(sbatch --parsable "$@") &&
-grep -q -m1 '"iteration": 3,' < <(tail -n +1 -F "logs/PPO_CartPole-v1_$job/journal.jsonl") &&
+grep -q -m1 '"iteration":3,' < <(tail -n +1 -F "logs/PPO_CartPole-v1_$job/journal.jsonl") &&
 scancel --signal=USR1 --batch "$job" &&
 srun -Q -N1 -n1 --dependency=afterok:"$job" true
 """
