@@ -54,7 +54,8 @@ class RelayRun:
         self._assembler = Assembler(failures)
         self._packer = Packer()
         atexit.register(self._at_exit)
-        threading.Thread(target=self._run, name="lerax_dist-relay", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="lerax_dist-relay", daemon=True)
+        self._thread.start()
 
     def log(self, row: HostRow, size: int) -> None:
         """Queue a row from a plain loop."""
@@ -103,6 +104,7 @@ class RelayRun:
         self._queue.put(token)
         if not token.reached.wait(max(deadline - time.monotonic(), 0.0)):
             self.failures.keep("close", "process 0 did not take all rows of this process in time")
+        self._thread.join(max(deadline - time.monotonic(), 0.0))
 
     def _at_exit(self) -> None:
         # The interpreter sets this when the program ends by an exception that nobody caught.
@@ -113,8 +115,9 @@ class RelayRun:
         while True:
             shares: list[Share] = []
             tokens: list[Token] = []
-            taken = self._queue.take(PATIENCE if self._assembler.holds else None)
-            for item, size in together(taken):
+            longest = PATIENCE if self._assembler.holds else None
+            # Named nowhere: an array that is let go of while Python ends aborts the process.
+            for item, size in together(self._queue.take(longest)):
                 try:
                     shares += self._shares(item, size, tokens)
                 except Exception as error:
