@@ -28,8 +28,8 @@ class Fetched(NamedTuple):
     Attributes:
         names: names of all metrics, in their order.
         numbers: those that are numbers already.
-        arrays: the others: names, and a vector of their values on one device, a copy whose way to
-            the host is under way.
+        arrays: the others: names, and a vector of their values: what `reduce` gave, or a copy on
+            one device whose way to the host is under way.
     """
 
     names: tuple[str, ...]
@@ -47,7 +47,7 @@ class Fetcher:
 
     def __init__(self) -> None:
         self._plans: tuple[_Plan, ...] = ()
-        self._known: set[tuple[str, ...]] = set()
+        self._known: set[tuple[str | None, tuple[str, ...]]] = set()
 
     def fetch(self, metrics: Mapping[str, Any]) -> Fetched:
         """Take the values of a row over as they are now; waits for nothing.
@@ -62,14 +62,17 @@ class Fetcher:
             TypeError: a value is not a number, or belongs to a trace; or a name is not a string.
         """
         if type(metrics) is Reduced:
-            self._look_at(metrics)
+            self._look_at(None, metrics)
             return Fetched(metrics.names, {}, [(metrics.names, metrics.vector)])
         rest, reduced = _apart(metrics)
         if not reduced:
             return self._fetch(rest)
-        for each in reduced.values():
-            self._look_at(each)
-        whole = [(_below(prefix, each.names), each.vector) for prefix, each in reduced.items()]
+        for prefix, each in reduced.items():
+            self._look_at(prefix, each)
+        whole = [
+            (tuple(f"{prefix}/{name}" for name in each.names), each.vector)
+            for prefix, each in reduced.items()
+        ]
         names = tuple(name for names, _ in whole for name in names)
         if not rest:
             return Fetched(names, {}, whole)
@@ -96,9 +99,11 @@ class Fetcher:
 
     def check(self, metrics: Mapping[str, Any]) -> None:
         """What `fetch` raises, where nothing is to be fetched."""
+        if type(metrics) is Reduced:
+            return self._look_at(None, metrics)
         rest, reduced = _apart(metrics)
-        for each in reduced.values():
-            self._look_at(each)
+        for prefix, each in reduced.items():
+            self._look_at(prefix, each)
         for plan in self._plans:
             values = plan.layout.values(rest)
             if values is not None and plan.fits(values):
@@ -106,11 +111,13 @@ class Fetcher:
         if rest or not reduced:
             self._keep(rest)
 
-    def _look_at(self, reduced: Reduced) -> None:
+    def _look_at(self, prefix: str | None, reduced: Reduced) -> None:
         """Check reduced metrics with names that were not there before, or that are gone."""
-        if reduced.names not in self._known or reduced.vector.is_deleted():
+        if (prefix, reduced.names) not in self._known or reduced.vector.is_deleted():
+            if prefix is not None:
+                flatten({prefix: None})  # Says what is wrong with a name.
             check_vector(reduced.names, reduced.vector)
-            self._known.add(reduced.names)
+            self._known.add((prefix, reduced.names))
 
     def _keep(self, metrics: Mapping[str, Any]) -> "_Plan":
         flat = flatten(metrics)
@@ -204,16 +211,10 @@ class _Group:
 
 def _apart(metrics: Any) -> tuple[Any, dict[str, Reduced]]:
     """What `reduce` gave, by what goes before its names, apart from all else."""
-    if type(metrics) is Reduced:
-        return {}, {"": metrics}
     if not isinstance(metrics, Mapping) or Reduced not in map(type, metrics.values()):
         return metrics, {}
     reduced = {name: value for name, value in metrics.items() if type(value) is Reduced}
     return {name: value for name, value in metrics.items() if name not in reduced}, reduced
-
-
-def _below(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{prefix}/{name}" for name in names) if prefix else names
 
 
 def _picker(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:

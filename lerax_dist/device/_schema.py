@@ -1,8 +1,8 @@
 """What the numbers of a row's vector mean. Static; it outlives the trace. Pure.
 
 Layout of the vector: plain scalars | sums of partials | limbs of the step | maxima of partials.
-All but the maxima ride in a mean over devices; a sum is its mean times the number of devices, which
-the trace knows.
+All but the maxima ride in a mean over devices (they may as well, see `_merge`); a sum is its mean
+times the number of devices, which the trace knows.
 """
 
 import functools

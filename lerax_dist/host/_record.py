@@ -100,7 +100,11 @@ def decode(line: bytes) -> tuple[int, Record] | None:
         return None
     import orjson
 
-    fields = orjson.loads(body)
+    try:
+        fields = orjson.loads(body)
+    except ValueError:
+        # Half a surrogate pair in a name, which only Python's own reads.
+        fields = json.loads(body)
     if fields["kind"] != "row" or not isinstance(fields["step"], int):
         # It keeps integers of more than 64 bits, which hyperparameters may be.
         fields = json.loads(body)

@@ -60,7 +60,7 @@ def read_wandb(path: Path) -> WandbRun:
     run = WandbRun()
     for data in _records(path.read_bytes()):
         # Protobuf makes its classes while it is imported, where no type checker sees them.
-        record = getattr(wandb_internal_pb2, "Record")()  # noqa: B009 (see above)
+        record = getattr(wandb_internal_pb2, "Record")()  # noqa: B009 (a type checker sees none)
         record.ParseFromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":

@@ -1,6 +1,6 @@
 """What `reduce` gives: a mapping of scalars that is one array to JAX, and to the logger."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +85,10 @@ def test_what_is_wrong_with_it_is_said(tmp_path):
             logger.log({"train": metrics, "train/a": 1.0}, 0)
         with pytest.raises(ValueError, match="must be a scalar"):
             logger.log(Reduced(("a",), jnp.ones((3, 1))), 0)
+        with pytest.raises(ValueError, match="empty name"):
+            logger.log({"": metrics}, 0)
+        with pytest.raises(TypeError, match="has the name 3"):
+            logger.log(cast("Any", {3: metrics}), 0)
         logger.log(metrics, 1)
         logger.flush()
         metrics.vector.delete()

@@ -78,3 +78,8 @@ def test_integers_of_any_size_come_back_whole():
     assert row.step == 2**70
     _, event = decoded(encode(Event(0.0, "hparams", {"hparams": {"seed": 2**65 + 1}}), 0))
     assert event.body["hparams"]["seed"] == 2**65 + 1
+
+
+def test_a_name_that_is_no_valid_text_is_kept_and_does_not_hide_its_row():
+    _, row = decoded(encode(Row(0.0, 1, None, {"\ud800": np.float64(2.0)}), 0))
+    assert row.metrics == {"\ud800": 2.0}
