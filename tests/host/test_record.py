@@ -74,8 +74,8 @@ def test_what_is_no_line_of_a_journal_is_damaged(line):
 
 
 def test_integers_of_any_size_come_back_whole():
-    _, row = decoded(encode(Row(0.0, 2**70, None, {"x": np.float64(1.0)}), 0))
-    assert row.step == 2**70
+    _, row = decoded(encode(Row(0.0, 2**70 + 1, None, {"x": np.float64(1.0)}), 0))
+    assert row.step == 2**70 + 1
     _, event = decoded(encode(Event(0.0, "hparams", {"hparams": {"seed": 2**65 + 1}}), 0))
     assert event.body["hparams"]["seed"] == 2**65 + 1
 
