@@ -94,7 +94,7 @@ def _wandb(folder: Path) -> tuple[Write, Callable[[], object]]:
 
 def _journal(folder: Path) -> tuple[Write, Callable[[], object]]:
     journal = Journal(folder / "journal.jsonl", Failures())
-    return lambda row, step: journal.append([Row(0.0, step, None, row)]), journal.close
+    return lambda row, step: journal.append([Row.of(0.0, step, None, row)]), journal.close
 
 
 def _tensorboardx(folder: Path) -> tuple[Write, Callable[[], object]]:

@@ -24,15 +24,15 @@ class LineAppender:
             self._file.truncate(self._size)
         self._clean = True
 
-    def append(self, line: str) -> None:
-        """Append a line.
+    def append(self, lines: str) -> None:
+        """Append a line, or several: all or none.
 
         Args:
-            line: its text, without the line feed.
+            lines: their text, without the last line feed.
         """
         if not self._clean:
             self._file.truncate(self._size)
-        rest = memoryview((line + "\n").encode())
+        rest = memoryview((lines + "\n").encode())
         length = len(rest)
         self._clean = False
         while rest:

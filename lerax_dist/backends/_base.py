@@ -1,7 +1,7 @@
 """What a logging backend is, and nothing else: no backend imports jax."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,7 +38,8 @@ class AbstractLoggingBackend(abc.ABC):
             logger.log({"train": {"loss": 0.5}}, step=0)
         ```
 
-    A backend may have further methods, which are called if they are there: `on_training_start`
+    A backend may have further methods, which are called if they are there: `log_rows` instead of
+    `log_scalars` (see `SupportsRows`), `on_training_start`
     (see `SupportsTrainingStart`), `on_run` and `on_end` (see `SupportsRunFacts` and
     `SupportsRunEnd`), `on_identity` and `on_resume` (see `SupportsIdentity` and `SupportsResume`).
     """
@@ -82,6 +83,31 @@ class AbstractLoggingBackend(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Write what is left and let go of everything. Called once, last."""
+
+
+@runtime_checkable
+class SupportsRows(Protocol):
+    """A backend that takes many rows at once, which is cheaper, and wants to know their times."""
+
+    def log_rows(
+        self,
+        names: tuple[str, ...],
+        values: np.ndarray,
+        steps: Sequence[int],
+        times: Sequence[float],
+    ) -> None:
+        """Write rows that have the same metrics. Called instead of `log_scalars`.
+
+        A call that raises is taken to have written none of its rows: they come again, each by
+        itself in a `log_scalars`.
+
+        Args:
+            names: names of the metrics.
+            values: `(rows, metrics)` array of `float64`.
+            steps: global step of each row, exact.
+            times: when each row was logged, in seconds since the epoch.
+        """
+        ...
 
 
 @runtime_checkable

@@ -45,14 +45,14 @@ class PatchedChecksum:
             end = int(places[row])
             self._shares[row] = share
 
-    def of(self, content: np.ndarray) -> int:
-        """The checksum with these bytes in the open places.
+    def of(self, content: np.ndarray) -> np.ndarray:
+        """The checksum of each message with these bytes in the open places, `(messages,)` of int64.
 
         Args:
-            content: a `uint8` for each open place, in their order.
+            content: `(messages, places)` of `uint8`, in the order of the places.
         """
         shares = self._shares.ravel().take(self._rows + content)
-        return self._base ^ int(np.bitwise_xor.reduce(shares))
+        return self._base ^ np.bitwise_xor.reduce(shares, axis=1).astype(np.int64)
 
 
 def crc32c(data: bytes) -> int:
@@ -63,9 +63,9 @@ def crc32c(data: bytes) -> int:
     return register ^ 0xFFFFFFFF
 
 
-def masked(checksum: int) -> int:
-    """A checksum as record files hold it."""
-    return (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+def masked(checksums: np.ndarray) -> np.ndarray:
+    """Checksums, in int64, as record files hold them."""
+    return (((checksums >> 15) | (checksums << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _one_zero_more(share: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 from urllib.parse import quote
@@ -77,6 +77,26 @@ class JSONLBackend(AbstractLoggingBackend):
             raise not_open(self)
         self._rows.append(json_row(scalars, step))
 
+    def log_rows(
+        self,
+        names: tuple[str, ...],
+        values: np.ndarray,
+        steps: Sequence[int],
+        times: Sequence[float],
+    ) -> None:
+        """Write rows, all of them or none.
+
+        Args:
+            names: see `SupportsRows`.
+            values: likewise.
+            steps: likewise.
+            times: not written.
+        """
+        if self._rows is None:
+            raise not_open(self)
+        rows = (dict(zip(names, row, strict=True)) for row in values.tolist())
+        self._rows.append("\n".join(map(json_row, rows, steps)))
+
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
         if self._rows is None:
             raise not_open(self)
@@ -90,7 +110,7 @@ class JSONLBackend(AbstractLoggingBackend):
             self._rows = None
 
 
-def json_row(scalars: dict[str, np.ndarray], step: int) -> str:
+def json_row(scalars: Mapping[str, Any], step: int) -> str:
     """One row as a JSON object on one line.
 
     Args:

@@ -1,4 +1,4 @@
-"""Rows as records of an event file, made by filling in the numbers of a template. Pure.
+"""Rows as records of an event file, made by filling in the numbers of a template.
 
 A record is the length of its message, the checksum of the length, the message and its checksum. The
 message is TensorBoard's `Event` with a `Summary` of simple values: written out by hand here, for
@@ -7,7 +7,7 @@ then the places of the numbers are known, and a row costs no more than copying t
 
 import struct
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -35,39 +35,42 @@ class RowRecord:
     def __init__(self, tags: tuple[str, ...], step_size: int, checksum: Checksum | None) -> None:
         message, places = _template(tags, step_size)
         length = struct.pack("<Q", len(message))
-        head = length + struct.pack("<I", masked(crc32c(length)))
-        self._record = bytearray(head + message + bytes(TAIL))
-        self._bytes = np.frombuffer(self._record, np.uint8)
-        self._message = memoryview(self._record)[HEAD:-TAIL]
+        head = length + masked(np.array([crc32c(length)], np.int64)).astype("<u4").tobytes()
+        self._template = np.frombuffer(head + message + bytes(TAIL), np.uint8)
         self._places = places + HEAD
-        self._content = np.zeros(len(places), np.uint8)
-        self._count = len(tags)
         self._checksum = checksum
         self._patched = PatchedChecksum(message, places) if checksum is None else None
 
-    def fill(self, values: Sequence[Any] | np.ndarray, step: bytes, now: float) -> bytearray:
-        """The record with these numbers; good until the next call.
+    def fill(
+        self, values: np.ndarray, steps: Sequence[bytes], times: Sequence[float]
+    ) -> np.ndarray:
+        """The records of rows, `(rows, length)` bytes.
 
         Args:
-            values: a value for each tag, in their order.
-            step: what `encode_step` makes of the step.
-            now: wall time in seconds.
+            values: `(rows, tags)`, in the order of the tags.
+            steps: what `encode_step` makes of each step.
+            times: wall times in seconds.
         """
-        numbers = np.fromiter(values, np.float64, self._count)
+        rows = len(steps)
         with np.errstate(over="ignore"):
             # Beyond the range of float32 there is infinity, as everywhere.
-            floats = numbers.astype("<f4")
-        head = struct.pack("<d", now) + step
-        self._content[: len(head)] = np.frombuffer(head, np.uint8)
-        self._content[len(head) :] = floats.view(np.uint8)
-        self._bytes[self._places] = self._content
+            floats = values.astype("<f4")
+        heads = b"".join(map(bytes.__add__, map(struct.Struct("<d").pack, times), steps))
+        content = np.empty((rows, len(self._places)), np.uint8)
+        content[:, : len(heads) // rows] = np.frombuffer(heads, np.uint8).reshape(rows, -1)
+        content[:, len(heads) // rows :] = floats.view(np.uint8)
+        records = np.empty((rows, len(self._template)), np.uint8)
+        records[:] = self._template
+        records[:, self._places] = content
+        checksums = masked(self._checksums(records[:, HEAD:-TAIL], content))
+        records[:, -TAIL:] = checksums.astype("<u4")[:, None].view(np.uint8)
+        return records
+
+    def _checksums(self, messages: np.ndarray, content: np.ndarray) -> np.ndarray:
         if self._patched is not None:
-            crc = self._patched.of(self._content)
-        else:
-            assert self._checksum is not None
-            crc = self._checksum(self._message)
-        struct.pack_into("<I", self._record, len(self._record) - TAIL, masked(crc))
-        return self._record
+            return self._patched.of(content)
+        assert self._checksum is not None
+        return np.array([self._checksum(message.data) for message in messages], np.int64)
 
 
 def encode_step(step: int) -> bytes:

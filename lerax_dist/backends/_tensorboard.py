@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -105,10 +105,33 @@ class TensorBoardBackend(AbstractLoggingBackend):
             self._session.start(self._hparams, self._started, time.time())
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
-        encoded = encode_step(int(step))
-        template = self._template(tuple(scalars), len(encoded))
-        record = template.fill(list(scalars.values()), encoded, time.time())
-        self._write(lambda writer: _write_record(writer, record))
+        values = np.fromiter(scalars.values(), np.float64, len(scalars))
+        self.log_rows(tuple(scalars), values[None], [step], [time.time()])
+
+    def log_rows(
+        self,
+        names: tuple[str, ...],
+        values: np.ndarray,
+        steps: Sequence[int],
+        times: Sequence[float],
+    ) -> None:
+        """Write rows, each an event at its own time.
+
+        Args:
+            names: see `SupportsRows`.
+            values: likewise.
+            steps: likewise.
+            times: likewise.
+        """
+        encoded = [encode_step(int(step)) for step in steps]
+        records: list[np.ndarray] = []
+        start = 0
+        for size, group in itertools.groupby(encoded, key=len):
+            own = list(group)
+            rows = slice(start, start + len(own))
+            records.append(self._template(names, size).fill(values[rows], own, times[rows]))
+            start = rows.stop
+        self._write(lambda writer: _write_records(writer, records))
 
     def _template(self, tags: tuple[str, ...], step_size: int) -> RowRecord:
         template = self._templates.get((tags, step_size))
@@ -164,6 +187,8 @@ class TensorBoardBackend(AbstractLoggingBackend):
         if self._writer is None:
             self._writer = _new_writer(self._run_dir)
         writer = self._writer
+        file = _file(writer)
+        size = file.tell() if file is not writer else None
         try:
             write(writer)
             _flush(writer)
@@ -172,7 +197,11 @@ class TensorBoardBackend(AbstractLoggingBackend):
             # record now. Whoever tries again gets a fresh file, which TensorBoard reads next.
             self._writer = None
             with contextlib.suppress(OSError):
-                _file(writer).close()
+                file.close()
+            with contextlib.suppress(OSError):
+                # What was written whole will be written again.
+                if size is not None:
+                    os.truncate(file.name, size)
             raise
 
 
@@ -205,12 +234,15 @@ def _flush(writer: Any) -> None:
     _file(writer).flush()
 
 
-def _write_record(writer: Any, record: bytearray) -> None:
+def _write_records(writer: Any, records: Sequence[np.ndarray]) -> None:
+    """Write records of rows, as many of the same length as come together in an array."""
     file = _file(writer)
-    if file is writer:
-        writer.write_event(parse_event(bytes(record[HEAD:-TAIL])))
-    else:
-        file.write(record)
+    for alike in records:
+        if file is not writer:
+            file.write(alike.data)
+            continue
+        for record in alike:
+            writer.write_event(parse_event(record[HEAD:-TAIL].tobytes()))
 
 
 def _file(writer: Any) -> Any:

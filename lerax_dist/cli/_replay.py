@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from lerax_dist._run import check_name
 from lerax_dist.backends import (
@@ -18,7 +18,7 @@ from lerax_dist.backends import (
 from lerax_dist.cli._ends import read_ends
 from lerax_dist.cli._locks import is_locked
 from lerax_dist.cli._reader import JOURNAL, Damage, JournalReader
-from lerax_dist.host._dispatch import call_of
+from lerax_dist.host._dispatch import Call, call_of, rows_call
 from lerax_dist.host._record import Event, Record, Row
 
 _PATTERNS = {"tensorboard": "*tfevents*", "jsonl": "metrics.jsonl"}
@@ -140,8 +140,10 @@ def replay(
 
 def _call_of(
     record: Record, backend: AbstractLoggingBackend, run_dir: Path, outcome: Outcome
-) -> tuple[str, tuple[Any, ...]] | None:
+) -> Call | None:
     try:
+        if isinstance(record, Row) and hasattr(backend, "log_rows"):
+            return rows_call([record])
         call = call_of(record, backend, run_dir)
     except (OSError, ValueError):
         outcome.broken += 1

@@ -9,10 +9,12 @@ import numpy as np
 
 from lerax_dist.host import _order
 from lerax_dist.host._failures import Failures
-from lerax_dist.host._sink import Format, HostRow, Packet
+from lerax_dist.host._sink import Finished, Format, HostRow, Packet
 
 # How long a row may wait for one before it that has not come.
 PATIENCE = 1.0
+# Rows of training and of evaluation take turns; more kinds than this would be names made of data.
+_MOST_FORMATS = 32
 
 
 class Share(NamedTuple):
@@ -46,6 +48,7 @@ class Assembler:
         self._order = _order.Order()
         self._held_since = 0.0
         self._parts: dict[int, dict[int, Packet]] = {}
+        self._formats: dict[tuple[str, ...], PlainFormat] = {}
 
     @property
     def holds(self) -> bool:
@@ -73,7 +76,13 @@ class Assembler:
         messages = [parts for packet in packets if (parts := self._message(packet))]
         ready: list[Share] = []
         for _, alike in itertools.groupby(messages, key=_kind):
-            for share in _shares(list(alike)):
+            shares = _shares(list(alike))
+            after = _order.are_due(self._order, [share.number for share in shares])
+            if after is not None:
+                self._order = after
+                ready += shares
+                continue
+            for share in shares:
                 held_before = self.holds
                 self._order, due = _order.arrive(self._order, share.number, share)
                 if self.holds and not held_before:
@@ -95,19 +104,36 @@ class Assembler:
 
     def host_row(self, row: HostRow, size: int) -> Share:
         """A row of a plain loop; waits for the devices that compute its values."""
-        values: dict[str, Any] = dict.fromkeys(row.names)
-        values |= row.numbers
-        for names, array in row.arrays:
-            try:
-                # Here and not on the training thread.
-                values |= zip(names, np.asarray(array).astype(np.float64), strict=True)
-            except Exception as error:
-                missing = ", ".join(names)
-                self._failures.keep("writer", f"{missing} could not be read ({error!r})", error)
-        known = {name: value for name, value in values.items() if value is not None}
-        totals = np.fromiter(known.values(), np.float64, len(known))
-        row_format = PlainFormat(tuple(known), row.step)
-        return Share(row_format, totals, row.step, row.time, None, row.step, size)
+        found = [(names, self._read(names, array)) for names, array in row.arrays]
+        if len(found) == 1 and found[0][0] == row.names and found[0][1] is not None:
+            names, values = row.names, found[0][1]
+        else:
+            known: dict[str, Any] = dict.fromkeys(row.names)
+            known |= row.numbers
+            for some, array in found:
+                if array is not None:
+                    known |= zip(some, array, strict=True)
+            known = {name: value for name, value in known.items() if value is not None}
+            names, values = tuple(known), np.fromiter(known.values(), np.float64, len(known))
+        totals = PlainTotals(row.step, values)
+        return Share(self._plain(names), totals, row.step, row.time, None, row.step, size)
+
+    def _read(self, names: tuple[str, ...], array: Any) -> np.ndarray | None:
+        """Values from the devices, as float64; here and not on the training thread."""
+        try:
+            return np.asarray(array).astype(np.float64)
+        except Exception as error:
+            missing = ", ".join(names)
+            self._failures.keep("writer", f"{missing} could not be read ({error!r})", error)
+            return None
+
+    def _plain(self, names: tuple[str, ...]) -> "PlainFormat":
+        """The one format of rows with these names: rows of one format are finished at once."""
+        if names not in self._formats:
+            if len(self._formats) >= _MOST_FORMATS:
+                self._formats.clear()
+            self._formats[names] = PlainFormat(names)
+        return self._formats[names]
 
 
 def together(taken: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
@@ -129,9 +155,14 @@ def _kind(parts: list[Packet]) -> tuple[int, int]:
 
 def _shares(messages: list[list[Packet]]) -> list[Share]:
     """The rows of messages of one kind."""
-    bodies = [np.concatenate([part.payload[1:] for part in parts]) for parts in messages]
+    # By far quicker than `np.stack`, and the arrays of a part are all of one length.
+    bodies = [
+        np.concatenate([part.payload for part in parts]).reshape(len(messages), -1)[:, 1:]
+        for parts in zip(*messages, strict=True)
+    ]
     shares: list[Share] = []
-    for parts, rows in zip(messages, messages[0][0].format.rows(np.stack(bodies)), strict=True):
+    read = messages[0][0].format.rows(np.concatenate(bodies, axis=1))
+    for parts, rows in zip(messages, read, strict=True):
         size = sum(part.payload.nbytes for part in parts)
         sizes = [size // len(rows)] * len(rows)
         sizes[0] += size - sum(sizes)
@@ -142,18 +173,30 @@ def _shares(messages: list[list[Packet]]) -> list[Share]:
     return shares
 
 
+class PlainTotals(NamedTuple):
+    """A row of a plain loop.
+
+    Attributes:
+        step: its global step.
+        values: `(metrics,)` float64.
+    """
+
+    step: int
+    values: np.ndarray
+
+
 @final
 class PlainFormat:
     """Rows of a plain loop: numbers by name. Between processes their mean counts."""
 
-    def __init__(self, names: tuple[str, ...], step: int) -> None:
+    def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
-        self._step = step
 
-    def combine(self, shares: Sequence[np.ndarray]) -> np.ndarray:
-        """The mean."""
-        return np.mean(shares, axis=0)
+    def combine(self, shares: Sequence[tuple[int, np.ndarray]]) -> PlainTotals:
+        """The mean, at the step of the first."""
+        return PlainTotals(shares[0][0], np.mean([values for _, values in shares], axis=0))
 
-    def finish(self, rows: Sequence[np.ndarray]) -> list[tuple[int | None, dict[str, Any]]]:
-        """Step and metrics."""
-        return [(self._step, dict(zip(self.names, row, strict=True))) for row in rows]
+    def finish(self, rows: Sequence[tuple[int, np.ndarray]]) -> Finished:
+        """Nothing is left to do."""
+        values = np.concatenate([values for _, values in rows]).reshape(len(rows), -1)
+        return self.names, [step for step, _ in rows], values, np.zeros(values.shape, np.bool_)

@@ -1,13 +1,50 @@
 """Which call of a backend a record of the journal is. Pure, but for frames, which are in files."""
 
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lerax_dist.host._clip_file import load_clip
 from lerax_dist.host._record import Event, Record, Row
 
+# Numbers that are handed on at once, at most: 4 MiB.
+_MOST_AT_ONCE = 1 << 19
 
-def call_of(record: Record, backend: Any, run_dir: Path) -> tuple[str, tuple[Any, ...]] | None:
+Call = tuple[str, tuple[Any, ...]]
+
+
+def together(records: Sequence[Record], backend: Any) -> Iterator[list[Record]]:
+    """The records in their order, with rows that the backend takes in one call as one list."""
+    if not hasattr(backend, "log_rows"):
+        yield from ([record] for record in records)
+        return
+    for names, group in itertools.groupby(records, key=_names):
+        if names is None:
+            yield from ([record] for record in group)
+            continue
+        while batch := list(itertools.islice(group, max(_MOST_AT_ONCE // max(len(names), 1), 1))):
+            yield batch
+
+
+def _names(record: Record) -> tuple[str, ...] | None:
+    return record.names if isinstance(record, Row) else None
+
+
+def rows_call(rows: Sequence[Row]) -> Call:
+    """The call that hands on rows with the same metrics."""
+    values = np.concatenate([row.values for row in rows]).reshape(len(rows), -1)
+    return "log_rows", (
+        rows[0].names,
+        values,
+        [row.step for row in rows],
+        [row.time for row in rows],
+    )
+
+
+def call_of(record: Record, backend: Any, run_dir: Path) -> Call | None:
     """Name of a method of the backend and its arguments.
 
     Args:
@@ -24,7 +61,7 @@ def call_of(record: Record, backend: Any, run_dir: Path) -> tuple[str, tuple[Any
     """
     match record:
         case Row():
-            return "log_scalars", (dict(record.metrics), record.step)
+            return "log_scalars", (record.metrics, record.step)
         case Event(kind="hparams"):
             return "log_hparams", (dict(record.body["hparams"]),)
         case Event(kind="open") if hasattr(backend, "on_run"):

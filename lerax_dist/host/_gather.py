@@ -1,7 +1,8 @@
 """Rows of process 0 wait for the shares of the other processes, in `scope="process"`. No thread."""
 
 from collections import deque
-from typing import Any, NamedTuple, final
+from collections.abc import Sequence
+from typing import Any, final
 
 from lerax_dist.host._assemble import Share
 from lerax_dist.host._failures import Failures
@@ -9,18 +10,6 @@ from lerax_dist.host._parcel import Theirs
 
 # How long a row of process 0 may wait for the share of another process.
 PATIENCE = 300.0
-
-
-class Due(NamedTuple):
-    """A row that waits, or whatever else is to keep its place among the rows.
-
-    Attributes:
-        item: a `Share`, or anything.
-        since: when it was put here, in seconds of a monotonic clock.
-    """
-
-    item: Any
-    since: float
 
 
 @final
@@ -38,7 +27,8 @@ class Gathering:
     def __init__(self, hosts: list[str], failures: Failures) -> None:
         self._hosts = hosts
         self._failures = failures
-        self._due: deque[Due] = deque()
+        # What waits, and since when.
+        self._due: deque[tuple[Any, float]] = deque()
         self._theirs: dict[int, deque[Theirs]] = {p: deque() for p in range(1, len(hosts))}
         self._ended: set[int] = set()
 
@@ -47,9 +37,14 @@ class Gathering:
         """Whether something waits here."""
         return bool(self._due)
 
-    def put(self, item: Any, now: float) -> None:
-        """A share of process 0, or something that must not overtake it."""
-        self._due.append(Due(item, now))
+    def put(self, items: Sequence[Any], now: float) -> None:
+        """Shares of process 0, or whatever must not overtake them.
+
+        Args:
+            items: in their order.
+            now: seconds of a monotonic clock.
+        """
+        self._due.extend((item, now) for item in items)
 
     def arrive(self, process: int, shares: list[Theirs]) -> None:
         """Shares of another process."""
@@ -72,7 +67,11 @@ class Gathering:
             now: seconds of a monotonic clock.
             patience: how long a row may have waited.
         """
-        ready: list[Any] = []
+        if not self._theirs:
+            ready = [item for item, _ in self._due]
+            self._due.clear()
+            return ready
+        ready = []
         while self._due:
             item, since = self._due[0]
             if isinstance(item, Share):

@@ -21,6 +21,16 @@ class Order(NamedTuple):
     held: dict[int, Any] = {}
 
 
+def are_due(order: Order, numbers: list[int]) -> Order | None:
+    """The state after rows with these numbers, if they are just the next ones; else `None`."""
+    if order.held or (order.due is not None and order.due != numbers[0]):
+        return None
+    after = numbers[0] + len(numbers) * order.stride
+    if list(range(numbers[0], after, order.stride)) != numbers:
+        return None
+    return Order(after, order.stride)
+
+
 def arrive(order: Order, number: int, row: Any) -> tuple[Order, list[Any]]:
     """A row arrives: the new state, and the rows that can be written now, in order."""
     if order.due is None or number == order.due:

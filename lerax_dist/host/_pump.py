@@ -3,13 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, cast, final
 
-from lerax_dist.host._dispatch import call_of
+from lerax_dist.host._dispatch import Call, call_of, rows_call, together
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
-from lerax_dist.host._record import Record
+from lerax_dist.host._record import Record, Row
 
 _MOST_AT_ONCE = 256
 # A call that fails for an error of input or output (a network, a disk) is made again after these
@@ -93,11 +93,8 @@ class Pump:
                 records = self._journal.read(cursor, _MOST_AT_ONCE)
                 if not records and self._closing.is_set():
                     break
-                for record in records:
-                    call = self._call_of(record)
-                    if call is not None:
-                        self._try(call[0], *call[1])
-                    self.delivered += 1
+                for batch in together(records, self._backend):
+                    self._hand_on(batch)
                 self.delivered = cursor.number
             self._close()
         except Exception as error:
@@ -108,7 +105,31 @@ class Pump:
             self.opened.set()
             self.ended.set()
 
-    def _call_of(self, record: Record) -> tuple[str, tuple[Any, ...]] | None:
+    def _hand_on(self, batch: list[Record]) -> None:
+        if hasattr(self._backend, "log_rows") and isinstance(batch[0], Row):
+            try:
+                method, args = rows_call(cast(list[Row], batch))
+                self._call(method, *args)
+                self._failing = False
+                self.delivered += len(batch)
+                return
+            except OSError:
+                # One by one, and again after a while if need be.
+                pass
+            except Exception as error:
+                self._failures.keep(
+                    self.label,
+                    f"`log_rows` raised {error!r}; its rows go to `log_scalars` one by one",
+                    error,
+                    kind="log_rows",
+                )
+        for record in batch:
+            call = self._call_of(record)
+            if call is not None:
+                self._try(call[0], *call[1])
+            self.delivered += 1
+
+    def _call_of(self, record: Record) -> Call | None:
         try:
             return call_of(record, self._backend, self._journal.path.parent)
         except Exception as error:

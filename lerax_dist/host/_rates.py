@@ -1,8 +1,10 @@
 """How fast the run is, from one row to the next. Pure: time comes in as an argument."""
 
+import math
 from typing import NamedTuple
 
-import numpy as np
+# What `advance` gives: global steps a second, and seconds an iteration.
+NAMES = ("time/steps_per_second", "time/iteration_seconds")
 
 
 class Rates(NamedTuple):
@@ -44,17 +46,17 @@ def moment(rates: Rates, clock: float, iteration: int, last: int) -> float:
 
 def advance(
     rates: Rates, clock: float, step: int, iteration: int
-) -> tuple[Rates, dict[str, np.float64]]:
+) -> tuple[Rates, tuple[float, float]]:
     """A row comes.
 
     Returns:
-        The new state, and `time/steps_per_second` (global steps) and `time/iteration_seconds`
-        since the row before; empty where there is nothing to compare with.
+        The new state, and what `NAMES` says, since the row before; NaN where there is nothing to
+        compare with.
     """
-    metrics: dict[str, np.float64] = {}
+    steps_per_second = iteration_seconds = math.nan
     if rates.clock is not None and clock > rates.clock and iteration > rates.iteration:
         seconds = clock - rates.clock
         if rates.step is not None and step >= rates.step:
-            metrics["time/steps_per_second"] = np.float64((step - rates.step) / seconds)
-        metrics["time/iteration_seconds"] = np.float64(seconds / (iteration - rates.iteration))
-    return Rates(clock, step, iteration), metrics
+            steps_per_second = (step - rates.step) / seconds
+        iteration_seconds = seconds / (iteration - rates.iteration)
+    return Rates(clock, step, iteration), (steps_per_second, iteration_seconds)

@@ -8,28 +8,42 @@ infinity, so those are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`; `flo
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, Self, final
 
 import numpy as np
 
 
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Row:
-    """One row of metrics.
+class Row(NamedTuple):
+    """One row of metrics. Rows that came together share their names, and the array behind `values`.
 
     Attributes:
         time: when the row reached the host, in seconds since the epoch.
         step: global step.
         iteration: number of the iteration; `None` if there is none.
-        metrics: flat name to float64.
+        names: flat names of the metrics.
+        values: `(metrics,)` float64, a value for each name.
     """
 
     time: float
     step: int
     iteration: int | None
-    metrics: dict[str, np.float64]
+    names: tuple[str, ...]
+    values: np.ndarray
+
+    @classmethod
+    def of(
+        cls, time: float, step: int, iteration: int | None, metrics: Mapping[str, float]
+    ) -> Self:
+        """A row of metrics by name."""
+        values = np.fromiter(metrics.values(), np.float64, len(metrics))
+        return cls(time, step, iteration, tuple(metrics), values)
+
+    @property
+    def metrics(self) -> dict[str, np.float64]:
+        """Name to value; made anew each time."""
+        return dict(zip(self.names, self.values, strict=True))
 
 
 @final
@@ -66,7 +80,12 @@ def encode(record: Record, number: int) -> bytes:
         head |= {"kind": "row", "step": record.step}
         if record.iteration is not None:
             head["iteration"] = record.iteration
-        body = _row_body(head | {"metrics": record.metrics})
+        # Python's own floats: making them and their text takes half the time of NumPy's; and a
+        # strict `zip` takes twice that of another.
+        values = record.values.tolist()
+        head["metrics"] = dict(zip(record.names, values))  # noqa: B905
+        # JSON lacks what is not finite, and their sum is not if one of them is not.
+        body = _row_body(head) if math.isfinite(sum(values)) else _any_body(head)
     else:
         body = _any_body(head | {"kind": record.kind, **record.body})
     return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
@@ -78,12 +97,10 @@ def _row_body(fields: dict[str, Any]) -> bytes:
     import orjson
 
     try:
-        body = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(fields)
     except TypeError:
         # E.g. a step of more than 64 bits.
         return _any_body(fields)
-    # What JSON lacks.
-    return _any_body(fields) if b"null" in body else body
 
 
 def _any_body(fields: dict[str, Any]) -> bytes:
@@ -111,8 +128,8 @@ def decode(line: bytes) -> tuple[int, Record] | None:
     number, time, kind = fields.pop("n"), fields.pop("time"), fields.pop("kind")
     if kind != "row":
         return number, Event(time, kind, fields)
-    metrics = {name: np.float64(value) for name, value in fields["metrics"].items()}
-    return number, Row(time, fields["step"], fields.get("iteration"), metrics)
+    metrics = {name: float(value) for name, value in fields["metrics"].items()}
+    return number, Row.of(time, fields["step"], fields.get("iteration"), metrics)
 
 
 def _without_nan(value: Any) -> Any:

@@ -11,6 +11,9 @@ from lerax_dist.host._failures import Failures
 from lerax_dist.host._queue import RowQueue
 
 Deliver = Callable[[int, int, Any], None]
+# Rows of one kind: names of their metrics, steps, and `(rows, metrics)` values in float64 and which
+# of them there are none of yet.
+Finished = tuple[tuple[str, ...], list[int], np.ndarray, np.ndarray]
 
 
 class Format(Protocol):
@@ -26,8 +29,8 @@ class Format(Protocol):
         """The totals of one row of those of several processes, process 0's first."""
         ...
 
-    def finish(self, rows: Sequence[Any]) -> Sequence[tuple[int | None, dict[str, Any]]]:
-        """Step and metrics of each row, given its totals."""
+    def finish(self, rows: Sequence[Any]) -> Finished:
+        """The rows, given their totals."""
         ...
 
 

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -17,7 +17,7 @@ from lerax_dist.host._journal import Journal
 from lerax_dist.host._post import Arrival
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._record import Event, Record, Row
-from lerax_dist.host._sink import HostRow, Start
+from lerax_dist.host._sink import Finished, HostRow, Start
 from lerax_dist.host._studio import Studio
 from lerax_dist.host._token import Token
 
@@ -144,9 +144,7 @@ class Writer:
             self._queue.done(size)
 
     def _wait_for_others(self, items: list[Any]) -> None:
-        now = time.monotonic()
-        for item in items:
-            self._gathering.put(item, now)
+        self._gathering.put(items, time.monotonic())
 
     def _write(self, items: list[Any]) -> bool:
         """Append what items say to the journal; whether the thread ends here."""
@@ -199,8 +197,7 @@ class Writer:
                         self._studio.part(part)
                     return []
                 case Share(format=row_format):
-                    finished = row_format.finish([share.totals for share in items])
-                    return self._checked(list(map(self._row, items, finished)))
+                    return self._rows(items, row_format.finish([share.totals for share in items]))
                 case Start():
                     return [record for item in items for record in self._start(item)]
             return items
@@ -221,29 +218,70 @@ class Writer:
         }
         return [*records, Event(item.time, "start", body)]
 
-    def _row(self, share: Share, finished: tuple[int | None, dict[str, Any]]) -> Row:
-        step, metrics = finished
-        row_time, iteration = share.time, None
-        if share.clock is not None:
-            iteration = share.number
-            clock = _rates.moment(self._rates, share.clock, iteration, share.last)
-            row_time -= share.clock - clock
-            self._rates, times = _rates.advance(self._rates, clock, step or 0, iteration)
-            metrics = metrics | times
-        self._studio.row(iteration, step or 0)
-        return Row(row_time, step or 0, iteration, metrics | self._gauges())
+    def _rows(self, shares: Sequence[Share], finished: Finished) -> list[Row]:
+        """The rows of shares of one format."""
+        names, steps, values, absent = finished
+        self._check(names, steps, values, absent)
+        times: list[float] = [share.time for share in shares]
+        iterations: list[int | None] = [None] * len(shares)
+        if shares[0].clock is not None:
+            iterations = [share.number for share in shares]
+            rates = np.array([self._rate(*each) for each in zip(shares, steps, strict=True)])
+            times = (times - rates[:, -1]).tolist()
+            missing = np.isnan(rates[:, :-1])
+            for place in (names.index(name) for name in names if name in _rates.NAMES):
+                # A metric of the user's that goes by such a name makes room for ours.
+                absent[:, place] |= ~missing[:, _rates.NAMES.index(names[place])]
+            absent = np.hstack([absent, missing])
+            names, values = names + _rates.NAMES, np.hstack([values, rates[:, :-1]])
+        heads = zip(times, steps, iterations, strict=True)
+        there = zip(heads, _there(names, values, absent), strict=True)
+        return [self._row(Row(*head, *metrics)) for head, metrics in there]
 
-    def _checked(self, rows: list[Row]) -> list[Row]:
-        values = itertools.chain.from_iterable(row.metrics.values() for row in rows)
-        if not np.isfinite(np.fromiter(values, np.float64)).all():
-            named = ((row.step, *metric) for row in rows for metric in row.metrics.items())
-            step, name, value = next(each for each in named if not np.isfinite(each[2]))
+    def _row(self, row: Row) -> Row:
+        """A row with what the logger says about itself, once in a while."""
+        self._studio.row(row.iteration, row.step)
+        gauges = self._gauges()
+        if not gauges:
+            return row
+        return Row.of(row.time, row.step, row.iteration, row.metrics | gauges)
+
+    def _rate(self, share: Share, step: int) -> tuple[float, float, float]:
+        """What `_rates.NAMES` says of a row, and how long before its message it was done."""
+        assert share.clock is not None
+        clock = _rates.moment(self._rates, share.clock, share.number, share.last)
+        self._rates, rates = _rates.advance(self._rates, clock, step, share.number)
+        return *rates, share.clock - clock
+
+    def _check(
+        self, names: tuple[str, ...], steps: list[int], values: np.ndarray, absent: np.ndarray
+    ) -> None:
+        """Tell of the first value that is not finite."""
+        strange = ~(np.isfinite(values) | absent)
+        if strange.any():
+            row, column = np.argwhere(strange)[0]
             self._failures.keep(
                 "metrics",
-                f"{name!r} is {value} at step {step}, the first value that is not finite",
+                f"{names[column]!r} is {values[row, column]} at step {steps[row]}, the first "
+                "value that is not finite",
                 kind="not finite",
             )
-        return rows
+
+
+def _there(
+    names: tuple[str, ...], values: np.ndarray, absent: np.ndarray
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """Names and values of each row, without those that are absent."""
+    if (absent == absent[0]).all():
+        names = tuple(itertools.compress(names, ~absent[0]))
+        yield from ((names, row) for row in values[:, ~absent[0]])
+        return
+    known: dict[bytes, tuple[str, ...]] = {}
+    for row, gaps in zip(values, absent, strict=True):
+        key = gaps.tobytes()
+        if key not in known:
+            known[key] = tuple(itertools.compress(names, ~gaps))
+        yield known[key], row[~gaps]
 
 
 def _alike(item: Any) -> Any:

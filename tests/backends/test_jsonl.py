@@ -61,6 +61,18 @@ def test_values_that_are_not_finite_are_valid_json(backend, tmp_path):
     assert line == {"step": 1, "a": None, "b": inf, "c": -inf}
 
 
+def test_rows_that_come_together_are_a_line_each(backend, tmp_path):
+    values = np.array([[0.5, np.nan], [0.25, 2.0]])
+    backend.log_rows(("a", "b"), values, [1, 2**70], [0.0, 0.0])
+    backend.log_scalars({"a": np.float64(1.0)}, step=3)
+    text = (tmp_path / "group" / "run" / "metrics.jsonl").read_text()
+    assert text.splitlines() == [
+        '{"step":1,"a":0.5,"b":null}',
+        f'{{"step":{2**70},"a":0.25,"b":2.0}}',
+        '{"step":3,"a":1.0}',
+    ]
+
+
 def test_pandas_reads_the_file(backend, tmp_path):
     pandas = pytest.importorskip("pandas")
     backend.log_hparams({"lr": 1e-3})

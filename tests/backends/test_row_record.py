@@ -33,14 +33,28 @@ def test_a_record_is_to_the_byte_what_protobuf_and_tensorboardx_make(tmp_path, c
     record = RowRecord(tags, len(encoded), checksum)
     for round_ in range(3):
         values = np.random.default_rng(round_).normal(size=len(tags)) * 10.0**round_
-        written = bytes(record.fill(values, encoded, 1.5e9 + round_))
+        (written,) = map(bytes, record.fill(values[None], [encoded], [1.5e9 + round_]))
         expected = protobuf(tags, values, step, 1.5e9 + round_)
         assert written[HEAD:-TAIL] == expected
         assert written == tensorboardx_record(expected, tmp_path / str(round_))
 
 
+@pytest.mark.parametrize("checksum", [None, native.crc32c], ids=["tables", "c"])
+def test_records_of_many_rows_are_those_of_each(checksum):
+    values = np.random.default_rng(0).normal(size=(7, 3))
+    steps = [encode_step(number) for number in range(7)]
+    times = [1.5e9 + number for number in range(7)]
+    record = RowRecord(("a", "b", "c"), 1, checksum)
+    rows = record.fill(values, steps, times)
+    for number in range(7):
+        (alone,) = record.fill(values[number : number + 1], [steps[number]], [times[number]])
+        np.testing.assert_array_equal(rows[number], alone)
+    assert len({row.tobytes() for row in rows}) == 7
+
+
 def test_values_beyond_float32_are_infinite():
-    record = RowRecord(("a", "b", "c"), 1, None).fill([1e300, -1e300, 1e-300], encode_step(1), 0.0)
+    values = np.array([[1e300, -1e300, 1e-300]])
+    (record,) = RowRecord(("a", "b", "c"), 1, None).fill(values, [encode_step(1)], [0.0])
     (a, b, c) = Event.FromString(bytes(record[HEAD:-TAIL])).summary.value
     assert (a.simple_value, b.simple_value, c.simple_value) == (np.inf, -np.inf, 0.0)
 
@@ -61,4 +75,4 @@ def test_a_patched_checksum_is_that_of_the_whole(data, draw):
     message = np.frombuffer(data, np.uint8).copy()
     content = message[places]
     message[places] = 0
-    assert PatchedChecksum(message.tobytes(), places).of(content) == native.crc32c(data)
+    assert PatchedChecksum(message.tobytes(), places).of(content[None]) == [native.crc32c(data)]

@@ -175,6 +175,42 @@ def test_a_full_disk_loses_no_row_that_is_tried_again(tmp_path):
     assert rows(tmp_path / "run", "m7") == [(step, float(step)) for step in range(200)]
 
 
+def test_rows_that_come_again_after_a_full_disk_are_there_once(tmp_path):
+    program = """
+        import resource, signal, sys
+        import numpy as np
+        from lerax_dist.backends import TensorBoardBackend
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        backend = TensorBoardBackend(sys.argv[1])
+        backend.open("run")
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        values, steps = np.arange(60.0).reshape(60, 1), list(range(60))
+        backend.log_rows(("m",), values[:20], steps[:20], [0.0] * 20)
+        try:
+            backend.log_rows(("m",), values[20:], steps[20:], [0.0] * 40)
+        except OSError:
+            print("full")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        backend.log_rows(("m",), values[20:], steps[20:], [0.0] * 40)
+        backend.close()
+    """
+    result = run(program, tmp_path)
+    assert (result.stdout, result.stderr) == ("full\n", "")
+    assert rows(tmp_path / "run", "m") == [(step, float(step)) for step in range(60)]
+
+
+def test_rows_that_come_together_keep_their_own_steps_and_times(backend, tmp_path):
+    # Steps of one byte and of two are different templates.
+    steps, times = [1, 126, 127, 128, 129], [1.5e9, 1.5e9 + 2, 1.5e9 + 4, 1.5e9 + 6, 1.5e9 + 8]
+    values = np.arange(10.0).reshape(5, 2)
+    backend.log_rows(("a", "b"), values, steps, times)
+    accumulator = read(tmp_path / "group" / "run")
+    for column, tag in enumerate(("a", "b")):
+        events = [(event.step, event.value, event.wall_time) for event in accumulator.Scalars(tag)]
+        assert events == list(zip(steps, values[:, column], times, strict=True))
+
+
 def test_what_is_not_open_refuses_rows(tmp_path):
     backend = TensorBoardBackend(tmp_path)
     with pytest.raises(RuntimeError, match="must be open"):

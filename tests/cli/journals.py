@@ -29,7 +29,7 @@ def closed(state: str = "finished", failures: tuple[str, ...] = ()) -> Event:
 
 def row(step: int, **metrics: float) -> Row:
     values = {name.replace("__", "/"): np.float64(value) for name, value in metrics.items()}
-    return Row(time.time(), step, None, values)
+    return Row.of(time.time(), step, None, values)
 
 
 def lines(records: list[Record], first: int = 0) -> bytes:

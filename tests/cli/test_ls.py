@@ -36,7 +36,7 @@ def write_journal(path: Path, records: list) -> None:
 
 
 def row(step: int, **metrics: float) -> Row:
-    return Row(1000.0 + step, step, None, {name: np.float64(x) for name, x in metrics.items()})
+    return Row.of(1000.0 + step, step, None, {name: np.float64(x) for name, x in metrics.items()})
 
 
 OPEN = Event(1000.0, "open", {"name": "r", "process_count": 8, "host": "h", "pid": 7})

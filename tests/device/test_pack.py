@@ -196,8 +196,14 @@ def merged_episodes(returns, lengths, steps, devices):
         step, mesh=mesh_of(devices), in_specs=P("a"), out_specs=P(), check_vma=False
     )
     vector = np.asarray(jax.jit(mapped)(returns, lengths, steps))
-    (row,) = schemas[0].finish(schemas[0].totals(vector[None]))
-    return row
+    return only_row(schemas[0].finish(schemas[0].totals(vector[None])))
+
+
+def only_row(finished):
+    """Step and metrics of the one row that is finished."""
+    names, (step,), (values,), (absent,) = finished
+    rows = zip(names, values, absent, strict=True)
+    return step, {name: value for name, value, gap in rows if not gap}
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6])
@@ -318,7 +324,7 @@ def test_shares_of_processes_with_unlike_data_merge_to_the_numbers_of_all():
             leads=process == 1,
         )
         totals += schema.totals(np.asarray(vector)[None])
-    ((step, got),) = schema.finish([schema.combine(totals)])
+    step, got = only_row(schema.finish([schema.combine(totals)]))
     exact = returns[lengths > 0].astype(np.float64)
     assert step == 12 * 10**9
     assert (got["last"], got["max"], got["e/count"]) == (6.0, 2.0, 8.0)

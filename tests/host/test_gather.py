@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lerax_dist.host._assemble import PlainFormat, Share
+from lerax_dist.host._assemble import PlainFormat, PlainTotals, Share
 from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._gather import PATIENCE, Gathering
 from lerax_dist.host._parcel import Packer, Unpacker
@@ -12,8 +12,8 @@ NAMES = ("a", "b")
 
 
 def share(number, *values, names=NAMES):
-    totals = np.array(values or (number, -number), float)
-    return Share(PlainFormat(names, number), totals, number, 0.0, None, number, 8)
+    totals = PlainTotals(number, np.array(values or (number, -number), float))
+    return Share(PlainFormat(names), totals, number, 0.0, None, number, 8)
 
 
 def theirs(*shares):
@@ -32,11 +32,11 @@ def gathering(failures):
 
 
 def values(items):
-    return [item.totals.tolist() if isinstance(item, Share) else item for item in items]
+    return [item.totals[1].tolist() if isinstance(item, Share) else item for item in items]
 
 
 def test_a_row_is_ready_once_every_share_is_there(gathering):
-    gathering.put(share(1, 0.0, 3.0), 0.0)
+    gathering.put([share(1, 0.0, 3.0)], 0.0)
     assert gathering.ready(0.0) == []
     gathering.arrive(1, theirs(share(1, 3.0, 6.0), share(2)))
     assert gathering.ready(0.0) == []
@@ -46,9 +46,9 @@ def test_a_row_is_ready_once_every_share_is_there(gathering):
 
 
 def test_what_is_no_row_keeps_its_place(gathering):
-    gathering.put("before", 0.0)
-    gathering.put(share(1), 0.0)
-    gathering.put("after", 0.0)
+    gathering.put(["before"], 0.0)
+    gathering.put([share(1)], 0.0)
+    gathering.put(["after"], 0.0)
     assert gathering.ready(0.0) == ["before"]
     gathering.arrive(1, theirs(share(1)))
     gathering.arrive(2, theirs(share(1)))
@@ -56,13 +56,13 @@ def test_what_is_no_row_keeps_its_place(gathering):
 
 
 def test_a_process_that_sends_nothing_is_named_and_left_out(gathering, failures):
-    gathering.put(share(1, 0.0, 0.0), 0.0)
+    gathering.put([share(1, 0.0, 0.0)], 0.0)
     gathering.arrive(1, theirs(share(1, 2.0, 2.0), share(2, 2.0, 2.0)))
     assert gathering.ready(PATIENCE - 1) == []
     with pytest.warns(LoggingWarning, match=r"process 2 \(h2\): has sent nothing for row 1"):
         assert values(gathering.ready(PATIENCE)) == [[1.0, 1.0]]
     # From then on nobody waits for it.
-    gathering.put(share(2, 0.0, 0.0), PATIENCE)
+    gathering.put([share(2, 0.0, 0.0)], PATIENCE)
     assert values(gathering.ready(PATIENCE)) == [[1.0, 1.0]]
     assert len(failures.all()) == 1
 
@@ -71,15 +71,15 @@ def test_what_was_sent_before_the_end_counts(gathering, failures):
     gathering.arrive(1, theirs(share(1, 3.0, 3.0)))
     gathering.end(1, "finished")
     gathering.end(2, "finished")
-    gathering.put(share(1, 1.0, 1.0), 0.0)
-    gathering.put(share(2, 5.0, 5.0), 0.0)
+    gathering.put([share(1, 1.0, 1.0)], 0.0)
+    gathering.put([share(2, 5.0, 5.0)], 0.0)
     assert values(gathering.ready(0.0)) == [[2.0, 2.0], [5.0, 5.0]]
     assert failures.all() == ()
 
 
 def test_shares_of_other_iterations_are_left_out_and_told(gathering, failures):
     for number in (2, 4):
-        gathering.put(share(number, 0.0, 0.0), 0.0)
+        gathering.put([share(number, 0.0, 0.0)], 0.0)
     gathering.arrive(1, theirs(share(1), share(2, 3.0, 3.0), share(4, 3.0, 3.0)))
     with pytest.warns(LoggingWarning) as warned:
         gathering.arrive(2, theirs(share(3, 9.0, 9.0), share(4, 3.0, 3.0)))
@@ -92,7 +92,7 @@ def test_shares_of_other_iterations_are_left_out_and_told(gathering, failures):
 
 
 def test_other_metrics_are_named(gathering):
-    gathering.put(share(1, 1.0, 1.0), 0.0)
+    gathering.put([share(1, 1.0, 1.0)], 0.0)
     gathering.arrive(1, theirs(share(1, 3.0, 4.0, 5.0, names=("a", "b", "c"))))
     gathering.arrive(2, theirs(share(1, 3.0, names=("a",))))
     with pytest.warns(LoggingWarning) as warned:
@@ -109,5 +109,5 @@ def test_names_travel_once_and_numbers_to_the_last_bit():
     assert first["names"] == [NAMES] and second["names"] == []
     (one,), (two,) = unpacker.unpack(first), unpacker.unpack(second)
     assert one.names == two.names == NAMES
-    np.testing.assert_array_equal(one.totals, [0.1, np.nan])
-    np.testing.assert_array_equal(two.totals, [np.inf, 1e-320])
+    np.testing.assert_array_equal(one.totals[1], [0.1, np.nan])
+    np.testing.assert_array_equal(two.totals[1], [np.inf, 1e-320])

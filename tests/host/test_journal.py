@@ -19,7 +19,7 @@ from tests.readers import decoded
 
 
 def row(step):
-    return Row(0.0, step, None, {"x": np.float64(step)})
+    return Row.of(0.0, step, None, {"x": np.float64(step)})
 
 
 def steps_of(path):
@@ -182,7 +182,7 @@ def test_rows_survive_that_the_process_is_killed(path):
         from lerax_dist.host._record import Row
         journal = Journal(Path(sys.argv[1]), Failures())
         for step in range(100):
-            journal.append([Row(0.0, step, None, {"x": np.float64(step)})])
+            journal.append([Row.of(0.0, step, None, {"x": np.float64(step)})])
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )

@@ -17,7 +17,7 @@ from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._lifecycle import Run
-from lerax_dist.host._record import Event
+from lerax_dist.host._record import Event, Row
 from lerax_dist.host._sink import HostRow, Packet, Start
 from tests.readers import journal_records, journal_rows
 
@@ -340,6 +340,63 @@ def test_an_error_that_would_only_come_again_costs_no_time_and_hides_no_other(tm
     assert "odd" in told and "not uploaded" in told and "did not take 20 records" in told
 
 
+class Batches(Memory):
+    """Takes many rows at once; `failures` are raised by the first calls."""
+
+    def __init__(self, *failures):
+        super().__init__()
+        self.batches = []
+        self.failures = list(failures)
+
+    def log_rows(self, names, values, steps, times):
+        if self.failures:
+            raise self.failures.pop(0)
+        self.batches.append((names, values.tolist(), list(steps), list(times)))
+        for step, row in zip(steps, values, strict=True):
+            self.rows.append((step, dict(zip(names, row, strict=True))))
+
+
+def test_rows_with_the_same_metrics_come_together_each_with_its_time(tmp_path):
+    backend = Batches()
+    run = open_run(tmp_path, [backend])
+    log(run, range(3))
+    for step in (3, 4):
+        log_row(run, {"y": step, "x": 0.5}, step)
+    log(run, [5])
+    run.put(Event(0.0, "hparams", {"hparams": {"a": 1}}))
+    log(run, [6])
+    run.close("finished", 10.0)
+    assert [step for step, _ in backend.rows] == list(range(7))
+    assert {names for names, *_ in backend.batches} == {("x",), ("y", "x")}
+    assert sum(len(steps) for _, _, steps, _ in backend.batches) == 7
+    # What stands between them keeps its place.
+    assert backend.batches[-1][2] == [6]
+    in_journal = [row.time for row in journal_records(tmp_path) if isinstance(row, Row)]
+    assert [time for *_, times in backend.batches for time in times] == in_journal
+    assert [row["y"] for _, row in backend.rows[3:5]] == [3.0, 4.0]
+
+
+def test_rows_that_are_not_taken_together_are_taken_one_by_one(tmp_path):
+    backend = Batches(ConnectionError("no network"), ConnectionError("no network"))
+    run = open_run(tmp_path, [backend])
+    for start in range(0, 40, 10):
+        log(run, range(start, start + 10))
+        run.flush(10.0)
+    run.close("finished", 10.0)
+    assert [step for step, _ in backend.rows] == list(range(40))
+    assert sum(len(steps) for _, _, steps, _ in backend.batches) == 20
+
+
+def test_a_backend_that_never_takes_rows_together_is_told_of(tmp_path):
+    backend = Batches(*[TypeError("what is this")] * 100)
+    run = open_run(tmp_path, [backend])
+    log(run, range(10))
+    with pytest.warns(LoggingWarning, match=r"`log_rows` raised TypeError.*one by one"):
+        run.flush(10.0)
+    run.close("finished", 10.0)
+    assert [step for step, _ in backend.rows] == list(range(10))
+
+
 def test_a_record_that_cannot_be_encoded_costs_only_itself(tmp_path):
     run = open_run(tmp_path, [Memory()])
     log(run, range(100))
@@ -362,13 +419,27 @@ class Numbers:
         return [[(number, number) for number in body] for body in bodies.tolist()]
 
     def finish(self, rows):
-        return [(number, {"x": np.float64(number)}) for number in rows]
+        values = np.array(rows, float)[:, None]
+        return self.names, list(rows), values, np.zeros(values.shape, bool)
 
 
 def packet(*numbers, stride=1):
     """A message from the devices with rows of these numbers."""
     payload = np.array([numbers[0], *numbers], np.int32)
     return Packet(Numbers(), 0, 1, payload, stride, 0.0, 0.0)
+
+
+def test_a_metric_by_the_name_of_a_rate_makes_room_for_it(tmp_path):
+    run = open_run(tmp_path, [Memory()])
+    for number, clock in ((1, 1.0), (2, 3.0)):
+        message = packet(number)._replace(clock=clock)
+        message.format.names = ("time/iteration_seconds",)
+        run._queue.put(message, 8)
+    run.close("finished", 10.0)
+    rows = [metrics for _, metrics in journal_rows(tmp_path)]
+    assert rows[0]["time/iteration_seconds"] == 1.0  # nothing to compare with yet
+    assert rows[1]["time/iteration_seconds"] == 2.0
+    assert "time/steps_per_second" in rows[1]
 
 
 def test_rows_that_wait_for_their_turn_come_before_the_close(tmp_path):

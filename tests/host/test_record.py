@@ -11,7 +11,7 @@ from tests.readers import decoded
 
 
 def test_a_line_is_one_json_object_with_its_fields():
-    line = encode(Row(1.5, 96, 3, {"train/loss": np.float64(0.25)}), 7)
+    line = encode(Row.of(1.5, 96, 3, {"train/loss": np.float64(0.25)}), 7)
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     fields = json.loads(line)
     fields.pop("crc")
@@ -30,7 +30,7 @@ def test_a_line_is_one_json_object_with_its_fields():
     st.integers(0, 2**62),
 )
 def test_every_row_comes_back_as_it_was(metrics, step):
-    row = Row(0.1, step, None, {k: np.float64(v) for k, v in metrics.items()})
+    row = Row.of(0.1, step, None, {k: np.float64(v) for k, v in metrics.items()})
     line = encode(row, 3)
     json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     number, back = decoded(line)
@@ -43,7 +43,7 @@ def test_every_row_comes_back_as_it_was(metrics, step):
 
 def test_nan_and_infinity_are_kept_in_valid_json():
     metrics = {"a": np.float64("nan"), "b": np.float64("inf"), "c": np.float64("-inf")}
-    line = encode(Row(0.0, 0, None, metrics), 0)
+    line = encode(Row.of(0.0, 0, None, metrics), 0)
     assert json.loads(line)["metrics"] == {"a": "NaN", "b": "Infinity", "c": "-Infinity"}
 
 
@@ -61,7 +61,7 @@ def test_a_value_that_json_does_not_know_becomes_its_text():
 
 @given(st.integers(0, 200), st.integers(0, 255))
 def test_a_changed_byte_is_noticed(place, byte):
-    line = bytearray(encode(Row(1.5, 96, 3, {"train/loss": np.float64(0.25)}), 7))
+    line = bytearray(encode(Row.of(1.5, 96, 3, {"train/loss": np.float64(0.25)}), 7))
     place %= len(line)
     changed = line[place] != byte
     line[place] = byte
@@ -74,12 +74,12 @@ def test_what_is_no_line_of_a_journal_is_damaged(line):
 
 
 def test_integers_of_any_size_come_back_whole():
-    _, row = decoded(encode(Row(0.0, 2**70 + 1, None, {"x": np.float64(1.0)}), 0))
+    _, row = decoded(encode(Row.of(0.0, 2**70 + 1, None, {"x": np.float64(1.0)}), 0))
     assert row.step == 2**70 + 1
     _, event = decoded(encode(Event(0.0, "hparams", {"hparams": {"seed": 2**65 + 1}}), 0))
     assert event.body["hparams"]["seed"] == 2**65 + 1
 
 
 def test_a_name_that_is_no_valid_text_is_kept_and_does_not_hide_its_row():
-    _, row = decoded(encode(Row(0.0, 1, None, {"\ud800": np.float64(2.0)}), 0))
+    _, row = decoded(encode(Row.of(0.0, 1, None, {"\ud800": np.float64(2.0)}), 0))
     assert row.metrics == {"\ud800": 2.0}
