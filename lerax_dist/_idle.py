@@ -20,11 +20,8 @@ class IdleRun:
         self.studio = _StrayStudio()
         self.closed = False
 
-    def log(self, row: Any, size: int) -> None:
+    def log(self, row: Any, size: int, begin: float) -> None:
         """Process 0 writes the row."""
-
-    def spent(self, seconds: float) -> None:
-        """Process 0 measures itself."""
 
     def put(self, event: Any) -> None:
         """Process 0 writes the event."""

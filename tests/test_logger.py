@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
+from lerax_dist.device._fetch import Fetched
 from lerax_dist.host._clip_file import load_clip
 from lerax_dist.host._sink import HostRow
 from tests.memory import Memory
@@ -206,9 +208,10 @@ class Fails:
 
 
 def test_a_value_that_fails_to_be_computed_costs_no_other(logger, memory):
-    row = HostRow(0, ("bad", "good"), {"good": 2.0}, [(("bad",), Fails())], 0.0)
+    broken: Any = Fails()
+    metrics = Fetched(("bad", "good"), {"good": 2.0}, [(("bad",), broken)])
     with pytest.warns(ld.LoggingWarning, match="bad could not be read.*the device is gone"):
-        logger._session.run.log(row, 100)
+        logger._session.run.log(HostRow(0, metrics, 0.0), 100, 0.0)
         logger.flush()
     assert memory.rows[-1][1] == {"good": 2.0}
 

@@ -1,6 +1,7 @@
 """Where rows are written to: a file each, none of which knows jax."""
 
 from lerax_dist.backends._base import AbstractLoggingBackend as AbstractLoggingBackend
+from lerax_dist.backends._base import SupportsRows as SupportsRows
 from lerax_dist.backends._base import SupportsRunEnd as SupportsRunEnd
 from lerax_dist.backends._base import SupportsRunFacts as SupportsRunFacts
 from lerax_dist.backends._base import SupportsTrainingStart as SupportsTrainingStart

@@ -48,6 +48,8 @@ class Fetcher:
     def __init__(self) -> None:
         self._plans: tuple[_Plan, ...] = ()
         self._known: set[tuple[str | None, tuple[str, ...]]] = set()
+        # The names of the last reduced metrics: a compiled step gives the same object each time.
+        self._last: tuple[str | None, tuple[str, ...]] = (None, ())
 
     def fetch(self, metrics: Mapping[str, Any]) -> Fetched:
         """Take the values of a row over as they are now; waits for nothing.
@@ -113,11 +115,15 @@ class Fetcher:
 
     def _look_at(self, prefix: str | None, reduced: Reduced) -> None:
         """Check reduced metrics with names that were not there before, or that are gone."""
-        if (prefix, reduced.names) not in self._known or reduced.vector.is_deleted():
+        last, names, vector = self._last, reduced.names, reduced.vector
+        if last[1] is names and last[0] == prefix and not vector.is_deleted():
+            return
+        if (prefix, names) not in self._known or vector.is_deleted():
             if prefix is not None:
                 flatten({prefix: None})  # Says what is wrong with a name.
-            check_vector(reduced.names, reduced.vector)
-            self._known.add((prefix, reduced.names))
+            check_vector(names, vector)
+            self._known.add((prefix, names))
+        self._last = prefix, names
 
     def _keep(self, metrics: Mapping[str, Any]) -> "_Plan":
         flat = flatten(metrics)

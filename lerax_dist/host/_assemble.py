@@ -104,12 +104,13 @@ class Assembler:
 
     def host_row(self, row: HostRow, size: int) -> Share:
         """A row of a plain loop; waits for the devices that compute its values."""
-        found = [(names, self._read(names, array)) for names, array in row.arrays]
-        if len(found) == 1 and found[0][0] == row.names and found[0][1] is not None:
-            names, values = row.names, found[0][1]
+        metrics = row.metrics
+        found = [(names, self._read(names, array)) for names, array in metrics.arrays]
+        if len(found) == 1 and found[0][0] == metrics.names and found[0][1] is not None:
+            names, values = metrics.names, found[0][1]
         else:
-            known: dict[str, Any] = dict.fromkeys(row.names)
-            known |= row.numbers
+            known: dict[str, Any] = dict.fromkeys(metrics.names)
+            known |= metrics.numbers
             for some, array in found:
                 if array is not None:
                     known |= zip(some, array, strict=True)

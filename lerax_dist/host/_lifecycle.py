@@ -84,7 +84,7 @@ class Run:
         self._settle = settle
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._closed = False
+        self.closed = False
         self._ended = False
         self._stop: Token | None = None
         self._queue = queue = RowQueue(failures)
@@ -127,11 +127,6 @@ class Run:
                     "rows once it is",
                 )
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
-
     def unopened(self, backend: Any) -> str | None:
         """Why a backend is not open; `None` if it is."""
         (pump,) = (pump for pump in self._pumps if pump.feeds(backend))
@@ -139,18 +134,20 @@ class Run:
             return f"{pump.label}: {pump.failed_to_open!r}"
         return None if pump.opened.is_set() else f"{pump.label}: {pump.stuck()}"
 
-    def log(self, row: HostRow, size: int) -> None:
-        """Queue a row of so many bytes from a plain loop."""
+    def log(self, row: HostRow, size: int, begin: float) -> None:
+        """Queue a row from a plain loop.
+
+        Args:
+            row: the row.
+            size: about how many bytes it takes.
+            begin: when the call that logs it began, by `time.perf_counter`.
+        """
         if os.getpid() != self._pid:
             self.failures.keep(
                 "log", "was called in a forked process, which writes nothing; log in its parent"
             )
             return
-        self._queue.put(row, size)
-
-    def spent(self, seconds: float) -> None:
-        """Remember what a call has cost the training thread."""
-        self._queue.spent(seconds)
+        self._queue.put_row(row, size, begin)
 
     def put(self, event: Any) -> None:
         """Queue an event."""
@@ -166,7 +163,7 @@ class Run:
         Raises:
             TimeoutError: something was not done in time; the message says what.
         """
-        if self._closed or os.getpid() != self._pid:
+        if self.closed or os.getpid() != self._pid:
             return
         deadline = time.monotonic() + timeout
         missing = self._settle(timeout)
@@ -195,7 +192,7 @@ class Run:
             The step; `None` if it is not known.
         """
         deadline = time.monotonic() + timeout
-        missing = None if self._closed else self._settle(timeout)
+        missing = None if self.closed else self._settle(timeout)
         token = self._stop or self._writer.flush(sync=True)
         if not missing and token.reached.wait(max(deadline - time.monotonic(), 0.0)):
             return token.start_step
@@ -221,7 +218,7 @@ class Run:
             missing = self._settle(timeout / 2)
             if missing:
                 self.failures.keep("close", missing)
-            self._closed = True
+            self.closed = True
             self.sink.close()
             self._finish_clips(state, (deadline - time.monotonic()) / 2)
             self._put_close(state)
@@ -270,7 +267,7 @@ class Run:
         """
         with self._lock:
             atexit.unregister(self._at_exit)
-            if not self._closed:
+            if not self.closed:
                 atexit.register(self._at_exit)
 
     def _at_exit(self) -> None:

@@ -50,22 +50,26 @@ class RowQueue:
         self._calls = 0
         self._seconds = 0.0
 
-    def put(self, item: Any, size: int = 0) -> None:
-        """Add something.
+    def put(self, item: Any) -> None:
+        """Add something that waits neither for room nor for company; takes no lock."""
+        self._items.put((item, 0))
+        self._urgent.put(None)
+
+    def put_row(self, row: Any, size: int, begin: float) -> None:
+        """Add a row.
 
         Args:
-            item: what to add.
-            size: bytes of a row; 0 for anything else: it waits neither for room nor for company,
-                and takes no lock.
+            row: what to add.
+            size: about how many bytes it takes, at least 1.
+            begin: when whoever logs it began to, by `time.perf_counter`.
         """
-        if size:
-            with self._lock:
-                if self._bytes + size > self._bound and not self._stuck:
-                    self._wait(size)
-                self._bytes += size
-        self._items.put((item, size))
-        if not size:
-            self._urgent.put(None)
+        with self._lock:
+            if self._bytes + size > self._bound and not self._stuck:
+                self._wait(size)
+            self._bytes += size
+        self._items.put((row, size))
+        self._calls += 1
+        self._seconds += time.perf_counter() - begin
 
     def _wait(self, size: int) -> None:
         if self._fits(size):
@@ -120,11 +124,6 @@ class RowQueue:
                 self._stuck = False
                 self._room.notify_all()
 
-    def spent(self, seconds: float) -> None:
-        """Remember what adding a row has cost its caller."""
-        self._calls += 1
-        self._seconds += seconds
-
     def gauges(self) -> tuple[int, float, int]:
-        """How often `spent` was called and the seconds in all, and how many items wait."""
+        """How many rows were added and the seconds that took in all, and how many items wait."""
         return self._calls, self._seconds, self._items.qsize()

@@ -57,12 +57,9 @@ class RelayRun:
         self._thread = threading.Thread(target=self._run, name="lerax_dist-relay", daemon=True)
         self._thread.start()
 
-    def log(self, row: HostRow, size: int) -> None:
-        """Queue a row from a plain loop."""
-        self._queue.put(row, size)
-
-    def spent(self, seconds: float) -> None:
-        """Process 0 measures itself."""
+    def log(self, row: HostRow, size: int, begin: float) -> None:
+        """Queue a row from a plain loop; see `Run.log`."""
+        self._queue.put_row(row, size, begin)
 
     def put(self, event: Any) -> None:
         """Process 0 writes the event."""

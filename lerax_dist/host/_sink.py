@@ -76,21 +76,34 @@ class Start:
     clock: float
 
 
+class HostMetrics(Protocol):
+    """The metrics of a row from a plain loop.
+
+    Attributes:
+        names: names of all metrics, in their order.
+        numbers: those that are numbers already.
+        arrays: the others: names, and a vector of their values that `np.asarray` waits for.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def numbers(self) -> dict[str, Any]: ...
+    @property
+    def arrays(self) -> list[tuple[tuple[str, ...], Any]]: ...
+
+
 class HostRow(NamedTuple):
     """A row from a plain loop.
 
     Attributes:
         step: global step.
-        names: names of all metrics, in their order.
-        numbers: those that are numbers already.
-        arrays: the others: names, and a vector of their values that `np.asarray` waits for.
-        time: when it was logged, in seconds since the epoch.
+        metrics: what was logged.
+        time: when, in seconds since the epoch.
     """
 
     step: int
-    names: tuple[str, ...]
-    numbers: dict[str, Any]
-    arrays: list[tuple[tuple[str, ...], Any]]
+    metrics: HostMetrics
     time: float
 
 
@@ -124,8 +137,7 @@ class Sink:
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.asarray(payload).copy()
                 packet = Packet(row_format, part, parts, copy, stride, time.time(), begin)
-                self._queue.put(packet, copy.nbytes)
-                self._queue.spent(time.perf_counter() - begin)
+                self._queue.put_row(packet, copy.nbytes, begin)
             except Exception as error:
                 self._failures.keep("callback", f"a row could not be taken over ({error!r})", error)
 

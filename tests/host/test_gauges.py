@@ -1,6 +1,9 @@
 """What the logger says about itself."""
 
+import time
+
 import numpy as np
+import pytest
 
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._gauges import Gauges
@@ -11,21 +14,23 @@ def test_once_in_a_while_a_row_says_what_logging_costs():
     now = [0.0]
     queue = RowQueue(Failures())
     gauges = Gauges(queue, lambda: {"Slow": 7}, clock=lambda: now[0])
-    queue.spent(8.0)
+
+    def row(seconds):
+        queue.put_row("row", 8, time.perf_counter() - seconds)
+
+    row(8.0)
     now[0] = 100.0
     assert gauges.of() == {}
     for _ in range(4):
-        queue.spent(0.0078125)
+        row(0.5)
     now[0] = 109.0
     assert gauges.of() == {}
     now[0] = 110.0
-    queue.put("row", 8)
-    assert gauges.of() == {
-        "lerax_dist/queue_rows": 1.0,
-        "lerax_dist/share_of_step": 0.003125,
-        "lerax_dist/callback_ms": 7.8125,
-        "lerax_dist/lag/Slow": 7.0,
-    }
+    found = gauges.of()
+    # What the rows themselves take here is some microseconds.
+    assert found.pop("lerax_dist/share_of_step") == pytest.approx(4 * 0.5 / 10, rel=0.01)
+    assert found.pop("lerax_dist/callback_ms") == pytest.approx(500.0, rel=0.01)
+    assert found == {"lerax_dist/queue_rows": 5.0, "lerax_dist/lag/Slow": 7.0}
     now[0] = 119.0
     assert gauges.of() == {}
     now[0] = 130.0

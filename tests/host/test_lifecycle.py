@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.device._fetch import Fetched
 from lerax_dist.host import _pump
 from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._identity import Identity
@@ -108,7 +109,7 @@ def last_record(tmp_path):
 
 
 def log_row(run, metrics, step):
-    run.log(HostRow(step, tuple(metrics), metrics, [], 0.0), 100)
+    run.log(HostRow(step, Fetched(tuple(metrics), metrics, []), 0.0), 100, 0.0)
 
 
 def log(run, steps):
@@ -434,7 +435,7 @@ def test_a_metric_by_the_name_of_a_rate_makes_room_for_it(tmp_path):
     for number, clock in ((1, 1.0), (2, 3.0)):
         message = packet(number)._replace(clock=clock)
         message.format.names = ("time/iteration_seconds",)
-        run._queue.put(message, 8)
+        run._queue.put_row(message, 8, 0.0)
     run.close("finished", 10.0)
     rows = [metrics for _, metrics in journal_rows(tmp_path)]
     assert rows[0]["time/iteration_seconds"] == 1.0  # nothing to compare with yet
@@ -446,7 +447,7 @@ def test_rows_that_wait_for_their_turn_come_before_the_close(tmp_path):
     """A loop that counts by tens, and does not say so."""
     run = open_run(tmp_path, [Memory()])
     for number in (0, 10, 20):
-        run._queue.put(packet(number), 8)
+        run._queue.put_row(packet(number), 8, 0.0)
     run.close("finished", 10.0)
     assert journal_steps(tmp_path) == [0, 10, 20]
     assert last_record(tmp_path).kind == "close"
@@ -454,11 +455,11 @@ def test_rows_that_wait_for_their_turn_come_before_the_close(tmp_path):
 
 def test_rows_are_put_in_order_also_after_a_pause(tmp_path):
     run = open_run(tmp_path, [Memory()])
-    run._queue.put(packet(0), 8)
+    run._queue.put_row(packet(0), 8, 0.0)
     run.flush(10.0)
     threading.Event().wait(1.2)
-    run._queue.put(packet(2), 8)
-    run._queue.put(packet(1), 8)
+    run._queue.put_row(packet(2), 8, 0.0)
+    run._queue.put_row(packet(1), 8, 0.0)
     run.close("finished", 10.0)
     assert journal_steps(tmp_path) == [0, 1, 2]
 

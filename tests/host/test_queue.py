@@ -13,7 +13,7 @@ from lerax_dist.host._queue import RowQueue
 def test_what_is_put_is_taken_in_order_with_its_size():
     queue = RowQueue(Failures())
     for number in range(5):
-        queue.put(number, number)
+        queue.put_row(number, number, 0.0)
     assert queue.take(None) == [(number, number) for number in range(5)]
     assert queue.take(0.01) == []
 
@@ -27,7 +27,7 @@ def test_a_row_waits_for_room_and_nothing_is_lost():
         for number in range(50):
             if number == 10:
                 full.set()
-            queue.put(number, 10)
+            queue.put_row(number, 10, 0.0)
             added.append(number)
 
     with pytest.warns(LoggingWarning, match="training is slowed down") as warned:
@@ -54,7 +54,7 @@ def test_a_writer_that_does_not_move_stops_no_training(monkeypatch):
     begin = time.monotonic()
     with pytest.warns(LoggingWarning) as warned:
         for number in range(100):
-            queue.put(number, 60)
+            queue.put_row(number, 60, 0.0)
     assert "beyond the bound" in str(warned[-1].message)
     # One wait, not ninety-nine.
     assert time.monotonic() - begin < 10.0
@@ -65,27 +65,27 @@ def test_a_writer_that_does_not_move_stops_no_training(monkeypatch):
 def test_a_row_larger_than_the_bound_comes_in_when_nothing_waits():
     failures = Failures()
     queue = RowQueue(failures, bound=100)
-    queue.put("large", 1000)
+    queue.put_row("large", 1000, 0.0)
     assert queue.take(None) == [("large", 1000)]
     assert failures.all() == ()
 
 
 def test_what_has_no_size_waits_for_no_room():
     queue = RowQueue(Failures(), bound=10)
-    queue.put("row", 10)
+    queue.put_row("row", 10, 0.0)
     queue.put("token")
     assert [item for item, _ in queue.take(None)] == ["row", "token"]
 
 
 def test_rows_that_follow_each_other_are_taken_together_and_the_first_at_once():
     queue = RowQueue(Failures(), pause=30.0)
-    queue.put("first", 1)
+    queue.put_row("first", 1, 0.0)
     assert queue.take(None) == [("first", 1)]
     taken: list[object] = []
     taker = threading.Thread(target=lambda: taken.extend(queue.take(None)), daemon=True)
     taker.start()
     for number in range(5):
-        queue.put(number, 1)
+        queue.put_row(number, 1, 0.0)
     queue.put("now")
     taker.join(10)
     assert taken == [*((number, 1) for number in range(5)), ("now", 0)]
@@ -94,10 +94,10 @@ def test_rows_that_follow_each_other_are_taken_together_and_the_first_at_once():
 def test_a_queue_that_is_behind_or_full_does_not_pause():
     queue = RowQueue(Failures(), pause=30.0)
     for number in range(3000):
-        queue.put(number, 1)
+        queue.put_row(number, 1, 0.0)
     assert sum(len(queue.take(None)) for _ in range(3)) == 3000
     tight = RowQueue(Failures(), bound=10, pause=30.0)
-    tight.put("first", 10)
+    tight.put_row("first", 10, 0.0)
     assert tight.take(None) == [("first", 10)]
 
     def write():
@@ -107,8 +107,8 @@ def test_a_queue_that_is_behind_or_full_does_not_pause():
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
     tight.done(10)
-    tight.put("second", 10)
+    tight.put_row("second", 10, 0.0)
     with pytest.warns(LoggingWarning, match="wait to be written"):
-        tight.put("third", 10)
+        tight.put_row("third", 10, 0.0)
     writer.join(10)
     assert not writer.is_alive()
