@@ -1,5 +1,6 @@
 """Variants in turn, round after round: what a busy machine does to one it does to all."""
 
+import random
 from collections.abc import Callable, Mapping
 
 from benchmarks._result import over_rounds
@@ -15,9 +16,9 @@ def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int) -> dic
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
-        # Whoever follows the slowest is not the same each time.
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+        # In any order, the same on every process: whoever follows itself, or always the slowest,
+        # finds other caches.
+        for name in random.Random(number).sample(names, len(names)):
             took = variants[name]()
             if number > 0:
                 seconds[name].append(took)

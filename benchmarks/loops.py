@@ -6,6 +6,7 @@ XLA_FLAGS=--xla_force_host_platform_device_count=4 python -m benchmarks.loops --
 import argparse
 import contextlib
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,15 +21,19 @@ from benchmarks._result import Result, emit, over_rounds, progress
 from benchmarks._rounds import added, interleaved, share
 from benchmarks._work import calibrate
 
-# Milliseconds of a step to iterations in a run.
-RUNS = {1: 600, 10: 100, 100: 10}
+# Milliseconds of a step to iterations of the program. It runs once before the clock starts, so that
+# rows are written at the end of what is timed as at its start, and then `TIMED` times.
+LENGTHS = {1: 300, 10: 30, 100: 10}
+TIMED = 2
+# More rounds for the case that the targets speak of.
+TARGET, MORE = (10, 64), 4
 NONE, AGAIN = "no logging", "no logging, again"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--metrics", type=int, nargs="+", default=[64])
-    parser.add_argument("--steps-ms", type=int, nargs="+", default=list(RUNS))
+    parser.add_argument("--steps-ms", type=int, nargs="+", default=list(LENGTHS))
     parser.add_argument("--forms", nargs="+", default=["scan", "shard_map", "python"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--distributed", action="store_true")
@@ -38,6 +43,8 @@ def main() -> None:
         for metrics in args.metrics:
             for step_ms in args.steps_ms:
                 rounds = args.rounds if step_ms < 100 else min(args.rounds, 3)
+                if (step_ms, metrics) == TARGET:
+                    rounds *= MORE
                 with tempfile.TemporaryDirectory() as folder:
                     _cell(form, metrics, step_ms, rounds, group, Path(folder))
 
@@ -46,10 +53,11 @@ def _cell(
     form: str, metrics: int, step_ms: int, rounds: int, group: ld.ProcessGroup, folder: Path
 ) -> None:
     """Measure one cell of the table, and report it."""
-    length = RUNS[step_ms]
+    length = LENGTHS[step_ms]
     with contextlib.ExitStack() as stack:
         variants, repeats = _variants(form, metrics, length, step_ms, group, folder, stack)
-        seconds = interleaved({n: lambda n=n: variants[n](repeats) for n in variants}, rounds)
+        loops = {name: _Timed(run, length) for name, run in variants.items()}
+        seconds = interleaved({n: lambda n=n: loops[n](repeats) for n in loops}, rounds)
     if not group.is_writer:
         return
     case = {
@@ -66,7 +74,45 @@ def _cell(
         if name != NONE:
             emit(Result("loops", case, name, "added", "ms", **added(seconds, name, NONE)))
             emit(Result("loops", case, name, "share of step", "%", **share(seconds, name, NONE)))
+        if name not in (NONE, AGAIN):
+            cpu = over_rounds(loops[name].threads)
+            emit(Result("loops", case, name, "CPU of the logger's threads", "us a row", **cpu))
     progress(f"{case}: { ({n: round(share(seconds, n, NONE)['median'], 1) for n in seconds}) } %")
+
+
+class _Timed:
+    """Runs a variant, and says how long an iteration took.
+
+    Attributes:
+        threads: microseconds of CPU time a row of all threads of loggers, for each time.
+    """
+
+    def __init__(self, run: Callable[[int], Callable[[], None]], length: int) -> None:
+        self._run = run
+        self._length = length
+        self.threads: list[float] = []
+
+    def __call__(self, repeats: int) -> float:
+        cpu = _threads_seconds()
+        finish = self._run(repeats)
+        begin = time.perf_counter()
+        for _ in range(TIMED):
+            self._run(repeats)
+        took = time.perf_counter() - begin
+        # Write what is left, so that the next variant does not pay for it.
+        finish()
+        self.threads.append(1e6 * (_threads_seconds() - cpu) / (self._length * (1 + TIMED)))
+        return took / (self._length * TIMED)
+
+
+def _threads_seconds() -> float:
+    """CPU time of the threads of all loggers."""
+    clocks = [
+        time.pthread_getcpuclockid(thread.ident)
+        for thread in threading.enumerate()
+        if thread.name.startswith("lerax_dist") and thread.ident is not None
+    ]
+    return sum(map(time.clock_gettime, clocks))
 
 
 def _variants(
@@ -77,8 +123,11 @@ def _variants(
     group: ld.ProcessGroup,
     folder: Path,
     stack: contextlib.ExitStack,
-) -> tuple[dict[str, Callable[[int], float]], int]:
-    """What runs each variant for so many repeats, and how many repeats make the step."""
+) -> tuple[dict[str, Callable[[int], Callable[[], None]]], int]:
+    """What runs each variant for so many repeats, and how many repeats make the step.
+
+    A variant gives what writes the rows that are left.
+    """
 
     def backend(name: str) -> ld.TensorBoardBackend:
         return ld.TensorBoardBackend(folder / name)
@@ -98,39 +147,41 @@ def _variants(
             variants[f"LoggingCallback, {rows} a transfer"] = _scan_loop(
                 form, callback, metrics, length
             )
-    repeats = calibrate(plain, step_ms / 1000) if group.is_writer else 0
+
+    def took(repeats: int) -> float:
+        begin = time.perf_counter()
+        plain(repeats)
+        return (time.perf_counter() - begin) / length
+
+    repeats = calibrate(took, step_ms / 1000) if group.is_writer else 0
     repeats = group.broadcast(repeats, timeout=60.0, what="the length of a step")
     return variants, repeats
 
 
 def _scan_loop(
     form: str, logger: ld.LoggingCallback | None, metrics: int, length: int
-) -> Callable[[int], float]:
+) -> Callable[[int], Callable[[], None]]:
     program, x = _programs.compiled(form, _programs.scan(logger, length, metrics))
 
-    def run(repeats: int) -> float:
-        begin = time.perf_counter()
+    def run(repeats: int) -> Callable[[], None]:
         jax.block_until_ready(program(x, np.int32(repeats)))
-        took = time.perf_counter() - begin
-        _finish(logger)
-        return took / length
+        return _flush(logger)
 
     return run
 
 
-def _finish(logger: ld.Logger | ld.LoggingCallback | None) -> None:
-    """Write what is left, so that the next variant does not pay for it."""
-    if logger is not None:
-        logger.flush()
+def _flush(logger: ld.Logger | ld.LoggingCallback | None) -> Callable[[], None]:
+    return (lambda: None) if logger is None else logger.flush
 
 
-def _python_loop(logger: ld.Logger | None, metrics: int, length: int) -> Callable[[int], float]:
+def _python_loop(
+    logger: ld.Logger | None, metrics: int, length: int
+) -> Callable[[int], Callable[[], None]]:
     step, start = _programs.step(metrics, ld.reduce if logger is not None else lambda values: {})
 
-    def run(repeats: int) -> float:
+    def run(repeats: int) -> Callable[[], None]:
         x: Any = start
         before = start
-        begin = time.perf_counter()
         for number in range(length):
             before, (x, values) = x, step(x, np.int32(repeats))
             if logger is not None:
@@ -138,9 +189,7 @@ def _python_loop(logger: ld.Logger | None, metrics: int, length: int) -> Callabl
             # One step may be under way while the next is started, as in most loops.
             jax.block_until_ready(before)
         jax.block_until_ready(x)
-        took = time.perf_counter() - begin
-        _finish(logger)
-        return took / length
+        return _flush(logger)
 
     return run
 

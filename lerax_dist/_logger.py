@@ -146,7 +146,7 @@ class Logger(AbstractRunHandle):
             self._fetcher.check(metrics)
             return
         fetched = self._fetcher.fetch(metrics)
-        size = _ROW_BYTES + _METRIC_BYTES * len(fetched.names)
+        size = _ROW_BYTES + _METRIC_BYTES * len(fetched[0])
         run.log(HostRow(step, fetched, time.time()), size, begin)
 
     def log_video(self, tag: str, frames: Any, step: int, fps: float = 50.0) -> None:

@@ -13,7 +13,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
-from lerax_dist.device._fetch import Fetched
 from lerax_dist.host._clip_file import load_clip
 from lerax_dist.host._sink import HostRow
 from tests.memory import Memory
@@ -209,7 +208,7 @@ class Fails:
 
 def test_a_value_that_fails_to_be_computed_costs_no_other(logger, memory):
     broken: Any = Fails()
-    metrics = Fetched(("bad", "good"), {"good": 2.0}, [(("bad",), broken)])
+    metrics = (("bad", "good"), {"good": 2.0}, [(("bad",), broken)])
     with pytest.warns(ld.LoggingWarning, match="bad could not be read.*the device is gone"):
         logger._session.run.log(HostRow(0, metrics, 0.0), 100, 0.0)
         logger.flush()

@@ -104,13 +104,13 @@ class Assembler:
 
     def host_row(self, row: HostRow, size: int) -> Share:
         """A row of a plain loop; waits for the devices that compute its values."""
-        metrics = row.metrics
-        found = [(names, self._read(names, array)) for names, array in metrics.arrays]
-        if len(found) == 1 and found[0][0] == metrics.names and found[0][1] is not None:
-            names, values = metrics.names, found[0][1]
+        names, numbers, arrays = row.metrics
+        found = [(some, self._read(some, array)) for some, array in arrays]
+        if len(found) == 1 and found[0][0] == names and found[0][1] is not None:
+            values = found[0][1]
         else:
-            known: dict[str, Any] = dict.fromkeys(metrics.names)
-            known |= metrics.numbers
+            known: dict[str, Any] = dict.fromkeys(names)
+            known |= numbers
             for some, array in found:
                 if array is not None:
                     known |= zip(some, array, strict=True)

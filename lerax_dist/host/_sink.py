@@ -76,21 +76,9 @@ class Start:
     clock: float
 
 
-class HostMetrics(Protocol):
-    """The metrics of a row from a plain loop.
-
-    Attributes:
-        names: names of all metrics, in their order.
-        numbers: those that are numbers already.
-        arrays: the others: names, and a vector of their values that `np.asarray` waits for.
-    """
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def numbers(self) -> dict[str, Any]: ...
-    @property
-    def arrays(self) -> list[tuple[tuple[str, ...], Any]]: ...
+# The metrics of a row from a plain loop: names of all, in their order; those that are numbers
+# already; and the others: names, and a vector of their values that `np.asarray` waits for.
+HostMetrics = tuple[tuple[str, ...], dict[str, Any], list[tuple[tuple[str, ...], Any]]]
 
 
 class HostRow(NamedTuple):

@@ -35,9 +35,13 @@ def test_a_quick_run_writes_table_numbers_and_plots(tmp_path):
 def test_variants_take_turns_and_the_first_round_does_not_count():
     ran = []
     variants = {n: lambda n=n: ran.append(n) or float(len(ran)) for n in "abc"}
-    seconds = interleaved(variants, rounds=2)
-    assert "".join(ran) == "abc" + "bca" + "cab"
-    assert seconds == {"a": [6.0, 8.0], "b": [4.0, 9.0], "c": [5.0, 7.0]}
+    seconds = interleaved(variants, rounds=20)
+    turns = ["".join(ran[start : start + 3]) for start in range(0, 63, 3)]
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
+    # In any order, so that what comes before a variant is now one and now the other.
+    assert len(set(turns)) == 6
+    for name, took in seconds.items():
+        assert took == [place + 1.0 for place in range(3, 63) if ran[place] == name]
 
 
 def test_what_a_variant_adds_is_compared_within_a_round():

@@ -15,10 +15,11 @@ from lerax_dist.device._fetch import Fetcher
 
 
 def row(fetched):
-    values = dict.fromkeys(fetched.names)
-    values |= fetched.numbers
-    for names, vector in fetched.arrays:
-        values |= zip(names, np.asarray(vector).tolist(), strict=True)
+    names, numbers, arrays = fetched
+    values = dict.fromkeys(names)
+    values |= numbers
+    for some, vector in arrays:
+        values |= zip(some, np.asarray(vector).tolist(), strict=True)
     return values
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from lerax_dist.backends import AbstractLoggingBackend
-from lerax_dist.device._fetch import Fetched
 from lerax_dist.host import _pump
 from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._identity import Identity
@@ -109,7 +108,7 @@ def last_record(tmp_path):
 
 
 def log_row(run, metrics, step):
-    run.log(HostRow(step, Fetched(tuple(metrics), metrics, []), 0.0), 100, 0.0)
+    run.log(HostRow(step, (tuple(metrics), metrics, []), 0.0), 100, 0.0)
 
 
 def log(run, steps):
