@@ -64,8 +64,9 @@ def full(gpu: bool, grid: bool) -> list[Measurement]:
         Measurement("loops", ("--forms", "python", "--steps-ms", "10"), devices=4),
         # Two devices keep both cores of a small machine busy, which the targets speak of.
         Measurement("loops", ("--forms", "shard_map", "--steps-ms", "10"), devices=2),
-        Measurement(
-            "loops", ("--forms", "shard_map", "python", "--distributed"), devices=2, processes=2
+        *(
+            Measurement("loops", ("--forms", form, "--distributed"), devices=2, processes=2)
+            for form in ("shard_map", "python")
         ),
         Measurement("rivals"),
         Measurement("inside"),

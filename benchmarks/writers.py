@@ -18,6 +18,8 @@ from lerax_dist.host._journal import Journal
 from lerax_dist.host._record import Row
 
 METRICS = 64
+# Rows that come in a wake of the writer, with an iteration every 10 ms.
+TOGETHER = 20
 TENSORBOARD, TENSORBOARDX = "TensorBoardBackend", "tensorboardX add_scalar"
 Write = Callable[[dict[str, Any], int], object]
 Make = Callable[[Path], tuple[Write, Callable[[], object]]]
@@ -35,7 +37,11 @@ def main() -> None:
     values = generator.normal(size=(args.rows, METRICS)).astype(np.float32).astype(np.float64)
     rows = [{f"train/metric_{i}": v for i, v in enumerate(row)} for row in values]
     case = {"metrics": METRICS, "crc32c": "absent" if args.without_crc32c else "in C"}
-    makers: dict[str, Make] = {TENSORBOARD: _tensorboard, TENSORBOARDX: _tensorboardx}
+    makers: dict[str, Make] = {
+        TENSORBOARD: _tensorboard,
+        f"{TENSORBOARD}, {TOGETHER} rows a call": _tensorboard_rows,
+        TENSORBOARDX: _tensorboardx,
+    }
     if not args.without_crc32c:
         makers |= {"journal": _journal, "JSONLBackend": _jsonl, "WandbBackend offline": _wandb}
     rates: dict[str, list[float]] = {name: [] for name in makers}
@@ -82,6 +88,32 @@ def _opened(backend: ld.AbstractLoggingBackend) -> tuple[Write, Callable[[], obj
 
 def _tensorboard(folder: Path) -> tuple[Write, Callable[[], object]]:
     return _opened(ld.TensorBoardBackend(folder))
+
+
+def _tensorboard_rows(folder: Path) -> tuple[Write, Callable[[], object]]:
+    backend = ld.TensorBoardBackend(folder)
+    backend.open("run")
+    rows: list[dict[str, Any]] = []
+    steps: list[int] = []
+
+    def hand_on() -> None:
+        if rows:
+            values = np.array([list(row.values()) for row in rows])
+            backend.log_rows(tuple(rows[0]), values, steps, [0.0] * len(rows))
+        rows.clear()
+        steps.clear()
+
+    def write(row: dict[str, Any], step: int) -> None:
+        rows.append(row)
+        steps.append(step)
+        if len(rows) == TOGETHER:
+            hand_on()
+
+    def close() -> None:
+        hand_on()
+        backend.close()
+
+    return write, close
 
 
 def _jsonl(folder: Path) -> tuple[Write, Callable[[], object]]:
