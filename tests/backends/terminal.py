@@ -11,7 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import final
+from typing import NoReturn, final
 
 import pyte
 
@@ -58,8 +58,10 @@ class Terminal:
         """Read until something is so."""
         deadline = time.monotonic() + _LIMIT
         while not condition():
-            assert time.monotonic() < deadline, "it never came so:\n" + "\n".join(self.lines())
-            assert self._read(1.0) is not False, "it ended first:\n" + "\n".join(self.lines())
+            if time.monotonic() > deadline:
+                self._give_up("it never came so")
+            if self._read(1.0) is False:
+                self._give_up("it ended first")
 
     def send(self, line: str) -> None:
         """Type a line."""
@@ -78,9 +80,15 @@ class Terminal:
         """Read to the end; the exit status."""
         deadline = time.monotonic() + _LIMIT
         while self._read(1.0) is not False:
-            assert time.monotonic() < deadline, "it does not end"
+            if time.monotonic() > deadline:
+                self._give_up("it does not end")
         os.close(self._fd)
         return self._process.wait(_LIMIT)
+
+    def _give_up(self, why: str) -> NoReturn:
+        # One that spins would slow down all tests after this one.
+        self._process.kill()
+        raise AssertionError(f"{why}:\n" + "\n".join(self.lines()))
 
     def lines(self) -> list[str]:
         """What can be seen, without blanks at the right and at the bottom."""
