@@ -47,6 +47,8 @@ class Terminal:
             stdout=inner,
             stderr=inner,
             env={**_ENVIRON, "TERM": "xterm-256color", **(env or {})},
+            # A shell that starts the tests in the background has them ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(inner)
 
