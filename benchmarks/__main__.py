@@ -1,6 +1,6 @@
 """Measures everything, one process after the other, and writes table and plots.
 
-python -m benchmarks            # all of it, some twenty minutes on two cores
+python -m benchmarks            # all of it, half an hour on two cores
 python -m benchmarks --quick    # a smoke run
 python -m benchmarks --only rivals writers
 """

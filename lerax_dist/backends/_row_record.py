@@ -1,4 +1,4 @@
-"""Rows as records of an event file, made by filling in the numbers of a template.
+"""Rows as records of an event file, made by filling in the numbers of a template. Pure.
 
 A record is the length of its message, the checksum of the length, the message and its checksum. The
 message is TensorBoard's `Event` with a `Summary` of simple values: written out by hand here, for

@@ -40,7 +40,7 @@ def names_in(journal: Path) -> list[str]:
     names: dict[str, None] = {}
     for _, record in JournalReader(journal).records():
         if isinstance(record, Row):
-            names |= dict.fromkeys(record.metrics)
+            names |= dict.fromkeys(record.names)
     return list(names)
 
 
@@ -92,9 +92,10 @@ def read_bands(journal: Path, metrics: Sequence[str]) -> dict[str, Band]:
     for _, record in JournalReader(journal).records():
         if not isinstance(record, Row):
             continue
+        found = record.metrics
         for name in metrics:
-            if name in record.metrics:
-                rows[name].append((record.step, *_with_edges(record.metrics, name)))
+            if name in found:
+                rows[name].append((record.step, *_with_edges(found, name)))
     return {
         name: _thinned(Band(*np.array(points, np.float64).T))
         for name, points in rows.items()

@@ -39,7 +39,7 @@ def survey(runs: Mapping[str, Path]) -> tuple[list[Source], list[str]]:
         reader = JournalReader(journal)
         for _, record in reader.records():
             if isinstance(record, Row):
-                names |= dict.fromkeys(record.metrics)
+                names |= dict.fromkeys(record.names)
         sources.append(Source(label, journal, reader.offset))
     return sources, list(names)
 
@@ -79,7 +79,7 @@ def _write_csv(rows: Iterator[tuple[str, Row]], names: Sequence[str], path: Path
         for label, row in rows:
             count += 1
             # `float` is written with all its digits; `None` leaves the cell empty.
-            values = (row.metrics.get(name) for name in names)
+            values = map(row.metrics.get, names)
             numbers = [None if value is None else float(value) for value in values]
             writer.writerow([label, row.step, row.time, row.iteration, *numbers])
     return count
@@ -100,12 +100,13 @@ def _write_parquet(rows: Iterator[tuple[str, Row]], names: Sequence[str], path: 
     count = 0
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         while batch := list(itertools.islice(rows, _BATCH)):
+            found = [row.metrics for _, row in batch]
             columns = [
                 [label for label, _ in batch],
                 [row.step for _, row in batch],
                 [row.time for _, row in batch],
                 [row.iteration for _, row in batch],
-                *([row.metrics.get(name) for _, row in batch] for name in names),
+                *([metrics.get(name) for metrics in found] for name in names),
             ]
             writer.write_batch(pyarrow.record_batch(columns, schema=schema))
             count += len(batch)

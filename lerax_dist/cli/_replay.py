@@ -142,9 +142,7 @@ def _call_of(
     record: Record, backend: AbstractLoggingBackend, run_dir: Path, outcome: Outcome
 ) -> Call | None:
     try:
-        if isinstance(record, Row) and hasattr(backend, "log_rows"):
-            return rows_call([record])
-        call = call_of(record, backend, run_dir)
+        call = rows_call([record], backend) or call_of(record, backend, run_dir)
     except (OSError, ValueError):
         outcome.broken += 1
         return None

@@ -143,9 +143,9 @@ class Schema:
             Names of their metrics, their steps, and `(rows, metrics)` values in float64 and which
             of them there are none of yet, for no episode has ended.
         """
-        names, columns = [*self.plain], [_table([row.plain for row in rows])]
+        names, columns = [*self.plain], [np.stack([row.plain for row in rows])]
         absent = [np.zeros(columns[0].shape, np.bool_)]
-        sums, maxima = _table([row.sums for row in rows]), _table([row.maxima for row in rows])
+        sums, maxima = np.stack([row.sums for row in rows]), np.stack([row.maxima for row in rows])
         # What has no value yet is infinite or NaN on the way, on purpose.
         with np.errstate(invalid="ignore"):
             for slot, own_sums, own_maxima in _parts(self.slots, sums, maxima):
@@ -169,11 +169,6 @@ class Schema:
             for suffix, value in slot.finish(sums * slot.devices, maxima, jnp).values.items():
                 metrics[slot.name + suffix] = value
         return metrics
-
-
-def _table(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Vectors of one length, one below the other; in less time than `np.stack` takes."""
-    return np.concatenate(rows).reshape(len(rows), -1)
 
 
 def _parts(slots: Sequence[Slot], sums: Any, maxima: Any) -> list[tuple[Slot, Any, Any]]:

@@ -156,10 +156,9 @@ def _kind(parts: list[Packet]) -> tuple[int, int]:
 
 def _shares(messages: list[list[Packet]]) -> list[Share]:
     """The rows of messages of one kind."""
-    # By far quicker than `np.stack`, and the arrays of a part are all of one length.
+    # A part has the same length in all of them.
     bodies = [
-        np.concatenate([part.payload for part in parts]).reshape(len(messages), -1)[:, 1:]
-        for parts in zip(*messages, strict=True)
+        np.stack([part.payload[1:] for part in parts]) for parts in zip(*messages, strict=True)
     ]
     shares: list[Share] = []
     read = messages[0][0].format.rows(np.concatenate(bodies, axis=1))
@@ -199,5 +198,5 @@ class PlainFormat:
 
     def finish(self, rows: Sequence[tuple[int, np.ndarray]]) -> Finished:
         """Nothing is left to do."""
-        values = np.concatenate([values for _, values in rows]).reshape(len(rows), -1)
+        values = np.stack([values for _, values in rows])
         return self.names, [step for step, _ in rows], values, np.zeros(values.shape, np.bool_)

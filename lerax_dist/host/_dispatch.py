@@ -33,9 +33,12 @@ def _names(record: Record) -> tuple[str, ...] | None:
     return record.names if isinstance(record, Row) else None
 
 
-def rows_call(rows: Sequence[Row]) -> Call:
-    """The call that hands on rows with the same metrics."""
-    values = np.concatenate([row.values for row in rows]).reshape(len(rows), -1)
+def rows_call(batch: Sequence[Record], backend: Any) -> Call | None:
+    """The one call that hands on what `together` gave, if it is rows that the backend takes so."""
+    rows = [record for record in batch if isinstance(record, Row)]
+    if not rows or not hasattr(backend, "log_rows"):
+        return None
+    values = np.stack([row.values for row in rows])
     return "log_rows", (
         rows[0].names,
         values,

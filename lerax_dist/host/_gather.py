@@ -68,6 +68,7 @@ class Gathering:
             patience: how long a row may have waited.
         """
         if not self._theirs:
+            # Nobody else has shares.
             ready = [item for item, _ in self._due]
             self._due.clear()
             return ready

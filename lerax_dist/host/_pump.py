@@ -3,13 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, cast, final
+from typing import Any, final
 
 from lerax_dist.host._dispatch import Call, call_of, rows_call, together
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
-from lerax_dist.host._record import Record, Row
+from lerax_dist.host._record import Record
 
 _MOST_AT_ONCE = 256
 # A call that fails for an error of input or output (a network, a disk) is made again after these
@@ -106,10 +106,10 @@ class Pump:
             self.ended.set()
 
     def _hand_on(self, batch: list[Record]) -> None:
-        if hasattr(self._backend, "log_rows") and isinstance(batch[0], Row):
+        together_call = rows_call(batch, self._backend)
+        if together_call is not None:
             try:
-                method, args = rows_call(cast(list[Row], batch))
-                self._call(method, *args)
+                self._call(together_call[0], *together_call[1])
                 self._failing = False
                 self.delivered += len(batch)
                 return

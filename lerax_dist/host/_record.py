@@ -80,10 +80,9 @@ def encode(record: Record, number: int) -> bytes:
         head |= {"kind": "row", "step": record.step}
         if record.iteration is not None:
             head["iteration"] = record.iteration
-        # Python's own floats: making them and their text takes half the time of NumPy's; and a
-        # strict `zip` takes twice that of another.
+        # Python's own floats: making them and their text takes half the time of NumPy's.
         values = record.values.tolist()
-        head["metrics"] = dict(zip(record.names, values))  # noqa: B905
+        head["metrics"] = dict(zip(record.names, values, strict=True))
         # JSON lacks what is not finite, and their sum is not if one of them is not.
         body = _row_body(head) if math.isfinite(sum(values)) else _any_body(head)
     else:

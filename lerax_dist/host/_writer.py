@@ -229,9 +229,10 @@ class Writer:
             rates = np.array([self._rate(*each) for each in zip(shares, steps, strict=True)])
             times = (times - rates[:, -1]).tolist()
             missing = np.isnan(rates[:, :-1])
-            for place in (names.index(name) for name in names if name in _rates.NAMES):
+            for column, name in enumerate(_rates.NAMES):
                 # A metric of the user's that goes by such a name makes room for ours.
-                absent[:, place] |= ~missing[:, _rates.NAMES.index(names[place])]
+                if name in names:
+                    absent[:, names.index(name)] |= ~missing[:, column]
             absent = np.hstack([absent, missing])
             names, values = names + _rates.NAMES, np.hstack([values, rates[:, :-1]])
         heads = zip(times, steps, iterations, strict=True)

@@ -41,15 +41,17 @@ class Terminal:
         attributes = termios.tcgetattr(inner)
         attributes[3] &= ~termios.ECHO
         termios.tcsetattr(inner, termios.TCSANOW, attributes)
+        # A shell that starts the tests in the background has them ignore Ctrl-C, and a program
+        # inherits that.
+        ours = signal.signal(signal.SIGINT, signal.default_int_handler)
         self._process = subprocess.Popen(
             command,
             stdin=inner,
             stdout=inner,
             stderr=inner,
             env={**_ENVIRON, "TERM": "xterm-256color", **(env or {})},
-            # A shell that starts the tests in the background has them ignore Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        signal.signal(signal.SIGINT, ours)
         os.close(inner)
 
     def wait_for(self, text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lerax_dist as ld
 from lerax_dist.cli import main
@@ -14,6 +15,7 @@ from lerax_dist.cli._reader import Damage, JournalReader
 from lerax_dist.cli._replay import Outcome, replay
 from lerax_dist.host._record import Row
 from tests.backends.read_wandb import read_wandb
+from tests.cli.journals import opened, write
 from tests.memory import Memory
 from tests.readers import event_rows, journal_rows
 
@@ -37,6 +39,15 @@ def write_run(log_dir: Path, name: str = "exp/a") -> Path:
 def run_dir(tmp_path):
     with pytest.warns(ld.LoggingWarning, match="not finite"):
         return write_run(tmp_path / "logs")
+
+
+def test_events_stand_at_the_times_of_their_rows(tmp_path):
+    rows = [Row.of(1.5e9 + 10 * step, step, None, {"x": float(step)}) for step in range(5)]
+    write(tmp_path / "r", [opened(), *rows])
+    assert main(["replay", str(tmp_path / "r"), "--to", "tensorboard"]) == 0
+    accumulator = EventAccumulator(str(tmp_path / "r"))
+    accumulator.Reload()
+    assert [event.wall_time for event in accumulator.Scalars("x")] == [row.time for row in rows]
 
 
 def test_tensorboard_holds_steps_and_values_of_the_journal(run_dir, capsys):

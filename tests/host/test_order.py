@@ -1,6 +1,8 @@
 import random
 
-from lerax_dist.host._order import MOST_HELD, Order, arrive, release, restart
+import pytest
+
+from lerax_dist.host._order import MOST_HELD, Order, are_due, arrive, release, restart
 
 
 def feed(order, numbers):
@@ -36,6 +38,26 @@ def test_any_order_within_the_window_comes_out_sorted():
         order, out = feed(Order(), numbers)
         order, rest = release(order)
         assert out + rest == list(range(1, 300))
+
+
+@pytest.mark.parametrize(
+    ("order", "numbers", "are"),
+    [
+        (Order(), [5, 6, 7], True),
+        (Order(due=7, stride=7), [7, 14, 21], True),
+        (Order(due=7, stride=7), [7, 14, 22], False),
+        (Order(due=7, stride=7), [7, 8, 9], False),
+        (Order(due=3), [4, 5], False),
+        (Order(due=3), [2, 3], False),
+        (Order(due=3), [3, 5, 4], False),
+        (Order(due=3, held={5: 5}), [3, 4], False),
+    ],
+)
+def test_rows_that_are_due_are_taken_together_as_they_are_one_by_one(order, numbers, are):
+    together = are_due(order, numbers)
+    assert (together is not None) == are
+    if are:
+        assert (together, numbers) == feed(order, numbers)
 
 
 def test_a_stride_is_no_gap():
