@@ -430,7 +430,8 @@ def packet(*numbers, stride=1):
 
 
 def test_a_metric_by_the_name_of_a_rate_makes_room_for_it(tmp_path):
-    run = open_run(tmp_path, [Memory()])
+    backend = Batches()
+    run = open_run(tmp_path, [backend])
     for number, clock in ((1, 1.0), (2, 3.0)):
         message = packet(number)._replace(clock=clock)
         message.format.names = ("time/iteration_seconds",)
@@ -440,6 +441,27 @@ def test_a_metric_by_the_name_of_a_rate_makes_room_for_it(tmp_path):
     assert rows[0]["time/iteration_seconds"] == 1.0  # nothing to compare with yet
     assert rows[1]["time/iteration_seconds"] == 2.0
     assert "time/steps_per_second" in rows[1]
+    # A journal's line has a name once in any case, what a backend gets has not.
+    assert all(len(names) == len(set(names)) for names, *_ in backend.batches)
+
+
+class Gaps(Numbers):
+    """Of what `Numbers` has, there is nothing yet for each third; beside it a metric `y`."""
+
+    def finish(self, rows):
+        _, steps, values, _ = super().finish(rows)
+        absent = np.hstack([values % 3 == 0, np.zeros(values.shape, bool)])
+        return ("x", "y"), steps, np.hstack([values, -values]), absent
+
+
+def test_what_is_not_there_yet_is_left_out_of_that_row_alone(tmp_path):
+    backend = Memory()
+    run = open_run(tmp_path, [backend])
+    run._queue.put_row(packet(*range(1, 8))._replace(format=Gaps(), clock=0.0), 8, 0.0)
+    run.close("finished", 10.0)
+    expected = [(n, ({} if n % 3 == 0 else {"x": n}) | {"y": -n}) for n in range(1, 8)]
+    assert [(step, metrics) for step, metrics in backend.rows] == expected
+    assert journal_rows(tmp_path) == expected
 
 
 def test_rows_that_wait_for_their_turn_come_before_the_close(tmp_path):
