@@ -47,8 +47,9 @@ def test_a_plain_loop_writes_replicated_values_once_and_refuses_sharded_ones(tmp
 def test_a_process_that_does_not_write_has_no_thread_but_that_which_gives_signs_of_life(tmp_path):
     writer, other = (said["threads"] for said in start("threads", tmp_path))
     assert writer == ["lerax_dist-Memory", "lerax_dist-watch", "lerax_dist-writer"]
-    # It looks once a second.
-    assert other == ["lerax_dist-watch"]
+    # It looks once a second; a second thread is there while a sign of life is on its way.
+    assert "lerax_dist-watch" in other
+    assert set(other) <= {"lerax_dist-watch", "lerax_dist-put"}
     assert min(choose_tempo(60.0, count).period for count in range(2, 5000)) == 1.0
     assert [step for step, _ in journal_rows(tmp_path / "r")] == [0] * 10
 
