@@ -21,9 +21,9 @@ from lerax_dist.backends._events import (
     video_event,
 )
 from lerax_dist.backends._gif import encode_gif
-from lerax_dist.backends._layout import find_bands, layout_event
 from lerax_dist.backends._row_record import HEAD, TAIL, RowRecord, encode_step
 from lerax_dist.backends._run_text import run_markdown
+from lerax_dist.backends._tensorboard_bands import find_bands, layout_event
 from lerax_dist.backends._tensorboard_hparams import SessionFile
 
 _FILE_NUMBERS = itertools.count()

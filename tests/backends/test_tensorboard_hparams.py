@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import api_pb2 as _api_pb2
 from tensorboard.plugins.hparams import backend_context, list_session_groups
 
 from lerax_dist.backends import TensorBoardBackend
-from lerax_dist.backends._layout import find_bands
+from lerax_dist.backends._tensorboard_bands import find_bands
 
 # Protobuf makes its classes while it is imported, where no type checker sees them.
 api_pb2: Any = _api_pb2
