@@ -7,7 +7,7 @@ import pytest
 from tests.multiprocess import scenario
 from tests.multiprocess.launch import launch
 from tests.multiprocess.test_numbers import check_rows
-from tests.readers import event_rows, journal_records, journal_rows
+from tests.readers import current_rows, event_rows, journal_records, journal_rows
 
 WORKER = Path(__file__).parent / "workers" / "own_programs.py"
 
@@ -69,3 +69,15 @@ def test_a_process_that_leaves_early_does_not_hold_the_others(tmp_path):
     (text,) = writer.report["failures"]
     assert text.startswith("process 1 (") and "ended its run as failed" in text
     assert failed.report["failures"] == []
+
+
+@pytest.mark.parametrize("how", ["mpi", "jax"])
+def test_a_run_goes_on_from_a_state_that_is_the_same_on_all(tmp_path, how):
+    said = [result.report for result in start("goes_on", tmp_path, how, processes=2)]
+    assert said[0]["state"] == said[1]["state"]
+    for each in said:
+        assert (each["place"], each["failures"]) == (["goes_on", 2], [])
+    rows = current_rows(journal_records(tmp_path / "goes_on"))
+    assert [(row.step, row.metrics) for row in rows] == [
+        (step, {"rank": 0.5, "life": 1.0 if step < 10 else 2.0}) for step in range(20)
+    ]

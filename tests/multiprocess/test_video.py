@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lerax_dist.host._clip_file import load_clip
 from tests.multiprocess.launch import launch
@@ -22,17 +23,20 @@ WORKER = Path(__file__).parent / "workers" / "filmed.py"
 RECORDED = range(INTERVAL, ITERATIONS + 1, INTERVAL)
 
 
-def test_two_processes_of_two_devices_record_each_clip_once_to_the_bit(tmp_path):
-    first, second = launch(WORKER, str(tmp_path), processes=2, devices=2, timeout=200)
+@pytest.mark.parametrize("scope", ["global", "process"])
+def test_two_processes_of_two_devices_record_each_clip_once_to_the_bit(tmp_path, scope):
+    first, second = launch(WORKER, str(tmp_path), scope, processes=2, devices=2, timeout=200)
+    # With a program each, every process has that many environments of its own.
+    environments = ENVIRONMENTS * (1 if scope == "global" else 2)
     for mode in MODES:
         run_dir = tmp_path / mode
         records = journal_records(run_dir)
         bodies = [record.body for record in records if getattr(record, "kind", "") == "video"]
         assert [(body["iteration"], body["step"]) for body in bodies] == [
-            (iteration, iteration * ENVIRONMENTS) for iteration in RECORDED
+            (iteration, iteration * environments) for iteration in RECORDED
         ]
         steps = [step for step, _ in journal_rows(run_dir)]
-        assert steps == [i * ENVIRONMENTS for i in range(1, ITERATIONS + 1)]
+        assert steps == [i * environments for i in range(1, ITERATIONS + 1)]
         images = event_images(run_dir)
         assert [(tag, step) for tag, step, _ in images] == [
             ("eval/video", body["step"]) for body in bodies

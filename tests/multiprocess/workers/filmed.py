@@ -1,4 +1,4 @@
-"""A training that records videos, in every way to run. Argument: log_dir."""
+"""A training that records videos, in every way to run. Arguments: log_dir, scope."""
 
 import sys
 import threading
@@ -40,11 +40,13 @@ def train(logger, env, x):
     return jax.lax.scan(iterate, fresh, counts)[0].average_return
 
 
-def run(mode, logger, env):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",), axis_types=(AxisType.Auto,))
+def run(mode, logger, env, devices):
+    """The training on these devices; of a program that is this process's own, on all its data."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("d",), axis_types=(AxisType.Auto,))
     if mode == "pmap":
-        shape = (jax.local_device_count(), ENVIRONMENTS // jax.device_count())
-        return jax.pmap(lambda x: train(logger, env, x), axis_name="i")(np.zeros(shape, np.float32))
+        shape = (jax.local_device_count(), ENVIRONMENTS // len(devices))
+        mapped = jax.pmap(lambda x: train(logger, env, x), axis_name="i", devices=devices)
+        return mapped(np.zeros(shape, np.float32))
     zeros = np.zeros(ENVIRONMENTS, np.float32)
     sharding = NamedSharding(mesh, P("d"))
     x = jax.make_array_from_callback(zeros.shape, sharding, lambda index: zeros[index])
@@ -57,13 +59,15 @@ def run(mode, logger, env):
 
 
 def main():
+    log_dir, scope = sys.argv[1:]
     group = ld.initialize()
+    devices = jax.devices() if scope == "global" else jax.local_devices()
     said = {}
     for mode in MODES:
         played = []
         env = Walk(lambda played=played: played.append(1))
         with ld.LoggingCallback(
-            ld.TensorBoardBackend(sys.argv[1]),
+            ld.TensorBoardBackend(log_dir),
             mode,
             env,
             video_interval=INTERVAL,
@@ -71,8 +75,9 @@ def main():
             video_width=WIDTH,
             video_height=HEIGHT,
             act=act,
+            scope=scope,
         ) as logger:
-            jax.block_until_ready(run(mode, logger, env))
+            jax.block_until_ready(run(mode, logger, env, devices))
         said[mode] = {"played": len(played), "failures": [f.message for f in logger.failures]}
     report(
         {

@@ -5,6 +5,7 @@ Arguments: scenario, log_dir, and what else it takes.
 
 import functools
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,26 @@ def leaves(group, log_dir):
         pass
     failures = [f"{f.where}: {f.message}" for f in logger.failures]
     return {"failures": failures}
+
+
+def goes_on(group, log_dir):
+    """Where the run stands is asked while process 1 is behind, and the run goes on from there."""
+
+    def log(logger, steps, life):
+        for step in steps:
+            time.sleep(0.05 * group.process_index)
+            logger.log({"rank": float(group.process_index), "life": life}, step)
+
+    first = ld.Logger(ld.JSONLBackend(log_dir), "goes_on", scope="process")
+    log(first, range(10), 1)
+    state = first.state()
+    log(first, range(10, 15), 1)
+    first.close(failed=True)
+    with ld.Logger(ld.JSONLBackend(log_dir), scope="process", state=state) as second:
+        log(second, range(10, 20), 2)
+    failures = [f"{f.where}: {f.message}" for f in (*first.failures, *second.failures)]
+    leaves = [leaf.tolist() for leaf in jax.tree.leaves(state)]
+    return {"failures": failures, "state": leaves, "place": (second.name, second.incarnation)}
 
 
 def main():
