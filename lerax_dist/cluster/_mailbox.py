@@ -10,17 +10,19 @@ from lerax_dist.cluster._store import Store
 
 # Messages that may be under way from one process before it waits for process 0.
 _MOST_UNREAD = 64
+# How long a message may take from its first byte to its last, in seconds.
+_LONGEST_MESSAGE = 30.0
 
 
 class Mailbox(Protocol):
     """A channel to process 0. Usable by one thread at a time. Values are JSON values."""
 
-    def send(self, value: Any, *, timeout: float) -> bool:
-        """On another process: send a message; waits if process 0 is far behind.
+    def has_room(self, *, timeout: float) -> bool:
+        """On another process: whether process 0 is not far behind; waits until it is so."""
+        ...
 
-        Returns:
-            Whether there was room for it within `timeout` seconds; it is sent all the same.
-        """
+    def send(self, value: Any) -> None:
+        """On another process: send a message, whether or not there is room for it."""
         ...
 
     def receive(self, process: int, *, timeout: float) -> Any | None:
@@ -51,18 +53,24 @@ class StoreMailbox:
         self._folder = folder
         self._index = index
         self._sent = 0
+        # Number of the next message that process 0 is to say it has read.
+        self._unread = 0
         self._received: dict[int, int] = {}
 
-    def send(self, value: Any, *, timeout: float) -> bool:
-        room = True
+    def has_room(self, *, timeout: float) -> bool:
         behind = self._sent - _MOST_UNREAD
-        if behind >= 0 and behind % _MOST_UNREAD == 0:
-            mark = f"{self._folder}/read/{self._index}/{behind}"
-            room = self._store.get(mark, time.monotonic() + timeout) is not None
-            self._store.delete(mark)
+        if behind < self._unread:
+            return True
+        mark = f"{self._folder}/read/{self._index}/{self._unread}"
+        if self._store.get(mark, time.monotonic() + timeout) is None:
+            return False
+        self._store.delete(mark)
+        self._unread += _MOST_UNREAD
+        return True
+
+    def send(self, value: Any) -> None:
         self._store.put(f"{self._folder}/{self._index}/{self._sent}", json.dumps(value))
         self._sent += 1
-        return room
 
     def receive(self, process: int, *, timeout: float) -> Any | None:
         number = self._received.get(process, 0)
@@ -102,21 +110,23 @@ class MPIMailbox:
         self._poll = poll
         self._under_way: deque[Callable[[], bool]] = deque()
 
-    def send(self, value: Any, *, timeout: float) -> bool:
+    def has_room(self, *, timeout: float) -> bool:
         while self._under_way and self._under_way[0]():
             self._under_way.popleft()
-        room = len(self._under_way) < _MOST_UNREAD or self._poll(
+        return len(self._under_way) < _MOST_UNREAD or self._poll(
             self._under_way[0], time.monotonic() + timeout
         )
+
+    def send(self, value: Any) -> None:
         self._under_way.append(self._send(json.dumps(value)))
-        return room
 
     def receive(self, process: int, *, timeout: float) -> Any | None:
         deadline = time.monotonic() + timeout
         found: list[str] = []
 
         def look() -> bool:
-            text = self._take(process, deadline)
+            # One that has begun to come is taken in whole.
+            text = self._take(process, max(deadline, time.monotonic() + _LONGEST_MESSAGE))
             if text is not None:
                 found.append(text)
             return bool(found)

@@ -47,7 +47,7 @@ class Assembler:
         self._failures = failures
         self._order = _order.Order()
         self._held_since = 0.0
-        self._parts: dict[int, dict[int, Packet]] = {}
+        self._parts: dict[tuple[int, int], dict[int, Packet]] = {}
         self._formats: dict[tuple[str, ...], PlainFormat] = {}
 
     @property
@@ -61,6 +61,8 @@ class Assembler:
 
     def restart(self, stride: int) -> list[Share]:
         """A training starts, whose numbers grow by `stride`: the rows that are held."""
+        # What never became whole belongs to the training before.
+        self._parts.clear()
         self._order, ready = _order.restart(self._order, stride)
         return ready
 
@@ -94,12 +96,12 @@ class Assembler:
         """All parts of the message that this one makes whole; none if it does not."""
         if packet.parts == 1:
             return [packet]
-        number = int(packet.payload[0])
-        waiting = self._parts.setdefault(number, {})
+        message = id(packet.format), int(packet.payload[0])
+        waiting = self._parts.setdefault(message, {})
         waiting[packet.part] = packet
         if len(waiting) < packet.parts:
             return []
-        del self._parts[number]
+        del self._parts[message]
         return [waiting[part] for part in range(packet.parts)]
 
     def host_row(self, row: HostRow, size: int) -> Share:

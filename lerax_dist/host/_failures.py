@@ -49,7 +49,8 @@ class Failures:
     """All failures of a run. Any thread may add to it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler may find it held by its own thread.
+        self._lock = threading.RLock()
         self._kept: dict[tuple[str, str], Failure] = {}
 
     def keep(

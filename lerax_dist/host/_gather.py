@@ -2,22 +2,28 @@
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from typing import Any, final
 
 from lerax_dist.host._assemble import Share
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._parcel import Theirs
 
-# How long a row of process 0 may wait for the share of another process.
+# How long a process may be silent while a row of process 0 waits for its share.
 PATIENCE = 300.0
+# Shares of a process that is ahead of process 0, in bytes; with more it has to wait.
+_MOST_AHEAD = 4 << 20
+# What a share takes beside its numbers.
+_SHARE = 500
 
 
 @final
 class Gathering:
     """What waits on process 0 until every process has sent its share.
 
-    Shares are matched in the order in which each process has sent them. A process whose share does
-    not come within five minutes is left out from then on, and so is one that has ended.
+    Shares are matched in the order in which each process has sent them. A process that has sent
+    nothing for five minutes while it is waited for is left out from then on, and so is one that has
+    ended. One that is slower is waited for: the rows are those of all.
 
     Args:
         hosts: host of every process.
@@ -30,6 +36,8 @@ class Gathering:
         # What waits, and since when.
         self._due: deque[tuple[Any, float]] = deque()
         self._theirs: dict[int, deque[Theirs]] = {p: deque() for p in range(1, len(hosts))}
+        self._ahead = dict.fromkeys(self._theirs, 0)
+        self._heard = dict.fromkeys(self._theirs, -inf)
         self._ended: set[int] = set()
 
     @property
@@ -46,11 +54,23 @@ class Gathering:
         """
         self._due.extend((item, now) for item in items)
 
-    def arrive(self, process: int, shares: list[Theirs]) -> None:
-        """Shares of another process."""
+    def arrive(self, process: int, shares: list[Theirs], now: float) -> None:
+        """Shares of another process.
+
+        Args:
+            process: its index.
+            shares: in their order.
+            now: seconds of a monotonic clock.
+        """
         if process in self._ended:
             return
+        self._heard[process] = now
         self._theirs[process].extend(shares)
+        self._ahead[process] += sum(_size(share) for share in shares)
+
+    def is_ahead(self, process: int) -> bool:
+        """Whether so many shares of a process wait that it has to wait, too. For any thread."""
+        return self._ahead[process] > _MOST_AHEAD
 
     def end(self, process: int, state: str) -> None:
         """Another process has closed its run; what it has sent still counts."""
@@ -60,12 +80,12 @@ class Gathering:
                 self._who(process), "ended its run as failed; rows go on without it"
             )
 
-    def ready(self, now: float, patience: float = PATIENCE) -> list[Any]:
+    def ready(self, now: float, deadline: float | None = None) -> list[Any]:
         """What need not wait any longer, merged.
 
         Args:
             now: seconds of a monotonic clock.
-            patience: how long a row may have waited.
+            deadline: when nobody is waited for any longer, by that clock; `None` for never.
         """
         if not self._theirs:
             # Nobody else has shares.
@@ -77,21 +97,34 @@ class Gathering:
             item, since = self._due[0]
             if isinstance(item, Share):
                 missing = [p for p in self._theirs if not self._theirs[p] and p not in self._ended]
-                if missing and now - since < patience:
-                    break
                 for process in missing:
-                    self._leave_out(process, item.number, now - since)
+                    silent = now - max(since, self._heard[process])
+                    if deadline is not None and now >= deadline:
+                        self._leave_behind(process, item.number)
+                    elif silent >= PATIENCE:
+                        self._leave_out(process, item.number, silent)
+                if not self._ended.issuperset(missing):
+                    break
                 item = self._merged(item)
             self._due.popleft()
             ready.append(item)
         return ready
 
-    def _leave_out(self, process: int, number: int, waited: float) -> None:
+    def _leave_out(self, process: int, number: int, silent: float) -> None:
         self._ended.add(process)
         self._failures.keep(
             self._who(process),
-            f"has sent nothing for row {number} in {waited:.0f} s; rows go on without it. It died, "
-            "hangs, or logs less often than process 0.",
+            f"has sent nothing in {silent:.0f} s, while row {number} waits for it; rows go on "
+            "without it. It died, hangs, or logs less often than process 0.",
+        )
+
+    def _leave_behind(self, process: int, number: int) -> None:
+        self._ended.add(process)
+        self._failures.keep(
+            self._who(process),
+            f"had not sent its share of row {number} when the run was closed and there was no more "
+            "time to wait; the rows from there on are without it. It is slower than process 0: "
+            "close with a longer `timeout`.",
         )
 
     def _merged(self, share: Share) -> Share:
@@ -99,12 +132,12 @@ class Gathering:
         for process, queue in self._theirs.items():
             while queue and queue[0].number < share.number:
                 self._misfit(process, f"row {queue[0].number}", f"process 0 is at {share.number}")
-                queue.popleft()
+                self._taken(process)
             if not queue or queue[0].number > share.number:
                 if queue:
                     self._misfit(process, f"row {queue[0].number}", f"it is {share.number} there")
                 continue
-            theirs = queue.popleft()
+            theirs = self._taken(process)
             if theirs.names != share.format.names:
                 self._misfit(process, *_difference(share.format.names, theirs.names))
                 continue
@@ -117,6 +150,11 @@ class Gathering:
             self._failures.keep("writer", f"shares of a row do not fit ({error!r})", error)
             return share
 
+    def _taken(self, process: int) -> Theirs:
+        share = self._theirs[process].popleft()
+        self._ahead[process] -= _size(share)
+        return share
+
     def _misfit(self, process: int, theirs: str, ours: str) -> None:
         self._failures.keep(
             self._who(process),
@@ -127,6 +165,10 @@ class Gathering:
 
     def _who(self, process: int) -> str:
         return f"process {process} ({self._hosts[process]})"
+
+
+def _size(share: Theirs) -> int:
+    return _SHARE + 8 * len(share.names)
 
 
 def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, str]:

@@ -19,7 +19,8 @@ class Gauges:
       host callback of a compiled step, or `Logger.log`.
     - `lerax_dist/share_of_step`: the same as a share of the time that went by, from 0 to 1.
     - `lerax_dist/queue_rows`: messages with rows that wait for the writer.
-    - `lerax_dist/lag/<Backend>`: records of the journal that the backend has not taken yet.
+    - `lerax_dist/lag/<Backend>`: records of the journal that the backend has not taken yet;
+      infinite if it could not be opened, and never will.
 
     Args:
         queue: where rows wait.
@@ -30,7 +31,7 @@ class Gauges:
     def __init__(
         self,
         queue: RowQueue,
-        lags: Callable[[], Mapping[str, int]],
+        lags: Callable[[], Mapping[str, float]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue
@@ -54,6 +55,6 @@ class Gauges:
         found = {"queue_rows": float(waiting), "share_of_step": cost / passed}
         if calls > self._calls:
             found["callback_ms"] = 1000.0 * cost / (calls - self._calls)
-        found |= {f"lag/{name}": float(lag) for name, lag in self._lags().items()}
+        found |= {f"lag/{name}": lag for name, lag in self._lags().items()}
         self._last, self._calls, self._seconds = now, calls, seconds
         return {f"lerax_dist/{name}": np.float64(value) for name, value in found.items()}

@@ -92,21 +92,24 @@ class Run:
         self._journal = journal
         resumes = identity.incarnation > 1
         self.studio = Studio(queue.put, self.directory, self.failures)
+        gathering = Gathering(others.hosts if others else [socket.gethostname()], failures)
         self._writer = Writer(
             queue,
             journal,
             failures,
             self.studio,
             resumes=resumes,
-            gathering=Gathering(others.hosts if others else [socket.gethostname()], failures),
+            gathering=gathering,
             gauges=Gauges(queue, self._lags).of,
         )
         self._post = None
         if others is not None:
-            self._post = Post(others.mailbox, len(others.hosts), queue, failures)
+            self._post = Post(
+                others.mailbox, len(others.hosts), queue, gathering.is_ahead, failures
+            )
         self._pumps = [
-            Pump(backend, name, identity, journal, failures, self._close_at_exit)
-            for backend in backends
+            Pump(backend, label, name, identity, journal, failures, self._close_at_exit)
+            for backend, label in zip(backends, _labels(backends), strict=True)
         ]
         place = {"name": name, "pid": self._pid, "host": socket.gethostname()}
         queue.put(Event(time.time(), "open", place | identity._asdict() | facts))
@@ -251,9 +254,8 @@ class Run:
         token.reached.wait(max(limit, 0.0))
         self.studio.close(max(start + limit - time.monotonic(), 0.0))
 
-    def _lags(self) -> dict[str, int]:
-        end = self._journal.end
-        return {pump.label: max(end - pump.delivered, 0) for pump in self._pumps}
+    def _lags(self) -> dict[str, float]:
+        return {pump.label: pump.lag for pump in self._pumps}
 
     def _put_close(self, state: str) -> None:
         failures = [_told(failure) for failure in self.failures.all()]
@@ -274,6 +276,15 @@ class Run:
         # The interpreter sets this when the program ends by an exception that nobody caught.
         failed = getattr(sys, "last_value", None) is not None
         self.close("failed" if failed else "finished", timeout=60.0)
+
+
+def _labels(backends: Sequence[Any]) -> list[str]:
+    """What each is called: its class, with a number from the second of a class on."""
+    names = [type(backend).__name__ for backend in backends]
+    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [
+        name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True)
+    ]
 
 
 def _told(failure: Failure) -> str:

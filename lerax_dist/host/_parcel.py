@@ -31,16 +31,22 @@ class Packer:
         self._known: dict[tuple[str, ...], int] = {}
 
     def pack(self, shares: Sequence[Share]) -> dict[str, Any]:
-        """A message with shares, in their order."""
-        fresh: list[tuple[str, ...]] = []
-        rows = []
-        for share in shares:
-            names = share.format.names
-            if names not in self._known:
-                self._known[names] = len(self._known)
-                fresh.append(names)
-            rows.append([share.number, self._known[names], _text(share.totals)])
-        return {"names": fresh, "rows": rows}
+        """A message with shares, in their order; see `sent`."""
+        known = dict(self._known)
+        rows = [
+            [
+                share.number,
+                known.setdefault(share.format.names, len(known)),
+                _text(share.totals),
+            ]
+            for share in shares
+        ]
+        return {"names": list(known)[len(self._known) :], "rows": rows}
+
+    def sent(self, message: dict[str, Any]) -> None:
+        """The message has left, so the names in it are known from now on."""
+        for names in message["names"]:
+            self._known[names] = len(self._known)
 
 
 @final

@@ -1,6 +1,7 @@
 """The thread on process 0 that takes in what the other processes send, in `scope="process"`."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -8,7 +9,10 @@ from lerax_dist.host._failures import Failures
 from lerax_dist.host._parcel import Theirs, Unpacker
 from lerax_dist.host._queue import RowQueue
 
-_LONGEST_WAIT = 1.0
+# A look at every process takes that long at most if nothing comes, in seconds.
+_ROUND = 1.0
+# Messages of a process at a turn; it sends one a second.
+_MOST_AT_A_TURN = 8
 
 
 @final
@@ -35,15 +39,22 @@ class Post:
         mailbox: what to empty.
         process_count: number of processes.
         queue: where to.
+        is_ahead: whether a process is so far ahead of this one that its messages have to wait.
         failures: where to keep what goes wrong.
     """
 
     def __init__(
-        self, mailbox: Any, process_count: int, queue: RowQueue, failures: Failures
+        self,
+        mailbox: Any,
+        process_count: int,
+        queue: RowQueue,
+        is_ahead: Callable[[int], bool],
+        failures: Failures,
     ) -> None:
         self._mailbox = mailbox
         self._unpackers = {process: Unpacker() for process in range(1, process_count)}
         self._queue = queue
+        self._is_ahead = is_ahead
         self._failures = failures
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lerax_dist-post", daemon=True)
@@ -68,11 +79,18 @@ class Post:
                     del self._unpackers[process]
 
     def _take(self, process: int) -> None:
-        message = self._mailbox.receive(process, timeout=_LONGEST_WAIT)
-        if message is None:
+        """Messages of a process that are there; waits its part of a round for the first."""
+        timeout = _ROUND / len(self._unpackers)
+        if self._is_ahead(process):
+            self._stopping.wait(timeout)
             return
-        if "end" in message:
-            self._queue.put(Arrival(process, [], message["end"]))
-            del self._unpackers[process]
-        else:
+        for _ in range(_MOST_AT_A_TURN):
+            message = self._mailbox.receive(process, timeout=timeout)
+            if message is None:
+                return
+            if "end" in message:
+                self._queue.put(Arrival(process, [], message["end"]))
+                del self._unpackers[process]
+                return
             self._queue.put(Arrival(process, self._unpackers[process].unpack(message)))
+            timeout = 0.0

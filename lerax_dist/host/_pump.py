@@ -1,5 +1,6 @@
 """One thread a backend: reads the journal at its own pace and hands rows on."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ class Pump:
     def __init__(
         self,
         backend: Any,
+        label: str,
         run_name: str,
         identity: Identity,
         journal: Journal,
@@ -35,16 +37,17 @@ class Pump:
         """
         Args:
             backend: the backend.
+            label: what it is called where several are spoken of.
             run_name: name of the run.
             identity: who the run is.
             journal: what to read.
             failures: where to keep what goes wrong.
             on_open: called in the thread once the backend is open.
         """
-        self.label = type(backend).__name__
+        self.label = label
         self.opened = threading.Event()
         self.ended = threading.Event()
-        self.failed_to_open: Exception | None = None
+        self.failed_to_open: BaseException | None = None
         self.delivered = journal.cursor().number
         self._backend = backend
         self._run_name = run_name
@@ -74,6 +77,13 @@ class Pump:
         self._closing.set()
         self._journal.poke()
 
+    @property
+    def lag(self) -> float:
+        """Records that the backend has not taken yet; infinite if it never will."""
+        if self.ended.is_set() and not self._closing.is_set():
+            return math.inf
+        return float(max(self._journal.end - self.delivered, 0))
+
     def stuck(self) -> str:
         """What the backend is doing, for the report that it did not end in time."""
         doing = self._doing
@@ -97,7 +107,7 @@ class Pump:
                     self._hand_on(batch)
                 self.delivered = cursor.number
             self._close()
-        except Exception as error:
+        except BaseException as error:
             # Only the journal can raise here; the backend's own errors are dealt with.
             self._failures.keep(self.label, f"stopped: {error!r}", error)
         finally:
@@ -106,17 +116,18 @@ class Pump:
             self.ended.set()
 
     def _hand_on(self, batch: list[Record]) -> None:
-        together_call = rows_call(batch, self._backend)
-        if together_call is not None:
+        rows = rows_call(batch, self._backend)
+        if rows is not None:
             try:
-                self._call(together_call[0], *together_call[1])
+                self._call(rows[0], *rows[1])
                 self._failing = False
                 self.delivered += len(batch)
                 return
             except OSError:
                 # One by one, and again after a while if need be.
                 pass
-            except Exception as error:
+            except BaseException as error:
+                rows = None
                 self._failures.keep(
                     self.label,
                     f"`log_rows` raised {error!r}; its rows go to `log_scalars` one by one",
@@ -124,7 +135,7 @@ class Pump:
                     kind="log_rows",
                 )
         for record in batch:
-            call = self._call_of(record)
+            call = self._call_of(record) if rows is None else rows_call([record], self._backend)
             if call is not None:
                 self._try(call[0], *call[1])
             self.delivered += 1
@@ -142,7 +153,8 @@ class Pump:
             if hasattr(self._backend, "on_identity"):
                 self._call("on_identity", *self._identity)
             self._call("open", self._run_name)
-        except Exception as error:
+        except BaseException as error:
+            # `SystemExit` as well: it would end this thread without a word.
             self.failed_to_open = error
             self._failures.keep(
                 self.label,
@@ -158,7 +170,7 @@ class Pump:
     def _close(self) -> None:
         try:
             self._call("close")
-        except Exception as error:
+        except BaseException as error:
             self._failures.keep(self.label, f"could not be closed ({error!r})", error, kind="close")
         if self._left_out:
             self._failures.keep(self.label, f"did not take {self._left_out} records")
@@ -171,18 +183,17 @@ class Pump:
                 self._call(method, *args)
                 self._failing = False
                 return
-            except Exception as error:
+            except BaseException as error:
                 if pause is not None and isinstance(error, OSError):
                     self._paused += pause
                     time.sleep(pause)
                     continue
                 self._failing = True
                 self._left_out += 1
-                where = f" at step {args[1]}" if method == "log_scalars" else ""
                 self._failures.keep(
                     self.label,
-                    f"`{method}` raised {error!r}{where}; what it does not take is left out "
-                    f"there, the journal {self._journal.path} has every row",
+                    f"`{method}` raised {error!r}{_where(method, args)}; what it does not take is "
+                    f"left out there, the journal {self._journal.path} has every row",
                     error,
                     kind=f"{method} {type(error).__name__}",
                 )
@@ -194,3 +205,12 @@ class Pump:
             getattr(self._backend, method)(*args)
         finally:
             self._doing = None
+
+
+def _where(method: str, args: tuple[Any, ...]) -> str:
+    match method:
+        case "log_scalars":
+            return f" at step {args[1]}"
+        case "log_rows":
+            return f" at step {args[2][0]}"
+    return ""

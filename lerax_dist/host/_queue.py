@@ -42,8 +42,9 @@ class RowQueue:
         self._paused_until = 0.0
         self._failures = failures
         self._bound = bound
-        # Held for a moment by whoever logs; in C, which a condition's own methods are not.
-        self._lock = threading.Lock()
+        # Held for a moment by whoever logs; in C, which a condition's own methods are not. A signal
+        # handler that logs may find it held by its own thread.
+        self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)
         self._bytes = 0
         self._stuck = False
@@ -64,25 +65,32 @@ class RowQueue:
             begin: when whoever logs it began to, by `time.perf_counter`.
         """
         with self._lock:
-            if self._bytes + size > self._bound and not self._stuck:
-                self._wait(size)
-            self._bytes += size
+            full = self._bytes + size > self._bound and not self._stuck
+            if not full:
+                self._bytes += size
+        if full:
+            self._wait(size)
         self._items.put((row, size))
         self._calls += 1
         self._seconds += time.perf_counter() - begin
 
     def _wait(self, size: int) -> None:
-        if self._fits(size):
-            return
-        self._failures.keep(
-            "queue",
-            f"{self._bytes / 2**20:.3g} MiB of rows wait to be written; the training is slowed "
-            "down to the pace of the writer. Log less often (`log_interval`), or to a faster disk.",
-            kind="full",
-        )
-        self._urgent.put(None)
-        if not self._room.wait_for(lambda: self._fits(size), _PATIENCE):
-            self._stuck = True
+        """Make room for a row that does not fit, if it is not the only one."""
+        # Without the lock: what shows a warning may be the user's, and may log.
+        if not self._fits(size):
+            self._failures.keep(
+                "queue",
+                f"{self._bytes / 2**20:.3g} MiB of rows wait to be written; the training is slowed "
+                "down to the pace of the writer. Log less often (`log_interval`), or to a faster "
+                "disk.",
+                kind="full",
+            )
+            self._urgent.put(None)
+        with self._room:
+            stuck = not self._room.wait_for(lambda: self._stuck or self._fits(size), _PATIENCE)
+            self._stuck |= stuck
+            self._bytes += size
+        if stuck:
             self._failures.keep(
                 "queue", "the writer does not move; rows wait in memory beyond the bound"
             )
@@ -92,10 +100,12 @@ class RowQueue:
 
     def take(self, timeout: float | None) -> list[tuple[Any, int]]:
         """What is there by now, with sizes; waits for at least one thing, at most `timeout`."""
+        until = None if timeout is None else time.monotonic() + timeout
         self._gather()
         items = []
         try:
-            items.append(self._items.get(timeout=timeout))
+            left = None if until is None else max(until - time.monotonic(), 0.0)
+            items.append(self._items.get(timeout=left))
             while len(items) < _MOST_AT_ONCE:
                 items.append(self._items.get_nowait())
         except Empty:

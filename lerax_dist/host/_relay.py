@@ -16,8 +16,10 @@ from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._sink import HostRow, Sink, Start
 from lerax_dist.host._token import Token
 
-# How long a message may wait for process 0, which is behind. It is sent all the same then.
+# How long a message waits for process 0, which is behind, until that is told.
 _SEND_PATIENCE = 60.0
+# How long the thread may take for what is left once the time to close is over.
+_HURRY = 2.0
 # A process that does not write is left alone by its logger, but for once a second.
 _PAUSE = 1.0
 
@@ -46,6 +48,9 @@ class RelayRun:
         self.directory = directory
         self.failures = failures
         self.closed = False
+        self._ended = False
+        self._stop: Token | None = None
+        self._hurries = threading.Event()
         self._pid = os.getpid()
         self._mailbox = mailbox
         self._settle = settle
@@ -87,21 +92,24 @@ class RelayRun:
             raise TimeoutError(f"`flush` gave up after {timeout:g} s: {missing}")
 
     def close(self, state: str, timeout: float) -> None:
-        """Send what is left. A second call does nothing."""
-        if self.closed or os.getpid() != self._pid:
+        """Send what is left. A second call goes on where an interrupted one was."""
+        if self._ended or os.getpid() != self._pid:
             return
-        atexit.unregister(self._at_exit)
         deadline = time.monotonic() + timeout
-        missing = self._settle(timeout / 2)
-        if missing:
-            self.failures.keep("close", missing)
-        self.closed = True
-        self.sink.close()
-        token = Token(last=True, state=state)
-        self._queue.put(token)
-        if not token.reached.wait(max(deadline - time.monotonic(), 0.0)):
+        if self._stop is None:
+            missing = self._settle(timeout / 2)
+            if missing:
+                self.failures.keep("close", missing)
+            self.closed = True
+            self.sink.close()
+            self._stop = Token(last=True, state=state)
+            self._queue.put(self._stop)
+        if not self._stop.reached.wait(max(deadline - time.monotonic(), 0.0)):
             self.failures.keep("close", "process 0 did not take all rows of this process in time")
-        self._thread.join(max(deadline - time.monotonic(), 0.0))
+            self._hurries.set()
+        self._thread.join(max(deadline - time.monotonic(), _HURRY))
+        self._ended = True
+        atexit.unregister(self._at_exit)
 
     def _at_exit(self) -> None:
         # The interpreter sets this when the program ends by an exception that nobody caught.
@@ -147,16 +155,24 @@ class RelayRun:
         if not shares:
             return
         try:
-            room = self._mailbox.send(self._packer.pack(shares), timeout=_SEND_PATIENCE)
-            if not room:
-                self.failures.keep("relay", "process 0 is behind with the rows of this process")
+            message = self._packer.pack(shares)
+            self._wait_for_room()
+            self._mailbox.send(message)
+            self._packer.sent(message)
         except Exception as error:
             self.failures.keep("relay", f"rows could not be sent ({error!r})", error)
         self._queue.done(sum(share.size for share in shares))
 
+    def _wait_for_room(self) -> None:
+        """Rows that process 0 cannot take yet wait here, and slow this process down as well."""
+        since = time.monotonic()
+        while not self._hurries.is_set() and not self._mailbox.has_room(timeout=_PAUSE):
+            if time.monotonic() - since > _SEND_PATIENCE:
+                self.failures.keep("relay", "process 0 is behind with the rows of this process")
+
     def _finish(self, token: Token) -> None:
         try:
-            self._mailbox.send({"end": token.state}, timeout=1.0)
+            self._mailbox.send({"end": token.state})
             self._mailbox.finish(timeout=_SEND_PATIENCE)
         except Exception as error:
             self.failures.keep("relay", f"the end could not be told ({error!r})", error)

@@ -39,7 +39,7 @@ class Studio:
         self._run_dir = run_dir
         self._failures = failures
         self._matcher = Matcher()
-        self._clips: SimpleQueue[Clip] = SimpleQueue()
+        self._clips: SimpleQueue[Clip | None] = SimpleQueue()
         self._changed = threading.Condition()
         # Parts still to come of the clips that are arriving, and whether they are taken.
         self._arriving: dict[int, tuple[int, bool]] = {}
@@ -145,11 +145,10 @@ class Studio:
             self._clips.put(clip)
 
     def _run(self) -> None:
-        while True:
-            clip = self._clips.get()
+        while (clip := self._clips.get()) is not None:
             try:
                 self._put(self._event(clip))
-            except Exception as error:
+            except BaseException as error:
                 # Whoever draws may be the user's, and may raise anything.
                 self._failures.keep(
                     "video", f"the clip at step {clip.step} could not be drawn: {error}", error
@@ -159,6 +158,8 @@ class Studio:
                     self._taken -= 1
                     self._to_draw -= 1
                     self._changed.notify_all()
+            # Its frames may be many MiB, and the next may be hours away.
+            del clip
 
     def _event(self, clip: Clip) -> Event:
         film = clip.film
@@ -196,6 +197,8 @@ class Studio:
         """
         self._closed = True
         missing = self.wait(timeout)
+        # After what is left, which nobody waits for any more.
+        self._clips.put(None)
         if missing:
             self._failures.keep(
                 "video", f"{missing} clips were not drawn within {timeout:.0f} s; they are lost"

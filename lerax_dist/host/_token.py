@@ -13,7 +13,7 @@ class Token:
         sync: whether the journal is put on the disk here.
         at_once: whether it is reached before the rows that wait for other processes.
         state: how the run ended, if this is the last.
-        patience: how long rows may still wait for other processes, in seconds.
+        deadline: when rows have waited for other processes for long enough, by `time.monotonic`.
         reached: set when it is.
         end: number of the record after the last one before it.
         start_step: the step after that of the last row before it; `None` if there is none yet.
@@ -26,13 +26,13 @@ class Token:
         sync: bool = False,
         at_once: bool = False,
         state: str = "finished",
-        patience: float | None = None,
+        deadline: float | None = None,
     ) -> None:
         self.last = last
         self.sync = sync
         self.at_once = at_once
         self.state = state
-        self.patience = patience
+        self.deadline = deadline
         self.reached = threading.Event()
         self.end = 0
         self.start_step: int | None = None

@@ -3,21 +3,19 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
-import numpy as np
-
-from lerax_dist.host import _rates
 from lerax_dist.host._assemble import PATIENCE, Assembler, Share, together
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._film import FilmPart
+from lerax_dist.host._finish import Finisher
 from lerax_dist.host._gather import Gathering
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._post import Arrival
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._record import Event, Record, Row
-from lerax_dist.host._sink import Finished, HostRow, Start
+from lerax_dist.host._sink import HostRow, Start
 from lerax_dist.host._studio import Studio
 from lerax_dist.host._token import Token
 
@@ -60,9 +58,10 @@ class Writer:
         self._gathering = gathering
         self._gauges = gauges
         self._assembler = Assembler(failures)
-        self._rates = _rates.Rates()
-        self._patience: float | None = None
+        self._finisher = Finisher(failures)
+        self._deadline: float | None = None
         self._sync_at: float | None = None
+        self._over = False
         self._thread = threading.Thread(target=self._run, name="lerax_dist-writer", daemon=True)
 
     def start(self) -> None:
@@ -85,7 +84,7 @@ class Writer:
         Args:
             patience: how long rows may still wait for other processes, in seconds.
         """
-        token = Token(last=True, patience=patience)
+        token = Token(last=True, deadline=time.monotonic() + patience)
         self._queue.put(token)
         return token
 
@@ -96,8 +95,8 @@ class Writer:
             if self._assembler.overdue():
                 self._wait_for_others(self._assembler.release())
             now = time.monotonic()
-            limit = {} if self._patience is None else {"patience": self._patience}
-            if self._write(self._gathering.ready(now, **limit)):
+            self._write(self._gathering.ready(now, self._deadline))
+            if self._over:
                 return
             if self._sync_at is not None and self._sync_at <= now:
                 self._sync()
@@ -122,7 +121,7 @@ class Writer:
                 case HostRow():
                     self._wait_for_others([self._assembler.host_row(item, size)])
                 case Arrival(process=process, shares=shares, state=state):
-                    self._gathering.arrive(process, shares)
+                    self._gathering.arrive(process, shares, time.monotonic())
                     if state is not None:
                         self._gathering.end(process, state)
                 case FilmPart() | Event(kind="video"):
@@ -133,12 +132,12 @@ class Writer:
                 case Token(at_once=True):
                     # The job is about to end: what is there goes to the disk at once.
                     self._wait_for_others(self._assembler.release())
-                    self._write([*self._gathering.ready(time.monotonic()), item])
+                    self._write([*self._gathering.ready(time.monotonic(), self._deadline), item])
                 case _:
                     # Nothing that is queued before it may come after it.
                     self._wait_for_others([*self._assembler.release(), item])
                     if isinstance(item, Token) and item.last:
-                        self._patience = item.patience
+                        self._deadline = item.deadline
         except Exception as error:
             self._failures.keep("writer", f"a row could not be read ({error!r})", error)
             self._queue.done(size)
@@ -146,8 +145,11 @@ class Writer:
     def _wait_for_others(self, items: list[Any]) -> None:
         self._gathering.put(items, time.monotonic())
 
-    def _write(self, items: list[Any]) -> bool:
-        """Append what items say to the journal; whether the thread ends here."""
+    def _write(self, items: list[Any]) -> None:
+        """Append what items say to the journal, and tell who waits for that."""
+        if self._over:
+            # The journal may be closed by now.
+            return
         records: list[Record] = []
         for _, group in itertools.groupby(items, key=_alike):
             records += self._records(list(group))
@@ -160,8 +162,8 @@ class Writer:
         for token in tokens:
             token.end = self._journal.end
             token.start_step = self._start_step
+            self._over |= token.last
             token.reached.set()
-        return any(token.last for token in tokens)
 
     def _append(self, records: list[Record]) -> None:
         if self._resumes:
@@ -197,18 +199,21 @@ class Writer:
                         self._studio.part(part)
                     return []
                 case Share(format=row_format):
-                    return self._rows(items, row_format.finish([share.totals for share in items]))
+                    finished = row_format.finish([share.totals for share in items])
+                    return [self._row(row) for row in self._finisher.rows(items, finished)]
                 case Start():
                     return [record for item in items for record in self._start(item)]
             return items
         except Exception as error:
+            if len(items) > 1:
+                return [record for item in items for record in self._records([item])]
             self._failures.keep("writer", f"a row could not be read ({error!r})", error)
             return []
 
     def _start(self, item: Start) -> list[Record]:
         self._studio.restart()
         records: list[Record] = []
-        self._rates = _rates.start(item.clock, item.iteration)
+        self._finisher.start(item.clock, item.iteration)
         if item.hparams:
             records.append(Event(item.time, "hparams", {"hparams": item.hparams}))
         body = {
@@ -218,27 +223,6 @@ class Writer:
         }
         return [*records, Event(item.time, "start", body)]
 
-    def _rows(self, shares: Sequence[Share], finished: Finished) -> list[Row]:
-        """The rows of shares of one format."""
-        names, steps, values, absent = finished
-        self._check(names, steps, values, absent)
-        times: list[float] = [share.time for share in shares]
-        iterations: list[int | None] = [None] * len(shares)
-        if shares[0].clock is not None:
-            iterations = [share.number for share in shares]
-            rates = np.array([self._rate(*each) for each in zip(shares, steps, strict=True)])
-            times = (times - rates[:, -1]).tolist()
-            missing = np.isnan(rates[:, :-1])
-            for column, name in enumerate(_rates.NAMES):
-                # A metric of the user's that goes by such a name makes room for ours.
-                if name in names:
-                    absent[:, names.index(name)] |= ~missing[:, column]
-            absent = np.hstack([absent, missing])
-            names, values = names + _rates.NAMES, np.hstack([values, rates[:, :-1]])
-        heads = zip(times, steps, iterations, strict=True)
-        there = zip(heads, _there(names, values, absent), strict=True)
-        return [self._row(Row(*head, *metrics)) for head, metrics in there]
-
     def _row(self, row: Row) -> Row:
         """A row with what the logger says about itself, once in a while."""
         self._studio.row(row.iteration, row.step)
@@ -246,43 +230,6 @@ class Writer:
         if not gauges:
             return row
         return Row.of(row.time, row.step, row.iteration, row.metrics | gauges)
-
-    def _rate(self, share: Share, step: int) -> tuple[float, float, float]:
-        """What `_rates.NAMES` says of a row, and how long before its message it was done."""
-        assert share.clock is not None
-        clock = _rates.moment(self._rates, share.clock, share.number, share.last)
-        self._rates, rates = _rates.advance(self._rates, clock, step, share.number)
-        return *rates, share.clock - clock
-
-    def _check(
-        self, names: tuple[str, ...], steps: list[int], values: np.ndarray, absent: np.ndarray
-    ) -> None:
-        """Tell of the first value that is not finite."""
-        strange = ~(np.isfinite(values) | absent)
-        if strange.any():
-            row, column = np.argwhere(strange)[0]
-            self._failures.keep(
-                "metrics",
-                f"{names[column]!r} is {values[row, column]} at step {steps[row]}, the first "
-                "value that is not finite",
-                kind="not finite",
-            )
-
-
-def _there(
-    names: tuple[str, ...], values: np.ndarray, absent: np.ndarray
-) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """Names and values of each row, without those that are absent."""
-    if (absent == absent[0]).all():
-        names = tuple(itertools.compress(names, ~absent[0]))
-        yield from ((names, row) for row in values[:, ~absent[0]])
-        return
-    known: dict[bytes, tuple[str, ...]] = {}
-    for row, gaps in zip(values, absent, strict=True):
-        key = gaps.tobytes()
-        if key not in known:
-            known[key] = tuple(itertools.compress(names, ~gaps))
-        yield known[key], row[~gaps]
 
 
 def _alike(item: Any) -> Any:

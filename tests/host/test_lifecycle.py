@@ -384,7 +384,8 @@ def test_rows_that_are_not_taken_together_are_taken_one_by_one(tmp_path):
         run.flush(10.0)
     run.close("finished", 10.0)
     assert [step for step, _ in backend.rows] == list(range(40))
-    assert sum(len(steps) for _, _, steps, _ in backend.batches) == 20
+    # By `log_rows` all the same, which has their times.
+    assert sum(len(steps) for _, _, steps, _ in backend.batches) == 40
 
 
 def test_a_backend_that_never_takes_rows_together_is_told_of(tmp_path):
@@ -558,3 +559,21 @@ def test_no_thread_of_an_idle_run_wakes_more_than_once_a_second(tmp_path):
 def _switches(thread):
     status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
     return sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches" in line)
+
+
+class Chokes(Numbers):
+    """Cannot finish the row of number 3."""
+
+    def finish(self, rows):
+        if 3 in rows:
+            raise ValueError("three")
+        return super().finish(rows)
+
+
+def test_a_row_that_cannot_be_finished_costs_none_of_those_beside_it(tmp_path):
+    run = open_run(tmp_path, [Memory()])
+    message = packet(1, 2, 3, 4, 5)._replace(format=Chokes())
+    with pytest.warns(LoggingWarning, match="a row could not be read.*three"):
+        run._queue.put_row(message, 8, 0.0)
+        run.close("finished", 10.0)
+    assert journal_steps(tmp_path) == [1, 2, 4, 5]

@@ -2,6 +2,8 @@
 
 import threading
 import time
+import warnings
+from queue import SimpleQueue
 
 import pytest
 
@@ -112,3 +114,48 @@ def test_a_queue_that_is_behind_or_full_does_not_pause():
         tight.put_row("third", 10, 0.0)
     writer.join(10)
     assert not writer.is_alive()
+
+
+def test_what_shows_a_warning_may_log_as_well(monkeypatch):
+    queue = RowQueue(Failures(), bound=10)
+
+    def log():
+        for number in range(3):
+            queue.put_row(number, 8, 0.0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", lambda *args: queue.put_row("warned", 1, 0.0))
+        training = threading.Thread(target=log, daemon=True)
+        training.start()
+        found = []
+        while len(found) < 4:
+            taken = queue.take(10.0)
+            assert taken
+            queue.done(sum(size for _, size in taken))
+            found += [item for item, _ in taken]
+        training.join(10.0)
+    assert sorted(map(str, found)) == ["0", "1", "2", "warned"]
+
+
+def test_a_signal_that_logs_finds_the_queue_open_whatever_it_interrupts():
+    queue = RowQueue(Failures())
+    with queue._lock:  # where the handler may have come in, in the same thread
+        queue.put_row("signal", 8, 0.0)
+    assert queue.take(1.0) == [("signal", 8)]
+
+
+def test_the_time_to_gather_rows_is_part_of_how_long_is_waited():
+    class Spy(SimpleQueue):
+        timeout = 0.0
+
+        def get(self, block=True, timeout=None):
+            self.timeout = timeout or 0.0
+            return super().get(block, timeout)
+
+    queue = RowQueue(Failures(), pause=0.3)
+    queue._items = items = Spy()
+    queue.put(0)
+    assert queue.take(None) == [(0, 0)]
+    assert queue.take(0.5) == []
+    assert 0.0 < items.timeout <= 0.5 - 0.25

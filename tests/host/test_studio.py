@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+import weakref
 from queue import SimpleQueue
 
 import numpy as np
@@ -153,3 +154,40 @@ def test_a_callback_that_fails_does_not_raise(tmp_path):
     desk = Desk(tmp_path)
     with pytest.warns(LoggingWarning, match="a clip could not be taken"):
         desk.deliver(0, 1, object())
+
+
+def test_a_closed_studio_keeps_neither_thread_nor_frames(tmp_path):
+    kept = []
+
+    def develop(body):
+        frames = frames_of(body)
+        kept.append(weakref.ref(frames))
+        return frames
+
+    desk = Desk(tmp_path, develop)
+    desk.send(0)
+    desk.work()
+    desk.studio.row(0, 5)
+    assert desk.studio.wait(LIMIT) == 0
+    desk.studio.close(LIMIT)
+    thread = desk.studio._thread
+    assert thread is not None
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    assert [frames() for frames in kept] == [None]
+
+
+def test_who_draws_and_quits_the_program_costs_its_clip_only(tmp_path):
+    def develop(body):
+        if body[0] == 0:
+            raise SystemExit("no display")
+        return frames_of(body)
+
+    desk = Desk(tmp_path, develop)
+    with pytest.warns(LoggingWarning, match="could not be drawn: no display"):
+        for iteration in (0, 1):
+            desk.send(iteration, color=iteration)
+            desk.work()
+            desk.studio.row(iteration, 5 * iteration)
+            assert desk.studio.wait(LIMIT) == 0
+    assert [event.body["step"] for event in desk.work()] == [5]

@@ -99,10 +99,11 @@ def goes_on(group, log_dir):
     log(first, range(10), 1)
     state = first.state()
     log(first, range(10, 15), 1)
+    before = first.failures
     first.close(failed=True)
     with ld.Logger(ld.JSONLBackend(log_dir), scope="process", state=state) as second:
         log(second, range(10, 20), 2)
-    failures = [f"{f.where}: {f.message}" for f in (*first.failures, *second.failures)]
+    failures = [f"{f.where}: {f.message}" for f in (*before, *second.failures)]
     leaves = [leaf.tolist() for leaf in jax.tree.leaves(state)]
     return {"failures": failures, "state": leaves, "place": (second.name, second.incarnation)}
 
