@@ -1,6 +1,7 @@
 """Readers of what the backends and the journal have written, as users would open it."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,14 @@ def journal_records(run_dir: Path) -> list[Any]:
 
 
 def journal_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
-    """Step and metrics of every row of a journal, in its order."""
-    records = journal_records(run_dir)
-    return [(record.step, dict(record.metrics)) for record in records if isinstance(record, Row)]
+    """Step and metrics of every row of a journal, in its order, without the logger's own."""
+    rows = [record for record in journal_records(run_dir) if isinstance(record, Row)]
+    return [(row.step, without_gauges(row.metrics)) for row in rows]
+
+
+def without_gauges(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what the logger says about itself, once in 10 s: on a busy machine in any run."""
+    return {name: value for name, value in metrics.items() if not name.startswith("lerax_dist/")}
 
 
 def current_rows(records: list[Any]) -> list[Row]:
@@ -43,7 +49,7 @@ def current_rows(records: list[Any]) -> list[Row]:
 
 
 def event_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
-    """Step and scalars of every event of the one event file with rows in a folder, in its order."""
+    """Step and scalars of every event of the one event file with rows in a folder, likewise."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     (path,) = run_dir.glob("*tfevents*[!s]")  # the other ends in "hparams"
@@ -51,7 +57,7 @@ def event_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
     for event in LegacyEventFileLoader(str(path)).Load():
         values = {v.tag: v.simple_value for v in event.summary.value if v.HasField("simple_value")}
         if values:
-            rows.append((event.step, values))
+            rows.append((event.step, without_gauges(values)))
     return rows
 
 

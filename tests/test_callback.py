@@ -407,13 +407,13 @@ class Broken(Memory):
 
 def test_failures_are_raised_by_close_only_where_asked(tmp_path):
     logger = ld.LoggingCallback(Broken(), "a", log_dir=tmp_path)
-    jax.jit(lambda: iteration(logger, step_states([1]), {}))()
     with pytest.warns(ld.LoggingWarning) as shown:
+        jax.jit(lambda: iteration(logger, step_states([1]), {}))()
         logger.close()
     assert ["quota" in str(entry.message) for entry in shown] == [True, False]
     logger = ld.LoggingCallback(Broken(), "b", log_dir=tmp_path)
-    jax.jit(lambda: iteration(logger, step_states([1]), {}))()
     with pytest.warns(ld.LoggingWarning), pytest.raises(ExceptionGroup) as raised:
+        jax.jit(lambda: iteration(logger, step_states([1]), {}))()
         logger.close(raise_failures=True)
     assert "quota" in str(raised.value.exceptions[0])
     assert isinstance(raised.value.exceptions[0].__cause__, OSError)

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 import lerax_dist as ld
+from lerax_dist import _facts
 from lerax_dist._facts import git_state, parse_git_status, versions
 from lerax_dist.cluster import SoloGroup, with_counts
 from tests.memory import Memory
@@ -56,7 +57,8 @@ def test_the_journal_keeps_the_facts_and_a_run_that_fails_ends_as_failed(tmp_pat
     assert sys.executable.rsplit("/", 1)[-1] in first["command"] or "python" in first["command"]
 
 
-def test_git_tells_the_commit_and_whether_files_differ_from_it(tmp_path):
+def test_git_tells_the_commit_and_whether_files_differ_from_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(_facts, "_GIT_TIMEOUT", 60.0)
     assert git_state(tmp_path) is None
     git(tmp_path, "init", "-b", "trunk")
     assert git_state(tmp_path) is None

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ import pytest
 
 import lerax_dist as ld
 from tests.memory import Memory
-from tests.multiprocess.launch import environment, launch
+from tests.multiprocess.launch import environment, free_port, launch
 from tests.multiprocess.test_loggers import WORKER
 from tests.readers import journal_records, journal_rows
 
@@ -82,9 +81,7 @@ def test_another_thread_cannot_handle_signals_and_is_told_so(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_rows_are_on_the_disk_within_a_second_though_the_step_takes_longer(tmp_path, number):
     """Though `jax.distributed.initialize()` has made a handler that Python does not know of."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, LONG_STEP, tmp_path, str(port), str(int(number))]
+    command = [sys.executable, LONG_STEP, tmp_path, str(free_port()), str(int(number))]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -92,7 +89,7 @@ def test_rows_are_on_the_disk_within_a_second_though_the_step_takes_longer(tmp_p
         env=environment(1, {}),
         start_new_session=True,
     ) as process:
-        limit = threading.Timer(60.0, os.killpg, (process.pid, signal.SIGKILL))
+        limit = threading.Timer(120.0, os.killpg, (process.pid, signal.SIGKILL))
         limit.start()
         assert process.stdout is not None
         said = []
@@ -110,8 +107,8 @@ def test_rows_are_on_the_disk_within_a_second_though_the_step_takes_longer(tmp_p
     ]
     at = words.index("signalled")
     synced = words.index("synced", at)
-    assert said[synced][0] - said[at][0] < 1.0
-    assert float(said[synced][2]) > said[at][0] - 1.0
+    # By the program's own clock: this process may hear of it late.
+    assert abs(float(said[synced][2]) - said[at][0]) < 1.0
     # The step was still under way then: there was a row to come.
     assert synced < words.index("row", at) < words.index("left")
     assert "before" in words

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import final
 
@@ -16,8 +17,8 @@ from lerax_dist.cluster._meeting import meeting_point
 # after it, by a SIGABRT.
 _GRACE = 3.0
 _WATCH = (
-    "import select, sys\n"
-    "if not select.select([0], [], [], float(sys.argv[1]))[0]:\n"
+    "import select, sys, time\n"
+    "if not select.select([0], [], [], max(float(sys.argv[1]) - time.monotonic(), 0))[0]:\n"
     "    (sys.stdout if sys.argv[2] == 'out' else sys.stderr).write(sys.argv[3] + '\\n')\n"
 )
 
@@ -102,14 +103,16 @@ def _ended_if_stuck(limit: float, stream: str, words: str) -> Iterator[None]:
     No thread could do it: `MPI_Init` waits for the others with Python's lock held. So a second
     process has the last word, and faulthandler's own thread, which needs no lock, ends this one.
     """
+    # A moment and no length: the second process may take its time to start.
+    deadline = str(time.monotonic() + limit)
     watch = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _WATCH, str(limit), stream, words],
+        [sys.executable, "-I", "-S", "-c", _WATCH, deadline, stream, words],
         stdin=subprocess.PIPE,
         stdout=sys.stdout,  # the file behind it can be another than this process's own output
     )
     assert watch.stdin is not None
     with open(os.devnull, "w") as nowhere:
-        faulthandler.dump_traceback_later(limit + 0.5, exit=True, file=nowhere)
+        faulthandler.dump_traceback_later(limit + 1.0, exit=True, file=nowhere)
         try:
             yield
         finally:

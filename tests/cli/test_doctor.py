@@ -102,7 +102,6 @@ def waits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
                 how=how,
                 processes=processes,
                 launcher="explicit",
-                timeout=90,
             )
             for how, (processes, limit) in plans.items()
         }
@@ -138,14 +137,14 @@ def test_who_has_no_devices_is_named_and_not_those_who_wait(waits: dict[str, lis
 
 
 def test_who_is_late_under_mpi_is_named(tmp_path: Path):
-    results = doctor(tmp_path, "--timeout", "3", how="after_mpi", processes=2, timeout=60)
+    results = doctor(tmp_path, "--timeout", "3", how="after_mpi", processes=2)
     assert results[0].returncode != 0
     (problem,) = problems(json.loads(results[0].stdout))
     assert "process 1 did not arrive" in problem
 
 
 def test_who_never_starts_mpi_holds_nobody_for_ever(tmp_path: Path):
-    results = doctor(tmp_path, "--timeout", "1", how="before_mpi", processes=2, timeout=60)
+    results = doctor(tmp_path, "--timeout", "1", how="before_mpi", processes=2)
     assert results[0].returncode != 0
     (problem,) = problems(json.loads(results[0].stdout))
     assert "process 0 of 2 (openmpi) has waited 1 s" in problem

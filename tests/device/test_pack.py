@@ -14,9 +14,14 @@ from lerax_dist.device._merge import merge
 from lerax_dist.device._pack import share
 from tests.program import callbacks, collective_operands, compiled_text
 
-RNG = np.random.default_rng(7)
-VALUES = RNG.normal(3.0, 2.0, size=(12, 5)).astype(np.float32)
-MASK = RNG.random((12, 5)) < 0.4
+VALUES = np.random.default_rng(7).normal(3.0, 2.0, size=(12, 5)).astype(np.float32)
+MASK = np.random.default_rng(8).random((12, 5)) < 0.4
+
+
+@pytest.fixture
+def rng():
+    """One for each test, which gets the same numbers whatever ran before it."""
+    return np.random.default_rng(9)
 
 
 def mesh_of(*shape):
@@ -207,8 +212,8 @@ def only_row(finished):
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6])
-def test_episode_statistics_count_only_environments_that_have_ended_an_episode(devices):
-    returns = RNG.normal(100.0, 30.0, 12).astype(np.float32)
+def test_episode_statistics_count_only_environments_that_have_ended_an_episode(devices, rng):
+    returns = rng.normal(100.0, 30.0, 12).astype(np.float32)
     lengths = np.where(np.arange(12) % 3 == 0, 0, 7 + np.arange(12)).astype(np.float32)
     steps = np.arange(12, dtype=np.int32) + 10**8
     step, got = merged_episodes(returns, lengths, steps, devices)
@@ -228,8 +233,8 @@ def test_episode_statistics_count_only_environments_that_have_ended_an_episode(d
         np.testing.assert_allclose(got[name], value, rtol=1e-6, err_msg=name)
 
 
-def test_a_small_spread_around_a_large_return_is_not_lost_in_float32():
-    returns = (500 + RNG.normal(0, 0.5, 1024)).astype(np.float32)
+def test_a_small_spread_around_a_large_return_is_not_lost_in_float32(rng):
+    returns = (500 + rng.normal(0, 0.5, 1024)).astype(np.float32)
     ones = np.ones(1024, np.float32)
     _, got = merged_episodes(returns, ones, np.zeros(1024, np.int32), 4)
     exact = returns.astype(np.float64)
@@ -273,9 +278,9 @@ def test_a_few_maxima_ride_in_the_mean_and_many_take_one_collective_more():
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6, 8])
 @pytest.mark.parametrize("others", [0, 100], ids=["in slots", "by a maximum of their own"])
-def test_what_lies_beside_maxima_is_the_same_to_the_last_bit(devices, others):
+def test_what_lies_beside_maxima_is_the_same_to_the_last_bit(devices, others, rng):
     """Also where the maxima are infinite or NaN on one device."""
-    values = RNG.normal(size=24).astype(np.float32)
+    values = rng.normal(size=24).astype(np.float32)
     values[3], values[20] = np.inf, -np.inf
 
     def step(values):
@@ -308,9 +313,9 @@ def test_double_precision_is_kept_where_jax_has_it():
         assert reduce({"a": jnp.asarray(exact)})["a"] == exact
 
 
-def test_shares_of_processes_with_unlike_data_merge_to_the_numbers_of_all():
+def test_shares_of_processes_with_unlike_data_merge_to_the_numbers_of_all(rng):
     """Three processes; one has ended no episode, and `Last` is the first one's."""
-    returns = RNG.normal(300.0, 50.0, 12).astype(np.float32)
+    returns = rng.normal(300.0, 50.0, 12).astype(np.float32)
     lengths = np.where(np.arange(12) < 4, 0, 9).astype(np.float32)
     axes, totals = find_axes(None), []
     for process in (1, 0, 2):

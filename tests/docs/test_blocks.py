@@ -1,6 +1,7 @@
 """Every code block of the README, of docs/ and of the docstrings runs, or says why it cannot."""
 
 import ast
+import contextlib
 import json
 import os
 import sqlite3
@@ -112,7 +113,8 @@ def test_the_video_of_the_page_is_in_its_event_file(ran):
 def test_the_backend_of_the_page_has_every_row(ran):
     folder, _ = ran["docs/backend.md"]
     rows = "SELECT step, value FROM metrics WHERE name = 'train/loss' ORDER BY step"
-    found = sqlite3.connect(folder / "logs" / "runs.sqlite").execute(rows).fetchall()
+    with contextlib.closing(sqlite3.connect(folder / "logs" / "runs.sqlite")) as base:
+        found = base.execute(rows).fetchall()
     assert [step for step, _ in found] == list(range(100))
     assert found[0][1] == 9.0 and found[-1][1] < 1e-6
 

@@ -78,7 +78,7 @@ class Raises(Memory):
 class Hangs(Memory):
     def __init__(self, where):
         super().__init__()
-        self.where, self.let_go = where, threading.Event()
+        self.where, self.began, self.let_go = where, threading.Event(), threading.Event()
 
     def open(self, name):
         if self.where == "open":
@@ -86,6 +86,7 @@ class Hangs(Memory):
 
     def log_scalars(self, scalars, step):
         if self.where == "log_scalars":
+            self.began.set()
             self.let_go.wait()
         super().log_scalars(scalars, step)
 
@@ -160,8 +161,9 @@ def test_flush_names_what_it_waited_for(tmp_path):
     backend = Hangs("log_scalars")
     run = open_run(tmp_path, [backend])
     log(run, range(3))
+    assert run.start_step(10.0) == 3 and backend.began.wait(10.0)
     with pytest.raises(TimeoutError, match="Hangs: `log_scalars` has been running.*3 records"):
-        run.flush(0.3)
+        run.flush(1.0)
     backend.let_go.set()
     run.close("finished", 10.0)
 
@@ -188,9 +190,9 @@ def test_a_backend_that_raises_for_a_moment_loses_nothing(tmp_path):
 def test_a_backend_that_keeps_raising_is_reported_once_with_its_count(tmp_path):
     good, bad = Memory(), Raises("log_scalars")
     run = open_run(tmp_path, [bad, good])
-    log(run, range(10))
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
+        log(run, range(10))
         run.close("finished", 20.0)
     assert len(good.rows) == 10
     messages = [str(entry.message) for entry in shown]
@@ -216,9 +218,9 @@ def test_a_backend_that_hangs_stops_neither_its_neighbour_nor_the_close(tmp_path
     run = open_run(tmp_path, [bad, good])
     log(run, range(10))
     start = time.monotonic()
-    with pytest.warns(LoggingWarning, match="Hangs: did not end in 1 s: `log_scalars` has been"):
-        run.close("finished", 1.0)
-    assert time.monotonic() - start < 5.0
+    with pytest.warns(LoggingWarning, match="Hangs: did not end in 3 s: `log_scalars` has been"):
+        run.close("finished", 3.0)
+    assert time.monotonic() - start < 8.0
     assert len(good.rows) == 10
     assert good.calls[-1] == ("close",)
     assert journal_steps(tmp_path) == list(range(10))
@@ -330,11 +332,10 @@ def test_an_error_that_would_only_come_again_costs_no_time_and_hides_no_other(tm
     backend = Wrong()
     run = open_run(tmp_path, [backend])
     log(run, range(40))
-    start = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run.close("finished", 10.0)
-    assert time.monotonic() - start < 3
+    assert [pump._paused for pump in run._pumps] == [0.0]
     assert [step for step, _ in backend.rows] == list(range(0, 40, 2))
     told = " ".join(failure.message for failure in run.failures.all())
     assert "odd" in told and "not uploaded" in told and "did not take 20 records" in told
@@ -391,8 +392,8 @@ def test_rows_that_are_not_taken_together_are_taken_one_by_one(tmp_path):
 def test_a_backend_that_never_takes_rows_together_is_told_of(tmp_path):
     backend = Batches(*[TypeError("what is this")] * 100)
     run = open_run(tmp_path, [backend])
-    log(run, range(10))
     with pytest.warns(LoggingWarning, match=r"`log_rows` raised TypeError.*one by one"):
+        log(run, range(10))
         run.flush(10.0)
     run.close("finished", 10.0)
     assert [step for step, _ in backend.rows] == list(range(10))
@@ -400,10 +401,10 @@ def test_a_backend_that_never_takes_rows_together_is_told_of(tmp_path):
 
 def test_a_record_that_cannot_be_encoded_costs_only_itself(tmp_path):
     run = open_run(tmp_path, [Memory()])
-    log(run, range(100))
-    run.put(Event(0.0, "hparams", {"hparams": {"x": {(1, 2): 3}}}))
-    log(run, range(100, 200))
     with pytest.warns(LoggingWarning, match="cannot encode"):
+        log(run, range(100))
+        run.put(Event(0.0, "hparams", {"hparams": {"x": {(1, 2): 3}}}))
+        log(run, range(100, 200))
         run.close("finished", 10.0)
     assert journal_steps(tmp_path) == list(range(200))
 
@@ -510,7 +511,7 @@ def test_flush_after_close_returns_at_once(tmp_path):
     run.close("finished", 10.0)
     start = time.monotonic()
     run.flush(10.0)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5.0
 
 
 def test_a_forked_process_writes_nothing_and_does_not_keep_the_run(tmp_path):

@@ -6,13 +6,13 @@ A worker is a script that calls `report({"process": i, ...})`; no rank is mocked
 import contextlib
 import json
 import os
-import random
 import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Literal, final
 
 from tests.multiprocess.processes import run_all, shown
@@ -22,6 +22,7 @@ MPICH_VARIABLE = "LERAX_DIST_TEST_MPICH"
 OPENMPI4_VARIABLE = "LERAX_DIST_TEST_OPENMPI4"
 
 _TAG = "REPORT "
+_given: set[int] = set()
 # What the shell that runs the tests may carry of launches of its own.
 _FOREIGN = re.compile(
     r"(SLURM|OMPI|PMI|PMIX|PRTE|HYDRA|MPI|MPI4PY|TPU|MEGASCALE|LERAX_DIST)_|(RANK|WORLD_SIZE)$"
@@ -158,7 +159,7 @@ def _mpirun(launcher: str, python: str, environ: dict[str, str]) -> list[str]:
 
 
 def _explicit_variables(processes: int) -> list[dict[str, str]]:
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     return [
         {
             "LERAX_DIST_COORDINATOR_ADDRESS": address,
@@ -169,13 +170,23 @@ def _explicit_variables(processes: int) -> list[dict[str, str]]:
     ]
 
 
-def _free_port() -> int:
-    # Below the ports that systems hand out for outgoing connections: seconds pass before process 0
-    # listens, and a worker that tries to connect meanwhile could be given this very port.
+def free_port() -> int:
+    """A port for a process that listens seconds later; nobody else is given it meanwhile."""
+    # Above those of tests/slurm, and below those that systems hand out for outgoing connections: a
+    # worker that tries to connect meanwhile could be given this very port.
+    number, count = pytest_worker()
     while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("", port)):
-            return port
+        port = SystemRandom().choice(range(24_100 + number, 32_000, count))
+        if port not in _given:
+            with contextlib.suppress(OSError), socket.create_server(("", port)):
+                _given.add(port)
+                return port
+
+
+def pytest_worker() -> tuple[int, int]:
+    """Which of the processes that run the tests at the same time this is, and of how many."""
+    number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return int(number), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 def reports(output: str) -> Iterator[dict[str, Any]]:

@@ -98,8 +98,8 @@ def test_a_process_that_died_is_named():
     assert "did not arrive" in results[0].report["error"]
 
 
-def test_a_process_that_never_arrives_is_named_to_all_who_did():
-    reports = _reports("misuse", "never", processes=3, launcher="explicit")
+def test_a_process_that_never_arrives_is_named_to_all_who_did(tmp_path: Path):
+    reports = _reports("misuse", "never", processes=3, launcher="explicit", cwd=tmp_path)
     for report in reports[:2]:
         # No SIGABRT, which is how JAX would end it.
         assert report["error"].startswith(
@@ -212,5 +212,5 @@ def test_mpi_in_a_thread_needs_a_thread_level():
 def test_a_launch_that_hangs_is_ended_and_shown(tmp_path: Path):
     script = tmp_path / "hang.py"
     script.write_text("import threading\nprint('I hang', flush=True)\nthreading.Event().wait()\n")
-    with pytest.raises(AssertionError, match=r"Not done after 2 s.\n(.|\n)*I hang"):
-        launch(script, processes=2, launcher="openmpi", timeout=2)
+    with pytest.raises(AssertionError, match=r"Not done after 6 s.\n(.|\n)*I hang"):
+        launch(script, processes=2, launcher="openmpi", timeout=6)

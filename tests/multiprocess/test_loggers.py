@@ -100,11 +100,11 @@ def test_backends_that_raise_or_hang_cost_the_training_nothing(tmp_path):
     assert writer["out"] == [10.0, 11.0]
     assert other["out"] == [14.0, 15.0]
     assert writer["rows"] == [3.5 + step for step in range(10)]
-    assert writer["seconds"] < 15
+    assert writer["seconds"] < 30
     assert other["seconds"] < 5
     told = "\n".join(writer["failures"])
     assert "Broken: `log_scalars` raised ConnectionError('no network')" in told
-    assert "Hangs: did not end in 8 s: `log_scalars` has been running" in told
+    assert "Hangs: did not end in 14 s: `log_scalars` has been running" in told
     assert other["failures"] == []
     assert [row["train/x"] for _, row in journal_rows(tmp_path / "r")] == writer["rows"]
 

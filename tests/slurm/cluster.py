@@ -1,7 +1,6 @@
 """Runs commands on the tests' own SLURM and brings back what their processes report."""
 
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -11,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, final
 
-from tests.multiprocess.launch import environment, reports
+from tests.multiprocess.launch import environment, pytest_worker, reports
 from tests.multiprocess.processes import run_all
 
 _SCRIPT = Path(__file__).parent / "slurm-local.sh"
@@ -79,9 +79,16 @@ class Slurm:
             raise AssertionError(f"Exit status {codes[0]}.\n{text}\n{self.logs()}")
         return Outcome(text, sorted(reports(text), key=lambda values: values["process"]))
 
-    def batch(self, *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None):
+    def batch(
+        self,
+        *arguments: str | Path,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 150.0,
+    ) -> Outcome:
         """Run a batch job to its end: `run` of `sbatch` with these arguments."""
-        return self.run("bash", "-c", _BATCH, "sbatch", *arguments, cwd=cwd, env=env)
+        command = ("bash", "-c", _BATCH, "sbatch", *arguments)
+        return self.run(*command, cwd=cwd, env=env, timeout=timeout)
 
     def cancel(self) -> None:
         """End all jobs, which a test that failed may have left."""
@@ -154,8 +161,10 @@ def _free_numbers() -> tuple[int, int]:
     JAX makes its port from the lowest 12 bits of the id, so two SLURMs on this machine may not
     count through the same ones: 32 ports go with 32 ids.
     """
+    # Two that start at the same moment would both find them free.
+    number, count = pytest_worker()
     while True:
-        window = random.randrange(1, 128)
+        window = SystemRandom().choice(range(1 + number, 128, count))
         port = 20_000 + 32 * window
         try:
             for place in range(1 + len(NODES)):

@@ -84,7 +84,7 @@ ReturnToService=2
 # As many cores as the next lines say, not as many as there are.
 SlurmdParameters=config_overrides
 SlurmdTimeout=20
-KillWait=5
+KillWait=20
 CompleteWait=0
 MinJobAge=3600
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1

@@ -4,9 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.readers import current_rows, journal_records, journal_rows
 from tests.slurm.cluster import Slurm
 from tests.slurm.test_slurm import SCRIPTS
+
+# Longer than the limits of the commands below, whose failure shows what there was.
+pytestmark = pytest.mark.timeout(400)
 
 WORKER = Path(__file__).parent / "workers" / "interrupted.py"
 SCRIPT = ("--nodes=2", "--ntasks-per-node=1", SCRIPTS / "requeue.sbatch")
@@ -36,7 +41,8 @@ def test_a_job_requeued_twice_and_killed_once_ends_as_one_run(slurm: Slurm, tmp_
     stand_in = tmp_path / "python"
     stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {WORKER} "$@"\n')
     stand_in.chmod(0o755)
-    outcome = slurm.batch(*SCRIPT, cwd=tmp_path, env={"LERAX_DIST_PYTHON": str(stand_in)})
+    variables = {"LERAX_DIST_PYTHON": str(stand_in)}
+    outcome = slurm.batch(*SCRIPT, cwd=tmp_path, env=variables, timeout=280)
     assert outcome.text.count("DUE TO JOB REQUEUE") >= 2
 
     (run_dir,) = (tmp_path / "logs").iterdir()

@@ -9,10 +9,13 @@ from types import SimpleNamespace
 
 from lerax_dist.cli import _doctor, main
 from lerax_dist.cluster import detect
+from tests.multiprocess.meet import meet
 
 how, *arguments = sys.argv[1:]
-index = detect(os.environ).process_index or 0
+launch = detect(os.environ)
+index = launch.process_index or 0
 for_ever = threading.Event()
+meet(index, launch.process_count or 1)
 
 if how == "elsewhere":
     folder = Path(f"process{index}")

@@ -21,6 +21,7 @@ def operate() -> Any:
     return group.barrier(timeout=2, what="the run's name")
 
 
+guard.barrier(timeout=60, what="the start of all")
 error, seconds, late_error = "", 0.0, ""
 if index != away:
     start = time.monotonic()

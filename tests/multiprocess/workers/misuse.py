@@ -12,6 +12,7 @@ import jax
 
 import lerax_dist.cluster as cluster
 from tests.multiprocess.launch import report
+from tests.multiprocess.meet import meet
 
 
 def started() -> int:
@@ -121,6 +122,7 @@ def late_to_join() -> dict[str, Any]:
 
 
 def never() -> dict[str, Any]:
+    meet(started(), 3)
     if started() == 2:
         return {"error": ""}
     return {"error": error_of(lambda: cluster.initialize(timeout=4))}
