@@ -66,3 +66,17 @@ with ld.Logger(ld.ConsoleBackend(), "r", log_dir=sys.argv[1], total_steps=20) as
     shown = [index for index, line in enumerate(lines) if "loss" in line]
     assert min(shown) > max(places)
     assert (tmp_path / "r" / "logs" / "process_0000.log").read_text().count("WARNING train") == 4
+
+
+def test_a_run_whose_log_cannot_be_written_starts_all_the_same(tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "logs").write_text("a file where the folder should be")
+    program = """
+        log = ld.get_logger("mine")
+        log.info("one")
+        log.info("two")
+        with ld.Logger(ld.NoOpBackend(), "r", log_dir=sys.argv[1]) as logger:
+            logger.log({"loss": 1.0}, 0)
+    """
+    told = run(program, str(tmp_path)).stderr.splitlines()
+    assert [line for line in told if "no log in" in line] == told[2:]
