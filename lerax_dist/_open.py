@@ -100,7 +100,8 @@ def open_session(
         past = read_state(state)
         if past is not None:
             name, start_step = past.name, past.start_step if start_step is None else start_step
-        _check(name, resume, start_step, past)
+        name = None if name is None else check_name(name)
+        _check(resume, start_step, past)
         open_timeout = check_seconds("open_timeout", open_timeout)
         base = choose_log_dir(log_dir, backends)
         if group.is_writer:
@@ -218,9 +219,7 @@ def _take(
     )
 
 
-def _check(name: Any, resume: Any, start_step: Any, past: Past | None) -> None:
-    if name is not None:
-        check_name(name)
+def _check(resume: Any, start_step: Any, past: Past | None) -> None:
     if check_resume(resume) == "never" and past is not None:
         raise ValueError(
             f'`resume` is "never", but `state` is of the run {past.name!r}, to be continued. To '

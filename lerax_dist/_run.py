@@ -37,6 +37,9 @@ def _is_control(char: str) -> bool:
 def check_name(name: Any) -> str:
     """The name of a run, if it is a good one: a relative path that stays below `log_dir`.
 
+    Returns:
+        The name in one way of writing it: without a slash at the end, for instance.
+
     Raises:
         TypeError: it is not a string.
         ValueError: it is empty, absolute, holds `..` or a control character.
@@ -59,7 +62,7 @@ def check_name(name: Any) -> str:
         raise ValueError(
             f"`name` must not leave `log_dir`, got {name!r}; {rule}. Give the folder as `log_dir`."
         )
-    return name
+    return str(PurePosixPath(name))
 
 
 def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
