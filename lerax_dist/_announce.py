@@ -9,6 +9,7 @@ from lerax_dist import _hparams
 from lerax_dist._protocol import TrainingContext
 from lerax_dist._session import Session
 from lerax_dist.device._message import send_start
+from lerax_dist.device._transfer import Deliver
 
 
 def announce(session: Session, ctx: TrainingContext, log_interval: int) -> None:
@@ -32,8 +33,20 @@ def announce(session: Session, ctx: TrainingContext, log_interval: int) -> None:
     iterations = 0
     if known is not None and callable(getattr(algorithm, "num_iterations", None)):
         iterations = int(algorithm.num_iterations(known))
-    if known is not None and session.scope == "process":
-        # Each process knows of its own program only; the steps of all are summed.
-        known *= session.group.process_count
-    deliver = session.run.sink.start(log_interval, known, iterations, hparams)
+    # Where each process knows of its own program only the steps of all are summed.
+    programs = session.group.process_count if session.scope == "process" else 1
+    whole = None if known is None else known * programs
+    deliver = _all_programs(
+        session.run.sink.start(log_interval, whole, iterations, hparams), programs
+    )
     send_start(deliver, jnp.asarray(ctx.iteration_count, jnp.int32), total if known is None else 0)
+
+
+def _all_programs(deliver: Deliver, programs: int) -> Deliver:
+    """Multiplies the total on the host, whose integers do not overflow."""
+
+    def deliver_all(part: int, parts: int, payload: Any) -> None:
+        iteration, total = np.asarray(payload).tolist()
+        deliver(part, parts, (iteration, total * programs))
+
+    return deliver_all

@@ -21,7 +21,7 @@ from lerax_dist._protocol import (
     StepContext,
     TrainingContext,
 )
-from lerax_dist._run import check_positive
+from lerax_dist._run import check_axis_name, check_positive
 from lerax_dist._session import Session
 from lerax_dist._state import RunState
 from lerax_dist.backends import AbstractLoggingBackend, Required
@@ -176,13 +176,14 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
 
         Raises:
             ValueError: an argument is outside its range; the message names it.
-            TypeError: something in `backend` is not a backend.
+            TypeError: something in `backend` is not a backend, or in `axis_name` not a name.
             RuntimeError: a launcher has started several processes, but JAX has not been joined;
                 or the run or a `Required` backend cannot be opened, then on every process alike.
         """
         if not 0.0 < alpha <= 1.0:
             raise ValueError(f"`alpha` must be in (0, 1], got {alpha}. Use 1.0 for no smoothing.")
         log_interval = check_positive("log_interval", log_interval, "log every iteration")
+        axes = check_axis_name(axis_name)
         together = check_positive("rows_per_transfer", rows_per_transfer, "send each row at once")
         video = check_settings(
             *(video_interval, video_num_steps, video_width, video_height, video_fps), log_interval
@@ -207,7 +208,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         self._log_interval = log_interval
         self._transfers = Transfers(
             lambda row_format, stride: session.run.sink.rows(row_format, stride),
-            axis_name=axis_name if isinstance(axis_name, str | None) else tuple(axis_name),
+            axis_name=axes,
             log_interval=log_interval,
             rows_per_transfer=together,
             leads=session.scope == "global" or session.group.is_writer,
@@ -216,10 +217,9 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         studio = getattr(session.run, "studio", None) if video.interval else None
         own = Own(render, rollout, act)
         self._recorder = None if studio is None else Recorder(video, studio, env, own)
-        if self._session.hparams:
+        if session.hparams:
             # At once: a loop of the user's own may never call `on_training_start`.
-            given = {"hparams": self._session.hparams}
-            self._session.run.put(Event(time.time(), "hparams", given))
+            session.run.put(Event(time.time(), "hparams", {"hparams": session.hparams}))
 
     def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> State:
         """The state of the callback: empty, or the rows that wait (see `rows_per_transfer`)."""

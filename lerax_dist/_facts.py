@@ -6,9 +6,9 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lerax_dist._version import __version__
 from lerax_dist.cluster import ProcessGroup
@@ -17,6 +17,8 @@ from lerax_dist.cluster import ProcessGroup
 _PACKAGES = ("jax", "jaxlib", "equinox", "numpy", "lerax", "optax", "flax", "gymnax")
 # Git is slow on some network file systems, and a run does not wait for it.
 _GIT_TIMEOUT = 3.0
+
+_T = TypeVar("_T")
 
 
 def collect_facts(
@@ -36,6 +38,7 @@ def collect_facts(
     Returns:
         Facts fit for JSON, see `SupportsRunFacts`.
     """
+    folder = _unless_gone(_code_folder)
     facts: dict[str, Any] = {
         "launcher": group.launcher,
         "scope": scope,
@@ -43,9 +46,9 @@ def collect_facts(
         "hosts": list(getattr(group, "hosts", [group.hostname])),
         **devices,
         "versions": versions(),
-        "git": git_state(_code_folder()),
+        "git": None if folder is None else git_state(folder),
         "command": shlex.join(sys.orig_argv),
-        "directory": os.getcwd(),
+        "directory": _unless_gone(os.getcwd),
     }
     if environ.get("SLURM_JOB_ID"):
         facts["slurm_job_id"] = environ["SLURM_JOB_ID"]
@@ -117,3 +120,11 @@ def _code_folder() -> Path:
     """Folder of the script that runs; the working directory where there is none."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     return Path(script).resolve().parent if script else Path.cwd()
+
+
+def _unless_gone(ask: Callable[[], _T]) -> _T | None:
+    """What `ask` says; None if it needs the working directory, and somebody has deleted that."""
+    try:
+        return ask()
+    except OSError:
+        return None

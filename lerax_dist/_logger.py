@@ -129,8 +129,8 @@ class Logger(AbstractRunHandle):
             step: global step.
 
         Raises:
-            ValueError: a value is not a scalar or is sharded over processes, two names are the
-                same once joined, or `step` is negative.
+            ValueError: a value is not a scalar, is sharded over processes or larger than any
+                float, two names are the same once joined, or `step` is negative.
             TypeError: a value is not a number, a name not a string, or `step` not an integer.
             RuntimeError: the logger is closed.
         """

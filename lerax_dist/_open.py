@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from lerax_dist._directory import Taken, take_directory, take_known
-from lerax_dist._facts import collect_facts
-from lerax_dist._idle import IdleRun
 from lerax_dist._run import (
     check_hparams,
     check_name,
     check_resume,
+    check_seconds,
     check_step,
     choose_log_dir,
     make_name,
 )
 from lerax_dist._session import Session
+from lerax_dist._start import AGREEMENT_TIMEOUT, join_run, start_run
 from lerax_dist._state import Past, RunState, read_state
 from lerax_dist.backends import NoOpBackend, check_backends, unwrap
 from lerax_dist.cluster import (
@@ -25,17 +25,14 @@ from lerax_dist.cluster import (
     choose_scope,
     current_group,
     see_devices,
-    with_counts,
 )
 from lerax_dist.host._failures import Failures
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import JournalInUse
-from lerax_dist.host._lifecycle import Others, Run
-from lerax_dist.host._relay import RelayRun
+from lerax_dist.host._lifecycle import Run
 from lerax_dist.host._signals import check_main_thread
+from lerax_dist.process_logs import open_logs
 
-# A process may be this much later than another at its first logger, e.g. for loading data.
-_AGREEMENT_TIMEOUT = 600.0
 # For a run that does not start; a backend that hangs must not keep the error back.
 _CLOSE_TIMEOUT = 5.0
 
@@ -103,7 +100,9 @@ def open_session(
         past = read_state(state)
         if past is not None:
             name, start_step = past.name, past.start_step if start_step is None else start_step
-        _check(name, resume, start_step, past)
+        name = None if name is None else check_name(name)
+        _check(resume, start_step, past)
+        open_timeout = check_seconds("open_timeout", open_timeout)
         base = choose_log_dir(log_dir, backends)
         if group.is_writer:
             taken = _take(base, name, env, policy, resume, failures, past)
@@ -111,55 +110,54 @@ def open_session(
         trouble = error
     if trouble is not None and not group.is_writer:
         raise trouble
-    verdict = group.broadcast(
-        _verdict(base, taken, name, scope, trouble) | {"required": bool(required)},
-        timeout=_AGREEMENT_TIMEOUT,
-        what="the name of the run, decided by process 0",
-    )
-    if trouble is not None and not isinstance(trouble, (OSError, JournalInUse)):
-        raise trouble
-    if "error" in verdict:
-        raise RuntimeError(
-            f"process 0 cannot open the run in `log_dir` {str(base)!r} ({verdict['error']})"
-        ) from trouble
-    _check_scope(scope, verdict["scope"], group)
-    identity = Identity(*verdict["identity"])
-    others = None
-    if scope == "process":
-        others, devices = _meet(group, devices)
-    if taken is None:
-        if None not in (name, verdict["given"]) and name != verdict["given"]:
-            failures.keep("name", _other_name(name, group.process_index, verdict["given"]))
+    try:
+        verdict = group.broadcast(
+            _verdict(base, taken, name, scope, trouble) | {"required": bool(required)},
+            timeout=AGREEMENT_TIMEOUT,
+            what="the name of the run, decided by process 0",
+        )
+        if trouble is not None and not isinstance(trouble, (OSError, JournalInUse)):
+            raise trouble
+        if "error" in verdict:
+            raise RuntimeError(
+                f"process 0 cannot open the run in `log_dir` {str(base)!r} ({verdict['error']})"
+            ) from trouble
+        _check_scope(scope, verdict["scope"], group)
+        identity = Identity(*verdict["identity"])
         directory = Path(verdict["log_dir"]) / verdict["name"]
-        if others is None:
-            run = IdleRun(verdict["name"], directory, group.process_index, failures)
+        # Before the run: exit handlers run in reverse order, so the file has its last words, too.
+        logs = open_logs(directory, identity.run_id, group)
+    except BaseException:
+        if taken is not None:
+            taken.journal.close()
+        raise
+    try:
+        if taken is not None:
+            run = start_run(
+                *(taken, backends, group, scope, devices, failures),
+                start_step=start_step,
+                open_timeout=open_timeout,
+                settle=settle,
+            )
         else:
-            run = RelayRun(verdict["name"], directory, others.mailbox, failures, settle)
-        none = tuple(NoOpBackend() for _ in backends)
-        session = Session(run, identity, group, scope, none, given, handle_signals)
-        if verdict["required"]:
-            _require(session, None, open_timeout)
-        return session
-    run = Run(
-        taken.name,
-        backends,
-        taken.journal,
-        failures,
-        identity,
-        collect_facts(group, scope, devices),
-        start_step=start_step,
-        others=others,
-        open_timeout=open_timeout,
-        settle=settle,
-    )
-    session = Session(run, identity, group, scope, backends, given, handle_signals)
-    if required:
-        unopened = [run.unopened(each) for each in required]
+            if None not in (name, verdict["given"]) and name != verdict["given"]:
+                failures.keep("name", _other_name(name, group.process_index, verdict["given"]))
+            backends = tuple(NoOpBackend() for _ in backends)
+            run = join_run(verdict["name"], directory, group, scope, devices, failures, settle)
+    except BaseException as error:
+        logs.close()
+        if taken is not None and required:
+            # The others wait for this word.
+            _tell_required(group, f"process 0 has met {error!r}", open_timeout)
+        raise
+    session = Session(run, identity, group, scope, backends, given, logs, handle_signals)
+    if verdict["required"]:
+        unopened = [run.unopened(each) for each in required] if isinstance(run, Run) else []
         _require(session, "; ".join(text for text in unopened if text), open_timeout)
     return session
 
 
-def _require(session: Session, unopened: str | None, open_timeout: float) -> None:
+def _require(session: Session, unopened: str, open_timeout: float) -> None:
     """Raise on every process if a required backend is not open. For all processes.
 
     Args:
@@ -171,32 +169,21 @@ def _require(session: Session, unopened: str | None, open_timeout: float) -> Non
         RuntimeError: a required backend is not open.
         TimeoutError: process 0 did not say in time.
     """
-    what = "whether the required backends are open"
-    patience = open_timeout + _AGREEMENT_TIMEOUT
-    unopened = session.group.broadcast(unopened, timeout=patience, what=what)
-    if unopened:
+    try:
+        unopened = _tell_required(session.group, unopened, open_timeout)
+        if unopened:
+            raise RuntimeError(
+                f"`backend` holds a `Required` one that could not be opened ({unopened}). Mend "
+                "what it needs, or leave `Required` out to train without it."
+            )
+    except BaseException:
         session.close(failed=True, timeout=_CLOSE_TIMEOUT)
-        raise RuntimeError(
-            f"`backend` holds a `Required` one that could not be opened ({unopened}). Mend what it "
-            "needs, or leave `Required` out to train without it."
-        )
+        raise
 
 
-def _meet(group: ProcessGroup, devices: dict[str, Any]) -> tuple[Others, dict[str, Any]]:
-    """The way on which the other processes of `scope="process"` send their rows, and the devices
-    of all of them. For all of them.
-
-    Raises:
-        TimeoutError: a process did not take part in time.
-    """
-    mailbox: Any = group
-    mine = devices.get("devices_per_process", {group.process_index: None})[group.process_index]
-    told = group.gather(
-        [group.hostname, mine], timeout=_AGREEMENT_TIMEOUT, what="the hosts of the run"
-    )
-    everyone = told or []
-    devices = with_counts(devices, [count for _, count in everyone])
-    return Others([host for host, _ in everyone], mailbox.mailbox()), devices
+def _tell_required(group: ProcessGroup, unopened: str, open_timeout: float) -> str:
+    what = "whether the required backends are open"
+    return group.broadcast(unopened, timeout=open_timeout + AGREEMENT_TIMEOUT, what=what)
 
 
 def _check_scope(mine: str, theirs: str, group: ProcessGroup) -> None:
@@ -232,9 +219,7 @@ def _take(
     )
 
 
-def _check(name: Any, resume: Any, start_step: Any, past: Past | None) -> None:
-    if name is not None:
-        check_name(name)
+def _check(resume: Any, start_step: Any, past: Past | None) -> None:
     if check_resume(resume) == "never" and past is not None:
         raise ValueError(
             f'`resume` is "never", but `state` is of the run {past.name!r}, to be continued. To '

@@ -1,8 +1,10 @@
 """What a run is called and where it lives: decisions, no effects."""
 
+import threading
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from numbers import Real
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,6 +37,9 @@ def _is_control(char: str) -> bool:
 def check_name(name: Any) -> str:
     """The name of a run, if it is a good one: a relative path that stays below `log_dir`.
 
+    Returns:
+        The name in one way of writing it: without a slash at the end, for instance.
+
     Raises:
         TypeError: it is not a string.
         ValueError: it is empty, absolute, holds `..` or a control character.
@@ -57,7 +62,7 @@ def check_name(name: Any) -> str:
         raise ValueError(
             f"`name` must not leave `log_dir`, got {name!r}; {rule}. Give the folder as `log_dir`."
         )
-    return name
+    return str(PurePosixPath(name))
 
 
 def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
@@ -136,6 +141,41 @@ def check_positive(argument: str, value: Any, purpose: str) -> int:
             f"`{argument}` must be an integer of 1 or more, got {value!r}. Use 1 to {purpose}."
         )
     return value.__index__()
+
+
+def check_seconds(argument: str, value: Any) -> float:
+    """A time that can be waited.
+
+    Args:
+        argument: name of the argument, for errors.
+        value: what was given.
+
+    Raises:
+        ValueError: it is none.
+    """
+    seconds = float(value) if isinstance(value, Real) else -1.0
+    if not 0 <= seconds <= threading.TIMEOUT_MAX:
+        raise ValueError(
+            f"`{argument}` must be a finite number of seconds, 0 or more, got {value!r}. "
+            "Use e.g. 60.0."
+        )
+    return seconds
+
+
+def check_axis_name(axis_name: Any) -> str | tuple[str, ...] | None:
+    """The axes to reduce over, if they are names.
+
+    Raises:
+        TypeError: they are not.
+    """
+    if axis_name is None or isinstance(axis_name, str):
+        return axis_name
+    if isinstance(axis_name, Sequence) and all(isinstance(name, str) for name in axis_name):
+        return tuple(axis_name)
+    raise TypeError(
+        f"`axis_name` must be the name of a mesh axis, a sequence of names, or None, got "
+        f"{axis_name!r}. Leave it None to reduce over all manual axes."
+    )
 
 
 def check_hparams(hparams: Any) -> dict[str, Any]:

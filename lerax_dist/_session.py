@@ -9,7 +9,7 @@ from lerax_dist.host._identity import Identity
 from lerax_dist.host._lifecycle import Run
 from lerax_dist.host._relay import RelayRun
 from lerax_dist.host._signals import SignalWatch
-from lerax_dist.process_logs import open_logs
+from lerax_dist.process_logs import RunLogs
 
 
 @final
@@ -35,6 +35,7 @@ class Session:
         scope: str,
         backends: tuple[Any, ...],
         hparams: dict[str, Any],
+        logs: RunLogs,
         handle_signals: bool,
     ) -> None:
         self.run = run
@@ -45,7 +46,7 @@ class Session:
         self.backends = backends
         self.hparams = hparams
         self.signals = SignalWatch(run.sync_soon) if handle_signals else None
-        self._logs = open_logs(run.directory, identity.run_id, group)
+        self._logs = logs
         # From another process, when all were asked.
         self._heard = False
         if self.signals is not None:

@@ -125,6 +125,8 @@ def test_rows_come_back_from_the_files_that_users_open(tmp_path):
 @pytest.mark.parametrize(
     ("metrics", "error", "match"),
     [
+        ({"a": 10**400}, ValueError, "metric 'a' is an integer of 1329 bits"),
+        ({"a": -(10**5000)}, ValueError, "more than a float holds. Log its logarithm"),
         ({"a": jnp.ones(3)}, ValueError, r"metric 'a' must be a scalar, got shape \(3,\)"),
         ({"a": np.ones((2, 2))}, ValueError, r"metric 'a' must be a scalar, got shape \(2, 2\)"),
         ({"a": {"b": "x"}}, TypeError, "metric 'a/b' is 'x' of type str"),

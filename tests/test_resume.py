@@ -178,3 +178,42 @@ def test_a_run_killed_twice_is_one_curve_everywhere(tmp_path):
     assert {run.id for run in runs} - {""} == {opens[0]["run_id"]}
     assert [row["global_step"] for row in runs[-1].rows] == list(range(80, 120))
     assert runs[-1].exit_code == 0
+
+
+def test_a_slash_at_the_end_of_a_name_puts_no_run_into_another(tmp_path):
+    first, _ = log(tmp_path, range(3), name="group/r/", failed=False)
+    second, _ = log(tmp_path, range(3), name="group/r/", failed=False)
+    assert (first.name, second.name) == ("group/r", "group/r_2")
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", None])
+def test_a_run_whose_own_file_is_lost_is_known_by_its_journal(tmp_path, left):
+    first, _ = log(tmp_path, range(3))
+    log(tmp_path, range(3), hparams={"kind": "open"})
+    path = tmp_path / "r" / "run.json"
+    if left is None:
+        path.unlink()
+    else:
+        path.write_text(left)
+    third, _ = log(tmp_path, range(3))
+    assert (third.run_id, third.incarnation) == (first.run_id, 3)
+
+
+def test_the_file_that_says_who_a_run_is_is_on_the_disk_before_it_has_its_name(
+    tmp_path, monkeypatch
+):
+    sizes = []
+
+    def fsync(descriptor, real=os.fsync):
+        real(descriptor)
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("run.json.new"):
+            sizes.append(os.fstat(descriptor).st_size)
+
+    def replace(source, target, real=os.replace):
+        assert sizes == [os.stat(source).st_size]
+        real(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    log(tmp_path, [])
+    assert len(sizes) == 1 and sizes[0] > 0

@@ -34,6 +34,11 @@ def test_a_relative_path_is_a_good_name(name):
     assert check_name(name) == name
 
 
+@pytest.mark.parametrize("name", ["a/b/", "a//b", "./a/b", "a/./b"])
+def test_a_name_is_written_in_one_way(name):
+    assert check_name(name) == "a/b"
+
+
 @pytest.mark.parametrize(
     "name", ["../x", "a/../../x", "/x", "", "  ", ".", "a\nb", "a\x00", "a\\b"]
 )

@@ -32,9 +32,10 @@ ARROWS = {
     "_session": {"_idle", "cluster", "host", "process_logs"},
     "_state": {"host"},
     "_handle": {"_session", "_state", "backends", "host"},
+    "_start": {"_directory", "_facts", "_idle", "cluster", "host"},
     "_open": {
-        *("_directory", "_facts", "_idle", "_run", "_session", "_state"),
-        *("backends", "cluster", "host"),
+        *("_directory", "_run", "_session", "_start", "_state"),
+        *("backends", "cluster", "host", "process_logs"),
     },
     "_logger": {
         *("_handle", "_open", "_run", "_state"),
@@ -60,6 +61,7 @@ WITHOUT_JAX = {
         "_directory",
         "_idle",
         "_session",
+        "_start",
         "_open",
         "_handle",
     ),

@@ -1,6 +1,7 @@
 """What may be a metric of a plain loop: a real number, whole on this process."""
 
 import functools
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +16,21 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
     """Check the metrics of a row; waits for nothing.
 
     Raises:
-        ValueError: a value is not a scalar, is sharded over processes, or was donated.
+        ValueError: a value is not a scalar, is sharded over processes, was donated, or is larger
+            than any float.
         TypeError: a value is not a number, or belongs to a trace.
     """
     for name, value in metrics.items():
         if isinstance(value, jax.Array):
             _check_array(name, value, value.shape)
-        elif not isinstance(value, (float, int, np.integer, np.floating, np.bool_)):
+        elif isinstance(value, int):
+            if abs(value) > sys.float_info.max:
+                # Not the value itself: of one with 4300 digits Python makes no text.
+                raise ValueError(
+                    f"metric {name!r} is an integer of {value.bit_length()} bits, more than a "
+                    "float holds. Log its logarithm."
+                )
+        elif not isinstance(value, (float, np.integer, np.floating, np.bool_)):
             array = np.asarray(value) if hasattr(value, "__array__") else None
             if array is None or not _is_real(array.dtype):
                 raise TypeError(

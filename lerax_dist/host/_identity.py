@@ -3,8 +3,11 @@
 import json
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from lerax_dist.host._record import Event, decode
 
 
 class Identity(NamedTuple):
@@ -32,7 +35,7 @@ def take_identity(directory: Path, *, continues: bool, known: Identity | None = 
         ValueError: the directory holds another run than the one known.
     """
     path = directory / "run.json"
-    there = _read(path)
+    there = _read(path) or _last_opened(directory / "journal.jsonl")
     if known is not None and there is not None and there.run_id != known.run_id:
         raise ValueError(
             f"`state` is of a run with the id {known.run_id}, but {directory} holds one with the "
@@ -44,7 +47,11 @@ def take_identity(directory: Path, *, continues: bool, known: Identity | None = 
     else:
         identity = Identity(uuid.uuid4().hex[:12], 2 if continues else 1)
     fresh = path.with_suffix(".json.new")
-    fresh.write_text(json.dumps(identity._asdict()) + "\n")
+    with fresh.open("w") as file:
+        file.write(json.dumps(identity._asdict()) + "\n")
+        file.flush()
+        # Else a host that loses power may be left with an empty file under the name below.
+        os.fsync(file.fileno())
     # At once or not at all: a process that dies here leaves the old file.
     os.replace(fresh, path)
     return identity
@@ -52,7 +59,25 @@ def take_identity(directory: Path, *, continues: bool, known: Identity | None = 
 
 def _read(path: Path) -> Identity | None:
     try:
-        fields = json.loads(path.read_text())
+        return _identity_of(json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _last_opened(journal: Path) -> Identity | None:
+    """Who the journal says that wrote it last, for a run whose own file is lost."""
+    last = None
+    with journal.open("rb") as lines:
+        for line in lines:
+            # Only a few of the lines are worth their checksum.
+            decoded = decode(line) if b'"kind":"open"' in line else None
+            if decoded is not None and isinstance(decoded[1], Event):
+                last = _identity_of(decoded[1].body) or last
+    return last
+
+
+def _identity_of(fields: Mapping[str, Any]) -> Identity | None:
+    try:
         return Identity(str(fields["run_id"]), int(fields["incarnation"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None

@@ -38,6 +38,8 @@ class Others(NamedTuple):
 
 _CLIPS_IN_A_HURRY = 5.0
 """Seconds that the last clips get when a run does not end by itself."""
+_CLOSE_UNBORN = 5.0
+"""Seconds that the end of a run gets that could not start."""
 
 
 @final
@@ -116,6 +118,14 @@ class Run:
         if resumes and start_step is not None:
             queue.put(Event(time.time(), "resume", {"start_step": start_step}))
         self._close_at_exit()
+        try:
+            self._start(open_timeout)
+        except BaseException:
+            # Ctrl-C, for instance. Whoever waits for the run never gets it, and could not close it.
+            self.close("failed", timeout=_CLOSE_UNBORN)
+            raise
+
+    def _start(self, open_timeout: float) -> None:
         self._writer.start()
         if self._post is not None:
             self._post.start()

@@ -1,5 +1,6 @@
 """Everything that this process logs: in memory until a run is open, then in a file of that run."""
 
+import contextlib
 import logging
 import sys
 from collections import deque
@@ -65,18 +66,15 @@ class ProcessLog(logging.Handler):
         """
         with self._guard():
             self._files.setdefault(path, None)
-            kept, self._first = [*self._first, *self._gap(), *self._last], []
-            self._last.clear()
-            self._left_out = 0
-            for line in kept:
-                self._write(path, line)
+            kept = [*self._first, *self._gap(), *self._last]
+            if kept and self._write(path, "\n".join(kept)):
+                self._first, self._left_out = [], 0
+                self._last.clear()
 
     def detach(self, path: Path) -> None:
         """Let go of a file."""
         with self._guard():
-            file = self._files.pop(path, None)
-            if file is not None:
-                file.close()
+            self._let_go(path)
             if not self._files:
                 self.counts = Counts()
 
@@ -112,7 +110,8 @@ class ProcessLog(logging.Handler):
     def _gap(self) -> list[str]:
         return [f"... {self._left_out} lines are not kept ..."] if self._left_out else []
 
-    def _write(self, path: Path, line: str) -> None:
+    def _write(self, path: Path, text: str) -> bool:
+        """Whether the file has it; one that cannot be written is let go of."""
         try:
             file = self._files[path]
             if file is None:
@@ -120,13 +119,23 @@ class ProcessLog(logging.Handler):
                 # A line is one write at the end of the file: a forked process may write there, too.
                 file = path.open("a", encoding="utf-8", errors="backslashreplace")
                 self._files[path] = file
-            file.write(line + "\n")
+            file.write(text + "\n")
             file.flush()
         except OSError as error:
             # Once, and on the console only: each further record would come to the same.
-            self._files.pop(path)
-            self._keep(line)
-            print(f"lerax_dist: no log in {path} ({error.strerror})", file=sys.stderr)
+            self._let_go(path)
+            # The console may be a file on the same disk.
+            with contextlib.suppress(OSError):
+                print(f"lerax_dist: no log in {path} ({error.strerror})", file=sys.stderr)
+            return False
+        return True
+
+    def _let_go(self, path: Path) -> None:
+        file = self._files.pop(path, None)
+        # Of what it could not write it was told, and it says so once more.
+        with contextlib.suppress(OSError):
+            if file is not None:
+                file.close()
 
 
 process_log = ProcessLog()

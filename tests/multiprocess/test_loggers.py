@@ -123,3 +123,11 @@ def test_without_a_required_backend_the_run_starts_on_no_process(tmp_path):
         assert said["failures"] == []
     assert journal_records(tmp_path / "r")[-1].body["state"] == "failed"
     assert journal_rows(tmp_path / "good") == [(1, {"x": 1.0})]
+
+
+def test_what_process_0_meets_while_it_opens_a_required_backend_keeps_nobody_waiting(tmp_path):
+    writer, other = start("required_and_lost", tmp_path)
+    assert writer["error"] == ["ConnectionError", "the service is gone"]
+    assert other["error"][0] == "RuntimeError"
+    assert "process 0 has met ConnectionError('the service is gone')" in other["error"][1]
+    assert (writer["name"], other["name"]) == ("r", "r")

@@ -81,3 +81,9 @@ def test_a_run_goes_on_from_a_state_that_is_the_same_on_all(tmp_path, how):
     assert [(row.step, without_gauges(row.metrics)) for row in rows] == [
         (step, {"rank": 0.5, "life": 1.0 if step < 10 else 2.0}) for step in range(20)
     ]
+
+
+def test_a_training_is_as_long_as_those_of_all_processes_however_it_is_known(tmp_path):
+    writer, _ = start("totals", tmp_path, "jax", processes=2)
+    totals = [call[1] for call in writer.report["calls"] if call[0] == "start"]
+    assert totals == [10_000, 2**31]

@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,34 @@ def test_a_folder_that_cannot_be_made_is_told_once(log, tmp_path, capsys):
     logger.info("two")
     (line,) = capsys.readouterr().err.splitlines()
     assert "no log in" in line and "a.log" in line
+
+
+def test_what_no_file_took_is_kept_whole_and_once_for_the_next(log, tmp_path):
+    handler, logger = log
+    (tmp_path / "file").write_text("")
+    for number in range(5000):
+        logger.info("%d", number)
+    handler.attach(tmp_path / "file" / "a.log")
+    handler.attach(tmp_path / "b.log")
+    lines = (tmp_path / "b.log").read_text().splitlines()
+    assert len(lines) == 2201
+    assert lines[200] == "... 2800 lines are not kept ..."
+    handler.detach(tmp_path / "b.log")
+    handler.attach(tmp_path / "file" / "a.log")
+    logger.info("once")
+    handler.attach(tmp_path / "c.log")
+    assert said(tmp_path / "c.log") == ["speaker: once"]
+
+
+def test_a_disk_that_is_full_is_told_once_and_nothing_is_raised(log, tmp_path, capsys):
+    handler, logger = log
+    logger.info("early")
+    handler.attach(Path("/dev/full"))
+    logger.info("late")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "lerax_dist: no log in /dev/full (No space left on device)"
+    handler.attach(tmp_path / "a.log")
+    assert said(tmp_path / "a.log") == ["speaker: early", "speaker: late"]
 
 
 def test_warnings_and_errors_are_counted_until_the_last_run_is_closed(log, tmp_path):

@@ -66,3 +66,34 @@ with ld.Logger(ld.ConsoleBackend(), "r", log_dir=sys.argv[1], total_steps=20) as
     shown = [index for index, line in enumerate(lines) if "loss" in line]
     assert min(shown) > max(places)
     assert (tmp_path / "r" / "logs" / "process_0000.log").read_text().count("WARNING train") == 4
+
+
+def test_a_run_whose_log_cannot_be_written_starts_all_the_same(tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "logs").write_text("a file where the folder should be")
+    program = """
+        log = ld.get_logger("mine")
+        log.info("one")
+        log.info("two")
+        with ld.Logger(ld.NoOpBackend(), "r", log_dir=sys.argv[1]) as logger:
+            logger.log({"loss": 1.0}, 0)
+    """
+    told = run(program, str(tmp_path)).stderr.splitlines()
+    assert [line for line in told if "no log in" in line] == told[2:]
+
+
+def test_the_last_words_of_a_run_that_is_closed_at_exit_are_in_its_file(tmp_path):
+    program = """
+        from tests.memory import Memory
+
+        class Bad(Memory):
+            def close(self):
+                raise ValueError("last words")
+
+        ld.setup_logging()
+        logger = ld.Logger(Bad(), "r", log_dir=sys.argv[1])
+        logging.getLogger("mine").warning("first words")
+    """
+    run(program, str(tmp_path))
+    lines = (tmp_path / "r" / "logs" / "process_0000.log").read_text().splitlines()
+    assert "first words" in lines[0] and "last words" in lines[1]

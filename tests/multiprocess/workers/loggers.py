@@ -200,6 +200,29 @@ def required(log_dir):
     return {"error": error, "failures": [failure.message for failure in logger.failures]}
 
 
+class Forgetful:
+    """A group that cannot say on process 0, once the run is taken, which hosts there are."""
+
+    def __init__(self, group):
+        self._group = group
+
+    @property
+    def hosts(self):
+        raise ConnectionError("the service is gone")
+
+    def __getattr__(self, name):
+        return getattr(self._group, name)
+
+
+def required_and_lost(log_dir):
+    """Process 0 fails between the name of the run and its word on the required backend."""
+    group = ld.initialize()
+    required = ld.Required(Memory())
+    error = raised(ld.Logger, required, "r", log_dir=log_dir, group=Forgetful(group))
+    with ld.Logger(required, "r", log_dir=log_dir) as logger:
+        return {"error": error, "name": logger.name}
+
+
 def slow_open(log_dir):
     """Others train on while process 0's backend is not open yet; it gets every row later."""
     ld.initialize()

@@ -14,6 +14,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
+from tests.memory import Memory
 from tests.multiprocess import scenario
 from tests.multiprocess.launch import report
 from tests.multiprocess.workers.known_run import train
@@ -62,6 +63,24 @@ def loop(group, log_dir):
             logger.log(metrics, step)
         preempted = logger.preempted
     return {"failures": [f"{f.where}: {f.message}" for f in logger.failures], "told": preempted}
+
+
+def totals(group, log_dir):
+    """How long the training will be, known while tracing and only in the step."""
+    memory = Memory()
+    states = jax.tree.map(lambda x: x[None], ld.LoggingCallbackStepState.initial())
+
+    def start(total):
+        context = ld.TrainingContext(
+            ld.EmptyCallbackState(), states, None, None, total, jnp.asarray(0), None
+        )
+        return logger.on_training_start(context, key=jax.random.key(0))
+
+    with ld.LoggingCallback(memory, "totals", log_dir=log_dir, scope="process") as logger:
+        jax.jit(lambda: start(5000))()
+        jax.effects_barrier()
+        jax.jit(start)(jnp.asarray(2**30))
+    return {"calls": memory.calls}
 
 
 def exits(group, log_dir):

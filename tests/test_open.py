@@ -1,0 +1,96 @@
+"""A logger that cannot be made leaves nothing behind: the same call works once it is mended."""
+
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+import lerax_dist as ld
+from tests.memory import Memory
+from tests.readers import journal_records
+
+
+class Forgetful:
+    """A group on its own that cannot say, once the run is taken, which hosts there are."""
+
+    def __init__(self):
+        self._group = ld.SoloGroup()
+
+    @property
+    def hosts(self):
+        raise ConnectionError("the service is gone")
+
+    def __getattr__(self, name):
+        return getattr(self._group, name)
+
+
+@pytest.mark.parametrize("axis_name", [5, ("d", 5), [None], b"d", {"d"}])
+def test_axes_that_are_no_names_are_refused_before_anything_opens(tmp_path, axis_name):
+    with pytest.raises(TypeError, match="`axis_name` must be the name of a mesh axis, a sequence"):
+        ld.LoggingCallback(Memory(), "r", log_dir=tmp_path, axis_name=axis_name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("axis_name", [None, "d", ("d", "e"), ["d"], ()])
+def test_axes_are_names(tmp_path, axis_name):
+    with ld.LoggingCallback(Memory(), "r", log_dir=tmp_path, axis_name=axis_name):
+        pass
+
+
+@pytest.mark.parametrize("open_timeout", [None, "60", -1, float("nan"), float("inf")])
+def test_a_time_that_cannot_be_waited_is_refused_before_anything_opens(tmp_path, open_timeout):
+    with pytest.raises(ValueError, match="`open_timeout` must be a finite number of seconds"):
+        ld.Logger(Memory(), "r", log_dir=tmp_path, open_timeout=open_timeout)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_working_directory_that_is_deleted_is_not_known_and_no_obstacle(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with ld.Logger(Memory(), "r", log_dir=tmp_path):
+        pass
+    assert journal_records(tmp_path / "r")[0].body["directory"] is None
+
+
+def test_a_run_that_cannot_start_is_free_for_the_next_call(tmp_path):
+    group: Any = Forgetful()
+    with pytest.raises(ConnectionError):
+        ld.Logger(Memory(), "r", log_dir=tmp_path, group=group)
+    with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+        assert logger.name == "r"
+
+
+def test_ctrl_c_while_backends_open_ends_the_run_as_failed(tmp_path):
+    program = """
+        import os, signal, sys, threading
+        import lerax_dist as ld
+        from tests.memory import Memory
+
+        interrupted = threading.Event()
+
+        def on_interrupt(*_):
+            interrupted.set()
+            raise KeyboardInterrupt
+
+        class Waits(Memory):
+            def open(self, name):
+                os.kill(os.getpid(), signal.SIGINT)
+                interrupted.wait()
+
+        signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            ld.Logger(Waits(), "r", log_dir=sys.argv[1])
+        except KeyboardInterrupt:
+            print([each.name for each in threading.enumerate()])
+            with ld.Logger(Memory(), "r", log_dir=sys.argv[1]) as logger:
+                print(logger.incarnation)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["['MainThread']", "2"]
+    ends = [each for each in journal_records(tmp_path / "r") if each.kind == "close"]
+    assert [end.body["state"] for end in ends] == ["failed", "finished"]
