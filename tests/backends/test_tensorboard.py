@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lerax_dist.backends import TensorBoardBackend, _tensorboard
+from lerax_dist.backends import TensorBoardBackend
 from lerax_dist.backends._events import markdown_table
 from tests.readers import event_rows
 
@@ -200,6 +200,35 @@ def test_rows_that_come_again_after_a_full_disk_are_there_once(tmp_path):
     assert rows(tmp_path / "run", "m") == [(step, float(step)) for step in range(60)]
 
 
+@pytest.mark.parametrize("room", [0, 60], ids=["for no byte", "for less than a row"])
+def test_a_full_disk_is_left_no_file_for_each_row_that_is_tried(tmp_path, room):
+    program = """
+        import os, resource, signal, sys
+        import numpy as np
+        from lerax_dist.backends import TensorBoardBackend
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        backend = TensorBoardBackend(sys.argv[1])
+        backend.open("run")
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        backend.log_rows(("a",), np.zeros((1, 1)), [0], [0.0])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), hard))
+        failures = 0
+        for step in range(1, 6):
+            try:
+                backend.log_rows(("a",), np.full((1, 1), step), [step], [float(step)])
+            except OSError:
+                failures += 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        print(failures, len(os.listdir(sys.argv[1] + "/run")))
+        backend.log_rows(("a",), np.full((1, 1), step), [step], [float(step)])
+        backend.close()
+    """
+    result = run(program, tmp_path, room)
+    assert (result.stdout, result.stderr) == ("5 1\n", "")
+    events = [(event.wall_time, event.step) for event in read(tmp_path / "run").Scalars("a")]
+    assert events == [(0.0, 0), (5.0, 5)]
+
+
 def test_rows_that_come_together_keep_their_own_steps_and_times(backend, tmp_path):
     # Steps of one byte and of two are different templates.
     steps, times = [1, 126, 127, 128, 129], [1.5e9, 1.5e9 + 2, 1.5e9 + 4, 1.5e9 + 6, 1.5e9 + 8]
@@ -266,9 +295,4 @@ def test_every_row_comes_back_with_its_step_and_float32_values(tmp_path):
 
 def test_so_it_does_without_the_c_package_for_checksums(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "crc32c", None)
-    many_rows(TensorBoardBackend(tmp_path), tmp_path)
-
-
-def test_so_it_does_if_tensorboardx_hides_its_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(_tensorboard, "_file", lambda writer: writer)
     many_rows(TensorBoardBackend(tmp_path), tmp_path)
