@@ -38,7 +38,7 @@ def video_event(tag: str, gif: bytes, shape: tuple[int, ...], step: int, now: fl
 
 
 def resume_event(start_step: int, now: float) -> Any:
-    """An event that makes TensorBoard forget what older files hold from a step on.
+    """An event that makes TensorBoard forget what stands before it, from a step on.
 
     Args:
         start_step: the step.

@@ -65,6 +65,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
         self._templates: dict[tuple[tuple[str, ...], int], RowRecord] = {}
         self._checksum: Checksum | None = None
         self._started = 0.0
+        self._texts: dict[str, str] = {}
         self._hparams: dict[str, Any] = {}
         self._session: SessionFile | None = None
         self._bands: list[str] = []
@@ -84,7 +85,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
         self._run_dir = run_dir
         self._started = time.time()
         self._session = SessionFile(run_dir)
-        self._hparams, self._bands = {}, []
+        self._texts, self._hparams, self._bands = {}, {}, []
 
     def on_run(self, facts: dict[str, Any]) -> None:
         """Write what is known of the run, as a text `run`.
@@ -93,12 +94,12 @@ class TensorBoardBackend(AbstractLoggingBackend):
             facts: see `SupportsRunFacts`.
         """
         self._started = facts.get("time") or self._started
-        self._write_event(text_event("run", run_markdown(facts), time.time()))
+        self._write_text("run", run_markdown(facts))
 
     def log_hparams(self, hparams: dict[str, Any]) -> None:
         # Also those of earlier calls: of several sessions and texts a reader sees one.
         self._hparams = {**self._hparams, **hparams}
-        self._write_event(text_event("hparams", markdown_table(self._hparams), time.time()))
+        self._write_text("hparams", markdown_table(self._hparams))
         if self._session is not None and self._hparams:
             self._session.start(self._hparams, self._started, time.time())
 
@@ -152,7 +153,15 @@ class TensorBoardBackend(AbstractLoggingBackend):
         Args:
             start_step: where the run goes on.
         """
-        self._write_event(resume_event(start_step, time.time()))
+        now = time.time()
+        # Twice: the first of a run is its beginning to TensorBoard, which purges nothing then.
+        events = [resume_event(start_step, now)] * 2
+        if start_step <= 0:
+            # Texts and layout stand at step 0, and go with the rest.
+            events += [text_event(*text, now) for text in self._texts.items()]
+            if self._bands:
+                events.append(layout_event(self._bands, now))
+        self._write(as_records(events))
 
     def on_end(self, state: str) -> None:
         """Write how the run ended, for the HParams tab.
@@ -176,6 +185,10 @@ class TensorBoardBackend(AbstractLoggingBackend):
         if fresh:
             self._bands += fresh
             self._write_event(layout_event(self._bands, time.time()))
+
+    def _write_text(self, tag: str, markdown: str) -> None:
+        self._texts[tag] = markdown
+        self._write_event(text_event(tag, markdown, time.time()))
 
     def _write_event(self, event: Any) -> None:
         self._write(as_records([event]))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lerax_dist.backends import TensorBoardBackend
@@ -238,6 +239,59 @@ def test_rows_that_come_together_keep_their_own_steps_and_times(backend, tmp_pat
     for column, tag in enumerate(("a", "b")):
         events = [(event.step, event.value, event.wall_time) for event in accumulator.Scalars(tag)]
         assert events == list(zip(steps, values[:, column], times, strict=True))
+
+
+def incarnation(folder: Path, start_step: int, *, resumed: bool) -> None:
+    """Five rows from a step on, with what stands at step 0, part of it before the marker."""
+    backend = TensorBoardBackend(folder)
+    backend.open("run")
+    backend.on_run({"name": "run"})
+    backend.log_hparams({"start": start_step})
+    if resumed:
+        backend.on_resume(start_step)
+    for step in range(start_step, start_step + 5):
+        backend.log_scalars(scalars(a=step, a_min=0.0, a_max=9.0), step)
+    backend.close()
+
+
+def shown(folder: Path) -> dict[str, list[int]]:
+    """Steps of each tag as TensorBoard itself shows them, which reads scalars as tensors."""
+    accumulator = plugin_event_accumulator.EventAccumulator(str(folder))
+    accumulator.Reload()
+    tags = accumulator.Tags()["tensors"]
+    return {tag: [event.step for event in accumulator.Tensors(tag)] for tag in tags}
+
+
+def test_a_run_that_goes_on_is_one_curve_from_the_first_time(tmp_path):
+    incarnation(tmp_path, 0, resumed=False)
+    incarnation(tmp_path, 3, resumed=True)
+    assert shown(tmp_path / "run")["a"] == list(range(8))
+    assert [step for step, _ in rows(tmp_path / "run", "a")] == list(range(8))
+    incarnation(tmp_path, 4, resumed=True)
+    found = shown(tmp_path / "run")
+    assert found["a"] == list(range(9))
+    # Texts tell of every incarnation.
+    assert found["run/text_summary"] == found["hparams/text_summary"] == [0, 0, 0]
+
+
+def test_a_run_that_begins_again_keeps_what_stands_at_step_0(tmp_path):
+    incarnation(tmp_path, 0, resumed=False)
+    incarnation(tmp_path, 0, resumed=True)
+    found = shown(tmp_path / "run")
+    assert found["a"] == list(range(5))
+    for tag in ("run/text_summary", "hparams/text_summary", "custom_scalars__config__"):
+        assert found[tag] == [0], tag
+
+
+def test_bands_that_were_laid_out_before_a_run_goes_on_stay(tmp_path):
+    backend = TensorBoardBackend(tmp_path)
+    backend.open("run")
+    row = scalars(a=1.0, a_min=0.0, a_max=2.0)
+    backend.log_scalars(row, 0)
+    backend.on_resume(0)
+    backend.log_scalars(row, 0)
+    backend.close()
+    assert shown(tmp_path / "run")["custom_scalars__config__"] == [0]
 
 
 def test_what_is_not_open_refuses_rows(tmp_path):
