@@ -138,9 +138,10 @@ class TensorBoardBackend(AbstractLoggingBackend):
         if template is None:
             if len(self._templates) >= _MOST_TEMPLATES:
                 self._templates.clear()
+            # First: if it fails, these tags come this way again.
+            self._show_bands(tags)
             template = RowRecord(tags, step_size, self._checksum)
             self._templates[tags, step_size] = template
-            self._show_bands(tags)
         return template
 
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
@@ -183,8 +184,8 @@ class TensorBoardBackend(AbstractLoggingBackend):
     def _show_bands(self, tags: tuple[str, ...]) -> None:
         fresh = [tag for tag in find_bands(tags) if tag not in self._bands]
         if fresh:
+            self._write_event(layout_event([*self._bands, *fresh], time.time()))
             self._bands += fresh
-            self._write_event(layout_event(self._bands, time.time()))
 
     def _write_text(self, tag: str, markdown: str) -> None:
         self._texts[tag] = markdown

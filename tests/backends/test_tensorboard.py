@@ -294,6 +294,31 @@ def test_bands_that_were_laid_out_before_a_run_goes_on_stay(tmp_path):
     assert shown(tmp_path / "run")["custom_scalars__config__"] == [0]
 
 
+def test_a_band_that_a_full_disk_does_not_take_is_laid_out_with_the_next_row(tmp_path):
+    program = """
+        import resource, signal, sys
+        import numpy as np
+        from lerax_dist.backends import TensorBoardBackend
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        backend = TensorBoardBackend(sys.argv[1])
+        backend.open("run")
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        row = {"a": np.float64(1), "a_min": np.float64(0), "a_max": np.float64(2)}
+        try:
+            backend.log_scalars(row, 1)
+        except OSError:
+            print("full")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        backend.log_scalars(row, 1)
+        backend.close()
+    """
+    result = run(program, tmp_path)
+    assert (result.stdout, result.stderr) == ("full\n", "")
+    found = shown(tmp_path / "run")
+    assert (found["custom_scalars__config__"], found["a"]) == ([0], [1])
+
+
 def test_what_is_not_open_refuses_rows(tmp_path):
     backend = TensorBoardBackend(tmp_path)
     with pytest.raises(RuntimeError, match="must be open"):
