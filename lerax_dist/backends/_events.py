@@ -1,6 +1,7 @@
 """TensorBoard's event messages, built but not written. Each takes the wall time as an argument."""
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -37,7 +38,7 @@ def video_event(tag: str, gif: bytes, shape: tuple[int, ...], step: int, now: fl
 
 
 def resume_event(start_step: int, now: float) -> Any:
-    """An event that makes TensorBoard forget what older files hold from a step on.
+    """An event that makes TensorBoard forget what stands before it, from a step on.
 
     Args:
         start_step: the step.
@@ -52,10 +53,27 @@ def resume_event(start_step: int, now: float) -> Any:
     return Event(wall_time=now, step=start_step, session_log=start)
 
 
-def parse_event(message: bytes) -> Any:
-    """An event of its bytes."""
+def version_event(now: float) -> Any:
+    """What an event file begins with.
+
+    Args:
+        now: wall time in seconds.
+    """
     Event, _ = _messages()
-    return Event.FromString(message)
+    return Event(wall_time=now, file_version="brain.Event:2")
+
+
+def as_records(events: Iterable[Any]) -> bytes:
+    """Events as they stand in a file, see `RowRecord`."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    parts: list[bytes] = []
+    for event in events:
+        message = event.SerializeToString()
+        length = struct.pack("<Q", len(message))
+        for part in (length, message):
+            parts += [part, struct.pack("<I", masked_crc32c(part))]
+    return b"".join(parts)
 
 
 def markdown_table(hparams: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The console where there is no terminal: one plain line a row, for logs and pipes. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -40,7 +41,8 @@ def format_row(
         parts.append(f"ETA {format_duration(remaining)}")
     for name, lag in view.own.items():
         if name.startswith("lag/") and lag > FAR_BEHIND:
-            parts.append(f"{name.removeprefix('lag/')} {lag:,.0f} behind")
+            how = f"{lag:,.0f} behind" if math.isfinite(lag) else "takes no rows"
+            parts.append(f"{name.removeprefix('lag/')} {how}")
     charted = view.charted
     names = sorted(_shown(scalars, chosen), key=lambda name: name != charted)
     texts = [f"{name}={format_value(float(scalars[name]))}" for name in names]

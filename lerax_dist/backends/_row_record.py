@@ -54,7 +54,7 @@ class RowRecord:
         rows = len(steps)
         with np.errstate(over="ignore"):
             # Beyond the range of float32 there is infinity, as everywhere.
-            floats = values.astype("<f4")
+            floats = values.astype("<f4", order="C")
         heads = b"".join(map(bytes.__add__, map(struct.Struct("<d").pack, times), steps))
         content = np.empty((rows, len(self._places)), np.uint8)
         content[:, : len(heads) // rows] = np.frombuffer(heads, np.uint8).reshape(rows, -1)

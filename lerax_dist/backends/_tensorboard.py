@@ -1,10 +1,8 @@
 """TensorBoard event files, one event a row."""
 
-import contextlib
 import itertools
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -13,20 +11,20 @@ import numpy as np
 from lerax_dist.backends._base import AbstractLoggingBackend
 from lerax_dist.backends._closed import already_open, not_open
 from lerax_dist.backends._crc32c import Checksum
+from lerax_dist.backends._event_file import EventFile
 from lerax_dist.backends._events import (
+    as_records,
     markdown_table,
-    parse_event,
     resume_event,
     text_event,
     video_event,
 )
 from lerax_dist.backends._gif import encode_gif
-from lerax_dist.backends._row_record import HEAD, TAIL, RowRecord, encode_step
+from lerax_dist.backends._row_record import RowRecord, encode_step
 from lerax_dist.backends._run_text import run_markdown
 from lerax_dist.backends._tensorboard_bands import find_bands, layout_event
 from lerax_dist.backends._tensorboard_hparams import SessionFile
 
-_FILE_NUMBERS = itertools.count()
 # Rows of training and of evaluation take turns; more kinds than this would be names made of data.
 _MOST_TEMPLATES = 32
 
@@ -63,10 +61,11 @@ class TensorBoardBackend(AbstractLoggingBackend):
     def __init__(self, log_dir: str | Path = "logs") -> None:
         self._log_dir = Path(log_dir)
         self._run_dir: Path | None = None
-        self._writer: Any = None
+        self._file: EventFile | None = None
         self._templates: dict[tuple[tuple[str, ...], int], RowRecord] = {}
         self._checksum: Checksum | None = None
         self._started = 0.0
+        self._texts: dict[str, str] = {}
         self._hparams: dict[str, Any] = {}
         self._session: SessionFile | None = None
         self._bands: list[str] = []
@@ -81,12 +80,12 @@ class TensorBoardBackend(AbstractLoggingBackend):
         # Absolute: the program may change its folder.
         run_dir = (self._log_dir / name).resolve()
         run_dir.mkdir(parents=True, exist_ok=True)
-        self._writer = _new_writer(run_dir)
+        self._file = EventFile(run_dir)
         self._checksum = _native_checksum()
         self._run_dir = run_dir
         self._started = time.time()
         self._session = SessionFile(run_dir)
-        self._hparams, self._bands = {}, []
+        self._texts, self._hparams, self._bands = {}, {}, []
 
     def on_run(self, facts: dict[str, Any]) -> None:
         """Write what is known of the run, as a text `run`.
@@ -95,12 +94,12 @@ class TensorBoardBackend(AbstractLoggingBackend):
             facts: see `SupportsRunFacts`.
         """
         self._started = facts.get("time") or self._started
-        self._write_event(text_event("run", run_markdown(facts), time.time()))
+        self._write_text("run", run_markdown(facts))
 
     def log_hparams(self, hparams: dict[str, Any]) -> None:
         # Also those of earlier calls: of several sessions and texts a reader sees one.
         self._hparams = {**self._hparams, **hparams}
-        self._write_event(text_event("hparams", markdown_table(self._hparams), time.time()))
+        self._write_text("hparams", markdown_table(self._hparams))
         if self._session is not None and self._hparams:
             self._session.start(self._hparams, self._started, time.time())
 
@@ -124,23 +123,25 @@ class TensorBoardBackend(AbstractLoggingBackend):
             times: likewise.
         """
         encoded = [encode_step(int(step)) for step in steps]
-        records: list[np.ndarray] = []
+        records: list[memoryview] = []
         start = 0
         for size, group in itertools.groupby(encoded, key=len):
             own = list(group)
             rows = slice(start, start + len(own))
-            records.append(self._template(names, size).fill(values[rows], own, times[rows]))
+            filled = self._template(names, size).fill(values[rows], own, times[rows])
+            records.append(filled.data)
             start = rows.stop
-        self._write(lambda writer: _write_records(writer, records))
+        self._write(b"".join(records))
 
     def _template(self, tags: tuple[str, ...], step_size: int) -> RowRecord:
         template = self._templates.get((tags, step_size))
         if template is None:
             if len(self._templates) >= _MOST_TEMPLATES:
                 self._templates.clear()
+            # First: if it fails, these tags come this way again.
+            self._show_bands(tags)
             template = RowRecord(tags, step_size, self._checksum)
             self._templates[tags, step_size] = template
-            self._show_bands(tags)
         return template
 
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
@@ -153,7 +154,15 @@ class TensorBoardBackend(AbstractLoggingBackend):
         Args:
             start_step: where the run goes on.
         """
-        self._write_event(resume_event(start_step, time.time()))
+        now = time.time()
+        # Twice: the first of a run is its beginning to TensorBoard, which purges nothing then.
+        events = [resume_event(start_step, now)] * 2
+        if start_step <= 0:
+            # Texts and layout stand at step 0, and go with the rest.
+            events += [text_event(*text, now) for text in self._texts.items()]
+            if self._bands:
+                events.append(layout_event(self._bands, now))
+        self._write(as_records(events))
 
     def on_end(self, state: str) -> None:
         """Write how the run ended, for the HParams tab.
@@ -165,56 +174,33 @@ class TensorBoardBackend(AbstractLoggingBackend):
             self._session.end(state, time.time())
 
     def close(self) -> None:
-        writer, self._writer, self._run_dir = self._writer, None, None
+        file, self._file, self._run_dir = self._file, None, None
         # Tags that come again after `open` must show their bands again.
         self._session = None
         self._templates.clear()
-        if writer is not None:
-            writer.close()
+        if file is not None:
+            file.close()
 
     def _show_bands(self, tags: tuple[str, ...]) -> None:
         fresh = [tag for tag in find_bands(tags) if tag not in self._bands]
         if fresh:
+            self._write_event(layout_event([*self._bands, *fresh], time.time()))
             self._bands += fresh
-            self._write_event(layout_event(self._bands, time.time()))
+
+    def _write_text(self, tag: str, markdown: str) -> None:
+        self._texts[tag] = markdown
+        self._write_event(text_event(tag, markdown, time.time()))
 
     def _write_event(self, event: Any) -> None:
-        self._write(lambda writer: writer.write_event(event))
+        self._write(as_records([event]))
 
-    def _write(self, write: Callable[[Any], object]) -> None:
+    def _write(self, records: bytes) -> None:
         if self._run_dir is None:
             raise not_open(self)
-        if self._writer is None:
-            self._writer = _new_writer(self._run_dir)
-        writer = self._writer
-        file = _file(writer)
-        size = file.tell() if file is not writer else None
-        try:
-            write(writer)
-            _flush(writer)
-        except OSError:
-            # Readers give up a file at its first broken record, and this one may end in half a
-            # record now. Whoever tries again gets a fresh file, which TensorBoard reads next.
-            self._writer = None
-            with contextlib.suppress(OSError):
-                file.close()
-            with contextlib.suppress(OSError):
-                # What was written whole will be written again.
-                if size is not None:
-                    os.truncate(file.name, size)
-            raise
-
-
-def _new_writer(run_dir: Path) -> Any:
-    # Inside: a process that does not write must not load tensorboardX.
-    from tensorboardX.event_file_writer import EventsWriter
-
-    # tensorboardX names a file by host and whole second and opens it for overwriting. Readers take
-    # files in the order of their names, so the part that makes it unique has to sort by time.
-    unique = f".{time.time_ns():020d}.{os.getpid()}.{next(_FILE_NUMBERS)}"
-    writer = EventsWriter(str(run_dir / "events"), filename_suffix=unique)
-    _flush(writer)
-    return writer
+        # Put back once it has taken them: one that fails is not used again.
+        file, self._file = self._file or EventFile(self._run_dir), None
+        file.append(records)
+        self._file = file
 
 
 def _native_checksum() -> Checksum | None:
@@ -225,26 +211,3 @@ def _native_checksum() -> Checksum | None:
     except ImportError:
         return None
     return crc32c
-
-
-def _flush(writer: Any) -> None:
-    """Hand what was written to the operating system."""
-    # The public `flush` also waits for the disk, which nothing that a dying process needs is worth
-    # at each row.
-    _file(writer).flush()
-
-
-def _write_records(writer: Any, records: Sequence[np.ndarray]) -> None:
-    """Write records of rows, as many of the same length as come together in an array."""
-    file = _file(writer)
-    for alike in records:
-        if file is not writer:
-            file.write(alike.data)
-            continue
-        for record in alike:
-            writer.write_event(parse_event(record[HEAD:-TAIL].tobytes()))
-
-
-def _file(writer: Any) -> Any:
-    """The open file of a writer, as long as it is where it is in tensorboardX 2.6."""
-    return getattr(getattr(writer, "_py_recordio_writer", None), "_writer", writer)

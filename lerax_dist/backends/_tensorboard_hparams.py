@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
+from lerax_dist.backends._events import as_records, version_event
+
 # TensorBoard reads the files of a folder in the order of their names and does not come back to one
 # that it has left; so this one sorts before those that rows are appended to.
 _NAME = "events.out.tfevents.0000000000.hparams"
@@ -62,20 +64,9 @@ class SessionFile:
             self._replace([self._start, session_end_event(state, now)])
 
     def _replace(self, events: list[Any]) -> None:
-        from tensorboardX.proto.event_pb2 import (
-            Event,  # pyright: ignore[reportAttributeAccessIssue]
-        )
-        from tensorboardX.record_writer import RecordWriter
-
         # Without the part of the name that TensorBoard goes by.
         fresh = self._path.with_name(f".hparams.{os.getpid()}.new")
-        version = Event(wall_time=events[0].wall_time, file_version="brain.Event:2")
-        writer = RecordWriter(str(fresh))
-        try:
-            for event in (version, *events):
-                writer.write(event.SerializeToString())
-        finally:
-            writer.close()
+        fresh.write_bytes(as_records([version_event(events[0].wall_time), *events]))
         os.replace(fresh, self._path)
 
 

@@ -53,9 +53,16 @@ def test_a_line_holds_what_was_chosen_whatever_its_length():
 def test_of_logging_itself_a_line_tells_only_what_is_wrong():
     made = view(
         *[(12, 1.0)],
-        **{"lerax_dist/lag/WandbBackend": 5_000, "lerax_dist/lag/Other": 5, "loss": 1.0},
+        **{
+            "lerax_dist/lag/WandbBackend": 5_000,
+            "lerax_dist/lag/Other": 5,
+            "lerax_dist/lag/Mine": float("inf"),
+            "loss": 1.0,
+        },
     )
-    assert line(made, 1.0) == "step 12  elapsed 1s  WandbBackend 5,000 behind  loss=1"
+    assert line(made, 1.0) == (
+        "step 12  elapsed 1s  WandbBackend 5,000 behind  Mine takes no rows  loss=1"
+    )
 
 
 def test_the_first_row_is_due_at_once_and_others_after_the_interval():

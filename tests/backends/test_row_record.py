@@ -52,6 +52,15 @@ def test_records_of_many_rows_are_those_of_each(checksum):
     assert len({row.tobytes() for row in rows}) == 7
 
 
+def test_values_may_lie_column_by_column():
+    # As they do in what `DataFrame.to_numpy` returns.
+    values = np.arange(6.0).reshape(3, 2)
+    record = RowRecord(("a", "b"), 1, None)
+    rest = [encode_step(number) for number in range(3)], [0.0, 1.0, 2.0]
+    by_column = record.fill(np.asfortranarray(values), *rest)
+    np.testing.assert_array_equal(by_column, record.fill(values, *rest))
+
+
 def test_values_beyond_float32_are_infinite():
     values = np.array([[1e300, -1e300, 1e-300]])
     (record,) = RowRecord(("a", "b", "c"), 1, None).fill(values, [encode_step(1)], [0.0])

@@ -137,7 +137,7 @@ def test_the_header_says_where_it_runs_and_how_logging_fares():
     own = {
         **{"lerax_dist/share_of_step": 0.0012, "lerax_dist/callback_ms": 0.08},
         **{"lerax_dist/lag/TensorBoardBackend": 3.0, "lerax_dist/lag/WandbBackend": 54_321.0},
-        "lerax_dist/lag/Mine": float("nan"),
+        "lerax_dist/lag/Mine": float("inf"),
     }
     made.add({name: np.array(value) for name, value in own.items()}, 210, 42.0)
     lines = text(screen(made, now=50.0, width=199, height=40))

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lerax_dist.backends import TensorBoardBackend, _tensorboard
+from lerax_dist.backends import TensorBoardBackend
 from lerax_dist.backends._events import markdown_table
 from tests.readers import event_rows
 
@@ -200,6 +201,35 @@ def test_rows_that_come_again_after_a_full_disk_are_there_once(tmp_path):
     assert rows(tmp_path / "run", "m") == [(step, float(step)) for step in range(60)]
 
 
+@pytest.mark.parametrize("room", [0, 60], ids=["for no byte", "for less than a row"])
+def test_a_full_disk_is_left_no_file_for_each_row_that_is_tried(tmp_path, room):
+    program = """
+        import os, resource, signal, sys
+        import numpy as np
+        from lerax_dist.backends import TensorBoardBackend
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        backend = TensorBoardBackend(sys.argv[1])
+        backend.open("run")
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        backend.log_rows(("a",), np.zeros((1, 1)), [0], [0.0])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), hard))
+        failures = 0
+        for step in range(1, 6):
+            try:
+                backend.log_rows(("a",), np.full((1, 1), step), [step], [float(step)])
+            except OSError:
+                failures += 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        print(failures, len(os.listdir(sys.argv[1] + "/run")))
+        backend.log_rows(("a",), np.full((1, 1), step), [step], [float(step)])
+        backend.close()
+    """
+    result = run(program, tmp_path, room)
+    assert (result.stdout, result.stderr) == ("5 1\n", "")
+    events = [(event.wall_time, event.step) for event in read(tmp_path / "run").Scalars("a")]
+    assert events == [(0.0, 0), (5.0, 5)]
+
+
 def test_rows_that_come_together_keep_their_own_steps_and_times(backend, tmp_path):
     # Steps of one byte and of two are different templates.
     steps, times = [1, 126, 127, 128, 129], [1.5e9, 1.5e9 + 2, 1.5e9 + 4, 1.5e9 + 6, 1.5e9 + 8]
@@ -209,6 +239,84 @@ def test_rows_that_come_together_keep_their_own_steps_and_times(backend, tmp_pat
     for column, tag in enumerate(("a", "b")):
         events = [(event.step, event.value, event.wall_time) for event in accumulator.Scalars(tag)]
         assert events == list(zip(steps, values[:, column], times, strict=True))
+
+
+def incarnation(folder: Path, start_step: int, *, resumed: bool) -> None:
+    """Five rows from a step on, with what stands at step 0, part of it before the marker."""
+    backend = TensorBoardBackend(folder)
+    backend.open("run")
+    backend.on_run({"name": "run"})
+    backend.log_hparams({"start": start_step})
+    if resumed:
+        backend.on_resume(start_step)
+    for step in range(start_step, start_step + 5):
+        backend.log_scalars(scalars(a=step, a_min=0.0, a_max=9.0), step)
+    backend.close()
+
+
+def shown(folder: Path) -> dict[str, list[int]]:
+    """Steps of each tag as TensorBoard itself shows them, which reads scalars as tensors."""
+    accumulator = plugin_event_accumulator.EventAccumulator(str(folder))
+    accumulator.Reload()
+    tags = accumulator.Tags()["tensors"]
+    return {tag: [event.step for event in accumulator.Tensors(tag)] for tag in tags}
+
+
+def test_a_run_that_goes_on_is_one_curve_from_the_first_time(tmp_path):
+    incarnation(tmp_path, 0, resumed=False)
+    incarnation(tmp_path, 3, resumed=True)
+    assert shown(tmp_path / "run")["a"] == list(range(8))
+    assert [step for step, _ in rows(tmp_path / "run", "a")] == list(range(8))
+    incarnation(tmp_path, 4, resumed=True)
+    found = shown(tmp_path / "run")
+    assert found["a"] == list(range(9))
+    # Texts tell of every incarnation.
+    assert found["run/text_summary"] == found["hparams/text_summary"] == [0, 0, 0]
+
+
+def test_a_run_that_begins_again_keeps_what_stands_at_step_0(tmp_path):
+    incarnation(tmp_path, 0, resumed=False)
+    incarnation(tmp_path, 0, resumed=True)
+    found = shown(tmp_path / "run")
+    assert found["a"] == list(range(5))
+    for tag in ("run/text_summary", "hparams/text_summary", "custom_scalars__config__"):
+        assert found[tag] == [0], tag
+
+
+def test_bands_that_were_laid_out_before_a_run_goes_on_stay(tmp_path):
+    backend = TensorBoardBackend(tmp_path)
+    backend.open("run")
+    row = scalars(a=1.0, a_min=0.0, a_max=2.0)
+    backend.log_scalars(row, 0)
+    backend.on_resume(0)
+    backend.log_scalars(row, 0)
+    backend.close()
+    assert shown(tmp_path / "run")["custom_scalars__config__"] == [0]
+
+
+def test_a_band_that_a_full_disk_does_not_take_is_laid_out_with_the_next_row(tmp_path):
+    program = """
+        import resource, signal, sys
+        import numpy as np
+        from lerax_dist.backends import TensorBoardBackend
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        backend = TensorBoardBackend(sys.argv[1])
+        backend.open("run")
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        row = {"a": np.float64(1), "a_min": np.float64(0), "a_max": np.float64(2)}
+        try:
+            backend.log_scalars(row, 1)
+        except OSError:
+            print("full")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        backend.log_scalars(row, 1)
+        backend.close()
+    """
+    result = run(program, tmp_path)
+    assert (result.stdout, result.stderr) == ("full\n", "")
+    found = shown(tmp_path / "run")
+    assert (found["custom_scalars__config__"], found["a"]) == ([0], [1])
 
 
 def test_what_is_not_open_refuses_rows(tmp_path):
@@ -266,9 +374,4 @@ def test_every_row_comes_back_with_its_step_and_float32_values(tmp_path):
 
 def test_so_it_does_without_the_c_package_for_checksums(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "crc32c", None)
-    many_rows(TensorBoardBackend(tmp_path), tmp_path)
-
-
-def test_so_it_does_if_tensorboardx_hides_its_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(_tensorboard, "_file", lambda writer: writer)
     many_rows(TensorBoardBackend(tmp_path), tmp_path)
