@@ -15,7 +15,7 @@ from lerax_dist.host._gauges import Gauges
 from lerax_dist.host._identity import Identity
 from lerax_dist.host._journal import Journal
 from lerax_dist.host._post import Post
-from lerax_dist.host._pump import Pump
+from lerax_dist.host._pump import Pump, labels
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._record import Event
 from lerax_dist.host._sink import HostRow, Sink
@@ -111,7 +111,7 @@ class Run:
             )
         self._pumps = [
             Pump(backend, label, name, identity, journal, failures, self._close_at_exit)
-            for backend, label in zip(backends, _labels(backends), strict=True)
+            for backend, label in zip(backends, labels(backends), strict=True)
         ]
         place = {"name": name, "pid": self._pid, "host": socket.gethostname()}
         queue.put(Event(time.time(), "open", place | identity._asdict() | facts))
@@ -286,15 +286,6 @@ class Run:
         # The interpreter sets this when the program ends by an exception that nobody caught.
         failed = getattr(sys, "last_value", None) is not None
         self.close("failed" if failed else "finished", timeout=60.0)
-
-
-def _labels(backends: Sequence[Any]) -> list[str]:
-    """What each is called: its class, with a number from the second of a class on."""
-    names = [type(backend).__name__ for backend in backends]
-    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
-    return [
-        name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True)
-    ]
 
 
 def _told(failure: Failure) -> str:

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from lerax_dist.host._dispatch import Call, call_of, rows_call, together
@@ -205,6 +205,15 @@ class Pump:
             getattr(self._backend, method)(*args)
         finally:
             self._doing = None
+
+
+def labels(backends: Sequence[Any]) -> list[str]:
+    """What each is called: its class, with a number from the second of a class on."""
+    names = [type(backend).__name__ for backend in backends]
+    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [
+        name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True)
+    ]
 
 
 def _where(method: str, args: tuple[Any, ...]) -> str:
