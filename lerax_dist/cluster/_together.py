@@ -102,7 +102,7 @@ class Leave:
             if self._store.get(f"{FOLDER}/over", soon) is not None:
                 return True
         if not self._watch.trouble.is_set():
-            self._give_up(self._missing())
+            self._give_up(self._missing(LONGEST_PUT))
             return False
         self._wait_for_a_name()
         return False
@@ -137,15 +137,15 @@ class Leave:
         """Who was lost is not known yet when the first error comes of it."""
         self._watch.named.wait(self._tempo.patience + 4 * self._tempo.period)
 
-    def _missing(self) -> list[int]:
-        ends = self._store.list(f"{FOLDER}/ends")
+    def _missing(self, within: float | None = None) -> list[int]:
+        ends = self._store.list(f"{FOLDER}/ends", within=within)
         return [index for index in range(self._count) if str(index) not in ends]
 
     def _say_goodbye(self, why: str) -> None:
         # Known at once, while a message would wait for an answer; JAX leaves 6 s in this case.
         if self._index and nobody_listens(joined_address()):
             raise RuntimeError(f"nobody listens at {joined_address()} any more")
-        self._store.put_within(f"{FOLDER}/ends/{self._index}", why, LONGEST_PUT)
+        self._store.put(f"{FOLDER}/ends/{self._index}", why, within=LONGEST_PUT)
 
     def _give_up(self, missing: list[int]) -> str:
         """Tell everybody for whom this process has waited in vain."""

@@ -152,7 +152,7 @@ class Watch:
             news = self._read(text)
             self._number += 1
             sign = (f"{FOLDER}/signs/{self._index}", str(self._number))
-            self._store.put_within(*sign, LONGEST_PUT)
+            self._store.put(*sign, within=LONGEST_PUT)
             others = {index: s for index, s in news.silent.items() if index != self._index}
             self._hear_of(others, news.failed)
         if not self._quiet - {0}:  # else process 0 may have been ended by JAX for another's sake
@@ -196,7 +196,7 @@ class Watch:
         why = why_failed()
         if why and "own" not in self._said:
             self._said.add("own")
-            self._store.put_within(f"{FOLDER}/ends/{self._index}", why, LONGEST_PUT)
+            self._store.put(f"{FOLDER}/ends/{self._index}", why, within=LONGEST_PUT)
 
     def service_is_lost(self, error: str) -> None:
         """Say so, unless that is done."""
@@ -217,7 +217,7 @@ class Watch:
         self.say("this process cannot go on without the others and ends now, with status 1")
         with contextlib.suppress(RuntimeError):
             why = "it could not go on, as another process had failed"
-            self._store.put_within(f"{FOLDER}/ends/{self._index}", why, 1.0)
+            self._store.put(f"{FOLDER}/ends/{self._index}", why, within=1.0)
         with contextlib.suppress(Exception):
             sys.stdout.flush()
         os._exit(1)
