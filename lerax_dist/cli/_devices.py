@@ -24,6 +24,7 @@ def start_devices() -> Devices:
         jax.device_count(),
         jax.process_index(),
         jax.process_count(),
+        jax.config.values["jax_platforms"] or "",
     )
 
 

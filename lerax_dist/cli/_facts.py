@@ -96,6 +96,7 @@ class Devices:
         total: how many JAX sees in all processes.
         jax_index: index of the process according to JAX.
         jax_count: number of processes according to JAX.
+        asked: value of JAX_PLATFORMS, the only platforms that JAX starts; empty for all.
         error: why they could not be started.
         late: whether starting them had not ended when time was up.
     """
@@ -106,6 +107,7 @@ class Devices:
     total: int = 0
     jax_index: int = -1
     jax_count: int = 0
+    asked: str = ""
     error: str = ""
     late: bool = False
 

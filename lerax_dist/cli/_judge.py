@@ -1,39 +1,17 @@
 """What is wrong with a launch, judged from its facts. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar, final
+from typing import TypeVar
 
-from lerax_dist.cli._facts import Disk, Facts, Process, Trackers
+from lerax_dist.cli._facts import Facts, Process
+from lerax_dist.cli._finding import Finding
+from lerax_dist.cli._judge_writer import judge_disk, judge_trackers
 
-Level = Literal["problem", "warning", "hint"]
 T = TypeVar("T")
 
 # Wall clocks that are kept by NTP agree to some milliseconds.
 _MOST_SKEW = 1.0
-_LEAST_FREE = 100 << 20
-_LITTLE_FREE = 2 << 30
 _MOST_NAMED = 8
-
-
-@final
-@dataclass(frozen=True)
-class Finding:
-    """Something to say about a launch.
-
-    Attributes:
-        level: "problem" if a run would not log correctly; "warning" if it would, but something is
-            not as most would want it; "hint" for what could be better.
-        what: what it is.
-        mend: what to do.
-    """
-
-    level: Level
-    what: str
-    mend: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.mend}" if self.mend else self.what
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -44,9 +22,9 @@ def judge(facts: Facts) -> list[Finding]:
     for judged in (_joined, _devices, _collectives, _versions, _clocks, _folders):
         found += judged(facts)
     if facts.disk is not None:
-        found += _disk(facts.disk)
+        found += judge_disk(facts.disk)
     if facts.trackers is not None:
-        found += _trackers(facts.trackers)
+        found += judge_trackers(facts.trackers)
     order = ("problem", "warning", "hint")
     return sorted(found, key=lambda finding: order.index(finding.level))
 
@@ -116,7 +94,29 @@ def _devices(facts: Facts) -> Iterator[Finding]:
             "a device that two processes share, or a process outside of the others' world: give "
             "each process its own (CUDA_VISIBLE_DEVICES, `srun --gpus-per-task`)",
         )
+    yield from _asked(facts)
     yield from _unlike(facts)
+
+
+def _asked(facts: Facts) -> Iterator[Finding]:
+    """What JAX_PLATFORMS leaves out, and what it asks for in vain."""
+    for asked, indices in _grouped([devices.asked for devices in facts.devices]).items():
+        names = asked.split(",")
+        if asked and "cpu" not in names:
+            yield Finding(
+                "problem",
+                f"JAX_PLATFORMS={asked} on {_named(indices, facts)} starts no CPU device, by way "
+                "of which a row leaves the others, so the first row would end the training",
+                f"set JAX_PLATFORMS={asked},cpu",
+            )
+        found = [i for i in indices if names[0] != "cpu" and facts.devices[i].platform == "cpu"]
+        if asked and found:
+            yield Finding(
+                "warning",
+                f"JAX_PLATFORMS={asked} asks for {names[0]} first, but {_named(found, facts)} "
+                "would compute on the CPU",
+                "is there a GPU on that host, was it given to the job, does `nvidia-smi` see it?",
+            )
 
 
 def _unlike(facts: Facts) -> Iterator[Finding]:
@@ -126,8 +126,8 @@ def _unlike(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "problem",
             f"the platform differs: {_told(platforms, facts, lambda value: value or 'none')}",
-            "install the same jax with the same plugin everywhere, and set JAX_PLATFORMS to have "
-            "an error in place of a fall-back",
+            "install the same jax with the same plugin everywhere, and see that no process is "
+            "without a device",
         )
         return
     kinds = _grouped([devices.kind for devices in facts.devices])
@@ -209,70 +209,6 @@ def _folders(facts: Facts) -> Iterator[Finding]:
             f"{path}, process 0 writes to {facts.disk.path} ({why})",
             f"{mend}; else a run is found on process 0's host only, and not by a job that is "
             "requeued to another",
-        )
-
-
-def _disk(disk: Disk) -> Iterator[Finding]:
-    if not disk.writable:
-        yield Finding(
-            "problem",
-            f"process 0 cannot write to the log folder {disk.path} ({disk.error})",
-            "give a --log-dir that it can write, or make this one writable",
-        )
-        return
-    if disk.free is not None and disk.free < _LITTLE_FREE:
-        yield Finding(
-            "problem" if disk.free < _LEAST_FREE else "warning",
-            f"{disk.free / 2**20:.0f} MiB are free in the log folder {disk.path}",
-            "make room there, or give another --log-dir",
-        )
-    if not disk.locks:
-        yield Finding(
-            "warning",
-            f"the file system of the log folder {disk.path} knows no locks",
-            "two loggers that write one run at the same time will not be noticed; give each run "
-            "its own name",
-        )
-
-
-def _trackers(trackers: Trackers) -> Iterator[Finding]:
-    if trackers.tensorboardx is None:
-        yield Finding(
-            "problem",
-            f"process 0 cannot use TensorBoard ({trackers.tensorboardx_error})",
-            "pip install tensorboardX there; without it `TensorBoardBackend` is left out of a run",
-        )
-    elif trackers.crc32c is None:
-        yield Finding(
-            "hint",
-            "crc32c is missing, so each row for TensorBoard takes some 15 times longer",
-            "pip install crc32c",
-        )
-    if trackers.wandb is None:
-        yield Finding(
-            "warning",
-            f"process 0 cannot use W&B ({trackers.wandb_error})",
-            "pip install wandb there; without it `WandbBackend` is left out of a run",
-        )
-    elif trackers.wandb_mode != "online":
-        yield Finding(
-            "warning",
-            f"W&B is {trackers.wandb_mode} by its settings",
-            "unset WANDB_MODE or run `wandb online` to have runs on its server",
-        )
-    elif not trackers.wandb_credentials:
-        yield Finding(
-            "warning",
-            "W&B finds no API key, so its runs are offline",
-            "set WANDB_API_KEY or run `wandb login` on process 0's host, or upload later with "
-            "`wandb sync`",
-        )
-    elif trackers.wandb_reachable is False:
-        yield Finding(
-            "warning",
-            f"W&B's server {trackers.wandb_url} does not answer process 0 "
-            f"({trackers.wandb_trouble}), so its runs are offline",
-            "open the network or set HTTPS_PROXY, or upload later with `wandb sync`",
         )
 
 

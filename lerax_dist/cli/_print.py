@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lerax_dist.cli._facts import Facts
-from lerax_dist.cli._judge import Finding, is_ok, judge
+from lerax_dist.cli._finding import Finding
+from lerax_dist.cli._judge import is_ok, judge
 from lerax_dist.cli._show import as_object, process_table, summary, verdict
 
 if TYPE_CHECKING:

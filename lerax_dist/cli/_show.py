@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lerax_dist.cli._facts import Clock, Devices, Facts, Trackers
-from lerax_dist.cli._judge import Finding, differing, is_ok
+from lerax_dist.cli._finding import Finding
+from lerax_dist.cli._judge import differing, is_ok
 
 
 def as_object(facts: Facts, findings: Sequence[Finding]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import threading
 from typing import Any, final
 
 from lerax_dist.cluster._group import ProcessGroup, SoloGroup
+from lerax_dist.cluster._hardware import place_by_devices
 from lerax_dist.cluster._jax_group import JaxGroup
 from lerax_dist.cluster._launch import MPI_LAUNCHERS, Launch, detect
 from lerax_dist.cluster._mpi_group import MPIGroup
@@ -17,7 +18,8 @@ _log = logging.getLogger("lerax_dist")
 def current_group(group: ProcessGroup | None = None, scope: str | None = None) -> ProcessGroup:
     """The group to log with: the given one, else the one this process has joined.
 
-    Imports no MPI, but for `scope="process"` under `mpirun`.
+    Imports no MPI, but for `scope="process"` under `mpirun`. Starts the devices of a process that
+    seems to be on its own.
 
     Args:
         group: the caller's choice; None to find out.
@@ -29,8 +31,8 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
         several processes, a `SoloGroup`.
 
     Raises:
-        RuntimeError: a launcher started several processes and this one has not joined them, so
-            each would take itself for process 0.
+        RuntimeError: a launcher started several processes, or a TPU has several hosts, and this
+            process has not joined the others, so each would take itself for process 0.
         TypeError: `group` is not a group.
     """
     if group is not None:
@@ -46,15 +48,18 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
     launch = detect(os.environ)
     if launch.several and scope == "process" and launch.launcher in MPI_LAUNCHERS:
         return MPIGroup()
-    if launch.several:
-        raise RuntimeError(
-            f"This is process {launch.process_index} of {launch.process_count} ({launch.launcher}: "
-            f"{launch.why}), but it has not joined the others, so each of them would write the "
-            "run. Call `lerax_dist.initialize()` at the top of the script, before any JAX "
-            'computation. For processes that run one program each pass `scope="process"`, for '
-            "runs that have nothing to do with each other `group=SoloGroup()`."
-        )
-    return SoloGroup(launch.launcher)
+    # JAX is asked last, as that starts the devices: only they know that a TPU has other hosts.
+    place = (launch.process_index, launch.process_count) if launch.several else place_by_devices()
+    if place[1] == 1:
+        return SoloGroup(launch.launcher)
+    several = 'For processes that run one program each pass `scope="process"`, for'
+    raise RuntimeError(
+        f"This is process {place[0]} of {place[1]} ({launch.launcher}: {launch.why}), but it has "
+        "not joined the others, so each of them would write the run. Call "
+        "`lerax_dist.initialize()` at the top of the script, before any JAX computation. "
+        f"{several if launch.several else 'For'} runs that have nothing to do with each other "
+        "`group=SoloGroup()`."
+    )
 
 
 def choose_scope(group: ProcessGroup, scope: str | None) -> str:

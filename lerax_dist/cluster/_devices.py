@@ -1,6 +1,7 @@
 """Which of a host's devices a process takes."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 from lerax_dist.cluster._launch import Launch
 
@@ -29,3 +30,18 @@ def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int
         if name in environ and len(environ[name].split(",")) < shared:
             return None
     return [launch.local_index]
+
+
+def with_local_place(launch: Launch, hosts: Sequence[str]) -> Launch:
+    """A launch with the place of its process on its host, if the launcher did not say it.
+
+    Args:
+        launch: launch of this process; its index is known.
+        hosts: host name of every process.
+    """
+    if launch.process_index is None or None not in (launch.local_index, launch.local_count):
+        return launch
+    mine = hosts[launch.process_index]
+    here = [index for index, host in enumerate(hosts) if host == mine]
+    place = here.index(launch.process_index)
+    return dataclasses.replace(launch, local_index=place, local_count=len(here))

@@ -84,7 +84,8 @@ class ProcessGroup(Protocol):
             On process 0 the values in the order of process indices, elsewhere None.
 
         Raises:
-            TimeoutError: on process 0, names the processes that did not arrive in time.
+            TimeoutError: on process 0, names the processes that did not arrive in time; elsewhere,
+                process 0 took no value in time, as it stands still or cannot be reached.
         """
         ...
 

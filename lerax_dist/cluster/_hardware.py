@@ -40,6 +40,18 @@ def see_devices(group: ProcessGroup) -> dict[str, Any]:
     return with_counts(kind, counts)
 
 
+def place_by_devices() -> tuple[int, int]:
+    """Index of this process and number of processes, as its devices have it. It starts them.
+
+    libtpu knows the hosts of a pod whether or not JAX has joined them. `(0, 1)` if there are no
+    devices to ask.
+    """
+    try:
+        return jax.process_index(), jax.process_count()
+    except Exception:
+        return 0, 1
+
+
 def with_counts(devices: Mapping[str, Any], counts: Sequence[int | None]) -> dict[str, Any]:
     """Facts on devices, with their numbers.
 

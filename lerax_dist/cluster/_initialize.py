@@ -13,7 +13,7 @@ import jax
 
 from lerax_dist.cluster._address import check_port, coordinator_host, reserved_port
 from lerax_dist.cluster._current import membership
-from lerax_dist.cluster._devices import choose_local_devices
+from lerax_dist.cluster._devices import choose_local_devices, with_local_place
 from lerax_dist.cluster._group import ProcessGroup
 from lerax_dist.cluster._launch import (
     MPI_LAUNCHERS,
@@ -199,6 +199,7 @@ def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Lau
         if plan["started"]:
             raise _too_late(plan["started"])
         launch = dataclasses.replace(launch, coordinator=plan["address"])
+        launch = with_local_place(launch, mpi.hosts)
         options.setdefault("local_device_ids", choose_local_devices(launch, os.environ))
         _jax_initialize(launch, options)
     return launch

@@ -1,8 +1,10 @@
 """A group that agrees through JAX's coordination service."""
 
+import contextlib
 import itertools
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any, final
 
 from lerax_dist.cluster._mailbox import Mailbox, StoreMailbox
@@ -14,9 +16,12 @@ from lerax_dist.cluster._message import (
     encode,
     missing_error,
 )
-from lerax_dist.cluster._store import Board, Store, joined_client, joined_place
+from lerax_dist.cluster._store import Board, Store, Unanswered, joined_client, joined_place
 
 _ROOT = "lerax_dist"
+# How long process 0 may take to answer where nobody gives a limit, and at a limit's end.
+_PATIENCE = 60.0
+_LAST_LOOK = 1.0
 
 
 @final
@@ -31,7 +36,7 @@ class JaxGroup:
         launcher: what started the processes, for messages.
 
     Raises:
-        RuntimeError: this process has not joined.
+        RuntimeError: this process has not joined, or process 0 does not answer.
 
     Example:
         ```python
@@ -54,9 +59,11 @@ class JaxGroup:
         self._index, self._count = joined_place()
         self._launcher = launcher
         self._hostname = socket.gethostname()
-        self._store.put(f"{_ROOT}/hosts/{self._index}", self._hostname)
+        # As far as known, for errors: process 0 may be silent then.
+        self._hosts = {self._index: self._hostname}
+        self._store.put(f"{_ROOT}/hosts/{self._index}", self._hostname, within=_PATIENCE)
         # Counted in the store and not in this module: it starts afresh with each service.
-        number = self._store.count(f"{_ROOT}/made/{self._index}")
+        number = self._store.count(f"{_ROOT}/made/{self._index}", within=_PATIENCE)
         self._folder = f"{_ROOT}/groups/{number}"
         self._operations = itertools.count()
 
@@ -83,7 +90,7 @@ class JaxGroup:
     @property
     def hosts(self) -> list[str | None]:
         """Host name of every process; None for one that has not made a group yet."""
-        known = self._known_hosts()
+        known = self._known_hosts(_PATIENCE)
         return [known.get(index) for index in range(self._count)]
 
     @property
@@ -93,62 +100,67 @@ class JaxGroup:
 
     def broadcast(self, value: Any, *, timeout: float, what: str) -> Any:
         """Give process 0's value to every process, see `ProcessGroup.broadcast`."""
-        deadline = time.monotonic() + check_timeout(timeout)
-        mine, folder = self._begin("broadcast", what, value if self.is_writer else None)
-        if self.is_writer:
-            text = encode(mine)
-            if self._count > 1:
-                self._store.put(f"{folder}/out", text)
-            return decode(text).value
-        text = self._store.get(f"{folder}/out", deadline)
-        if text is None:
-            raise self._missing(mine, timeout, [0])
-        self._read_out(folder)
-        theirs = decode(text)
-        check_same(mine, theirs, 0, self._index)
-        return theirs.value
+        mine_only = value if self.is_writer else None
+        with self._begin("broadcast", what, mine_only, timeout) as (mine, folder, deadline):
+            if self.is_writer:
+                text = encode(mine)
+                if self._count > 1:
+                    self._store.put(f"{folder}/out", text, within=_left(deadline))
+                return decode(text).value
+            text = self._store.get(f"{folder}/out", deadline)
+            if text is None:
+                raise self._missing(mine, timeout, [0])
+            self._read_out(folder)
+            theirs = decode(text)
+            check_same(mine, theirs, 0, self._index)
+            return theirs.value
 
     def gather(self, value: Any, *, timeout: float, what: str) -> list[Any] | None:
         """Bring every process's value to process 0, see `ProcessGroup.gather`."""
-        deadline = time.monotonic() + check_timeout(timeout)
-        mine, folder = self._begin("gather", what, value)
-        text = encode(mine)
-        if not self.is_writer:
-            self._store.put(f"{folder}/in/{self._index}", text)
-            return None
-        texts = self._collect(folder, {0: text}, deadline)
-        self._store.delete(folder)
-        missing = [index for index in range(self._count) if index not in texts]
-        if missing:
-            raise self._missing(mine, timeout, missing)
-        messages = [decode(texts[index]) for index in range(self._count)]
-        for index, theirs in enumerate(messages):
-            check_same(mine, theirs, index, self._index)
-        return [theirs.value for theirs in messages]
+        with self._begin("gather", what, value, timeout) as (mine, folder, deadline):
+            text = encode(mine)
+            if not self.is_writer:
+                self._store.put(f"{folder}/in/{self._index}", text, within=_left(deadline))
+                return None
+            texts = self._collect(folder, {0: text}, deadline)
+            self._store.delete(folder, within=_left(deadline))
+            missing = [index for index in range(self._count) if index not in texts]
+            if missing:
+                raise self._missing(mine, timeout, missing)
+            messages = [decode(texts[index]) for index in range(self._count)]
+            for index, theirs in enumerate(messages):
+                check_same(mine, theirs, index, self._index)
+            return [theirs.value for theirs in messages]
 
     def barrier(self, *, timeout: float, what: str) -> None:
         """Wait until every process is here, see `ProcessGroup.barrier`."""
-        deadline = time.monotonic() + check_timeout(timeout)
-        mine, folder = self._begin("barrier", what, None)
-        # Process 0 counts and tells the others the verdict, so that all end alike; its own arrival
-        # is written down too, for those who wait for it in vain.
-        self._store.put(f"{folder}/in/{self._index}", encode(mine))
-        if self.is_writer:
-            texts = self._collect(folder, {}, deadline)
-            missing = [index for index in range(self._count) if index not in texts]
-            if self._count > 1:
-                verdict = Message(mine.operation, mine.kind, mine.what, missing)
-                self._store.put(f"{folder}/out", encode(verdict))
-            self._store.delete(f"{folder}/in")
-            if missing:
-                raise self._missing(mine, timeout, missing)
-            for index, text in texts.items():
-                check_same(mine, decode(text), index, self._index)
-            return
+        with self._begin("barrier", what, None, timeout) as (mine, folder, deadline):
+            # Process 0 counts and tells the others the verdict, so that all end alike; its own
+            # arrival is written down too, for those who wait for it in vain.
+            arrival = f"{folder}/in/{self._index}"
+            self._store.put(arrival, encode(mine), within=_left(deadline))
+            if self.is_writer:
+                self._tell_verdict(mine, folder, timeout, deadline)
+            else:
+                self._hear_verdict(mine, folder, timeout, deadline)
+
+    def _tell_verdict(self, mine: Message, folder: str, timeout: float, deadline: float) -> None:
+        texts = self._collect(folder, {}, deadline)
+        missing = [index for index in range(self._count) if index not in texts]
+        if self._count > 1:
+            verdict = Message(mine.operation, mine.kind, mine.what, missing)
+            self._store.put(f"{folder}/out", encode(verdict), within=_left(deadline))
+        self._store.delete(f"{folder}/in", within=_left(deadline))
+        if missing:
+            raise self._missing(mine, timeout, missing)
+        for index, text in texts.items():
+            check_same(mine, decode(text), index, self._index)
+
+    def _hear_verdict(self, mine: Message, folder: str, timeout: float, deadline: float) -> None:
         text = self._store.get(f"{folder}/out", deadline)
         if text is None:
             # One look at everything: arrivals are deleted only once the verdict is there.
-            present = self._store.list(folder)
+            present = self._store.list(folder, within=_LAST_LOOK)
             text = present.get("out")
             if text is None:
                 missing = [index for index in range(self._count) if str(index) not in present]
@@ -172,37 +184,60 @@ class JaxGroup:
         """
         return Board(self._store, f"{_ROOT}/boards/{name}", self._index)
 
-    def _begin(self, kind: str, what: str, value: Any) -> tuple[Message, str]:
-        operation = next(self._operations)
-        return Message(operation, kind, what, value), f"{self._folder}/{operation}"
+    @contextlib.contextmanager
+    def _begin(
+        self, kind: str, what: str, value: Any, timeout: float
+    ) -> Iterator[tuple[Message, str, float]]:
+        """One operation; gives its message, its folder and its deadline."""
+        deadline = time.monotonic() + check_timeout(timeout)
+        mine = Message(next(self._operations), kind, what, value)
+        try:
+            yield mine, f"{self._folder}/{mine.operation}", deadline
+        except Unanswered as error:
+            place = (self._index, self._count)
+            raise missing_error(mine, timeout, [0], place, self._hosts) from error
 
     def _collect(self, folder: str, texts: dict[int, str], deadline: float) -> dict[int, str]:
         """The messages that reach a folder before a deadline, by process index."""
         found = dict(texts)
         while len(found) < self._count:
-            found.update(
-                {int(index): text for index, text in self._store.list(f"{folder}/in").items()}
-            )
+            found.update(self._arrived(folder, _left(deadline)))
             first = next((index for index in range(self._count) if index not in found), None)
             if first is not None and self._store.get(f"{folder}/in/{first}", deadline) is None:
                 # Whoever came while this one was waited for has arrived all the same.
-                late = self._store.list(f"{folder}/in")
-                return found | {int(index): text for index, text in late.items()}
+                return found | self._arrived(folder, _LAST_LOOK)
         return found
+
+    def _arrived(self, folder: str, within: float) -> dict[int, str]:
+        texts = self._store.list(f"{folder}/in", within=within)
+        return {int(index): text for index, text in texts.items()}
 
     def _read_out(self, folder: str) -> None:
         """Say that this process has read the folder; the last one deletes it."""
-        if self._store.count(f"{folder}/read") == self._count - 1:
-            self._store.delete(folder)
+        if 0 not in self._hosts:
+            host = self._store.get(f"{_ROOT}/hosts/0", time.monotonic() + _LAST_LOOK)
+            self._hosts |= {} if host is None else {0: host}
+        # What was read counts, also if process 0 is silent from here on.
+        with contextlib.suppress(Unanswered):
+            if self._store.count(f"{folder}/read", within=_LAST_LOOK) == self._count - 1:
+                self._store.delete(folder, within=_LAST_LOOK)
 
     def _missing(
         self, mine: Message, timeout: float, missing: list[int], note: str = ""
     ) -> TimeoutError:
-        hosts = self._known_hosts()
+        hosts = self._known_hosts(_LAST_LOOK)
         return missing_error(mine, timeout, missing, (self._index, self._count), hosts, note)
 
-    def _known_hosts(self) -> dict[int, str]:
-        return {int(index): host for index, host in self._store.list(f"{_ROOT}/hosts").items()}
+    def _known_hosts(self, within: float) -> dict[int, str]:
+        with contextlib.suppress(Unanswered):
+            hosts = self._store.list(f"{_ROOT}/hosts", within=within)
+            self._hosts |= {int(index): host for index, host in hosts.items()}
+        return self._hosts
 
     def __repr__(self) -> str:
         return f"JaxGroup(process {self._index} of {self._count}, launcher={self._launcher!r})"
+
+
+def _left(deadline: float) -> float:
+    """Seconds that process 0 has for an answer; at the end of a wait it needs a moment still."""
+    return max(deadline - time.monotonic(), _LAST_LOOK)

@@ -176,8 +176,10 @@ def _pmi(environ: Mapping[str, str]) -> Launch | None:
         # `srun --mpi=pmi2`, the default of many clusters whether a program uses MPI or not: SLURM
         # itself is the launcher, and joining needs no MPI library.
         return None
-    local_index = _optional(environ, "MPI_LOCALRANKID")
-    local_count = _optional(environ, "MPI_LOCALNRANKS")
+    # Hydra's names, then those of Cray's launchers.
+    hydra = "MPI_LOCALRANKID" in environ
+    local_index = _optional(environ, "MPI_LOCALRANKID" if hydra else "PMI_LOCAL_RANK")
+    local_count = _optional(environ, "MPI_LOCALNRANKS" if hydra else "PMI_LOCAL_SIZE")
     return Launch("mpich", index, count, local_index, local_count, None, _seen(environ, *names))
 
 

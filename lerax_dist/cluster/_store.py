@@ -1,11 +1,12 @@
 """JAX's coordination service: a key-value store in process 0 that every process can reach.
 
-The only use of private JAX names in this package. Checked on jax 0.10.2 and 0.12.0.
+The only use of private JAX names beside `device/_settle.py`. Checked on jax 0.10.2 and 0.12.0.
 """
 
 import ctypes
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, final
 
 # A wait in the client cannot be interrupted, and Python runs signal handlers between calls only.
@@ -88,38 +89,25 @@ def _unknown_jax() -> RuntimeError:
 
 
 @final
+class Unanswered(RuntimeError):
+    """Process 0, which holds the service, did not answer within a limit."""
+
+
+@final
 class Store:
-    """Text under keys, shared by all processes. Usable from any thread."""
+    """Text under keys, shared by all processes. Usable from any thread.
+
+    All but `get` wait for ever if process 0 stands still or cannot be reached, unless `within` says
+    how many seconds. Then they raise `Unanswered`.
+    """
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._asking = threading.Lock()
 
-    def put(self, key: str, text: str) -> None:
-        """Set `key`, whether or not it is set. Waits for ever if process 0 cannot be reached."""
-        self._client.key_value_set(key, text, True)
-
-    def put_within(self, key: str, text: str, seconds: float) -> None:
-        """Set `key`, and wait at most so many seconds for process 0 to take it.
-
-        Raises:
-            RuntimeError: it did not answer, or is gone.
-        """
-        failures: list[Exception] = []
-
-        def put() -> None:
-            try:
-                self.put(key, text)
-            except RuntimeError as error:
-                failures.append(error)
-
-        # The client gives a message no time limit of its own.
-        thread = threading.Thread(target=put, name="lerax_dist-put", daemon=True)
-        thread.start()
-        thread.join(seconds)
-        if thread.is_alive():
-            raise RuntimeError(f"process 0 has not answered for {seconds:g} s")
-        if failures:
-            raise failures[0]
+    def put(self, key: str, text: str, *, within: float | None = None) -> None:
+        """Set `key`, whether or not it is set."""
+        self._ask(lambda: self._client.key_value_set(key, text, True), within)
 
     def get(self, key: str, deadline: float) -> str | None:
         """Wait for `key`.
@@ -142,19 +130,45 @@ class Store:
                 if left <= _LONGEST_CALL:
                     return None
 
-    def list(self, folder: str) -> dict[str, str]:
+    def list(self, folder: str, *, within: float | None = None) -> dict[str, str]:
         """Last part of each key in a folder, with its text."""
-        return {
-            key.rpartition("/")[2]: text for key, text in self._client.key_value_dir_get(folder)
-        }
+        found = self._ask(lambda: self._client.key_value_dir_get(folder), within)
+        return {key.rpartition("/")[2]: text for key, text in found}
 
-    def count(self, key: str) -> int:
+    def count(self, key: str, *, within: float | None = None) -> int:
         """Add 1 to the number under `key`, which starts at 0, and return it."""
-        return self._client.key_value_increment(key, 1)
+        return self._ask(lambda: self._client.key_value_increment(key, 1), within)
 
-    def delete(self, folder: str) -> None:
+    def delete(self, folder: str, *, within: float | None = None) -> None:
         """Delete a key, or a folder with all that is in it."""
-        self._client.key_value_delete(folder)
+        self._ask(lambda: self._client.key_value_delete(folder), within)
+
+    def _ask(self, call: Callable[[], Any], within: float | None) -> Any:
+        """The answer to a call of the client's, which gives it no time limit of its own."""
+        if within is None:
+            return call()
+        answers: list[Any] = []
+        failures: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                answers.append(call())
+            except Exception as error:
+                failures.append(error)
+            finally:
+                self._asking.release()
+
+        deadline = time.monotonic() + within
+        # Whoever comes while a call hangs waits for that one: one thread hangs, and not many.
+        if self._asking.acquire(timeout=within):
+            thread = threading.Thread(target=ask, name="lerax_dist-put", daemon=True)
+            thread.start()
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        if failures:
+            raise failures[0]
+        if not answers:
+            raise Unanswered(f"process 0 has not answered for {within:g} s")
+        return answers[0]
 
 
 @final

@@ -1,6 +1,7 @@
 """Staying together while the run goes on, and leaving so that nobody is hurt by it."""
 
 import atexit
+import contextlib
 import os
 import socket
 import time
@@ -13,12 +14,21 @@ from lerax_dist.cluster._address import nobody_listens
 from lerax_dist.cluster._pulse import Tempo, choose_tempo, is_of_another
 from lerax_dist.cluster._store import (
     Store,
+    Unanswered,
     forget_service,
     joined_address,
     joined_client,
     joined_place,
 )
-from lerax_dist.cluster._watch import FOLDER, GRACE, LONGEST_PUT, Watch, why_failed
+from lerax_dist.cluster._watch import (
+    FOLDER,
+    GRACE,
+    LONGEST_PUT,
+    SILENT_WAIT,
+    Watch,
+    named,
+    why_failed,
+)
 
 _PAUSE = 0.05
 # Between a process's last word and its real end, in which it still needs the service.
@@ -70,6 +80,7 @@ class Leave:
         self._index, self._count = place
         self._tempo = tempo
         self._shutdown = shutdown
+        self._speak_at = float("inf")
 
     def __call__(self) -> None:
         """Leave."""
@@ -80,6 +91,7 @@ class Leave:
             self._watch.stop()
             return
         self._watch.leaving.set()
+        self._speak_at = time.monotonic() + SILENT_WAIT
         try:
             well = self._leave_first() if self._index == 0 else self._leave(why_failed())
         except RuntimeError as error:
@@ -101,8 +113,11 @@ class Leave:
             soon = min(deadline, time.monotonic() + 1.0)
             if self._store.get(f"{FOLDER}/over", soon) is not None:
                 return True
+            if time.monotonic() > self._speak_at:
+                with contextlib.suppress(Unanswered):  # it may only stand still for a while
+                    self._speak(self._missing(LONGEST_PUT))
         if not self._watch.trouble.is_set():
-            self._give_up(self._missing())
+            self._give_up(self._missing(LONGEST_PUT))
             return False
         self._wait_for_a_name()
         return False
@@ -117,6 +132,7 @@ class Leave:
             if not missing:
                 self._store.put(f"{FOLDER}/over", "")
                 return True
+            self._speak(missing)
             if time.monotonic() > deadline:
                 why = self._give_up(missing)
                 break
@@ -137,22 +153,30 @@ class Leave:
         """Who was lost is not known yet when the first error comes of it."""
         self._watch.named.wait(self._tempo.patience + 4 * self._tempo.period)
 
-    def _missing(self) -> list[int]:
-        ends = self._store.list(f"{FOLDER}/ends")
+    def _missing(self, within: float | None = None) -> list[int]:
+        ends = self._store.list(f"{FOLDER}/ends", within=within)
         return [index for index in range(self._count) if str(index) not in ends]
 
     def _say_goodbye(self, why: str) -> None:
         # Known at once, while a message would wait for an answer; JAX leaves 6 s in this case.
         if self._index and nobody_listens(joined_address()):
             raise RuntimeError(f"nobody listens at {joined_address()} any more")
-        self._store.put_within(f"{FOLDER}/ends/{self._index}", why, LONGEST_PUT)
+        self._store.put(f"{FOLDER}/ends/{self._index}", why, within=LONGEST_PUT)
+
+    def _speak(self, missing: list[int]) -> None:
+        """Say for whom this process waits, once and not at once."""
+        if missing and time.monotonic() > self._speak_at:
+            self._speak_at = float("inf")
+            self._watch.say(
+                f"this process is done and waits for {named(missing)}, at most "
+                f"`shutdown_timeout_seconds` = {self._shutdown:g} s in all"
+            )
 
     def _give_up(self, missing: list[int]) -> str:
         """Tell everybody for whom this process has waited in vain."""
-        named = ", ".join(map(str, missing[:16]))
         words = (
             f"it was done and has waited `shutdown_timeout_seconds` = {self._shutdown:g} s for "
-            f"{'process' if len(missing) == 1 else 'processes'} {named}"
+            f"{named(missing)}"
         )
         self._watch.say(f"{words}; it leaves now".replace("it was", "this process was", 1))
         self._say_goodbye(words)

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import final
 
 from lerax_dist.cluster._address import nobody_listens
@@ -28,6 +29,8 @@ _GRACE_WITHOUT_SERVICE = 2.0
 _LONGEST_LOOK = 0.5
 LONGEST_PUT = 3.0
 _LONGEST_TALK = 300
+# How long one that is done may wait for the others without a word.
+SILENT_WAIT = 10.0
 # Of a thousand processes that fail because of one, a few are enough.
 _MOST_SAID = 3
 
@@ -70,6 +73,8 @@ class Watch:
         self._hosts: dict[int, str] = {}
         self._said: set[str] = set()
         self._quiet: set[int] = set()
+        self._done: dict[int, float] = {}
+        self._told_done = False
         self._ends_at = float("inf")
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -133,7 +138,19 @@ class Watch:
             self._hosts = {int(index): host for index, host in hosts.items()}
         self._publish(quiet, failed)
         self._hear_of(quiet, failed)
+        self._hear_of_done(sorted(ends.keys() - failed.keys() - {0}), now)
         return True
+
+    def _hear_of_done(self, done: list[int], now: float) -> None:
+        """Say who has left without an exception, once: this process may hang for want of it."""
+        since = [now - self._done.setdefault(index, now) for index in done]
+        if not since or max(since) < SILENT_WAIT or self._told_done or self.leaving.is_set():
+            return
+        self._told_done = True
+        self.say(
+            f"{named(done)} ended {max(since):.0f} s ago without an exception (by `sys.exit`?) and "
+            "waits for this process to be done, too. A collective of both would never end"
+        )
 
     def _publish(self, quiet: dict[int, float], failed: dict[int, str]) -> None:
         self._number += 1
@@ -152,7 +169,7 @@ class Watch:
             news = self._read(text)
             self._number += 1
             sign = (f"{FOLDER}/signs/{self._index}", str(self._number))
-            self._store.put_within(*sign, LONGEST_PUT)
+            self._store.put(*sign, within=LONGEST_PUT)
             others = {index: s for index, s in news.silent.items() if index != self._index}
             self._hear_of(others, news.failed)
         if not self._quiet - {0}:  # else process 0 may have been ended by JAX for another's sake
@@ -196,7 +213,7 @@ class Watch:
         why = why_failed()
         if why and "own" not in self._said:
             self._said.add("own")
-            self._store.put_within(f"{FOLDER}/ends/{self._index}", why, LONGEST_PUT)
+            self._store.put(f"{FOLDER}/ends/{self._index}", why, within=LONGEST_PUT)
 
     def service_is_lost(self, error: str) -> None:
         """Say so, unless that is done."""
@@ -217,10 +234,15 @@ class Watch:
         self.say("this process cannot go on without the others and ends now, with status 1")
         with contextlib.suppress(RuntimeError):
             why = "it could not go on, as another process had failed"
-            self._store.put_within(f"{FOLDER}/ends/{self._index}", why, 1.0)
+            self._store.put(f"{FOLDER}/ends/{self._index}", why, within=1.0)
         with contextlib.suppress(Exception):
             sys.stdout.flush()
         os._exit(1)
+
+
+def named(indices: Sequence[int]) -> str:
+    """Processes by their numbers, the first of many."""
+    return f"{'process' if len(indices) == 1 else 'processes'} {', '.join(map(str, indices[:16]))}"
 
 
 def why_failed() -> str:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from lerax_dist.cli._facts import Clock, Collective, Devices, Disk, Facts, Folder, Process, Trackers
-from lerax_dist.cli._judge import Finding, is_ok, judge
+from lerax_dist.cli._finding import Finding
+from lerax_dist.cli._judge import is_ok, judge
 
 VERSIONS: dict[str, str | None] = {"python": "3.11.7", "jax": "0.10.2", "numpy": "2.4.6"}
 TRACKERS = Trackers("2.6.5", "", "2.7", "0.31", "", "online", "https://w", True, True)
@@ -104,6 +105,23 @@ def test_devices_that_are_missing_twice_or_unlike():
     assert (
         "is process 0 of 1 to JAX" in judge(changed("devices", 3, jax_index=0, jax_count=1))[0].what
     )
+
+
+def test_rows_leave_the_devices_by_way_of_the_cpu():
+    finding = only(changed("devices", 1, asked="cuda"))
+    assert finding.level == "problem"
+    assert finding.what.startswith("JAX_PLATFORMS=cuda on process 1 (host h1) starts no CPU device")
+    assert finding.mend == "set JAX_PLATFORMS=cuda,cpu"
+    assert judge(changed("devices", 1, asked="cuda,cpu")) == []
+
+
+def test_a_gpu_that_was_asked_for_and_not_found_is_said():
+    cpus = [Devices("cpu", "cpu", 2, 8, i, 4, "cuda,cpu") for i in range(4)]
+    finding = only(dataclasses.replace(good(), devices=cpus))
+    assert finding.level == "warning"
+    assert finding.what.startswith("JAX_PLATFORMS=cuda,cpu asks for cuda first, but processes 0 ")
+    cpus = [dataclasses.replace(each, asked="cpu") for each in cpus]
+    assert judge(dataclasses.replace(good(), devices=cpus)) == []
 
 
 def test_what_failed_or_hung_names_the_process_once():

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import pytest
 
 from lerax_dist.cluster import JaxGroup, ProcessGroup, SoloGroup, current_group
@@ -90,3 +91,23 @@ def test_current_group_takes_the_given_one():
     assert current_group(group) is group
     with pytest.raises(TypeError, match="`group` must be a `ProcessGroup`, got 'solo'"):
         current_group("solo")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_pod_that_only_its_devices_know_of_must_be_joined(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TPU_ML_PLATFORM", "JAX")
+    monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
+    assert current_group().process_count == 1
+    monkeypatch.setattr(jax, "process_index", lambda: 2)
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(RuntimeError, match=r"process 2 of 4 \(tpu: TPU_ML_PLATFORM=JAX\), but it"):
+        current_group()
+    group = SoloGroup()
+    assert current_group(group) is group
+
+
+def test_devices_that_cannot_start_are_no_pod(monkeypatch: pytest.MonkeyPatch):
+    def fail() -> int:
+        raise RuntimeError("no driver")
+
+    monkeypatch.setattr(jax, "process_count", fail)
+    assert current_group().process_count == 1

@@ -3,6 +3,7 @@
 import pytest
 
 from lerax_dist.cluster import Launch, choose_local_devices, detect
+from lerax_dist.cluster._devices import with_local_place
 
 _SLURM_JOB = {
     "SLURM_JOB_ID": "71",
@@ -62,6 +63,11 @@ _TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZ
         pytest.param(_HYDRA, "mpich", (2, 4), (1, 2), id="mpich"),
         pytest.param(_HYDRA | _MPIRUN_DAEMON, "mpich", (2, 4), (1, 2), id="mpich in salloc"),
         pytest.param({"PMI_RANK": "0", "PMI_SIZE": "2"}, "mpich", (0, 2), (None, None), id="pmi"),
+        pytest.param(
+            {"PMI_RANK": "3", "PMI_SIZE": "8", "PMI_LOCAL_RANK": "1", "PMI_LOCAL_SIZE": "2"},
+            *("mpich", (3, 8), (1, 2)),
+            id="pals",
+        ),
         pytest.param(_SRUN, "slurm", (3, 4), (1, 2), id="srun"),
         pytest.param(
             _SRUN | {"PMI_RANK": "3", "PMI_SIZE": "4"}, "slurm", (3, 4), (1, 2), id="srun pmi2"
@@ -318,3 +324,13 @@ def test_devices_of_a_process_under_slurm(
 ):
     launch = Launch("slurm", 1, 4, 1, local_count, None, "")
     assert choose_local_devices(launch, environ) == devices
+
+
+def test_a_place_on_the_host_that_nobody_said_is_found_by_the_hosts():
+    hosts = ["a", "b", "a", "b", "b"]
+    launch = Launch("mpich", 3, 5, None, None, None, "")
+    found = with_local_place(launch, hosts)
+    assert (found.local_index, found.local_count) == (1, 3)
+    # Open MPI 5 numbers the processes of a host as it likes.
+    told = Launch("openmpi", 3, 5, 0, 3, None, "")
+    assert with_local_place(told, hosts) == told

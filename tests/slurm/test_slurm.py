@@ -150,6 +150,17 @@ def test_each_process_of_a_gpu_script_takes_its_gpus(
     assert places(outcome, "arguments") == [arguments] * len(taken)
 
 
+def test_a_gpu_script_does_not_train_on_the_cpu(slurm: Slurm, tmp_path: Path):
+    # SLURM gives GPUs that this machine does not have.
+    with pytest.raises(AssertionError, match="JAX finds no GPU on ") as caught:
+        slurm.batch(
+            *("--gres=gpu:2", SCRIPTS / "gpu_per_node.sbatch"),
+            cwd=tmp_path,
+            env={"LERAX_DIST_PYTHON": PYTHON, "JAX_PLATFORMS": ""},
+        )
+    assert "CartPole" not in str(caught.value)
+
+
 def test_gpus_that_slurm_gives_to_one_process_are_all_taken(slurm: Slurm, tmp_path: Path):
     command = ("srun", "-N1", "-n2", "--gpus-per-task=2", PYTHON, PLACE)
     outcome = slurm.run(*command, cwd=tmp_path)
