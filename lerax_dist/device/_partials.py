@@ -15,6 +15,8 @@ import equinox as eqx
 from jax import numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from lerax_dist.device._scalar import as_scalar
+
 
 class Finished(NamedTuple):
     """The metrics of one merged partial.
@@ -64,25 +66,6 @@ class AbstractPartial(eqx.Module):
         """
 
 
-def as_scalar(argument: str, value: ArrayLike) -> Array:
-    """A real number as a float scalar; the error names the argument."""
-    array = jnp.asarray(value)
-    if array.ndim != 0:
-        raise ValueError(
-            f"`{argument}` must be a scalar, got shape {array.shape}. "
-            "Reduce it first, e.g. with `Mean.of(values)` or `values.max()`."
-        )
-    if not any(
-        jnp.issubdtype(array.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)
-    ):
-        raise TypeError(
-            f"`{argument}` must be a real number, got dtype {array.dtype}. "
-            "Log e.g. its absolute value."
-        )
-    # At once: the negative of an unsigned integer is no negative.
-    return array.astype(float)
-
-
 def ratio(total: Any, count: Any, numpy: ModuleType) -> Any:
     """`total / count`, NaN (and no warning) where the count is 0."""
     return numpy.where(count == 0, numpy.nan, total / numpy.where(count == 0, 1.0, count))
@@ -118,8 +101,8 @@ class Mean(AbstractPartial):
     count: Float[Array, ""]
 
     def __init__(self, total: ArrayLike, count: ArrayLike) -> None:
-        self.total = as_scalar("total", total)
-        self.count = as_scalar("count", count)
+        self.total = as_scalar("`total`", total)
+        self.count = as_scalar("`count`", count)
 
     @classmethod
     def of(cls, values: ArrayLike, where: ArrayLike | None = None) -> Self:
@@ -181,7 +164,7 @@ class Sum(AbstractPartial):
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("value", value)
+        self.value = as_scalar("`value`", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return ()
@@ -225,7 +208,7 @@ class Last(AbstractPartial):
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("value", value)
+        self.value = as_scalar("`value`", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return ()
