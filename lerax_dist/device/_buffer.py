@@ -63,13 +63,20 @@ def empty_buffer(rows: int, axes: Axes) -> Buffer:
     )
 
 
-def check_buffer(buffer: Buffer, axes: Axes) -> None:
+def check_buffer(buffer: Buffer, axes: Axes, devices: int) -> None:
     """Check that a buffer is the one of this device.
+
+    Args:
+        buffer: the buffer.
+        axes: axes in scope here.
+        devices: over how many devices its rows are to be reduced.
 
     Raises:
         ValueError: it was made outside of the `shard_map` that uses it, or taken out of it.
     """
-    if buffer.rows.ndim != 1 or not axes.varies_over_all(buffer.rows):
+    # Without type checks (`check_vma=False`) only the number of devices tells.
+    here = axes.varies_over_all(buffer.rows) and axes.size(axes.reduced) == devices
+    if buffer.rows.ndim != 1 or not here:
         raise ValueError(
             "`state` of a logger with `rows_per_transfer` above 1 holds rows of each device, got "
             f"shape {buffer.rows.shape} where the manual axes {axes.manual} are in scope. Call "

@@ -39,7 +39,7 @@ class Episodes(AbstractPartial):
 
     def maxima(self) -> tuple[Array, ...]:
         both = jnp.stack([self.returns, -self.returns])
-        hidden = jnp.where(self.ended, both, -jnp.inf)
+        hidden = jnp.where(self.ended[None], both, -jnp.inf)
         highest, lowest = jnp.max(hidden, axis=tuple(range(1, hidden.ndim)))
         return (highest, lowest)
 

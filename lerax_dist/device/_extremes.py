@@ -6,7 +6,8 @@ from typing import Any, final
 
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from lerax_dist.device._partials import AbstractPartial, Finish, Finished, as_scalar
+from lerax_dist.device._partials import AbstractPartial, Finish, Finished
+from lerax_dist.device._scalar import as_scalar
 
 
 @final
@@ -33,7 +34,7 @@ class Max(AbstractPartial):
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("value", value)
+        self.value = as_scalar("`value`", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return (self.value,)
@@ -76,7 +77,7 @@ class Min(AbstractPartial):
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("value", value)
+        self.value = as_scalar("`value`", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return (-self.value,)

@@ -68,7 +68,7 @@ def _in_slots(
         [vector[..., len(schema.plain) + shifting], vector[..., first:]], axis=-1
     )[..., None, :]
     mine = jnp.arange(devices)[:, None] == lax.axis_index(axes.reduced)
-    slots = jnp.where(mine, own, 0)
+    slots = jnp.where(mine.reshape(*[1] * (own.ndim - 2), devices, 1), own, 0)
     ridden = jnp.concatenate([vector[..., :first], slots.reshape(*own.shape[:-2], -1)], axis=-1)
     means = lax.pmean(ridden, axes.reduced)
     plain, sums, limbs = _parts(schema, means)

@@ -4,12 +4,14 @@ Body of a message of rows: how many there are | their iterations | their vectors
 """
 
 import itertools
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from lerax_dist.device._axes import Axes, find_axes
@@ -70,19 +72,23 @@ class Transfers:
             rows_per_transfer: how many rows ride together.
             leads: whether the first device of this program is the first of the run.
         """
-        self._flushes = False
         self._receive = receive
         self._axis_name = axis_name
         self._log_interval = log_interval
         self._rows_per_transfer = rows_per_transfer
         self._leads = leads
         self._schema: Schema | None = None
+        self._traced = False
+        self._flushes = False
+        self._initial_count: Callable[[], Array | None] = lambda: None
 
     def initial(self) -> Buffer | None:
         """The empty buffer; `None` if rows wait for no others."""
         if self._rows_per_transfer == 1:
             return None
-        return empty_buffer(self._rows_per_transfer, find_axes(self._axis_name))
+        buffer = empty_buffer(self._rows_per_transfer, find_axes(self._axis_name))
+        self._initial_count = weakref.ref(buffer.count)
+        return buffer
 
     def check(self, state: Any) -> Buffer | None:
         """The buffer in the state of a callback.
@@ -130,7 +136,8 @@ class Transfers:
         due = iteration % self._log_interval == 0
         schema, vector = self._share(scalars, axes, step_state)
         if buffer is not None:
-            check_buffer(buffer, axes)
+            check_buffer(buffer, axes, schema.devices)
+        self._traced = True
         if buffer is None or not buffer.rows_that_fit(schema.size):
             self._send_alone(due, scalars, axes, step_state, iteration)
             return buffer
@@ -148,14 +155,35 @@ class Transfers:
         return buffer.emptied(full)
 
     def flush(self, buffer: Buffer | None) -> Buffer | None:
-        """Send the rows that wait, if there are any. Once in a program: it is a collective."""
-        self._flushes = True
-        if buffer is None or self._schema is None:
+        """Send the rows that wait, if there are any. Once in a program: it is a collective.
+
+        Raises:
+            ValueError: rows may wait, and no row was traced that says what they mean.
+        """
+        if buffer is None:
+            return None
+        if self._schema is None:
+            if not (self._traced or self._is_empty(buffer)):
+                raise ValueError(
+                    "`state` may hold rows that wait, and what they mean is known only once "
+                    "`on_iteration` of this logger has been traced. Call it before `flush_state`: "
+                    "in the body of a loop, flush behind `on_iteration`, at the end of an "
+                    "iteration and not at the start of the next; elsewhere, trace a step first "
+                    "with `jax.eval_shape(step, ...)`."
+                )
             return buffer
         axes = find_axes(self._axis_name)
-        check_buffer(buffer, axes)
+        check_buffer(buffer, axes, self._schema.devices)
         self._leave(buffer.count > 0, self._schema, buffer, axes)
+        self._flushes = True
         return buffer.emptied(jnp.asarray(True))
+
+    def _is_empty(self, buffer: Buffer) -> bool:
+        """Whether the trace, or the array itself, tells that no row waits."""
+        count = buffer.count
+        if isinstance(count, Tracer):
+            return count is self._initial_count()
+        return int(count) == 0
 
     def _share(self, scalars: Any, axes: Axes, step_state: Any) -> tuple[Schema, Array]:
         partials = {"episode/": Episodes(step_state)}

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
@@ -15,10 +14,9 @@ from lerax_dist.device._axes import Axes, find_axes
 from lerax_dist.device._merge import merge
 from lerax_dist.device._partials import AbstractPartial
 from lerax_dist.device._reduced import Reduced
+from lerax_dist.device._scalar import as_scalar
 from lerax_dist.device._schema import Schema, Slot
 from lerax_dist.device._stack import stack
-
-_REAL = (jnp.bool_, jnp.integer, jnp.floating)
 
 
 def share(
@@ -85,8 +83,7 @@ def check_scalars(scalars: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: a value is not a scalar.
         TypeError: a value is not a number.
     """
-    dtype = jnp.zeros((), float).dtype
-    return {k: v if _is_partial(v) else _number(k, v, dtype) for k, v in scalars.items()}
+    return {k: v if _is_partial(v) else as_scalar(f"metric {k!r}", v) for k, v in scalars.items()}
 
 
 def reduce(
@@ -143,24 +140,3 @@ def _vector(values: list[Array], dtype: Any) -> Float[Array, " n"]:
     if not values:
         return jnp.zeros((0,), dtype)
     return stack([value.astype(dtype) for value in values])
-
-
-def _number(name: str, value: Any, dtype: Any) -> Float[Array, ""]:
-    if not (eqx.is_array_like(value) or isinstance(value, np.generic)):
-        raise TypeError(
-            f"metric {name!r} is {value!r} of type {type(value).__name__}; metrics are numbers. "
-            "Leave it out, or log it as a hyperparameter."
-        )
-    # A Python integer may be too large for int32.
-    array = jnp.asarray(float(value) if isinstance(value, int) else value)
-    if not any(jnp.issubdtype(array.dtype, kind) for kind in _REAL):
-        raise TypeError(
-            f"metric {name!r} has dtype {array.dtype}; metrics are real numbers. "
-            "Log e.g. its absolute value."
-        )
-    if array.ndim != 0:
-        raise ValueError(
-            f"metric {name!r} must be a scalar, got shape {array.shape}. Reduce it in the step, "
-            "e.g. with `.mean()`, or give a partial such as `Mean.of(values)`."
-        )
-    return array.astype(dtype)

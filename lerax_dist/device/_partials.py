@@ -12,8 +12,12 @@ from types import ModuleType
 from typing import Any, NamedTuple, Self, final
 
 import equinox as eqx
+import numpy as np
+from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
+
+from lerax_dist.device._scalar import as_scalar
 
 
 class Finished(NamedTuple):
@@ -64,25 +68,6 @@ class AbstractPartial(eqx.Module):
         """
 
 
-def as_scalar(argument: str, value: ArrayLike) -> Array:
-    """A real number as a float scalar; the error names the argument."""
-    array = jnp.asarray(value)
-    if array.ndim != 0:
-        raise ValueError(
-            f"`{argument}` must be a scalar, got shape {array.shape}. "
-            "Reduce it first, e.g. with `Mean.of(values)` or `values.max()`."
-        )
-    if not any(
-        jnp.issubdtype(array.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)
-    ):
-        raise TypeError(
-            f"`{argument}` must be a real number, got dtype {array.dtype}. "
-            "Log e.g. its absolute value."
-        )
-    # At once: the negative of an unsigned integer is no negative.
-    return array.astype(float)
-
-
 def ratio(total: Any, count: Any, numpy: ModuleType) -> Any:
     """`total / count`, NaN (and no warning) where the count is 0."""
     return numpy.where(count == 0, numpy.nan, total / numpy.where(count == 0, 1.0, count))
@@ -118,8 +103,8 @@ class Mean(AbstractPartial):
     count: Float[Array, ""]
 
     def __init__(self, total: ArrayLike, count: ArrayLike) -> None:
-        self.total = as_scalar("total", total)
-        self.count = as_scalar("count", count)
+        self.total = as_scalar("`total`", total)
+        self.count = as_scalar("`count`", count)
 
     @classmethod
     def of(cls, values: ArrayLike, where: ArrayLike | None = None) -> Self:
@@ -181,7 +166,7 @@ class Sum(AbstractPartial):
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("value", value)
+        self.value = as_scalar("`value`", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return ()
@@ -204,7 +189,7 @@ def _finish_sum(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -
 class Last(AbstractPartial):
     """The first device's value as it is, for what is the same everywhere.
 
-    It is not averaged, so that no rounding changes it.
+    It is not averaged, so that no rounding changes it: its bits cross as two whole numbers.
 
     Attributes:
         value: the value.
@@ -225,16 +210,41 @@ class Last(AbstractPartial):
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("value", value)
+        self.value = as_scalar("`value`", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return ()
 
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
-        return (jnp.where(first, self.value, jnp.zeros_like(self.value)),)
+        # A mean over the devices, times their number, is off by a rounding at most, which is below
+        # 1/2 for whole numbers of half as many bits.
+        whole, half = _WHOLE[self.value.dtype.itemsize]
+        bits = lax.bitcast_convert_type(jnp.where(first, self.value, 0.0), whole)
+        halves = (bits >> half, bits & (1 << half) - 1)
+        return tuple(each.astype(self.value.dtype) for each in halves)
 
     def shift(self) -> None:
         return None
 
     def finish(self) -> Finish:
-        return _finish_sum
+        return _finish_last if self.value.dtype.itemsize == 4 else _finish_last_of_64_bits
+
+
+# Size of a float in bytes: an integer of that size, and half of its bits.
+_WHOLE = {4: (np.uint32, 16), 8: (np.uint64, 32)}
+
+
+def _finish_last(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+    return Finished({"": _joined(sums, numpy, np.float32)}, 1)
+
+
+def _finish_last_of_64_bits(
+    sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType
+) -> Finished:
+    return Finished({"": _joined(sums, numpy, np.float64)}, 1)
+
+
+def _joined(sums: Sequence[Any], numpy: ModuleType, dtype: Any) -> Any:
+    whole, half = _WHOLE[np.dtype(dtype).itemsize]
+    high, low = (numpy.round(each).astype(whole) for each in sums)
+    return (high << half | low).view(dtype)

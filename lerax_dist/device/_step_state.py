@@ -80,7 +80,9 @@ class LoggingCallbackStepState(AbstractCallbackStepState):
     ) -> Self:
         """The state after one more environment step.
 
-        The running return and length restart on the step after `done`.
+        The running return and length restart on the step after `done`. An average that is not
+        finite restarts at zero when the next episode ends, so that one bad reward does not spoil
+        the statistics of a whole run.
 
         Args:
             reward: reward of the step.
@@ -92,12 +94,13 @@ class LoggingCallbackStepState(AbstractCallbackStepState):
         """
         reward = jnp.asarray(reward, self.episode_return.dtype)
         done = jnp.asarray(done, bool)
-        goes_on = ~self.episode_done
-        episode_return = self.episode_return * goes_on.astype(self.episode_return.dtype) + reward
-        episode_length = self.episode_length * goes_on.astype(self.episode_length.dtype) + 1
+        # Chosen, as a product with 0 would keep NaN and infinity for ever.
+        episode_return = jnp.where(self.episode_done, 0.0, self.episode_return) + reward
+        episode_length = jnp.where(self.episode_done, 0, self.episode_length) + 1
 
         def average(old: Array, new: Array) -> Array:
-            return jnp.where(done, alpha * new.astype(old.dtype) + (1.0 - alpha) * old, old)
+            past = jnp.where(jnp.isfinite(old), old, 0.0)
+            return jnp.where(done, alpha * new.astype(old.dtype) + (1.0 - alpha) * past, old)
 
         return type(self)(
             self.step + 1,

@@ -28,6 +28,8 @@ def split(step: Int[Array, "..."]) -> Float[Array, " limb"]:
     counts = step.astype(jnp.uint64 if wide else jnp.uint32)
     places = LIMBS if wide else 4
     shifts = jnp.arange(places, dtype=counts.dtype) * _BITS
+    # Shapes of one length, here and elsewhere: users may have JAX refuse others.
+    shifts = shifts.reshape(*[1] * counts.ndim, places)
     parts = ((counts[..., None] >> shifts) & _MASK).astype(jnp.uint32)
     # dtype: under x64 a sum of uint32 would be uint64, which needs no limbs but two layouts.
     totals = jnp.sum(parts, axis=tuple(range(counts.ndim)), dtype=jnp.uint32)

@@ -118,6 +118,8 @@ class Recorder:
             )
         layout = layout_of(seen)
         self._check(layout)
+        # Where the program is built nobody could go on without what `pack` refuses.
+        jax.eval_shape(pack, seen)
         return _Plan(shoot, layout, drawing.frame)
 
     def _player(self, env: Any, policy: Any, axes: Axes) -> Callable[[Any], Any]:

@@ -109,6 +109,33 @@ def test_last_along_axes_of_which_it_differs_along_one():
     np.testing.assert_allclose(jax.jit(step)(VALUES)["last"], VALUES[0, 0] + 10, rtol=1e-6)
 
 
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("devices", [1, 2, 3, 5, 6, 7])
+def test_last_is_the_same_to_the_last_bit_over_any_number_of_devices(devices, double):
+    """In the step and on the host."""
+    values = [7.0, -0.1, 3e-4, 3e38, 1e-42, -0.0, np.nan, -np.inf]
+    with jax.enable_x64(double):
+        schemas = []
+
+        def step(own):
+            axes = find_axes(None)
+            lasts = {str(place): Last(own[0, place]) for place in range(len(values))}
+            schema, vector = share(lasts, axes)
+            schemas.append(schema)
+            return merge(schema, vector, axes), jnp.stack([*reduce(lasts).values()])
+
+        # Each device has values of its own, and those of the first one are taken.
+        data = jnp.asarray(values) + jnp.arange(float(devices))[:, None]
+        data = data.at[0].set(jnp.asarray(values))
+        mapped = jax.shard_map(step, mesh=mesh_of(devices), in_specs=P("a"), out_specs=P())
+        vector, in_step = jax.jit(mapped)(data)
+        _, _, on_host, _ = schemas[0].finish(schemas[0].totals(np.asarray(vector)[None]))
+        expected = np.asarray(data[0])
+    np.testing.assert_array_equal(np.asarray(in_step), expected)
+    np.testing.assert_array_equal(on_host[0].astype(expected.dtype), expected)
+    assert in_step.dtype == expected.dtype and np.signbit(on_host[0][5])
+
+
 @pytest.mark.parametrize(
     ("dtype", "value"), [("uint8", 3), ("uint32", 3), ("int8", -128), ("bool", True)]
 )
@@ -120,12 +147,19 @@ def test_partials_of_small_integers_do_not_wrap(dtype, value):
 
 @pytest.mark.parametrize("partial", [Sum, Max, Min, Last])
 def test_a_partial_of_a_complex_number_is_refused(partial):
-    with pytest.raises(TypeError, match="`value` must be a real number, got dtype complex64"):
+    with pytest.raises(TypeError, match="`value` has dtype complex64; metrics are real numbers"):
         partial(jnp.complex64(3 + 1j))
 
 
-def test_a_large_python_integer_is_a_number():
-    assert reduce({"a": 3_000_000_000})["a"] == 3e9
+@pytest.mark.parametrize(
+    "value",
+    [3 * 10**9, np.int64(3 * 10**9), np.uint64(2**40), np.array(3 * 10**9), -(2**40), 2**70],
+)
+def test_a_large_integer_of_the_host_is_a_number(value):
+    """As a metric, and in a partial."""
+    partials = {kind.__name__: kind(value) for kind in (Sum, Max, Min, Last)}
+    got = reduce({"plain": value, "mean": Mean(total=value, count=1), **partials})
+    assert [float(each) for each in got.values()] == [np.float32(value)] * 6
 
 
 def test_axis_name_narrows_the_reduction():
@@ -294,7 +328,7 @@ def test_what_lies_beside_maxima_is_the_same_to_the_last_bit(devices, others, rn
     got = jax.jit(mapped)(values)
     assert (got["max"], got["min"]) == (np.inf, -np.inf)
     exact = devices & (devices - 1) == 0
-    np.testing.assert_allclose(got["last"], np.float32(0.1), rtol=0 if exact else 2e-7)
+    assert got["last"] == np.float32(0.1)
     np.testing.assert_allclose(got["count"], 3.0, rtol=0 if exact else 2e-7)
     assert np.isnan(got["bad"])
     finite = jax.jit(mapped)(np.where(np.isinf(values), 0, values))

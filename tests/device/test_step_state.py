@@ -65,6 +65,20 @@ def test_the_running_return_and_length_restart_on_the_step_after_done():
     assert (state.episode_return, state.episode_length, state.episode_done) == (5.0, 1, False)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("alpha", [0.9, 1.0])
+def test_a_reward_that_is_not_finite_spoils_its_own_episode_only(bad, alpha):
+    state = LoggingCallbackStepState.initial()
+    state = state.next(jnp.float32(3.0), jnp.asarray(True), alpha)
+    state = state.next(jnp.float32(bad), jnp.asarray(False), alpha)
+    state = state.next(jnp.float32(1.0), jnp.asarray(True), alpha)
+    assert not np.isfinite([state.episode_return, state.average_return]).any()
+    state = state.next(jnp.float32(1.0), jnp.asarray(False), alpha)
+    assert state.episode_return == 1.0 and not np.isfinite(state.average_return)
+    state = state.next(jnp.float32(1.0), jnp.asarray(True), alpha)
+    assert state.average_return == np.float32(alpha) * np.float32(2.0)
+
+
 def test_it_runs_under_jit_vmap_and_scan_with_any_reward_type():
     def step(state, reward):
         return jax.vmap(lambda s, r: s.next(r, r > 1, 0.9))(state, reward), None

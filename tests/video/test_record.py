@@ -188,6 +188,14 @@ def huge(policy, key):
     return jnp.zeros((STEPS, 1 << 21))
 
 
+def complex_numbers(policy, key):
+    return jnp.zeros((STEPS, 2), jnp.complex64)
+
+
+def half_bytes(policy, key):
+    return jnp.zeros((STEPS, 2), jnp.int4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -199,6 +207,8 @@ def huge(policy, key):
         ({"rollout": reduces, "render": fails}, "the collective 'psum"),
         ({"rollout": short, "render": fails}, "leading axis of `video_num_steps` 12"),
         ({"rollout": huge, "render": fails}, "take 96 MiB"),
+        ({"rollout": complex_numbers, "render": fails}, "complex64"),
+        ({"rollout": half_bytes, "render": fails}, "int4"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
