@@ -62,17 +62,14 @@ class Fetcher:
             return self._fetch(rest)
         for prefix, each in reduced.items():
             self._look_at(prefix, each)
-        whole = [
-            (tuple(f"{prefix}/{name}" for name in each.names), each.vector)
-            for prefix, each in reduced.items()
-        ]
-        names = tuple(name for names, _ in whole for name in names)
-        if not rest:
-            return names, {}, whole
-        others, numbers, arrays = self._fetch(rest)
-        if not set(names).isdisjoint(others):
+        whole = [(_names(prefix, each), each.vector) for prefix, each in reduced.items()]
+        if not rest and len(whole) == 1:
+            return whole[0][0], {}, whole
+        others, numbers, arrays = self._fetch(rest) if rest else ((), {}, [])
+        names = (*others, *(name for names, _ in whole for name in names))
+        if len(set(names)) < len(names):
             flatten(metrics)  # Says which name is there twice.
-        return others + names, numbers, arrays + whole
+        return names, numbers, arrays + whole
 
     def _fetch(self, metrics: Mapping[str, Any]) -> Fetched:
         for plan in self._plans:
@@ -97,19 +94,29 @@ class Fetcher:
         rest, reduced = _apart(metrics)
         for prefix, each in reduced.items():
             self._look_at(prefix, each)
+        others = self._check(rest) if rest or not reduced else ()
+        if reduced:
+            names = (*others, *(name for each in reduced.items() for name in _names(*each)))
+            if len(set(names)) < len(names):
+                flatten(metrics)
+
+    def _check(self, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         for plan in self._plans:
-            values = plan.layout.values(rest)
+            values = plan.layout.values(metrics)
             if values is not None and plan.fits(values):
-                return
-        if rest or not reduced:
-            self._keep(rest)
+                return plan.names
+        return self._keep(metrics).names
 
     def _look_at(self, prefix: str | None, reduced: Reduced) -> None:
         """Check reduced metrics with names that were not there before, or that are gone."""
         last, names, vector = self._last, reduced.names, reduced.vector
-        if last[1] is names and last[0] == prefix and not vector.is_deleted():
+        try:
+            gone = vector.is_deleted()
+        except jax.errors.ConcretizationTypeError:
+            gone = True  # It belongs to a trace.
+        if last[1] is names and last[0] == prefix and not gone:
             return
-        if (prefix, names) not in self._known or vector.is_deleted():
+        if (prefix, names) not in self._known or gone:
             if prefix is not None:
                 flatten({prefix: None})  # Says what is wrong with a name.
             check_vector(names, vector)
@@ -130,11 +137,12 @@ class _Plan:
 
     Attributes:
         layout: which rows those are.
+        names: their metrics.
     """
 
     def __init__(self, metrics: Mapping[str, Any], flat: Mapping[str, Any]) -> None:
         self.layout = Layout(metrics)
-        self._names = tuple(flat)
+        self.names = tuple(flat)
         places = {name: place for place, name in enumerate(self.layout.names()) if name}
         arrays = {name: value for name, value in flat.items() if isinstance(value, jax.Array)}
         numbers = [name for name in flat if name not in arrays]
@@ -165,7 +173,7 @@ class _Plan:
         arrays: list[tuple[tuple[str, ...], jax.Array]] = []
         for group in self._groups:
             arrays += group.fetch(values)
-        return self._names, numbers, arrays
+        return self.names, numbers, arrays
 
     def _check_doubtful(self, values: list[Any]) -> None:
         if self._doubtful:
@@ -219,3 +227,8 @@ def _picker(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
     if len(places) > 1:
         return itemgetter(*places)
     return lambda values: [values[place] for place in places]
+
+
+def _names(prefix: str, reduced: Reduced) -> tuple[str, ...]:
+    """The names of reduced metrics with what goes before them."""
+    return tuple(f"{prefix}/{name}" for name in reduced.names)
