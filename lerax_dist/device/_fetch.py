@@ -1,25 +1,31 @@
 """From a plain loop to the host: values that another thread may read without any device work."""
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, final
 
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.sharding import Sharding, SingleDeviceSharding
 
 from lerax_dist._layout import Layout
 from lerax_dist._metrics import flatten
-from lerax_dist.device._check import check_metrics, check_vector, is_single
+from lerax_dist.device._check import check_metrics, check_vector
 from lerax_dist.device._reduced import Reduced
 
-# Rows of training and of evaluation take turns.
-_MOST_PLANS = 8
+# Rows of training and of evaluation take turns, often with names for each task.
+_MOST_PLANS = 32
+# They are shared by rows with as many arrays of the same dtypes, and take long to make.
+_MOST_PROGRAMS = 128
 # Their types say all that there is to check.
 _FIXED = (bool, int, float, np.bool_, np.integer, np.floating)
 
 _local_data = methodcaller("addressable_data", 0)
-_aval = attrgetter("aval")
+_is_deleted = methodcaller("is_deleted")
+_kind = attrgetter("aval")
 
 
 # The metrics of a row: names of all, in their order; those that are numbers already; and the rest:
@@ -62,33 +68,32 @@ class Fetcher:
             return self._fetch(rest)
         for prefix, each in reduced.items():
             self._look_at(prefix, each)
-        whole = [
-            (tuple(f"{prefix}/{name}" for name in each.names), each.vector)
-            for prefix, each in reduced.items()
-        ]
-        names = tuple(name for names, _ in whole for name in names)
-        if not rest:
-            return names, {}, whole
-        others, numbers, arrays = self._fetch(rest)
-        if not set(names).isdisjoint(others):
+        whole = [(_names(prefix, each), each.vector) for prefix, each in reduced.items()]
+        if not rest and len(whole) == 1:
+            return whole[0][0], {}, whole
+        others, numbers, arrays = self._fetch(rest) if rest else ((), {}, [])
+        names = (*others, *(name for names, _ in whole for name in names))
+        if len(set(names)) < len(names):
             flatten(metrics)  # Says which name is there twice.
-        return others + names, numbers, arrays + whole
+        return names, numbers, arrays + whole
 
     def _fetch(self, metrics: Mapping[str, Any]) -> Fetched:
         for plan in self._plans:
             values = plan.layout.values(metrics)
             if values is not None:
                 try:
-                    return plan.fetch(values)
+                    fetched = plan.fetch(values)
                 except Exception:
                     # An array of another shape, dtype or place than the one the plan was made for,
                     # or one that is gone: whatever it is, it is found out below.
-                    self._plans = tuple(other for other in self._plans if other is not plan)
-                break
-        plan = self._keep(metrics)
-        values = plan.layout.values(metrics)
-        assert values is not None
-        return plan.fetch(values)
+                    continue
+                if plan is not self._plans[0]:
+                    self._remember(plan)
+                return fetched
+        plan, values = self._plan(metrics)
+        fetched = plan.fetch(values)
+        self._remember(plan)
+        return fetched
 
     def check(self, metrics: Mapping[str, Any]) -> None:
         """What `fetch` raises, where nothing is to be fetched."""
@@ -97,31 +102,52 @@ class Fetcher:
         rest, reduced = _apart(metrics)
         for prefix, each in reduced.items():
             self._look_at(prefix, each)
+        others = self._check(rest) if rest or not reduced else ()
+        if reduced:
+            names = (*others, *(name for each in reduced.items() for name in _names(*each)))
+            if len(set(names)) < len(names):
+                flatten(metrics)
+
+    def _check(self, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         for plan in self._plans:
-            values = plan.layout.values(rest)
+            values = plan.layout.values(metrics)
             if values is not None and plan.fits(values):
-                return
-        if rest or not reduced:
-            self._keep(rest)
+                break
+        else:
+            plan, _ = self._plan(metrics)
+        if not self._plans or plan is not self._plans[0]:
+            self._remember(plan)
+        return plan.names
 
     def _look_at(self, prefix: str | None, reduced: Reduced) -> None:
         """Check reduced metrics with names that were not there before, or that are gone."""
         last, names, vector = self._last, reduced.names, reduced.vector
-        if last[1] is names and last[0] == prefix and not vector.is_deleted():
+        try:
+            gone = vector.is_deleted()
+        except jax.errors.ConcretizationTypeError:
+            gone = True  # It belongs to a trace.
+        if last[1] is names and last[0] == prefix and not gone:
             return
-        if (prefix, names) not in self._known or vector.is_deleted():
+        if (prefix, names) not in self._known or gone:
             if prefix is not None:
                 flatten({prefix: None})  # Says what is wrong with a name.
             check_vector(names, vector)
             self._known.add((prefix, names))
         self._last = prefix, names
 
-    def _keep(self, metrics: Mapping[str, Any]) -> "_Plan":
+    def _plan(self, metrics: Mapping[str, Any]) -> tuple["_Plan", list[Any]]:
+        """A new plan, and the values of its first row."""
         flat = flatten(metrics)
         check_metrics(flat)
         plan = _Plan(metrics, flat)
-        self._plans = (plan, *self._plans[: _MOST_PLANS - 1])
-        return plan
+        values = plan.layout.values(metrics)
+        assert values is not None
+        return plan, values
+
+    def _remember(self, plan: "_Plan") -> None:
+        """The plan that was used last is the first; that not used for longest is forgotten."""
+        others = [other for other in self._plans if other is not plan]
+        self._plans = (plan, *others[: _MOST_PLANS - 1])
 
 
 @final
@@ -130,46 +156,60 @@ class _Plan:
 
     Attributes:
         layout: which rows those are.
+        names: their metrics.
     """
 
     def __init__(self, metrics: Mapping[str, Any], flat: Mapping[str, Any]) -> None:
         self.layout = Layout(metrics)
-        self._names = tuple(flat)
-        places = {name: place for place, name in enumerate(self.layout.names()) if name}
-        arrays = {name: value for name, value in flat.items() if isinstance(value, jax.Array)}
-        numbers = [name for name in flat if name not in arrays]
-        self._doubtful = [(n, places[n]) for n in numbers if not isinstance(flat[n], _FIXED)]
-        self._number_names = tuple(numbers)
-        self._numbers = _picker([places[name] for name in numbers])
-        self._arrays = _picker([places[name] for name in arrays])
-        self._avals = tuple(map(_aval, arrays.values()))
-        groups: dict[Any, dict[str, jax.Array]] = {}
-        for name, value in arrays.items():
-            whole = is_single(value)
-            local = value if whole else _local_data(value)
-            groups.setdefault((whole, local.sharding), {})[name] = local
-        self._groups = [
-            _Group(group, _picker([places[name] for name in group]), whole)
-            for (whole, _), group in groups.items()
-        ]
+        self.names = tuple(flat)
+        self._places = {name: place for place, name in enumerate(self.layout.names()) if name}
+        self._array_names = [name for name in flat if isinstance(flat[name], jax.Array)]
+        self._number_names = [name for name in flat if not isinstance(flat[name], jax.Array)]
+        self._doubtful = [n for n in self._number_names if not isinstance(flat[n], _FIXED)]
+        self._numbers = self._picker(self._number_names)
+        self._arrays = self._picker(self._array_names)
+        self._kinds = tuple(_kind(flat[name]) for name in self._array_names)
+        # Not made before they are needed: a process that does not write needs none.
+        self._groups: list[_Group] | None = None
 
     def fits(self, values: list[Any]) -> bool:
         """Whether arrays have the shapes and dtypes that the plan was made for."""
         self._check_doubtful(values)
-        return tuple(map(_aval, self._arrays(values))) == self._avals
+        arrays = self._arrays(values)
+        return tuple(map(_kind, arrays)) == self._kinds and not any(map(_is_deleted, arrays))
 
     def fetch(self, values: list[Any]) -> Fetched:
         """Take over the values that the layout has found."""
         self._check_doubtful(values)
         numbers = dict(zip(self._number_names, map(float, self._numbers(values)), strict=True))
         arrays: list[tuple[tuple[str, ...], jax.Array]] = []
+        if self._groups is None:
+            self._groups = self._grouped(self._arrays(values))
         for group in self._groups:
             arrays += group.fetch(values)
-        return self._names, numbers, arrays
+        return self.names, numbers, arrays
+
+    def _grouped(self, arrays: Sequence[jax.Array]) -> list["_Group"]:
+        groups: dict[Any, dict[str, Any]] = {}
+        for name, value in zip(self._array_names, arrays, strict=True):
+            single = isinstance(value.sharding, SingleDeviceSharding)
+            local = value.sharding if single else _local_data(value).sharding
+            groups.setdefault((single, local), {})[name] = value.dtype
+        return [
+            _Group(dtypes, self._picker([*dtypes]), single, sharding)
+            for (single, sharding), dtypes in groups.items()
+        ]
+
+    def _picker(self, names: list[str]) -> Callable[[list[Any]], Sequence[Any]]:
+        """What picks the values of these names."""
+        places = [self._places[name] for name in names]
+        if len(places) > 1:
+            return itemgetter(*places)
+        return lambda values: [values[place] for place in places]
 
     def _check_doubtful(self, values: list[Any]) -> None:
         if self._doubtful:
-            check_metrics({name: values[place] for name, place in self._doubtful})
+            check_metrics({name: values[self._places[name]] for name in self._doubtful})
 
 
 @final
@@ -178,32 +218,52 @@ class _Group:
 
     def __init__(
         self,
-        arrays: Mapping[str, jax.Array],
+        dtypes: Mapping[str, Any],
         pick: Callable[[list[Any]], Sequence[Any]],
-        whole: bool,
+        single: bool,
+        sharding: Sharding,
     ) -> None:
         self._pick = pick
-        self._whole = whole
-        by_dtype: dict[Any, list[int]] = {}
-        for place, value in enumerate(arrays.values()):
-            by_dtype.setdefault(value.dtype, []).append(place)
-        names = tuple(arrays)
-        self._names = [tuple(names[place] for place in places) for places in by_dtype.values()]
-
-        def stack(*scalars: jax.Array) -> list[jax.Array]:
-            return [jnp.stack([scalars[place] for place in places]) for places in by_dtype.values()]
-
-        # Compiled here and now: `jit` would trace again for each mix of weak types.
-        self._stack = jax.jit(stack).lower(*arrays.values()).compile()
+        self._single = single
+        names = tuple(dtypes)
+        alike = _alike(dtypes.values())
+        self._names = [tuple(names[place] for place in places) for places in alike]
+        self._stack = _program(tuple(dtypes.values()), sharding)
 
     def fetch(self, values: list[Any]) -> list[tuple[tuple[str, ...], jax.Array]]:
         """Names and vector of each dtype."""
         picked = self._pick(values)
         # `addressable_data` takes longer than all else here.
-        vectors = self._stack(*(picked if self._whole else map(_local_data, picked)))
+        vectors = self._stack(*(picked if self._single else map(_local_data, picked)))
         for vector in vectors:
             vector.copy_to_host_async()
         return list(zip(self._names, vectors, strict=True))
+
+
+@functools.lru_cache(_MOST_PROGRAMS)
+def _program(dtypes: tuple[Any, ...], sharding: Sharding) -> jax.stages.Compiled:
+    """What stacks scalars in one place, whatever their names."""
+
+    def stack(*scalars: jax.Array) -> list[jax.Array]:
+        return [jnp.stack([scalars[place] for place in places]) for places in _alike(dtypes)]
+
+    def make() -> jax.stages.Compiled:
+        with jax.enable_x64(True):
+            like = [jax.ShapeDtypeStruct((), dtype, sharding=sharding) for dtype in dtypes]
+            # Compiled here and now: `jit` would trace again for each mix of weak types.
+            return jax.jit(stack).lower(*like).compile()
+
+    # A mesh that the training has set, or a trace that it is in, is of its thread alone.
+    with ThreadPoolExecutor(1) as elsewhere:
+        return elsewhere.submit(make).result()
+
+
+def _alike(dtypes: Iterable[Any]) -> list[list[int]]:
+    """The places of each dtype."""
+    places: dict[Any, list[int]] = {}
+    for place, dtype in enumerate(dtypes):
+        places.setdefault(dtype, []).append(place)
+    return [*places.values()]
 
 
 def _apart(metrics: Any) -> tuple[Any, dict[str, Reduced]]:
@@ -214,8 +274,6 @@ def _apart(metrics: Any) -> tuple[Any, dict[str, Reduced]]:
     return {name: value for name, value in metrics.items() if name not in reduced}, reduced
 
 
-def _picker(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
-    """What picks the values at these places."""
-    if len(places) > 1:
-        return itemgetter(*places)
-    return lambda values: [values[place] for place in places]
+def _names(prefix: str, reduced: Reduced) -> tuple[str, ...]:
+    """The names of reduced metrics with what goes before them."""
+    return tuple(f"{prefix}/{name}" for name in reduced.names)

@@ -27,8 +27,26 @@ def plans(monkeypatch):
     """The metrics that were looked at one by one."""
     looked_at = []
     check = _fetch.check_metrics
-    monkeypatch.setattr(_fetch, "check_metrics", lambda flat: (looked_at.append(flat), check(flat)))
+
+    def look(flat):
+        looked_at.append(flat)
+        check(flat)
+
+    monkeypatch.setattr(_fetch, "check_metrics", look)
     return looked_at
+
+
+def programs(monkeypatch):
+    """The programs that were compiled ahead of their call, as those that copy a row are."""
+    compiled = []
+    compile_ = jax.stages.Lowered.compile
+
+    def count(lowered, *args, **options):
+        compiled.append(lowered)
+        return compile_(lowered, *args, **options)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", count)
+    return compiled
 
 
 def nested(value, rate=0.5):
@@ -43,6 +61,72 @@ def test_rows_of_one_layout_are_looked_at_once(monkeypatch):
         assert list(got) == ["train/loss", "train/deep/norm", "rate", "count"]
         assert list(got.values()) == [step, 2 * step, step / 7, 2**40 + 1]
     assert len(looked_at) == 1
+
+
+def test_rows_that_differ_in_their_names_are_copied_by_one_program(monkeypatch):
+    looked_at, compiled = plans(monkeypatch), programs(monkeypatch)
+    fetcher = Fetcher()
+    for step in range(3):
+        for task in range(30):
+            metrics = {f"task{task}/loss": jnp.float32(step), "count": jnp.int32(task)}
+            assert row(fetcher.fetch(metrics)) == {f"task{task}/loss": step, "count": task}
+    assert len(looked_at) == 30
+    assert len(compiled) <= 1
+
+
+def test_a_kind_of_row_that_comes_often_is_not_forgotten_for_those_that_come_once(monkeypatch):
+    for way in ("fetch", "check"):
+        looked_at = plans(monkeypatch)
+        fetcher = Fetcher()
+        for task in range(100):
+            getattr(fetcher, way)({"loss": jnp.float32(task)})
+            getattr(fetcher, way)({f"task{task}/loss": jnp.float32(task)})
+        assert len(looked_at) == 101
+        monkeypatch.undo()
+
+
+def test_values_that_take_turns_on_two_devices_are_looked_at_once_each(monkeypatch):
+    looked_at, compiled = plans(monkeypatch), programs(monkeypatch)
+    fetcher = Fetcher()
+    for step in range(10):
+        value = jax.device_put(jnp.float32(step), jax.devices()[step % 2])
+        assert row(fetcher.fetch({"a": value})) == {"a": step}
+    assert len(looked_at) == 2
+    assert len(compiled) <= 2
+
+
+def test_a_process_that_does_not_write_compiles_nothing(monkeypatch):
+    compiled = programs(monkeypatch)
+    # As many as no other test has: their program would be there already.
+    metrics = {f"m{i}": jnp.float16(i) for i in range(11)}
+    Fetcher().check(metrics)
+    assert not compiled
+    Fetcher().fetch(metrics)
+    assert len(compiled) == 1
+
+
+@pytest.mark.parametrize(("kind", "count"), [(AxisType.Auto, 12), (AxisType.Explicit, 13)])
+def test_a_row_may_be_logged_where_a_mesh_is_set(kind, count):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",), axis_types=(kind,))
+    one = jnp.float32(1)
+    second = jax.device_put(one, jax.devices()[1])
+    both = jax.device_put(one, NamedSharding(mesh, P()))
+    with jax.set_mesh(mesh):
+        for value in (one, second, both, one + both):
+            # As many as no other test has: their program would be there already.
+            metrics = {f"m{i}": value for i in range(count)}
+            assert row(Fetcher().fetch(metrics)) == dict.fromkeys(metrics, float(value))
+
+
+def test_a_row_may_be_logged_while_something_else_is_traced():
+    metrics = {f"m{i}": jnp.float32(i) for i in range(14)}
+    jax.grad(lambda x: (Fetcher().fetch(metrics), x)[1])(1.0)
+
+
+def test_values_of_64_bits_stay_so():
+    with jax.enable_x64(True):
+        value = jnp.asarray(1 / 3, jnp.float64)
+    assert row(Fetcher().fetch({"a": value, "b": jnp.float32(1)})) == {"a": 1 / 3, "b": 1.0}
 
 
 def bytecodes(call, *args):
@@ -100,6 +184,16 @@ def test_a_later_row_is_checked_like_the_first(value, error, match, way):
         getattr(fetcher, way)({"a": good, "b": 1.0})
     with pytest.raises(error, match=match):
         getattr(fetcher, way)({"a": value, "b": 1.0})
+
+
+@pytest.mark.parametrize("way", ["fetch", "check"])
+def test_a_value_of_a_later_row_that_is_gone_is_named(way):
+    fetcher = Fetcher()
+    getattr(fetcher, way)({"a": jnp.float32(1), "b": 1.0})
+    gone = jnp.float32(2)
+    gone.delete()
+    with pytest.raises(ValueError, match="'a' was deleted: it has been donated"):
+        getattr(fetcher, way)({"a": gone, "b": 1.0})
 
 
 def test_arrays_of_another_dtype_or_place_are_taken_as_they_are():

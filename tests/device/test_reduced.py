@@ -68,7 +68,7 @@ def test_it_is_not_copied_and_only_its_first_row_is_looked_at(monkeypatch):
     from lerax_dist.device import _fetch
 
     looked_at = []
-    monkeypatch.setattr(_fetch, "check_vector", lambda names, vector: looked_at.append(names))
+    monkeypatch.setattr(_fetch, "check_vector", lambda names, *_: looked_at.append(names))
     fetcher = Fetcher()
     for _ in range(3):
         metrics = step(jnp.arange(4.0))
@@ -91,6 +91,20 @@ def test_what_is_wrong_with_it_is_said(tmp_path):
             logger.log(cast("Any", {3: metrics}), 0)
         logger.log(metrics, 1)
         logger.flush()
+        with pytest.raises(TypeError, match="'a' belongs to a trace.*Return the value"):
+            jax.jit(lambda values: logger.log(step(values), 2))(jnp.arange(4.0))
+        with pytest.raises(TypeError, match="'a' belongs to a trace.*Return the value"):
+            jax.jit(lambda metrics: logger.log(metrics, 2))(metrics)
         metrics.vector.delete()
         with pytest.raises(ValueError, match="donated"):
             logger.log(Reduced(metrics.names, metrics.vector), 2)
+
+
+@pytest.mark.parametrize("way", ["fetch", "check"])
+def test_a_name_that_it_shares_with_what_is_beside_it_is_told_on_every_process(way):
+    metrics, short = step(jnp.arange(4.0)), ld.reduce({"c": 1.0})
+    look = getattr(Fetcher(), way)
+    for other in ({"train/b/c": 1.0}, {"train/b": {"c": jnp.float32(1)}}, {"train/b": short}):
+        with pytest.raises(ValueError, match="'train/b/c' twice"):
+            look({"train": metrics, **other})
+    look({"train": metrics, "eval": short, "c": 1.0})
