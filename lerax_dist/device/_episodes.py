@@ -63,7 +63,7 @@ class Episodes(AbstractPartial):
 def _middle(maxima: Sequence[Any], numpy: ModuleType) -> Any:
     # Infinite before the first episode ends. Masked first, or `jax_debug_nans` would complain.
     highest, lowest = (numpy.where(numpy.isfinite(each), each, 0.0) for each in maxima)
-    return 0.5 * (highest - lowest)
+    return 0.5 * highest - 0.5 * lowest
 
 
 def _shift_episodes(
@@ -85,7 +85,8 @@ def _finish_episodes(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleTy
     variance = ratio(squares, count, numpy) - offset * offset
     values = {
         "return": _middle(maxima, numpy) + offset,
-        "return_min": numpy.where(count == 0, numpy.nan, -lowest),
+        # The negative of 0.0 would be written as -0.0.
+        "return_min": numpy.where(count == 0, numpy.nan, 0.0 - lowest),
         "return_max": numpy.where(count == 0, numpy.nan, highest),
         "return_std": numpy.sqrt(numpy.maximum(variance, 0.0)),
         "length": ratio(lengths, count, numpy),

@@ -203,6 +203,12 @@ class Transfers:
 
     def _remember(self, schema: Schema) -> None:
         known = self._schema
+        if known is not None and known.devices != schema.devices:
+            raise ValueError(
+                "the steps of a logger with `rows_per_transfer` above 1 must all run over the same "
+                f"number of devices, got {schema.devices} after {known.devices}: their rows would "
+                "wait in one buffer. Use a logger for each, or `rows_per_transfer=1`."
+            )
         if known is not None and known.layout != schema.layout:
             raise ValueError(
                 f"`training_log` must hold the same metrics in every step of a logger with "

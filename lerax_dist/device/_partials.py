@@ -117,7 +117,13 @@ class Mean(AbstractPartial):
         Returns:
             The mean of this device's values. With no value at all (also if `where` is 0 or `False`
             everywhere, on all devices) it is NaN, and left out of a row.
+
+        Raises:
+            TypeError: they are complex numbers.
         """
+        for name, given in (("values", values), ("where", where)):
+            if jnp.iscomplexobj(given):
+                raise TypeError(f"`{name}` holds complex numbers. Give e.g. their absolute values.")
         values = jnp.asarray(values, float)
         weights = jnp.ones_like(values) if where is None else jnp.asarray(where, float)
         both = jnp.stack([jnp.where(weights == 0, 0, values) * weights, weights])

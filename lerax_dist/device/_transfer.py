@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax import lax
 from jax import numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int
 
 # Payloads of 100 KiB and more deadlock several devices of one process (measured on CPU): the
@@ -30,7 +31,22 @@ def send(deliver: Deliver, head: Int[Array, " h"], body: Int[Array, " n"], manua
         body: the message.
         manual: manual axes of the mesh; without any, JAX calls the host once, in process 0. Empty
             also where a branch has left all devices but the first behind.
+
+    Raises:
+        ValueError: JAX was told not to use the host's processor, from which the call is made.
     """
+    _check_processor()
+    mesh = jax.sharding.get_abstract_mesh()
+    rest = tuple(name for name in mesh.axis_names if name not in mesh.manual_axes)
+    if mesh.manual_axes and rest:
+        # XLA fails on a callback that it would have to split over them.
+        def everywhere(head: Array, body: Array) -> tuple[()]:
+            send(deliver, head, body, (*manual, *rest))
+            return ()
+
+        specs = {"in_specs": PartitionSpec(), "out_specs": (), "axis_names": {*rest}}
+        jax.shard_map(everywhere, **specs)(head, body)
+        return
     starts = range(0, max(body.size, 1), CHUNK)
     parts = len(starts)
 
@@ -60,8 +76,11 @@ def _call(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
 
     def direct(payload: Array) -> tuple[()]:
         # Inside: importing this package is to load nothing of JAX that is not there yet.
-        from jax.experimental.buffer_callback import buffer_callback
-
+        try:
+            from jax.experimental.buffer_callback import buffer_callback
+        except ImportError:
+            # It is experimental, and a later JAX may do without.
+            return debug(payload)
         callback = buffer_callback(
             lambda context, results, buffer: take(buffer),
             (),
@@ -79,7 +98,17 @@ def _call(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
 
 def _split_by_xla() -> bool:
     """Whether this program may be split over devices by XLA, rather than by `shard_map`."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.manual_axes:
-        return set(mesh.manual_axes) != set(mesh.axis_names)
-    return jax.device_count() > 1
+    return not jax.sharding.get_abstract_mesh().manual_axes and jax.device_count() > 1
+
+
+def _check_processor() -> None:
+    if jax.default_backend() == "cpu":
+        return
+    try:
+        jax.local_devices(backend="cpu")
+    except RuntimeError as error:
+        raise ValueError(
+            f"`JAX_PLATFORMS` has no `cpu` beside {jax.default_backend()!r}: JAX calls the host "
+            "from there only, so no row could leave the devices. Append it, as in "
+            "`JAX_PLATFORMS=cuda,cpu`."
+        ) from error

@@ -91,8 +91,8 @@ class _Canvas(NamedTuple):
         """A length of the world, in pixels."""
         return float(length) * float(self.view.scale) * self.zoom
 
-    def points(self, points: Any) -> list[tuple[float, float]]:
-        """Points of the world, of shape `(2,)` or `(n, 2)`, in pixels."""
+    def points(self, points: Any, away: Any = 0.0) -> list[tuple[float, float]]:
+        """Points of the world, of shape `(2,)` or `(n, 2)`, in pixels, and so many `away`."""
         view = self.view
         x, y = (np.atleast_2d(points) * float(view.scale) + np.asarray(view.offset)).T
         if view.y_up:
@@ -100,8 +100,9 @@ class _Canvas(NamedTuple):
         width, height = self.size
         left = (width - float(view.width) * self.zoom) / 2
         top = (height - float(view.height) * self.zoom) / 2
-        pixels = np.stack([left + x * self.zoom, top + y * self.zoom], axis=1)
-        # What is far outside stays outside; Pillow refuses numbers beyond 32 bits and NaN.
+        pixels = np.stack([left + x * self.zoom, top + y * self.zoom], axis=1) + away
+        # What is far outside stays outside; Pillow refuses numbers beyond 32 bits and NaN, and
+        # takes a minute for a circle of a million pixels.
         limit = 16.0 * max(self.size)
         return [tuple(p) for p in np.nan_to_num(pixels, nan=-limit).clip(-limit, limit).tolist()]
 
@@ -120,23 +121,25 @@ def _draw(brush: Any, shape: Shape, canvas: _Canvas) -> None:
         case "line", (start, end, width):
             brush.polygon(canvas.points(_bar(start, end, width)), fill=color)
         case "polygon", (points,):
-            brush.polygon(canvas.points(points), fill=color)
+            # Pillow refuses a polygon of one point.
+            if len(corners := canvas.points(points)) > 1:
+                brush.polygon(corners, fill=color)
         case "polyline", (points,):
             brush.line(canvas.points(points), fill=color, width=_FINER)
         case "text", (place, size):
             from PIL import ImageFont
 
-            font = ImageFont.load_default(max(float(size) * canvas.zoom, 1.0))
+            pixels = float(np.nan_to_num(float(size) * canvas.zoom))
+            font = ImageFont.load_default(min(max(pixels, 1.0), float(max(canvas.size))))
             brush.text(canvas.points(place)[0], shape.text, fill=color, font=font)
         case kind, numbers:
             raise ValueError(f"a shape of kind {kind!r} with {len(numbers)} numbers is unknown")
 
 
 def _ellipse(brush: Any, canvas: _Canvas, center: Any, rx: Any, ry: Any, color: Any) -> None:
-    ((x, y),) = canvas.points(center)
-    half_width, half_height = abs(canvas.length(rx)), abs(canvas.length(ry))
-    box = (x - half_width, y - half_height, x + half_width, y + half_height)
-    brush.ellipse(box, fill=color)
+    radii = np.abs([canvas.length(rx), canvas.length(ry)])
+    # Of one that is cut the edges stay where they are, not its middle.
+    brush.ellipse([*canvas.points(center, -radii), *canvas.points(center, radii)], fill=color)
 
 
 def _bar(start: Any, end: Any, width: Any) -> np.ndarray:

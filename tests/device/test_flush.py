@@ -127,3 +127,18 @@ def test_rows_of_each_device_are_not_flushed_outside_of_the_shard_map(logger):
         logger.flush_state, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False
     )
     jax.block_until_ready(jax.jit(flushed)(state))
+
+
+def test_steps_over_other_devices_are_told_from_other_metrics(logger):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",), axis_types=(AxisType.Auto,))
+
+    def step(counts):
+        log(logger, reset(logger), counts[0])
+        return counts
+
+    jax.eval_shape(step, jnp.arange(2))
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=P("d"), out_specs=P("d"))
+    with pytest.raises(ValueError, match="the same number of devices, got 2 after 1"):
+        jax.eval_shape(mapped, jnp.arange(2))
+    # Or its last row would be said to wait.
+    logger.flush_state(reset(logger))

@@ -151,6 +151,12 @@ def test_a_partial_of_a_complex_number_is_refused(partial):
         partial(jnp.complex64(3 + 1j))
 
 
+@pytest.mark.parametrize("given", [{"values": 1j * np.ones(2)}, {"values": [1.0], "where": [1j]}])
+def test_a_mean_of_complex_numbers_is_refused(given):
+    with pytest.raises(TypeError, match=f"`{[*given][-1]}` holds complex numbers"):
+        Mean.of(**given)
+
+
 @pytest.mark.parametrize(
     "value",
     [3 * 10**9, np.int64(3 * 10**9), np.uint64(2**40), np.array(3 * 10**9), -(2**40), 2**70],
@@ -274,6 +280,14 @@ def test_a_small_spread_around_a_large_return_is_not_lost_in_float32(rng):
     exact = returns.astype(np.float64)
     np.testing.assert_allclose(got["e/return_std"], exact.std(), rtol=1e-5)
     np.testing.assert_allclose(got["e/return"], exact.mean(), rtol=1e-7)
+
+
+@pytest.mark.parametrize("value", [0.0, 3e38])
+def test_a_return_of_zero_has_no_sign_and_a_huge_one_no_overflow(value):
+    ones = np.ones(8, np.float32)
+    _, got = merged_episodes(value * ones, ones, np.zeros(8, np.int32), 4)
+    assert got["e/return"] == got["e/return_min"] == got["e/return_max"] == np.float32(value)
+    assert not np.signbit(got["e/return_min"])
 
 
 def test_before_the_first_episode_ends_there_is_no_return_but_a_count_of_0():

@@ -1,5 +1,7 @@
 """The one host callback: who calls, how often, with what, in each form of program."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,10 +79,64 @@ def test_a_program_that_xla_splits_over_devices_calls_once(host):
     assert host.payloads == [(0, 1, 7, 28, 29)]
 
 
-def test_axes_that_are_left_to_xla_are_split_by_it(host):
-    mesh = mesh_of(2, 2)
-    text = over(mesh, host, ("a",)).lower(jnp.arange(2, dtype=jnp.int32)).as_text()
-    assert DIRECT not in text and "callback" in text
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize(
+    "types",
+    [
+        (AxisType.Auto, AxisType.Auto),
+        (AxisType.Auto, AxisType.Auto, AxisType.Auto),
+        (AxisType.Explicit, AxisType.Explicit, AxisType.Explicit),
+        (AxisType.Auto, AxisType.Explicit, AxisType.Auto),
+    ],
+)
+def test_beside_axes_that_are_left_to_xla_one_device_calls(host, types, checked):
+    shape = (2,) * len(types)
+    devices = np.array(jax.devices()[: 2 ** len(types)]).reshape(shape)
+    mesh = Mesh(devices, ("a", "b", "c")[: len(types)], axis_types=types)
+
+    def step(x):
+        def iterate(count, x):
+            host.send(lax.psum(x[0], "a") + count)
+            return x
+
+        return lax.fori_loop(0, 3, iterate, x)
+
+    program = jax.jit(
+        jax.shard_map(
+            step,
+            mesh=mesh,
+            in_specs=P("a"),
+            out_specs=P("a"),
+            axis_names={"a"},
+            check_vma=checked,
+        )
+    )
+    x = jax.device_put(jnp.arange(2, dtype=jnp.int32), NamedSharding(mesh, P("a")))
+    jax.block_until_ready(program(x))
+    jax.effects_barrier()
+    assert sorted(host.payloads) == [(0, 1, 7, 1 + count, 2 + count) for count in range(3)]
+
+
+def test_a_jax_without_buffer_callbacks_calls_as_well(host, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax.experimental.buffer_callback", None)
+    program = over(mesh_of(2), host, ("a",))
+    x = jnp.arange(2, dtype=jnp.int32)
+    assert DIRECT not in compiled_text(program, x)
+    jax.block_until_ready(program(x))
+    jax.effects_barrier()
+    assert sorted(host.payloads) == [(0, 1, 7, count, 1 + count) for count in range(3)]
+
+
+def test_without_the_hosts_processor_a_call_is_refused_while_tracing(host, monkeypatch):
+    """As with `JAX_PLATFORMS=cuda`, under which the first row would end the training."""
+
+    def local_devices(*, backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", local_devices)
+    with pytest.raises(ValueError, match="no `cpu` beside 'gpu'.* `JAX_PLATFORMS=cuda,cpu`"):
+        jax.eval_shape(host.send, jnp.asarray(1))
 
 
 def test_under_vmap_each_element_calls(host):

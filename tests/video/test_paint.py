@@ -63,6 +63,33 @@ def test_what_is_nowhere_does_no_harm(place):
     assert (drawn(Shape("rect", RED, (np.array([place, 0.0]), 1.0, 1.0))) == 255).all()
 
 
+@pytest.mark.parametrize("size", [np.nan, np.inf, 1e30, -1.0])
+def test_a_text_of_any_size_does_no_harm(size):
+    drawn(Shape("text", RED, (np.zeros(2), size), "WOW"))
+
+
+def test_a_polygon_of_one_point_is_not_seen():
+    assert (drawn(Shape("polygon", RED, (np.zeros((1, 2)),))) == 255).all()
+
+
+@pytest.mark.parametrize("radius", [1e4, 1e6])
+def test_a_circle_far_larger_than_the_picture_is_cut_where_it_must_be(radius, monkeypatch):
+    """As a ground; Pillow would take more than a minute for all of it."""
+    from PIL import ImageDraw
+
+    boxes = []
+    ellipse = ImageDraw.ImageDraw.ellipse
+
+    def spying(brush, box, **options):
+        boxes.append(np.ptp(np.reshape(box, (2, 2)), axis=0).max())
+        ellipse(brush, np.clip(box, -5000, 5000).tolist(), **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "ellipse", spying)
+    frame = drawn(Shape("circle", RED, (np.array([0.0, -radius]), radius)))
+    assert boxes and max(boxes) <= 5000
+    np.testing.assert_allclose(red_at(frame)[2:], (15, 29), atol=1)
+
+
 def test_an_unknown_shape_is_refused_by_its_kind():
     with pytest.raises(ValueError, match="'star' with 1 numbers"):
         drawn(Shape("star", RED, (np.zeros(2),)))
