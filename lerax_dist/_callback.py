@@ -261,7 +261,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
     def flush_state(self, state: State) -> State:
         """Send the rows that wait on the devices, in a loop that does not call `on_training_end`.
 
-        Call it where `on_iteration` is called (in the same `shard_map`), on every device: it is a
+        Call it behind `on_iteration`, in the same `shard_map` and on every device: it is a
         collective. Without `rows_per_transfer` it does nothing. Call it before `state()`, too.
 
         Args:
@@ -271,7 +271,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             The state, with no row waiting.
 
         Raises:
-            ValueError: `state` is not one that `reset` gave.
+            ValueError: `state` is not one that `reset` gave, or `on_iteration` was not traced yet.
         """
         buffer = self._transfers.flush(self._transfers.check(state))
         return state if buffer is None else buffer
