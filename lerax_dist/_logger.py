@@ -129,8 +129,9 @@ class Logger(AbstractRunHandle):
             step: global step.
 
         Raises:
-            ValueError: a value is not a scalar, is sharded over processes or larger than any
-                float, two names are the same once joined, or `step` is negative.
+            ValueError: a value is not a scalar, is sharded over processes, lies on others than
+                process 0, was donated, or is larger than any float; two names are the same once
+                joined; or `step` is negative.
             TypeError: a value is not a number, a name not a string, or `step` not an integer.
             RuntimeError: the logger is closed.
         """

@@ -1,4 +1,4 @@
-"""What may be a metric of a plain loop: a real number, whole on this process."""
+"""What may be a metric of a plain loop: a real number, whole on the process that writes it."""
 
 import functools
 import sys
@@ -9,20 +9,23 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 from jax.core import Tracer
-from jax.sharding import SingleDeviceSharding
 
 
-def check_metrics(metrics: Mapping[str, Any]) -> None:
+def check_metrics(metrics: Mapping[str, Any], here: bool) -> None:
     """Check the metrics of a row; waits for nothing.
 
+    Args:
+        metrics: names to values.
+        here: whether this process writes its values; else process 0 writes its own.
+
     Raises:
-        ValueError: a value is not a scalar, is sharded over processes, was donated, or is larger
-            than any float.
+        ValueError: a value is not a scalar, is sharded over processes, lies on processes that do
+            not write it, was donated, or is larger than any float.
         TypeError: a value is not a number, or belongs to a trace.
     """
     for name, value in metrics.items():
         if isinstance(value, jax.Array):
-            _check_array(name, value, value.shape)
+            _check_array(name, value, value.shape, here)
         elif isinstance(value, int):
             if abs(value) > sys.float_info.max:
                 # Not the value itself: of one with 4300 digits Python makes no text.
@@ -40,18 +43,13 @@ def check_metrics(metrics: Mapping[str, Any]) -> None:
             _check_shape(name, array.shape)
 
 
-def check_vector(names: tuple[str, ...], vector: jax.Array) -> None:
-    """Check metrics that are held in one vector; waits for nothing.
-
-    Raises:
-        ValueError: they are not scalars, are sharded over processes, or were donated.
-        TypeError: they belong to a trace.
-    """
+def check_vector(names: tuple[str, ...], vector: jax.Array, here: bool) -> None:
+    """`check_metrics` of scalars that are held in one vector."""
     if names:
-        _check_array(names[0], vector, vector.shape[:-1])
+        _check_array(names[0], vector, vector.shape[:-1], here)
 
 
-def _check_array(name: str, value: jax.Array, shape: tuple[int, ...]) -> None:
+def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], here: bool) -> None:
     if isinstance(value, Tracer):
         raise TypeError(
             f"metric {name!r} belongs to a trace: `log` was called inside compiled code, where it "
@@ -62,12 +60,17 @@ def _check_array(name: str, value: jax.Array, shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"metric {name!r} was deleted: it has been donated to a step. Log it before that."
         )
-    whole = is_single(value) or value.is_fully_addressable or value.is_fully_replicated
-    if not whole:
+    if not (value.is_fully_addressable or value.is_fully_replicated):
         raise ValueError(
             f"metric {name!r} is sharded over processes: shape {value.shape}, sharding "
             f"{value.sharding}; this process holds a part only. Reduce it in the compiled step, "
             "with `jnp.mean` on global arrays or with `lerax_dist.reduce` inside `shard_map`."
+        )
+    if not _is_held(value, here):
+        raise ValueError(
+            f"metric {name!r} lies on processes {_holders(value)}, and the process that writes it "
+            "is none of them. Bring it there in every process, e.g. by `broadcast_one_to_all` of "
+            "`jax.experimental.multihost_utils`."
         )
     _check_shape(name, shape)
     if not _is_real(value.dtype):
@@ -77,10 +80,17 @@ def _check_array(name: str, value: jax.Array, shape: tuple[int, ...]) -> None:
         )
 
 
-def is_single(value: jax.Array) -> bool:
-    """Whether an array lies on one device of this process."""
-    # Of another process's device it would not be; those have shardings over a mesh.
-    return type(value.sharding) is SingleDeviceSharding
+def _is_held(value: jax.Array, here: bool) -> bool:
+    """Whether the process that writes a value has it.
+
+    What lies on this process alone may be its own, as others have theirs: nothing tells here that
+    process 0 has none. There it is told.
+    """
+    return value.is_fully_addressable or (jax.process_index() if here else 0) in _holders(value)
+
+
+def _holders(value: jax.Array) -> list[int]:
+    return sorted({device.process_index for device in value.sharding.device_set})
 
 
 def _check_shape(name: str, shape: tuple[int, ...]) -> None:

@@ -25,7 +25,7 @@ _FIXED = (bool, int, float, np.bool_, np.integer, np.floating)
 
 _local_data = methodcaller("addressable_data", 0)
 _is_deleted = methodcaller("is_deleted")
-_kind = attrgetter("aval")
+_kind = attrgetter("aval", "sharding")
 
 
 # The metrics of a row: names of all, in their order; those that are numbers already; and the rest:
@@ -56,18 +56,18 @@ class Fetcher:
         collective. What `reduce` gave is nobody's state, and is kept as it is.
 
         Raises:
-            ValueError: a value is not a scalar, is sharded over processes, or was donated; or two
-                names are the same once joined.
+            ValueError: a value is not a scalar, is sharded over processes, lies on others, or was
+                donated; or two names are the same once joined.
             TypeError: a value is not a number, or belongs to a trace; or a name is not a string.
         """
         if type(metrics) is Reduced:
-            self._look_at(None, metrics)
+            self._look_at(None, metrics, True)
             return metrics.names, {}, [(metrics.names, metrics.vector)]
         rest, reduced = _apart(metrics)
         if not reduced:
             return self._fetch(rest)
         for prefix, each in reduced.items():
-            self._look_at(prefix, each)
+            self._look_at(prefix, each, True)
         whole = [(_names(prefix, each), each.vector) for prefix, each in reduced.items()]
         if not rest and len(whole) == 1:
             return whole[0][0], {}, whole
@@ -90,18 +90,18 @@ class Fetcher:
                 if plan is not self._plans[0]:
                     self._remember(plan)
                 return fetched
-        plan, values = self._plan(metrics)
+        plan, values = self._plan(metrics, True)
         fetched = plan.fetch(values)
         self._remember(plan)
         return fetched
 
     def check(self, metrics: Mapping[str, Any]) -> None:
-        """What `fetch` raises, where nothing is to be fetched."""
+        """What `fetch` raises on process 0, where nothing is to be fetched."""
         if type(metrics) is Reduced:
-            return self._look_at(None, metrics)
+            return self._look_at(None, metrics, False)
         rest, reduced = _apart(metrics)
         for prefix, each in reduced.items():
-            self._look_at(prefix, each)
+            self._look_at(prefix, each, False)
         others = self._check(rest) if rest or not reduced else ()
         if reduced:
             names = (*others, *(name for each in reduced.items() for name in _names(*each)))
@@ -114,12 +114,12 @@ class Fetcher:
             if values is not None and plan.fits(values):
                 break
         else:
-            plan, _ = self._plan(metrics)
+            plan, _ = self._plan(metrics, False)
         if not self._plans or plan is not self._plans[0]:
             self._remember(plan)
         return plan.names
 
-    def _look_at(self, prefix: str | None, reduced: Reduced) -> None:
+    def _look_at(self, prefix: str | None, reduced: Reduced, here: bool) -> None:
         """Check reduced metrics with names that were not there before, or that are gone."""
         last, names, vector = self._last, reduced.names, reduced.vector
         try:
@@ -131,14 +131,14 @@ class Fetcher:
         if (prefix, names) not in self._known or gone:
             if prefix is not None:
                 flatten({prefix: None})  # Says what is wrong with a name.
-            check_vector(names, vector)
+            check_vector(names, vector, here)
             self._known.add((prefix, names))
         self._last = prefix, names
 
-    def _plan(self, metrics: Mapping[str, Any]) -> tuple["_Plan", list[Any]]:
+    def _plan(self, metrics: Mapping[str, Any], here: bool) -> tuple["_Plan", list[Any]]:
         """A new plan, and the values of its first row."""
         flat = flatten(metrics)
-        check_metrics(flat)
+        check_metrics(flat, here)
         plan = _Plan(metrics, flat)
         values = plan.layout.values(metrics)
         assert values is not None
@@ -173,7 +173,7 @@ class _Plan:
         self._groups: list[_Group] | None = None
 
     def fits(self, values: list[Any]) -> bool:
-        """Whether arrays have the shapes and dtypes that the plan was made for."""
+        """Whether arrays are of the kinds and in the places that the plan was made for."""
         self._check_doubtful(values)
         arrays = self._arrays(values)
         return tuple(map(_kind, arrays)) == self._kinds and not any(map(_is_deleted, arrays))
@@ -209,7 +209,7 @@ class _Plan:
 
     def _check_doubtful(self, values: list[Any]) -> None:
         if self._doubtful:
-            check_metrics({name: values[self._places[name]] for name in self._doubtful})
+            check_metrics({name: values[self._places[name]] for name in self._doubtful}, True)
 
 
 @final

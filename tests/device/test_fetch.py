@@ -28,9 +28,9 @@ def plans(monkeypatch):
     looked_at = []
     check = _fetch.check_metrics
 
-    def look(flat):
+    def look(flat, here):
         looked_at.append(flat)
-        check(flat)
+        check(flat, here)
 
     monkeypatch.setattr(_fetch, "check_metrics", look)
     return looked_at

@@ -44,6 +44,21 @@ def test_a_plain_loop_writes_replicated_values_once_and_refuses_sharded_ones(tmp
     assert opened["devices_per_process"] == [devices, devices]
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_value_that_process_0_does_not_hold_is_refused_on_every_process(tmp_path, devices):
+    said = [each["refused"] for each in start("elsewhere", tmp_path, devices, processes=3)]
+    for refused in said:
+        for name in ("later", "reduced"):
+            kind, text = refused[name]
+            assert kind == "ValueError"
+            assert "'x' lies on processes [1, 2], and the process that writes it" in text
+            assert "Bring it there in every process" in text
+    # To process 1 it is a value of its own, as the others have theirs.
+    assert [refused["one"] is None for refused in said] == [False, True, False]
+    assert "lies on processes [1]" in said[0]["one"][1] and said[0]["one"] == said[2]["one"]
+    assert journal_rows(tmp_path / "r") == [(step, {"x": 0.0}) for step in range(4)]
+
+
 def test_a_process_that_does_not_write_has_no_thread_but_that_which_gives_signs_of_life(tmp_path):
     writer, other = (said["threads"] for said in start("threads", tmp_path))
     assert writer == ["lerax_dist-Memory", "lerax_dist-watch", "lerax_dist-writer"]

@@ -19,6 +19,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
+from lerax_dist.device._reduced import Reduced
 from tests.memory import Memory
 from tests.multiprocess.launch import report
 
@@ -99,6 +100,33 @@ def plain_loop(log_dir):
         refused = raised(logger.log, {"train": {"x": sharded}}, 0)
         for step in range(5):
             logger.log({"sum": replicated + step, "mine": float(jax.process_index())}, step)
+    return {"refused": refused}
+
+
+def elsewhere(log_dir):
+    """Values on the devices of some of three processes."""
+    ld.initialize()
+    mine = jax.process_index()
+
+    def on(*processes, shape=()):
+        devices = [device for device in jax.devices() if device.process_index in processes]
+        some = jax.sharding.Mesh(np.array(devices), ("d",), axis_types=(AxisType.Auto,))
+        held = [
+            jax.device_put(jnp.full(shape, float(mine)), device)
+            for device in devices
+            if device.process_index == mine
+        ]
+        sharding = NamedSharding(some, P())
+        return jax.make_array_from_single_device_arrays(shape, sharding, held, dtype=jnp.float32)
+
+    with ld.Logger(Memory(), "r", log_dir=log_dir) as logger:
+        for step, processes in enumerate([(0, 1, 2), (0, 1), (0,), (mine,)]):
+            logger.log({"x": on(*processes)}, step)
+        refused = {
+            "later": raised(logger.log, {"x": on(1, 2)}, 9),
+            "reduced": raised(logger.log, Reduced(("x",), on(1, 2, shape=(1,))), 9),
+            "one": raised(logger.log, {"z": on(1)}, 9),
+        }
     return {"refused": refused}
 
 
