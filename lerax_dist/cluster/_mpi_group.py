@@ -118,8 +118,7 @@ class MPIGroup:
             if not self.is_writer:
                 return self._hear(mine, timeout, deadline).value
             text = encode(mine)
-            late = self._send(text, self._others(), deadline)
-            if late:
+            if late := self._send(text, self._others(), deadline):
                 raise self._missing(mine, timeout, late)
             return decode(text).value
 
@@ -207,7 +206,8 @@ class MPIGroup:
                 "own `MPIGroup`."
             )
         try:
-            self._pending = [pair for pair in self._pending if not pair[0].Test()]
+            for pair in [pair for pair in self._pending if pair[0].Test()]:
+                self._pending.remove(pair)  # the thread of a mailbox may add to them meanwhile
             mine = Message(self._operation, kind, what, value)
             self._operation += 1
             yield mine, deadline
