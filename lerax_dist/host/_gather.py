@@ -37,6 +37,7 @@ class Gathering:
         self._due: deque[tuple[Any, float]] = deque()
         self._theirs: dict[int, deque[Theirs]] = {p: deque() for p in range(1, len(hosts))}
         self._ahead = dict.fromkeys(self._theirs, 0)
+        # Since when each is waited for, if it is: from its last share on, and its last message.
         self._heard = dict.fromkeys(self._theirs, -inf)
         self._ended: set[int] = set()
 
@@ -105,7 +106,7 @@ class Gathering:
                         self._leave_out(process, item.number, silent)
                 if not self._ended.issuperset(missing):
                     break
-                item = self._merged(item)
+                item = self._merged(item, now)
             self._due.popleft()
             ready.append(item)
         return ready
@@ -127,17 +128,17 @@ class Gathering:
             "close with a longer `timeout`.",
         )
 
-    def _merged(self, share: Share) -> Share:
+    def _merged(self, share: Share, now: float) -> Share:
         found = [share.totals]
         for process, queue in self._theirs.items():
             while queue and queue[0].number < share.number:
                 self._misfit(process, f"row {queue[0].number}", f"process 0 is at {share.number}")
-                self._taken(process)
+                self._taken(process, now)
             if not queue or queue[0].number > share.number:
                 if queue:
                     self._misfit(process, f"row {queue[0].number}", f"it is {share.number} there")
                 continue
-            theirs = self._taken(process)
+            theirs = self._taken(process, now)
             if theirs.names != share.format.names:
                 self._misfit(process, *_difference(share.format.names, theirs.names))
                 continue
@@ -150,7 +151,9 @@ class Gathering:
             self._failures.keep("writer", f"shares of a row do not fit ({error!r})", error)
             return share
 
-    def _taken(self, process: int) -> Theirs:
+    def _taken(self, process: int, now: float) -> Theirs:
+        # While its shares were here nobody may have listened to it, see `is_ahead`.
+        self._heard[process] = now
         share = self._theirs[process].popleft()
         self._ahead[process] -= _size(share)
         return share

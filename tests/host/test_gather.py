@@ -115,6 +115,18 @@ def test_a_process_that_is_far_ahead_has_to_wait(gathering):
     assert not gathering.is_ahead(1)
 
 
+def test_a_process_that_had_to_wait_is_not_taken_for_a_silent_one(gathering, failures):
+    gathering.put([share(number, 0.0, 0.0) for number in (1, 2)], 0.0)
+    # All the while process 2 hangs, nobody listens to process 1, which is ahead.
+    gathering.arrive(1, theirs(share(1, 2.0, 2.0)), 0.0)
+    with pytest.warns(LoggingWarning, match=r"process 2 \(h2\): has sent nothing in 300 s"):
+        assert values(gathering.ready(PATIENCE)) == [[1.0, 1.0]]
+    assert gathering.ready(PATIENCE + 1) == []
+    gathering.arrive(1, theirs(share(2, 4.0, 4.0)), PATIENCE + 1)
+    assert values(gathering.ready(PATIENCE + 1)) == [[2.0, 2.0]]
+    assert len(failures.all()) == 1
+
+
 def test_what_was_sent_before_the_end_counts(gathering, failures):
     gathering.arrive(1, theirs(share(1, 3.0, 3.0)), 0.0)
     gathering.end(1, "finished")
