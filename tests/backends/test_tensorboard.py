@@ -46,6 +46,25 @@ def run(program: str, *args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+# A limit on the size of files stands for the disk: writing fails in the middle of a record.
+_DISK = """
+import os, resource, signal, sys
+import numpy as np
+from lerax_dist.backends import TensorBoardBackend
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, whole = resource.getrlimit(resource.RLIMIT_FSIZE)
+def room(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, whole))
+backend = TensorBoardBackend(sys.argv[1])
+backend.open("run")
+"""
+
+
+def run_on_a_disk(program: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run a program that has a `backend`, and `room(size)` for the disk: bytes, or `whole`."""
+    return run(_DISK + textwrap.dedent(program), *args)
+
+
 def test_rows_reach_the_event_file_in_the_folder_of_the_run(backend, tmp_path):
     backend.log_scalars(scalars(train__loss=0.5, episode__return=10.0), step=1)
     backend.log_scalars(scalars(train__loss=0.25, episode__return=20.0), step=3)
@@ -149,16 +168,8 @@ def test_rows_outlive_a_killed_process(tmp_path):
 
 
 def test_a_full_disk_loses_no_row_that_is_tried_again(tmp_path):
-    # A limit on the size of files stands for the disk: writing fails in the middle of a record.
     program = """
-        import resource, signal, sys
-        import numpy as np
-        from lerax_dist.backends import TensorBoardBackend
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        backend = TensorBoardBackend(sys.argv[1])
-        backend.open("run")
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+        room(5000)
         failures = 0
         for step in range(200):
             row = {f"m{i}": np.float64(step) for i in range(8)}
@@ -166,37 +177,30 @@ def test_a_full_disk_loses_no_row_that_is_tried_again(tmp_path):
                 backend.log_scalars(row, step)
             except OSError:
                 failures += 1
-                resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+                room(whole)
                 backend.log_scalars(row, step)
         backend.close()
         print(failures)
     """
-    result = run(program, tmp_path)
+    result = run_on_a_disk(program, tmp_path)
     assert (result.stdout, result.stderr) == ("1\n", "")
     assert rows(tmp_path / "run", "m7") == [(step, float(step)) for step in range(200)]
 
 
 def test_rows_that_come_again_after_a_full_disk_are_there_once(tmp_path):
     program = """
-        import resource, signal, sys
-        import numpy as np
-        from lerax_dist.backends import TensorBoardBackend
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        backend = TensorBoardBackend(sys.argv[1])
-        backend.open("run")
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        room(2000)
         values, steps = np.arange(60.0).reshape(60, 1), list(range(60))
         backend.log_rows(("m",), values[:20], steps[:20], [0.0] * 20)
         try:
             backend.log_rows(("m",), values[20:], steps[20:], [0.0] * 40)
         except OSError:
             print("full")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        room(whole)
         backend.log_rows(("m",), values[20:], steps[20:], [0.0] * 40)
         backend.close()
     """
-    result = run(program, tmp_path)
+    result = run_on_a_disk(program, tmp_path)
     assert (result.stdout, result.stderr) == ("full\n", "")
     assert rows(tmp_path / "run", "m") == [(step, float(step)) for step in range(60)]
 
@@ -204,27 +208,20 @@ def test_rows_that_come_again_after_a_full_disk_are_there_once(tmp_path):
 @pytest.mark.parametrize("room", [0, 60], ids=["for no byte", "for less than a row"])
 def test_a_full_disk_is_left_no_file_for_each_row_that_is_tried(tmp_path, room):
     program = """
-        import os, resource, signal, sys
-        import numpy as np
-        from lerax_dist.backends import TensorBoardBackend
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        backend = TensorBoardBackend(sys.argv[1])
-        backend.open("run")
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         backend.log_rows(("a",), np.zeros((1, 1)), [0], [0.0])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), hard))
+        room(int(sys.argv[2]))
         failures = 0
         for step in range(1, 6):
             try:
                 backend.log_rows(("a",), np.full((1, 1), step), [step], [float(step)])
             except OSError:
                 failures += 1
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        room(whole)
         print(failures, len(os.listdir(sys.argv[1] + "/run")))
         backend.log_rows(("a",), np.full((1, 1), step), [step], [float(step)])
         backend.close()
     """
-    result = run(program, tmp_path, room)
+    result = run_on_a_disk(program, tmp_path, room)
     assert (result.stdout, result.stderr) == ("5 1\n", "")
     events = [(event.wall_time, event.step) for event in read(tmp_path / "run").Scalars("a")]
     assert events == [(0.0, 0), (5.0, 5)]
@@ -296,24 +293,17 @@ def test_bands_that_were_laid_out_before_a_run_goes_on_stay(tmp_path):
 
 def test_a_band_that_a_full_disk_does_not_take_is_laid_out_with_the_next_row(tmp_path):
     program = """
-        import resource, signal, sys
-        import numpy as np
-        from lerax_dist.backends import TensorBoardBackend
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        backend = TensorBoardBackend(sys.argv[1])
-        backend.open("run")
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        room(0)
         row = {"a": np.float64(1), "a_min": np.float64(0), "a_max": np.float64(2)}
         try:
             backend.log_scalars(row, 1)
         except OSError:
             print("full")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        room(whole)
         backend.log_scalars(row, 1)
         backend.close()
     """
-    result = run(program, tmp_path)
+    result = run_on_a_disk(program, tmp_path)
     assert (result.stdout, result.stderr) == ("full\n", "")
     found = shown(tmp_path / "run")
     assert (found["custom_scalars__config__"], found["a"]) == ([0], [1])

@@ -8,15 +8,18 @@ from lerax_dist.host._sink import Packet
 
 
 class Sums:
-    """Messages of two parts: a row for each, which is all that the parts hold."""
+    """Messages of two parts: a row for each, which is all that the parts hold.
+
+    What an assembler has no business with raises.
+    """
 
     names: tuple[str, ...] = ("x",)
 
     def combine(self, shares):
-        raise NotImplementedError
+        raise NotImplementedError  # of `Gathering`
 
     def finish(self, rows):
-        raise NotImplementedError
+        raise NotImplementedError  # of `Writer`
 
     def rows(self, bodies):
         return [[(int(row[0]) // 10, row.tolist())] for row in bodies]

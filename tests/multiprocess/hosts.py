@@ -59,7 +59,10 @@ class Hosts:
 def obstacle() -> str:
     """Why there can be no such hosts here; empty if there can."""
     if sys.platform != "linux" or os.geteuid() != 0:
-        return f"hosts in network namespaces are made by root on Linux, this is {sys.platform}"
+        return (
+            "hosts in network namespaces are made by root on Linux, "
+            f"this is user {os.geteuid()} on {sys.platform}"
+        )
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
         return f"{', '.join(missing)} missing (packages iproute2, util-linux)"
