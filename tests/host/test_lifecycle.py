@@ -447,6 +447,15 @@ def test_a_metric_by_the_name_of_a_rate_makes_room_for_it(tmp_path):
     assert all(len(names) == len(set(names)) for names, *_ in backend.batches)
 
 
+def test_rows_of_one_message_have_times_of_their_own_between_it_and_the_one_before(tmp_path):
+    run = open_run(tmp_path, [Memory()])
+    run._queue.put_row(packet(1)._replace(time=110.0, clock=10.0), 8, 0.0)
+    run._queue.put_row(packet(2, 3, 4, 5)._replace(time=114.0, clock=14.0), 8, 0.0)
+    run.close("finished", 10.0)
+    times = [row.time for row in journal_records(tmp_path) if isinstance(row, Row)]
+    assert times == [110.0, 111.0, 112.0, 113.0, 114.0]
+
+
 class Gaps(Numbers):
     """Of what `Numbers` has, there is nothing yet for each third; beside it a metric `y`."""
 
