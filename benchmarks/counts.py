@@ -31,6 +31,13 @@ def main() -> None:
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--metrics", type=int, nargs="+", default=[4, 64])
     args = parser.parse_args()
+    most = max(args.devices)
+    if most > jax.device_count():
+        # A mesh of those that there are would be counted under a wrong number.
+        parser.error(
+            f"`--devices` {most} needs as many, and there are {jax.device_count()}: set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={most}"
+        )
     for devices in args.devices:
         for metrics in args.metrics:
             # Rows that ride together change the number of transfers, and nothing else here.
