@@ -13,9 +13,9 @@ import numpy as np
 
 import lerax_dist as ld
 from benchmarks._result import Result, emit, over_rounds, progress
-from lerax_dist.host._failures import Failures
-from lerax_dist.host._journal import Journal
-from lerax_dist.host._record import Row
+from lerax_dist._failures import Failures
+from lerax_dist.journal._journal import Journal
+from lerax_dist.journal._record import Row
 
 METRICS = 64
 # Rows that come in a wake of the writer, with an iteration every 10 ms.

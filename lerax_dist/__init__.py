@@ -5,6 +5,8 @@ does not feel it. Importing this starts no MPI, no W&B, no TensorBoard, and open
 """
 
 from lerax_dist._callback import LoggingCallback as LoggingCallback
+from lerax_dist._failures import Failure as Failure
+from lerax_dist._failures import LoggingWarning as LoggingWarning
 from lerax_dist._logger import Logger as Logger
 from lerax_dist._protocol import AbstractCallback as AbstractCallback
 from lerax_dist._protocol import AbstractCallbackState as AbstractCallbackState
@@ -35,7 +37,5 @@ from lerax_dist.device._partials import Last as Last
 from lerax_dist.device._partials import Mean as Mean
 from lerax_dist.device._partials import Sum as Sum
 from lerax_dist.device._step_state import LoggingCallbackStepState as LoggingCallbackStepState
-from lerax_dist.host._failures import Failure as Failure
-from lerax_dist.host._failures import LoggingWarning as LoggingWarning
 from lerax_dist.process_logs import get_logger as get_logger
 from lerax_dist.process_logs import setup_logging as setup_logging

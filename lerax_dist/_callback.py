@@ -32,7 +32,7 @@ from lerax_dist.device._message import Transfers
 from lerax_dist.device._program import check_program
 from lerax_dist.device._settle import settle
 from lerax_dist.device._step_state import LoggingCallbackStepState
-from lerax_dist.host._record import Event
+from lerax_dist.journal._record import Event
 from lerax_dist.video._record import Act, Own, Recorder, Render, Rollout
 from lerax_dist.video._settings import check_settings
 

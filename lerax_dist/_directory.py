@@ -4,11 +4,11 @@ import itertools
 from pathlib import Path
 from typing import NamedTuple
 
+from lerax_dist._failures import Failures
 from lerax_dist._run import continues
-from lerax_dist.host._failures import Failures
-from lerax_dist.host._identity import Identity, take_identity
-from lerax_dist.host._journal import Journal, JournalInUse
-from lerax_dist.host._record import Event
+from lerax_dist.journal._identity import Identity, take_identity
+from lerax_dist.journal._journal import Journal, JournalInUse
+from lerax_dist.journal._record import Event
 
 
 class Taken(NamedTuple):
@@ -89,7 +89,9 @@ def take_known(base: Path, name: str, known: Identity, *, resume: str, failures:
             raise ValueError(
                 f'`resume` is "must", but {lost}. Give the `log_dir` it was written to.'
             )
-        failures.keep("state", f"{lost}; it goes on in a new folder there, without its older rows")
+        failures.record(
+            "state", f"{lost}; it goes on in a new folder there, without its older rows"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     journal = Journal(directory / "journal.jsonl", failures)
     try:

@@ -4,10 +4,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lerax_dist._failures import Failure
 from lerax_dist._session import Session
 from lerax_dist._state import Past, RunState, write_state
 from lerax_dist.backends import AbstractLoggingBackend
-from lerax_dist.host._failures import Failure
 
 
 class AbstractRunHandle:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, final
 
-from lerax_dist.host._failures import Failures
+from lerax_dist._failures import Failures
 from lerax_dist.host._film import Film
 from lerax_dist.host._sink import Deliver, MessageFormat
 
@@ -52,7 +52,7 @@ class _StraySink:
         """What takes the rows of one schema."""
 
         def deliver(part: int, parts: int, payload: Any) -> None:
-            self._failures.keep(
+            self._failures.record(
                 "callback",
                 f"a row reached process {self._process_index}, but process 0 writes; it is not "
                 "logged. The step runs as a program of this process alone (then pass "

@@ -15,8 +15,8 @@ from lerax_dist.backends import AbstractLoggingBackend, Required
 from lerax_dist.backends._gif import check_fps, check_frames
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import Fetcher
-from lerax_dist.host._record import Event
 from lerax_dist.host._sink import HostRow, Start
+from lerax_dist.journal._record import Event
 
 # About what a row takes in memory until it is written.
 _ROW_BYTES = 500

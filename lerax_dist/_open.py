@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lerax_dist._directory import Taken, take_directory, take_known
+from lerax_dist._failures import Failures
 from lerax_dist._run import (
     check_hparams,
     check_name,
@@ -26,11 +27,10 @@ from lerax_dist.cluster import (
     current_group,
     see_devices,
 )
-from lerax_dist.host._failures import Failures
-from lerax_dist.host._identity import Identity
-from lerax_dist.host._journal import JournalInUse
 from lerax_dist.host._lifecycle import Run
 from lerax_dist.host._signals import check_main_thread
+from lerax_dist.journal._identity import Identity
+from lerax_dist.journal._journal import JournalInUse
 from lerax_dist.process_logs import open_logs
 
 # For a run that does not start; a backend that hangs must not keep the error back.
@@ -141,7 +141,7 @@ def open_session(
             )
         else:
             if None not in (name, verdict["given"]) and name != verdict["given"]:
-                failures.keep("name", _other_name(name, group.process_index, verdict["given"]))
+                failures.record("name", _other_name(name, group.process_index, verdict["given"]))
             backends = tuple(NoOpBackend() for _ in backends)
             run = join_run(verdict["name"], directory, group, scope, devices, failures, settle)
     except BaseException as error:

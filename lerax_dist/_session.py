@@ -5,10 +5,10 @@ from typing import Any, final
 
 from lerax_dist._idle import IdleRun
 from lerax_dist.cluster import ProcessGroup
-from lerax_dist.host._identity import Identity
 from lerax_dist.host._lifecycle import Run
 from lerax_dist.host._relay import RelayRun
 from lerax_dist.host._signals import SignalWatch
+from lerax_dist.journal._identity import Identity
 from lerax_dist.process_logs import RunLogs
 
 
@@ -99,7 +99,7 @@ class Session:
         """Close the run in the state that fits, and give the signals back."""
         unsent = self.unsent()
         if unsent is not None:
-            self.run.failures.keep("close", unsent)
+            self.run.failures.record("close", unsent)
         state = "failed" if failed else "preempted" if self._told else "finished"
         self.run.close(state, timeout)
         self._logs.close()

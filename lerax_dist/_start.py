@@ -6,9 +6,9 @@ from typing import Any
 
 from lerax_dist._directory import Taken
 from lerax_dist._facts import collect_facts
+from lerax_dist._failures import Failures
 from lerax_dist._idle import IdleRun
 from lerax_dist.cluster import ProcessGroup, with_counts
-from lerax_dist.host._failures import Failures
 from lerax_dist.host._lifecycle import Others, Run
 from lerax_dist.host._relay import RelayRun
 

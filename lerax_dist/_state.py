@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import UInt8, UInt32
 
-from lerax_dist.host._identity import Identity
+from lerax_dist.journal._identity import Identity
 
 _NAME_BYTES = 512
 _ID_BYTES = 64

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
-from lerax_dist.host._record import Event, Row, decode
+from lerax_dist.journal._record import Event, Row, decode
 
 
 def decoded(line: bytes) -> tuple[int, Any]:

@@ -14,7 +14,7 @@ import pytest
 
 import lerax_dist as ld
 from lerax_dist._state import Past, read_state, write_state
-from lerax_dist.host._identity import Identity
+from lerax_dist.journal._identity import Identity
 from tests.memory import Memory
 from tests.readers import current_rows, journal_records
 

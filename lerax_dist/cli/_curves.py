@@ -9,7 +9,7 @@ import numpy as np
 
 from lerax_dist.backends._view import HEADLINE, OWN, chosen_metric
 from lerax_dist.cli._reader import JournalReader
-from lerax_dist.host._record import Row
+from lerax_dist.journal._record import Row
 
 _MOST_POINTS = 2000
 _PARTS = ("_min", "_max", "_std")

@@ -7,7 +7,7 @@ from typing import final
 
 from lerax_dist.cli._locks import is_locked
 from lerax_dist.cli._standing import Standing
-from lerax_dist.host._record import Record, Row, decode
+from lerax_dist.journal._record import Record, Row, decode
 
 _END_BYTES = 1 << 16
 # A tail in which no record is whole is looked for no further back than this.

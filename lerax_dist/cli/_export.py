@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lerax_dist.cli._reader import JournalReader
-from lerax_dist.host._record import Row
+from lerax_dist.journal._record import Row
 
 HEADS = ("run", "step", "time", "iteration")
 _BATCH = 16_384

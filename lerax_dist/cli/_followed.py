@@ -10,7 +10,7 @@ from lerax_dist.backends._view import RunView
 from lerax_dist.cli._locks import is_locked
 from lerax_dist.cli._reader import JournalReader
 from lerax_dist.cli._runs import state_of
-from lerax_dist.host._record import Event, Record, Row
+from lerax_dist.journal._record import Event, Record, Row
 
 _ASK_AGAIN = 2.0
 """Seconds between two looks at whether somebody has the journal open."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 from lerax_dist.cli._standing import MARK, Standing
-from lerax_dist.host._record import Record, Row, decode
+from lerax_dist.journal._record import Record, Row, decode
 
 JOURNAL = "journal.jsonl"
 

@@ -19,7 +19,7 @@ from lerax_dist.cli._ends import read_ends
 from lerax_dist.cli._locks import is_locked
 from lerax_dist.cli._reader import JOURNAL, Damage, JournalReader
 from lerax_dist.host._dispatch import Call, call_of, rows_call
-from lerax_dist.host._record import Event, Record, Row
+from lerax_dist.journal._record import Event, Record, Row
 
 _PATTERNS = {"tensorboard": "*tfevents*", "jsonl": "metrics.jsonl"}
 _INTERVAL = 2.0

@@ -8,7 +8,7 @@ from typing import Any, final
 
 from lerax_dist.backends._view import HEADLINE, chosen_metric
 from lerax_dist.cli._ends import Ends
-from lerax_dist.host._record import Record, Row
+from lerax_dist.journal._record import Record, Row
 
 
 @final

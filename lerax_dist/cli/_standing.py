@@ -2,7 +2,7 @@
 
 from typing import final
 
-from lerax_dist.host._record import Event, Record, Row, decode
+from lerax_dist.journal._record import Event, Record, Row, decode
 
 MARK = b'"kind":"resume"'
 """What every `resume` record holds, and hardly any other."""

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
+from lerax_dist._failures import Failures
 from lerax_dist.host import _order
-from lerax_dist.host._failures import Failures
 from lerax_dist.host._sink import Finished, Format, HostRow, Packet
 
 # How long a row may wait for one before it that has not come.
@@ -127,7 +127,7 @@ class Assembler:
             return np.asarray(array).astype(np.float64)
         except Exception as error:
             missing = ", ".join(names)
-            self._failures.keep("writer", f"{missing} could not be read ({error!r})", error)
+            self._failures.record("writer", f"{missing} could not be read ({error!r})", error)
             return None
 
     def _plain(self, names: tuple[str, ...]) -> "PlainFormat":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lerax_dist.host._clip_file import load_clip
-from lerax_dist.host._record import Event, Record, Row
+from lerax_dist.journal._record import Event, Record, Row
 
 # Numbers that are handed on at once, at most: 4 MiB.
 _MOST_AT_ONCE = 1 << 19

@@ -6,11 +6,11 @@ from typing import final
 
 import numpy as np
 
+from lerax_dist._failures import Failures
 from lerax_dist.host import _rates
 from lerax_dist.host._assemble import Share
-from lerax_dist.host._failures import Failures
-from lerax_dist.host._record import Row
 from lerax_dist.host._sink import Finished
+from lerax_dist.journal._record import Row
 
 
 @final
@@ -74,7 +74,7 @@ class Finisher:
         strange = ~(np.isfinite(values) | absent)
         if strange.any():
             row, column = np.argwhere(strange)[0]
-            self._failures.keep(
+            self._failures.record(
                 "metrics",
                 f"{names[column]!r} is {values[row, column]} at step {steps[row]}, the first "
                 "value that is not finite",

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any, final
 
+from lerax_dist._failures import Failures
 from lerax_dist.host._assemble import Share
-from lerax_dist.host._failures import Failures
 from lerax_dist.host._parcel import Theirs
 
 # How long a process may be silent while a row of process 0 waits for its share.
@@ -77,7 +77,7 @@ class Gathering:
         """Another process has closed its run; what it has sent still counts."""
         self._ended.add(process)
         if state == "failed":
-            self._failures.keep(
+            self._failures.record(
                 self._who(process), "ended its run as failed; rows go on without it"
             )
 
@@ -113,7 +113,7 @@ class Gathering:
 
     def _leave_out(self, process: int, number: int, silent: float) -> None:
         self._ended.add(process)
-        self._failures.keep(
+        self._failures.record(
             self._who(process),
             f"has sent nothing in {silent:.0f} s, while row {number} waits for it; rows go on "
             "without it. It died, hangs, or logs less often than process 0.",
@@ -121,7 +121,7 @@ class Gathering:
 
     def _leave_behind(self, process: int, number: int) -> None:
         self._ended.add(process)
-        self._failures.keep(
+        self._failures.record(
             self._who(process),
             f"had not sent its share of row {number} when the run was closed and there was no more "
             "time to wait; the rows from there on are without it. It is slower than process 0: "
@@ -148,7 +148,7 @@ class Gathering:
         try:
             return share._replace(totals=share.format.combine(found))
         except Exception as error:
-            self._failures.keep("writer", f"shares of a row do not fit ({error!r})", error)
+            self._failures.record("writer", f"shares of a row do not fit ({error!r})", error)
             return share
 
     def _taken(self, process: int, now: float) -> Theirs:
@@ -159,7 +159,7 @@ class Gathering:
         return share
 
     def _misfit(self, process: int, theirs: str, ours: str) -> None:
-        self._failures.keep(
+        self._failures.record(
             self._who(process),
             f"sends {theirs}, but {ours}: its share is left out of the row. Log the same metrics "
             "on the same iterations on every process.",

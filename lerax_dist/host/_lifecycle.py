@@ -9,19 +9,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, final
 
-from lerax_dist.host._failures import Failure, Failures
+from lerax_dist._failures import Failure, Failures
 from lerax_dist.host._gather import Gathering
 from lerax_dist.host._gauges import Gauges
-from lerax_dist.host._identity import Identity
-from lerax_dist.host._journal import Journal
 from lerax_dist.host._post import Post
 from lerax_dist.host._pump import Pump, labels
 from lerax_dist.host._queue import RowQueue
-from lerax_dist.host._record import Event
 from lerax_dist.host._sink import HostRow, Sink
 from lerax_dist.host._studio import Studio
 from lerax_dist.host._token import Token
 from lerax_dist.host._writer import Writer
+from lerax_dist.journal._identity import Identity
+from lerax_dist.journal._journal import Journal
+from lerax_dist.journal._record import Event
 
 
 class Others(NamedTuple):
@@ -134,7 +134,7 @@ class Run:
         deadline = time.monotonic() + open_timeout
         for pump in self._pumps:
             if not pump.opened.wait(max(deadline - time.monotonic(), 0.0)):
-                self.failures.keep(
+                self.failures.record(
                     pump.label,
                     f"is not open after {open_timeout:g} s; training goes on, and it gets its "
                     "rows once it is",
@@ -156,7 +156,7 @@ class Run:
             begin: when the call that logs it began, by `time.perf_counter`.
         """
         if os.getpid() != self._pid:
-            self.failures.keep(
+            self.failures.record(
                 "log", "was called in a forked process, which writes nothing; log in its parent"
             )
             return
@@ -210,7 +210,7 @@ class Run:
         if not missing and token.reached.wait(max(deadline - time.monotonic(), 0.0)):
             return token.start_step
         missing = missing or f"the journal {self._journal.path} has not taken all rows"
-        self.failures.keep(
+        self.failures.record(
             "state", f"cannot tell which row is the last after {timeout:g} s: {missing}"
         )
         return None
@@ -230,7 +230,7 @@ class Run:
         if self._stop is None:
             missing = self._settle(timeout / 2)
             if missing:
-                self.failures.keep("close", missing)
+                self.failures.record("close", missing)
             self.closed = True
             self.sink.close()
             self._finish_clips(state, (deadline - time.monotonic()) / 2)
@@ -238,14 +238,14 @@ class Run:
             self._stop = self._writer.stop(patience=0.7 * timeout)
         written = self._stop.reached.wait(max(deadline - time.monotonic(), 0.0))
         if not written:
-            self.failures.keep("close", f"{self._journal.path} did not take all rows in time")
+            self.failures.record("close", f"{self._journal.path} did not take all rows in time")
         if self._post is not None:
             self._post.stop()
         for pump in self._pumps:
             pump.close()
         for pump in self._pumps:
             if not pump.ended.wait(max(deadline - time.monotonic(), 0.0)):
-                self.failures.keep(pump.label, f"did not end in {timeout:g} s: {pump.stuck()}")
+                self.failures.record(pump.label, f"did not end in {timeout:g} s: {pump.stuck()}")
         # Only now: if this was interrupted, the next call or the interpreter's exit goes on.
         self._ended = True
         atexit.unregister(self._at_exit)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
-from lerax_dist.host._failures import Failures
+from lerax_dist._failures import Failures
 from lerax_dist.host._parcel import Theirs, Unpacker
 from lerax_dist.host._queue import RowQueue
 
@@ -75,7 +75,7 @@ class Post:
                 except Exception as error:
                     if not self._stopping.is_set():
                         where = f"process {process}"
-                        self._failures.keep(where, f"cannot be heard ({error!r})", error)
+                        self._failures.record(where, f"cannot be heard ({error!r})", error)
                     del self._unpackers[process]
 
     def _take(self, process: int) -> None:

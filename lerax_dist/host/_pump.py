@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
+from lerax_dist._failures import Failures
 from lerax_dist.host._dispatch import Call, call_of, rows_call, together
-from lerax_dist.host._failures import Failures
-from lerax_dist.host._identity import Identity
-from lerax_dist.host._journal import Journal
-from lerax_dist.host._record import Record
+from lerax_dist.journal._identity import Identity
+from lerax_dist.journal._journal import Journal
+from lerax_dist.journal._record import Record
 
 _MOST_AT_ONCE = 256
 # A call that fails for an error of input or output (a network, a disk) is made again after these
@@ -109,7 +109,7 @@ class Pump:
             self._close()
         except BaseException as error:
             # Only the journal can raise here; the backend's own errors are dealt with.
-            self._failures.keep(self.label, f"stopped: {error!r}", error)
+            self._failures.record(self.label, f"stopped: {error!r}", error)
         finally:
             cursor.close()
             self.opened.set()
@@ -128,7 +128,7 @@ class Pump:
                 pass
             except BaseException as error:
                 rows = None
-                self._failures.keep(
+                self._failures.record(
                     self.label,
                     f"`log_rows` raised {error!r}; its rows go to `log_scalars` one by one",
                     error,
@@ -145,7 +145,7 @@ class Pump:
             return call_of(record, self._backend, self._journal.path.parent)
         except Exception as error:
             self._left_out += 1
-            self._failures.keep(self.label, f"got no clip, its file is broken: {error}", error)
+            self._failures.record(self.label, f"got no clip, its file is broken: {error}", error)
             return None
 
     def _open(self) -> bool:
@@ -156,7 +156,7 @@ class Pump:
         except BaseException as error:
             # `SystemExit` as well: it would end this thread without a word.
             self.failed_to_open = error
-            self._failures.keep(
+            self._failures.record(
                 self.label,
                 f"could not be opened, so it is left out ({error!r}); the journal "
                 f"{self._journal.path} has every row",
@@ -171,9 +171,11 @@ class Pump:
         try:
             self._call("close")
         except BaseException as error:
-            self._failures.keep(self.label, f"could not be closed ({error!r})", error, kind="close")
+            self._failures.record(
+                self.label, f"could not be closed ({error!r})", error, kind="close"
+            )
         if self._left_out:
-            self._failures.keep(self.label, f"did not take {self._left_out} records")
+            self._failures.record(self.label, f"did not take {self._left_out} records")
 
     def _try(self, method: str, *args: Any) -> None:
         # A backend that has given up a row gets one attempt for each until one succeeds.
@@ -190,7 +192,7 @@ class Pump:
                     continue
                 self._failing = True
                 self._left_out += 1
-                self._failures.keep(
+                self._failures.record(
                     self.label,
                     f"`{method}` raised {error!r}{_where(method, args)}; what it does not take is "
                     f"left out there, the journal {self._journal.path} has every row",

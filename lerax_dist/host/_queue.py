@@ -5,7 +5,7 @@ import time
 from queue import Empty, SimpleQueue
 from typing import Any, final
 
-from lerax_dist.host._failures import Failures
+from lerax_dist._failures import Failures
 
 # Some 100,000 rows of 64 metrics.
 BOUND = 64 << 20
@@ -78,7 +78,7 @@ class RowQueue:
         """Make room for a row that does not fit, if it is not the only one."""
         # Without the lock: what shows a warning may be the user's, and may log.
         if not self._fits(size):
-            self._failures.keep(
+            self._failures.record(
                 "queue",
                 f"{self._bytes / 2**20:.3g} MiB of rows wait to be written; the training is slowed "
                 "down to the pace of the writer. Log less often (`log_interval`), or to a faster "
@@ -91,7 +91,7 @@ class RowQueue:
             self._stuck |= stuck
             self._bytes += size
         if stuck:
-            self._failures.keep(
+            self._failures.record(
                 "queue", "the writer does not move; rows wait in memory beyond the bound"
             )
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
+from lerax_dist._failures import Failures
 from lerax_dist.host._assemble import PATIENCE, Assembler, Share, together
-from lerax_dist.host._failures import Failures
 from lerax_dist.host._parcel import Packer
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._sink import HostRow, Sink, Start
@@ -99,13 +99,13 @@ class RelayRun:
         if self._stop is None:
             missing = self._settle(timeout / 2)
             if missing:
-                self.failures.keep("close", missing)
+                self.failures.record("close", missing)
             self.closed = True
             self.sink.close()
             self._stop = Token(last=True, state=state)
             self._queue.put(self._stop)
         if not self._stop.reached.wait(max(deadline - time.monotonic(), 0.0)):
-            self.failures.keep("close", "process 0 did not take all rows of this process in time")
+            self.failures.record("close", "process 0 did not take all rows of this process in time")
             self._hurries.set()
         self._thread.join(max(deadline - time.monotonic(), _HURRY))
         self._ended = True
@@ -126,7 +126,7 @@ class RelayRun:
                 try:
                     shares += self._shares(item, size, tokens)
                 except Exception as error:
-                    self.failures.keep("relay", f"a row could not be read ({error!r})", error)
+                    self.failures.record("relay", f"a row could not be read ({error!r})", error)
                     self._queue.done(size)
             if self._assembler.overdue():
                 shares += self._assembler.release()
@@ -160,7 +160,7 @@ class RelayRun:
             self._mailbox.send(message)
             self._packer.sent(message)
         except Exception as error:
-            self.failures.keep("relay", f"rows could not be sent ({error!r})", error)
+            self.failures.record("relay", f"rows could not be sent ({error!r})", error)
         self._queue.done(sum(share.size for share in shares))
 
     def _wait_for_room(self) -> None:
@@ -168,11 +168,11 @@ class RelayRun:
         since = time.monotonic()
         while not self._hurries.is_set() and not self._mailbox.has_room(timeout=_PAUSE):
             if time.monotonic() - since > _SEND_PATIENCE:
-                self.failures.keep("relay", "process 0 is behind with the rows of this process")
+                self.failures.record("relay", "process 0 is behind with the rows of this process")
 
     def _finish(self, token: Token) -> None:
         try:
             self._mailbox.send({"end": token.state})
             self._mailbox.finish(timeout=_SEND_PATIENCE)
         except Exception as error:
-            self.failures.keep("relay", f"the end could not be told ({error!r})", error)
+            self.failures.record("relay", f"the end could not be told ({error!r})", error)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
 
-from lerax_dist.host._failures import Failures
+from lerax_dist._failures import Failures
 from lerax_dist.host._queue import RowQueue
 
 Deliver = Callable[[int, int, Any], None]
@@ -120,14 +120,18 @@ class Sink:
             try:
                 begin = time.perf_counter()
                 if self._closed:
-                    self._failures.keep("callback", "a row came after `close()`; it is not logged")
+                    self._failures.record(
+                        "callback", "a row came after `close()`; it is not logged"
+                    )
                     return
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.asarray(payload).copy()
                 packet = Packet(row_format, part, parts, copy, stride, time.time(), begin)
                 self._queue.put_row(packet, copy.nbytes, begin)
             except Exception as error:
-                self._failures.keep("callback", f"a row could not be taken over ({error!r})", error)
+                self._failures.record(
+                    "callback", f"a row could not be taken over ({error!r})", error
+                )
 
         return deliver
 
@@ -155,6 +159,6 @@ class Sink:
                 now = (time.time(), time.perf_counter())
                 self._queue.put(Start(stride, iteration, total, total_iterations, hparams, *now))
             except Exception as error:
-                self._failures.keep("callback", f"a start could not be taken ({error!r})", error)
+                self._failures.record("callback", f"a start could not be taken ({error!r})", error)
 
         return deliver

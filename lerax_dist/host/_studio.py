@@ -9,10 +9,10 @@ from typing import Any, final
 
 import numpy as np
 
+from lerax_dist._failures import Failures
 from lerax_dist.host._clip_file import save_clip
-from lerax_dist.host._failures import Failures
 from lerax_dist.host._film import Clip, Film, FilmPart, Matcher
-from lerax_dist.host._record import Event
+from lerax_dist.journal._record import Event
 
 Deliver = Callable[[int, int, Any], None]
 
@@ -69,7 +69,7 @@ class Studio:
                 if self._is_taken(int(copy[0]), parts):
                     self._put(FilmPart(film, part, parts, copy, time.time()))
             except Exception as error:
-                self._failures.keep("video", f"a clip could not be taken ({error!r})", error)
+                self._failures.record("video", f"a clip could not be taken ({error!r})", error)
 
         return deliver
 
@@ -89,7 +89,7 @@ class Studio:
 
     def refuse(self, error: Exception) -> None:
         """There will be no clips, and this is why."""
-        self._failures.keep("video", f"there will be none: {error}", error)
+        self._failures.record("video", f"there will be none: {error}", error)
 
     def _start(self) -> None:
         # Not before there are clips: most runs have none. And not in a callback, for a thread
@@ -110,7 +110,7 @@ class Studio:
             if left > 1:
                 self._arriving[iteration] = left - 1, taken
         if not taken:
-            self._failures.keep(
+            self._failures.record(
                 "video",
                 "clips come faster than they can be drawn, so some are left out. "
                 "Use a higher `video_interval`, or a lower `video_num_steps`.",
@@ -134,7 +134,7 @@ class Studio:
         if clips:
             with self._changed:
                 self._taken -= clips
-            self._failures.keep(
+            self._failures.record(
                 "video", f"{clips} clips had no row of their iteration, so they have no step"
             )
 
@@ -150,7 +150,7 @@ class Studio:
                 self._put(self._event(clip))
             except BaseException as error:
                 # Whoever draws may be the user's, and may raise anything.
-                self._failures.keep(
+                self._failures.record(
                     "video", f"the clip at step {clip.step} could not be drawn: {error}", error
                 )
             finally:
@@ -200,7 +200,7 @@ class Studio:
         # After what is left, which nobody waits for any more.
         self._clips.put(None)
         if missing:
-            self._failures.keep(
+            self._failures.record(
                 "video", f"{missing} clips were not drawn within {timeout:.0f} s; they are lost"
             )
         self._lose(self._matcher.restart())

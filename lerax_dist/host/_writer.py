@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
+from lerax_dist._failures import Failures
 from lerax_dist.host._assemble import PATIENCE, Assembler, Share, together
-from lerax_dist.host._failures import Failures
 from lerax_dist.host._film import FilmPart
 from lerax_dist.host._finish import Finisher
 from lerax_dist.host._gather import Gathering
-from lerax_dist.host._journal import Journal
 from lerax_dist.host._post import Arrival
 from lerax_dist.host._queue import RowQueue
-from lerax_dist.host._record import Event, Record, Row
 from lerax_dist.host._sink import HostRow, Start
 from lerax_dist.host._studio import Studio
 from lerax_dist.host._token import Token
+from lerax_dist.journal._journal import Journal
+from lerax_dist.journal._record import Event, Record, Row
 
 # How long a record may be with the operating system only, which a machine that breaks down loses.
 _SYNC_AFTER = 0.5
@@ -139,7 +139,7 @@ class Writer:
                     if isinstance(item, Token) and item.last:
                         self._deadline = item.deadline
         except Exception as error:
-            self._failures.keep("writer", f"a row could not be read ({error!r})", error)
+            self._failures.record("writer", f"a row could not be read ({error!r})", error)
             self._queue.done(size)
 
     def _wait_for_others(self, items: list[Any]) -> None:
@@ -174,7 +174,7 @@ class Writer:
         try:
             self._journal.append(records)
         except Exception as error:
-            self._failures.keep("journal", f"rows could not be written ({error!r})", error)
+            self._failures.record("journal", f"rows could not be written ({error!r})", error)
 
     def _resumed(self, records: list[Record]) -> list[Record]:
         """The records with a marker before the first row, unless the user has set one."""
@@ -207,7 +207,7 @@ class Writer:
         except Exception as error:
             if len(items) > 1:
                 return [record for item in items for record in self._records([item])]
-            self._failures.keep("writer", f"a row could not be read ({error!r})", error)
+            self._failures.record("writer", f"a row could not be read ({error!r})", error)
             return []
 
     def _start(self, item: Start) -> list[Record]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lerax_dist.host._record import Event, Record, Row, encode
+from lerax_dist.journal._record import Event, Record, Row, encode
 
 
 def opened(name: str = "r", **facts) -> Event:

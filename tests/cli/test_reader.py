@@ -7,7 +7,7 @@ import pytest
 
 from lerax_dist.cli._locks import is_local, is_locked, lists_lock
 from lerax_dist.cli._reader import Damage, JournalReader
-from lerax_dist.host._record import Event, Row
+from lerax_dist.journal._record import Event, Row
 from tests.cli.journals import closed, extend, lines, opened, resumed, row, write
 
 

@@ -13,7 +13,7 @@ import lerax_dist as ld
 from lerax_dist.cli import _replay, main
 from lerax_dist.cli._reader import Damage, JournalReader
 from lerax_dist.cli._replay import Outcome, replay
-from lerax_dist.host._record import Row
+from lerax_dist.journal._record import Row
 from tests.backends.read_wandb import read_wandb
 from tests.cli.journals import opened, write
 from tests.memory import Memory

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import lerax_dist as ld
+from lerax_dist._failures import Failures
 from lerax_dist.cli import main
-from lerax_dist.host._failures import Failures
-from lerax_dist.host._journal import Journal
-from lerax_dist.host._record import Event
+from lerax_dist.journal._journal import Journal
+from lerax_dist.journal._record import Event
 from tests.readers import event_images, journal_records
 from tests.video.test_record import EXPECTED, FILMED, X, program
 from tests.video.walk import Walk

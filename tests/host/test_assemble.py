@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from lerax_dist._failures import Failures
 from lerax_dist.host._assemble import Assembler
-from lerax_dist.host._failures import Failures
 from lerax_dist.host._sink import Packet
 
 

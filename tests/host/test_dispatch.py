@@ -2,7 +2,7 @@ from pathlib import Path
 
 from lerax_dist.host import _dispatch
 from lerax_dist.host._dispatch import call_of, rows_call, together
-from lerax_dist.host._record import Event, Row
+from lerax_dist.journal._record import Event, Row
 
 
 class Curious:

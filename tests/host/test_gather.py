@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from lerax_dist._failures import Failures, LoggingWarning
 from lerax_dist.host._assemble import PlainFormat, PlainTotals, Share
-from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._gather import PATIENCE, Gathering
 from lerax_dist.host._parcel import Packer, Unpacker
 

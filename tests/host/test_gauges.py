@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lerax_dist._failures import Failures
 from lerax_dist.host import _queue
-from lerax_dist.host._failures import Failures
 from lerax_dist.host._gauges import Gauges
 from lerax_dist.host._queue import RowQueue
 

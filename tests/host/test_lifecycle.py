@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lerax_dist._failures import Failures, LoggingWarning
 from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.host import _pump
-from lerax_dist.host._failures import Failures, LoggingWarning
-from lerax_dist.host._identity import Identity
-from lerax_dist.host._journal import Journal
 from lerax_dist.host._lifecycle import Run
-from lerax_dist.host._record import Event, Row
 from lerax_dist.host._sink import HostRow, Packet, Start
+from lerax_dist.journal._identity import Identity
+from lerax_dist.journal._journal import Journal
+from lerax_dist.journal._record import Event, Row
 from tests.readers import journal_records, journal_rows
 
 

@@ -6,8 +6,8 @@ from collections import deque
 
 import numpy as np
 
+from lerax_dist._failures import Failures
 from lerax_dist.host._assemble import PlainFormat, PlainTotals, Share
-from lerax_dist.host._failures import Failures
 from lerax_dist.host._parcel import Packer
 from lerax_dist.host._post import Post
 from lerax_dist.host._queue import RowQueue

@@ -7,13 +7,13 @@ import warnings
 
 import pytest
 
+from lerax_dist._failures import Failures, LoggingWarning
 from lerax_dist.host import _pump
-from lerax_dist.host._failures import Failures, LoggingWarning
-from lerax_dist.host._identity import Identity
-from lerax_dist.host._journal import Journal
 from lerax_dist.host._lifecycle import Run
-from lerax_dist.host._record import Row
 from lerax_dist.host._sink import HostRow
+from lerax_dist.journal._identity import Identity
+from lerax_dist.journal._journal import Journal
+from lerax_dist.journal._record import Row
 from tests.memory import Memory
 from tests.readers import journal_records
 

@@ -7,8 +7,8 @@ from queue import SimpleQueue
 
 import pytest
 
+from lerax_dist._failures import Failures, LoggingWarning
 from lerax_dist.host import _queue
-from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._queue import RowQueue
 
 

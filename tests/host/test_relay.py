@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from lerax_dist._failures import Failures, LoggingWarning
 from lerax_dist.host import _relay
-from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._parcel import Unpacker
 from lerax_dist.host._relay import RelayRun
 from lerax_dist.host._sink import HostRow

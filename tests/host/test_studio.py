@@ -8,8 +8,8 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 
+from lerax_dist._failures import Failures, LoggingWarning
 from lerax_dist.host._clip_file import load_clip
-from lerax_dist.host._failures import Failures, LoggingWarning
 from lerax_dist.host._film import Film, FilmPart
 from lerax_dist.host._studio import Studio
 

@@ -3,8 +3,8 @@
 import time
 
 import lerax_dist as ld
-from lerax_dist.host._journal import Journal
 from lerax_dist.host._queue import PAUSE, RowQueue
+from lerax_dist.journal._journal import Journal
 from tests.memory import Memory
 
 

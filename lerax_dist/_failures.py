@@ -53,7 +53,7 @@ class Failures:
         self._lock = threading.RLock()
         self._kept: dict[tuple[str, str], Failure] = {}
 
-    def keep(
+    def record(
         self,
         where: str,
         message: str,

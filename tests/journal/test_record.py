@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lerax_dist.host._record import Event, Row, decode, encode
+from lerax_dist.journal._record import Event, Row, decode, encode
 from tests.readers import decoded
 
 

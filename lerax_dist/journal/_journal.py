@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, final
 
-from lerax_dist.host._failures import Failures
-from lerax_dist.host._record import Record, decode, encode
+from lerax_dist._failures import Failures
+from lerax_dist.journal._record import Record, decode, encode
 
 # What readers find in memory, by the size of its lines; those further behind read the file. A row
 # takes several times as much as an object, and this is what a run of millions of rows holds.
@@ -137,7 +137,7 @@ class Journal:
                 fresh.append(_Kept(number, record, encode(record, number)))
             except Exception as error:
                 # One that JSON cannot hold must not cost its neighbours.
-                self._failures.keep("journal", f"cannot encode {record!r} ({error!r})", error)
+                self._failures.record("journal", f"cannot encode {record!r} ({error!r})", error)
         return fresh
 
     def _may_leave(self, kept: _Kept) -> bool:
@@ -171,7 +171,7 @@ class Journal:
                 return
 
     def _keep_failure(self, error: OSError) -> None:
-        self._failures.keep(
+        self._failures.record(
             "journal",
             f"cannot write {self.path} ({error.strerror}); rows wait in memory and are written "
             "once the file takes them again",
@@ -181,7 +181,7 @@ class Journal:
             self._unwritten_bytes -= self._unwritten.popleft().size
             self._lost += 1
         if self._lost:
-            self._failures.keep(
+            self._failures.record(
                 "journal",
                 f"{self.path} could not be written for so long that it lacks the oldest of the "
                 "rows that waited; backends that kept up have them",
@@ -247,14 +247,14 @@ class Journal:
         try:
             os.fsync(self._fd)
         except OSError as error:
-            self._failures.keep("journal", f"cannot sync {self.path} ({error.strerror})", error)
+            self._failures.record("journal", f"cannot sync {self.path} ({error.strerror})", error)
 
     def close(self) -> None:
         """Put the file on the disk and let go of it. The appending thread must have ended."""
         self.sync()
         missing = self._lost + len(self._unwritten)
         if missing:
-            self._failures.keep("journal", f"{self.path} lacks {missing} rows")
+            self._failures.record("journal", f"{self.path} lacks {missing} rows")
         # By itself it would stay for as long as a forked process holds the file, too.
         with contextlib.suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_UN)

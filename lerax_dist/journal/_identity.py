@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lerax_dist.host._record import Event, decode
+from lerax_dist.journal._record import Event, decode
 
 
 class Identity(NamedTuple):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lerax_dist.host import _journal
-from lerax_dist.host._failures import Failures, LoggingWarning
-from lerax_dist.host._journal import Journal, JournalInUse
-from lerax_dist.host._record import Row, decode
+from lerax_dist._failures import Failures, LoggingWarning
+from lerax_dist.journal import _journal
+from lerax_dist.journal._journal import Journal, JournalInUse
+from lerax_dist.journal._record import Row, decode
 from tests.readers import decoded
 
 
@@ -177,9 +177,9 @@ def test_rows_survive_that_the_process_is_killed(path):
         import os, signal, sys
         import numpy as np
         from pathlib import Path
-        from lerax_dist.host._failures import Failures
-        from lerax_dist.host._journal import Journal
-        from lerax_dist.host._record import Row
+        from lerax_dist._failures import Failures
+        from lerax_dist.journal._journal import Journal
+        from lerax_dist.journal._record import Row
         journal = Journal(Path(sys.argv[1]), Failures())
         for step in range(100):
             journal.append([Row.of(0.0, step, None, {"x": np.float64(step)})])
