@@ -1,4 +1,4 @@
-"""What may be a metric of a plain loop: a real number, whole on the process that writes it."""
+"""Checks of a plain loop's metrics: real numbers, whole on the process that writes them."""
 
 import functools
 import sys
@@ -11,24 +11,24 @@ from jax import numpy as jnp
 from jax.core import Tracer
 
 
-def check_metrics(metrics: Mapping[str, Any], here: bool) -> None:
+def check_metrics(metrics: Mapping[str, Any], is_written_here: bool) -> None:
     """Check the metrics of a row; waits for nothing.
 
     Args:
         metrics: names to values.
-        here: whether this process writes its values; else process 0 writes its own.
+        is_written_here: whether this process writes its values; else process 0 writes its own.
 
     Raises:
-        ValueError: a value is not a scalar, is sharded over processes, lies on processes that do
-            not write it, was donated, or is larger than any float.
-        TypeError: a value is not a number, or belongs to a trace.
+        ValueError: if a value is not a scalar, is sharded over processes, is held only by processes
+            that do not write it, was donated, or is larger than any float.
+        TypeError: if a value is not a number, or belongs to a trace.
     """
     for name, value in metrics.items():
         if isinstance(value, jax.Array):
-            _check_array(name, value, value.shape, here)
+            _check_array(name, value, value.shape, is_written_here)
         elif isinstance(value, int):
             if abs(value) > sys.float_info.max:
-                # Not the value itself: of one with 4300 digits Python makes no text.
+                # Not the value itself: Python refuses to print more than 4300 digits.
                 raise ValueError(
                     f"metric {name!r} is an integer of {value.bit_length()} bits, more than a "
                     "float holds. Log its logarithm."
@@ -43,13 +43,13 @@ def check_metrics(metrics: Mapping[str, Any], here: bool) -> None:
             _check_shape(name, array.shape)
 
 
-def check_vector(names: tuple[str, ...], vector: jax.Array, here: bool) -> None:
+def check_vector(names: tuple[str, ...], vector: jax.Array, is_written_here: bool) -> None:
     """`check_metrics` of scalars that are held in one vector."""
     if names:
-        _check_array(names[0], vector, vector.shape[:-1], here)
+        _check_array(names[0], vector, vector.shape[:-1], is_written_here)
 
 
-def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], here: bool) -> None:
+def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], is_written_here: bool) -> None:
     if isinstance(value, Tracer):
         raise TypeError(
             f"metric {name!r} belongs to a trace: `log` was called inside compiled code, where it "
@@ -66,11 +66,11 @@ def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], here: bool
             f"{value.sharding}; this process holds a part only. Reduce it in the compiled step, "
             "with `jnp.mean` on global arrays or with `lerax_dist.reduce` inside `shard_map`."
         )
-    if not _is_held(value, here):
+    if not _is_held(value, is_written_here):
         raise ValueError(
-            f"metric {name!r} lies on processes {_holders(value)}, and the process that writes it "
-            "is none of them. Bring it there in every process, e.g. by `broadcast_one_to_all` of "
-            "`jax.experimental.multihost_utils`."
+            f"metric {name!r} is addressable only on processes {_holders(value)}, not on the "
+            "process that writes it. Replicate it on all processes first, e.g. with "
+            "`jax.experimental.multihost_utils.broadcast_one_to_all`."
         )
     _check_shape(name, shape)
     if not _is_real(value.dtype):
@@ -80,13 +80,13 @@ def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], here: bool
         )
 
 
-def _is_held(value: jax.Array, here: bool) -> bool:
+def _is_held(value: jax.Array, is_written_here: bool) -> bool:
     """Whether the process that writes a value has it.
 
-    What lies on this process alone may be its own, as others have theirs: nothing tells here that
-    process 0 has none. There it is told.
+    A value of this process alone may be one that each process has for itself: only process 0 can
+    tell that it has none.
     """
-    return value.is_fully_addressable or (jax.process_index() if here else 0) in _holders(value)
+    return value.is_fully_addressable or (jax.process_index() if is_written_here else 0) in _holders(value)
 
 
 def _holders(value: jax.Array) -> list[int]:
@@ -103,6 +103,6 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
 
 @functools.cache
 def _is_real(dtype: Any) -> bool:
-    # JAX's own answer: NumPy does not take bfloat16 for a number.
+    # By JAX: for NumPy bfloat16 is not a floating type.
     kinds = (np.bool_, np.integer, np.floating)
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)

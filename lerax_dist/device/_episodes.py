@@ -1,4 +1,4 @@
-"""The step states of all environments as one partial. Pure."""
+"""The step states of all environments as one partial."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -7,7 +7,8 @@ from typing import Any, final
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from lerax_dist.device._partials import AbstractPartial, Finish, Finished, Shift, ratio
+from lerax_dist._schema import Finished
+from lerax_dist.device._partials import AbstractPartial, ratio
 
 
 @final
@@ -47,49 +48,48 @@ class Episodes(AbstractPartial):
         # Squares are summed around the middle of the range: around 0 the variance of returns like
         # 500 +- 1 would drown in float32.
         middle = _middle(maxima, jnp)
-        apart = jnp.where(self.ended, self.returns - middle, 0.0)
+        offsets = jnp.where(self.ended, self.returns - middle, 0.0)
         lengths = jnp.where(self.ended, self.lengths, 0.0)
-        ended = self.ended.astype(apart.dtype)
-        terms = jnp.stack([apart, apart * apart, lengths, ended])
+        ended = self.ended.astype(offsets.dtype)
+        terms = jnp.stack([offsets, offsets * offsets, lengths, ended])
         return tuple(jnp.sum(terms, axis=tuple(range(1, terms.ndim))))
 
-    def shift(self) -> Shift:
-        return _shift_episodes
+    @staticmethod
+    def shift(
+        sums: Sequence[Any], maxima: Sequence[Any], merged: Sequence[Any], numpy: ModuleType
+    ) -> Sequence[Any]:
+        """The sums around another middle, `d` below the old one.
 
-    def finish(self) -> Finish:
-        return _finish_episodes
+        For `n` offsets `x`: sum of (x + d)   = sum of x + n d, and
+                             sum of (x + d)^2 = sum of x^2 + 2 d sum of x + n d^2
+                                              = sum of x^2 + d (sum of x + sum of (x + d)).
+        """
+        offsets, squares, lengths, count = sums
+        d = _middle(maxima, numpy) - _middle(merged, numpy)
+        moved = offsets + count * d
+        return (moved, squares + d * (offsets + moved), lengths, count)
+
+    @staticmethod
+    def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+        offsets, squares, lengths, count = sums
+        # A mean over devices times their number is off by some 1e-7 if that is no power of 2.
+        count = numpy.round(count)
+        highest, lowest = maxima
+        offset = ratio(offsets, count, numpy)
+        variance = ratio(squares, count, numpy) - offset * offset
+        values = {
+            "return": _middle(maxima, numpy) + offset,
+            # The negative of 0.0 would be written as -0.0.
+            "return_min": numpy.where(count == 0, numpy.nan, 0.0 - lowest),
+            "return_max": numpy.where(count == 0, numpy.nan, highest),
+            "return_std": numpy.sqrt(numpy.maximum(variance, 0.0)),
+            "length": ratio(lengths, count, numpy),
+            "count": count,
+        }
+        return Finished(values, count)
 
 
 def _middle(maxima: Sequence[Any], numpy: ModuleType) -> Any:
     # Infinite before the first episode ends. Masked first, or `jax_debug_nans` would complain.
     highest, lowest = (numpy.where(numpy.isfinite(each), each, 0.0) for each in maxima)
     return 0.5 * highest - 0.5 * lowest
-
-
-def _shift_episodes(
-    sums: Sequence[Any], maxima: Sequence[Any], merged: Sequence[Any], numpy: ModuleType
-) -> Sequence[Any]:
-    """Sum of `(x + d)` and of `(x + d)**2` from those of `x` and `x**2`."""
-    apart, squares, lengths, count = sums
-    distance = _middle(maxima, numpy) - _middle(merged, numpy)
-    moved = apart + count * distance
-    return (moved, squares + distance * (apart + moved), lengths, count)
-
-
-def _finish_episodes(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
-    apart, squares, lengths, count = sums
-    # A mean over devices times their number is off by some 1e-7 if that is no power of 2.
-    count = numpy.round(count)
-    highest, lowest = maxima
-    offset = ratio(apart, count, numpy)
-    variance = ratio(squares, count, numpy) - offset * offset
-    values = {
-        "return": _middle(maxima, numpy) + offset,
-        # The negative of 0.0 would be written as -0.0.
-        "return_min": numpy.where(count == 0, numpy.nan, 0.0 - lowest),
-        "return_max": numpy.where(count == 0, numpy.nan, highest),
-        "return_std": numpy.sqrt(numpy.maximum(variance, 0.0)),
-        "length": ratio(lengths, count, numpy),
-        "count": count,
-    }
-    return Finished(values, count)

@@ -1,15 +1,16 @@
-"""Partial results that merge: totals and counts cross the devices, division comes last. Pure.
+"""Partial results that merge: totals and counts cross the devices, division comes last.
 
-A partial gives two kinds of scalars: maxima, which are merged by maximum, and sums, which are
-merged by addition. Its sums may be taken around a point that its own maxima give; then `shift`
-moves them to the point that the merged maxima give, before they are added. What `finish` returns
-makes the metric of both, with `jax.numpy` in a step and with NumPy on the host.
+A partial gives two kinds of numbers: maxima, merged by maximum, and sums, merged by addition. Each
+is a scalar or a vector of fixed length. Sums may be taken around a point that the partial's own
+maxima give; `shift` then moves them to the point that the merged maxima give, before they are
+added. `finish` makes metrics of the merged numbers, with `jax.numpy` in a step and with NumPy on
+the host.
 """
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, Self, final
+from typing import Any, ClassVar, Self, final
 
 import equinox as eqx
 import numpy as np
@@ -17,54 +18,66 @@ from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from lerax_dist.device._scalar import as_scalar
+from lerax_dist._schema import Finished, Shift
 
-
-class Finished(NamedTuple):
-    """The metrics of one merged partial.
-
-    Attributes:
-        values: suffix of the metric's name (`""` for the metric itself) to value.
-        weight: how much went into it. With weight 0 a NaN among the values says that there is no
-            value yet; rows leave it out.
-    """
-
-    values: dict[str, Any]
-    weight: Any
-
-
-Finish = Callable[[Sequence[Any], Sequence[Any], ModuleType], Finished]
-Shift = Callable[[Sequence[Any], Sequence[Any], Sequence[Any], ModuleType], Sequence[Any]]
+_REAL = (jnp.bool_, jnp.integer, jnp.floating)
 
 
 class AbstractPartial(eqx.Module):
-    """A metric of one device that can be merged with those of the others."""
+    """A metric of one device that can be merged with those of the others.
 
-    @abc.abstractmethod
+    Subclass it for a metric of your own: give `sums` or `maxima`, or both, and `finish`.
+
+    Example:
+        ```python
+        class GeometricMean(AbstractPartial):
+            log_total: jax.Array
+            count: jax.Array
+
+            def sums(self, maxima, first):
+                return (self.log_total, self.count)
+
+            @staticmethod
+            def finish(sums, maxima, numpy):
+                log_total, count = sums
+                return Finished({"": numpy.exp(log_total / count)}, count)
+
+
+        ratios = jnp.asarray([1.0, 4.0])
+        mean = GeometricMean(jnp.log(ratios).sum(), jnp.asarray(2.0))
+        print(reduce({"ratio": mean})["ratio"])  # 2.0
+        ```
+    """
+
+    shift: ClassVar[Shift | None] = None
+    """A static function `(sums, maxima, merged_maxima, numpy)` that gives the sums as taken around
+    the point of the merged maxima; `None` if the sums depend on no maxima."""
+
     def maxima(self) -> tuple[Array, ...]:
-        """Scalars to merge by maximum."""
+        """Numbers to merge by maximum: scalars, or vectors of fixed length."""
+        return ()
 
-    @abc.abstractmethod
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
-        """Scalars to merge by addition.
+        """Numbers to merge by addition: scalars, or vectors of fixed length.
 
         Args:
             maxima: this partial's own.
             first: whether this is the first device.
         """
+        return ()
 
+    @staticmethod
     @abc.abstractmethod
-    def shift(self) -> Shift | None:
-        """A function `(sums, maxima, merged_maxima, numpy)`: the sums, taken around those.
+    def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+        """The metrics of the merged numbers.
 
-        It holds no array. `None` if the sums depend on no maxima.
-        """
+        On the host it is called for many rows at once: each scalar is an array of shape `(rows,)`
+        there, each vector one of `(length, rows)`, so formulas written for one row broadcast.
 
-    @abc.abstractmethod
-    def finish(self) -> Finish:
-        """A function `(sums, maxima, numpy)` of the merged scalars.
-
-        It holds no array, so that the host can call it when the trace is long gone.
+        Args:
+            sums: merged sums.
+            maxima: merged maxima.
+            numpy: NumPy or `jax.numpy`.
         """
 
 
@@ -79,17 +92,13 @@ class Mean(AbstractPartial):
 
     Unlike a mean of means it weighs every value alike, however many of them a device holds.
 
-    Attributes:
-        total: sum of the values on this device.
-        count: how many values that were, or the sum of their weights.
-
     Args:
         total: sum of the values on this device, a scalar.
         count: how many values that were, or the sum of their weights, a scalar.
 
     Raises:
-        ValueError: one of them is no scalar.
-        TypeError: one of them is no real number.
+        ValueError: if one of them is not a scalar.
+        TypeError: if one of them is not a real number.
 
     Example:
         ```python
@@ -112,14 +121,14 @@ class Mean(AbstractPartial):
 
         Args:
             values: array of any shape.
-            where: mask of the same shape, or weights; `None` for all alike.
+            where: mask of the same shape, or weights; `None` weighs all alike.
 
         Returns:
             The mean of this device's values. With no value at all (also if `where` is 0 or `False`
-            everywhere, on all devices) it is NaN, and left out of a row.
+            everywhere, on all devices) it is NaN, and rows leave it out.
 
         Raises:
-            TypeError: they are complex numbers.
+            TypeError: if an argument holds complex numbers.
         """
         for name, given in (("values", values), ("where", where)):
             if jnp.iscomplexobj(given):
@@ -130,37 +139,25 @@ class Mean(AbstractPartial):
         total, count = jnp.sum(both, axis=tuple(range(1, both.ndim)))
         return cls(total, count)
 
-    def maxima(self) -> tuple[Array, ...]:
-        return ()
-
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         return (self.total, self.count)
 
-    def shift(self) -> None:
-        return None
-
-    def finish(self) -> Finish:
-        return _finish_mean
-
-
-def _finish_mean(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
-    total, count = sums
-    return Finished({"": ratio(total, count, numpy)}, count)
+    @staticmethod
+    def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+        total, count = sums
+        return Finished({"": ratio(total, count, numpy)}, count)
 
 
 @final
 class Sum(AbstractPartial):
     """Sum over the devices.
 
-    Attributes:
-        value: this device's share.
-
     Args:
-        value: this device's share, a scalar.
+        value: this device's part, a scalar.
 
     Raises:
-        ValueError: it is no scalar.
-        TypeError: it is no real number.
+        ValueError: if it is not a scalar.
+        TypeError: if it is not a real number.
 
     Example:
         ```python
@@ -174,38 +171,88 @@ class Sum(AbstractPartial):
     def __init__(self, value: ArrayLike) -> None:
         self.value = as_scalar("`value`", value)
 
-    def maxima(self) -> tuple[Array, ...]:
-        return ()
-
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         return (self.value,)
 
-    def shift(self) -> None:
-        return None
-
-    def finish(self) -> Finish:
-        return _finish_sum
+    @staticmethod
+    def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+        return Finished({"": sums[0]}, 1)
 
 
-def _finish_sum(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
-    return Finished({"": sums[0]}, 1)
+@final
+class Max(AbstractPartial):
+    """Maximum over the devices.
+
+    Args:
+        value: this device's maximum, a scalar.
+
+    Raises:
+        ValueError: if it is not a scalar.
+        TypeError: if it is not a real number.
+
+    Example:
+        ```python
+        losses = jnp.asarray([2.0, 4.0, 9.0])
+        metrics = reduce({"worst": Max(losses.max())})
+        ```
+    """
+
+    value: Float[Array, ""]
+
+    def __init__(self, value: ArrayLike) -> None:
+        self.value = as_scalar("`value`", value)
+
+    def maxima(self) -> tuple[Array, ...]:
+        return (self.value,)
+
+    @staticmethod
+    def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+        return Finished({"": maxima[0]}, 1)
+
+
+@final
+class Min(AbstractPartial):
+    """Minimum over the devices.
+
+    Args:
+        value: this device's minimum, a scalar.
+
+    Raises:
+        ValueError: if it is not a scalar.
+        TypeError: if it is not a real number.
+
+    Example:
+        ```python
+        losses = jnp.asarray([2.0, 4.0, 9.0])
+        metrics = reduce({"best": Min(losses.min())})
+        ```
+    """
+
+    value: Float[Array, ""]
+
+    def __init__(self, value: ArrayLike) -> None:
+        self.value = as_scalar("`value`", value)
+
+    def maxima(self) -> tuple[Array, ...]:
+        return (-self.value,)
+
+    @staticmethod
+    def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+        return Finished({"": -maxima[0]}, 1)
 
 
 @final
 class Last(AbstractPartial):
     """The first device's value as it is, for what is the same everywhere.
 
-    It is not averaged, so that no rounding changes it: its bits cross as two whole numbers.
-
-    Attributes:
-        value: the value.
+    It is not averaged, so no rounding changes it: its bits cross as whole numbers of 16 bits.
 
     Args:
         value: the value, a scalar.
 
     Raises:
-        ValueError: it is no scalar.
-        TypeError: it is no real number.
+        ValueError: if it is not a scalar.
+        TypeError: if it is not a real number.
 
     Example:
         ```python
@@ -218,39 +265,57 @@ class Last(AbstractPartial):
     def __init__(self, value: ArrayLike) -> None:
         self.value = as_scalar("`value`", value)
 
-    def maxima(self) -> tuple[Array, ...]:
-        return ()
-
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         # A mean over the devices, times their number, is off by a rounding at most, which is below
-        # 1/2 for whole numbers of half as many bits.
-        whole, half = _WHOLE[self.value.dtype.itemsize]
+        # 1/2 for whole numbers of 16 bits.
+        whole = jnp.uint32 if self.value.dtype.itemsize == 4 else jnp.uint64
         bits = lax.bitcast_convert_type(jnp.where(first, self.value, 0.0), whole)
-        halves = (bits >> half, bits & (1 << half) - 1)
-        return tuple(each.astype(self.value.dtype) for each in halves)
+        shifts = range(0, 8 * bits.dtype.itemsize, 16)
+        return tuple((bits >> shift & 0xFFFF).astype(self.value.dtype) for shift in shifts)
 
-    def shift(self) -> None:
-        return None
-
-    def finish(self) -> Finish:
-        return _finish_last if self.value.dtype.itemsize == 4 else _finish_last_of_64_bits
-
-
-# Size of a float in bytes: an integer of that size, and half of its bits.
-_WHOLE = {4: (np.uint32, 16), 8: (np.uint64, 32)}
-
-
-def _finish_last(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
-    return Finished({"": _joined(sums, numpy, np.float32)}, 1)
+    @staticmethod
+    def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
+        # Two parts are a float32, four a float64.
+        whole, dtype = (
+            (np.uint32, np.float32) if len(sums) == 2 else (np.uint64, np.float64)
+        )
+        bits = sum(numpy.round(part).astype(whole) << 16 * i for i, part in enumerate(sums))
+        return Finished({"": bits.view(dtype)}, 1)
 
 
-def _finish_last_of_64_bits(
-    sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType
-) -> Finished:
-    return Finished({"": _joined(sums, numpy, np.float64)}, 1)
+def as_scalar(what: str, value: Any) -> Float[Array, ""]:
+    """A real number as a float scalar.
+
+    Args:
+        what: what it is, for the error.
+        value: the number.
+
+    Raises:
+        ValueError: if it is not a scalar.
+        TypeError: if it is not a number, or not a real one.
+    """
+    if not (eqx.is_array_like(value) or isinstance(value, np.generic)):
+        raise TypeError(
+            f"{what} is {value!r} of type {type(value).__name__}; metrics are numbers. Leave it "
+            "out, or log it as a hyperparameter."
+        )
+    array = jnp.asarray(float(value) if _is_host_integer(value) else value)
+    if array.ndim != 0:
+        raise ValueError(
+            f"{what} must be a scalar, got shape {array.shape}. Reduce it in the step, e.g. with "
+            "`.mean()`, or give a partial such as `Mean.of(values)`."
+        )
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in _REAL):
+        raise TypeError(
+            f"{what} has dtype {array.dtype}; metrics are real numbers. Log e.g. its absolute "
+            "value."
+        )
+    # At once: `-value` of an unsigned integer would wrap around.
+    return array.astype(float)
 
 
-def _joined(sums: Sequence[Any], numpy: ModuleType, dtype: Any) -> Any:
-    whole, half = _WHOLE[np.dtype(dtype).itemsize]
-    high, low = (numpy.round(each).astype(whole) for each in sums)
-    return (high << half | low).view(dtype)
+def _is_host_integer(value: Any) -> bool:
+    """Whether JAX would make an int32 of it, for which it may be too large."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and np.issubdtype(value.dtype, np.integer)
+    return isinstance(value, (int, np.integer))

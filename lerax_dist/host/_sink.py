@@ -1,84 +1,36 @@
 """Where numbers from the devices enter the host: copied, queued, done."""
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
 from lerax_dist._failures import Failures
+from lerax_dist._schema import HostCallback, HostMetrics, Schema
 from lerax_dist.host._queue import RowQueue
-
-Deliver = Callable[[int, int, Any], None]
-# Rows of one kind: names of their metrics, steps, and `(rows, metrics)` values in float64 and which
-# of them there are none of yet.
-Finished = tuple[tuple[str, ...], list[int], np.ndarray, np.ndarray]
-
-
-class Format(Protocol):
-    """How rows of one kind are merged and finished.
-
-    Attributes:
-        names: names of what is logged, by which rows of several processes are known to fit.
-    """
-
-    names: tuple[str, ...]
-
-    def combine(self, shares: Sequence[Any]) -> Any:
-        """The totals of one row of those of several processes, process 0's first."""
-        ...
-
-    def finish(self, rows: Sequence[Any]) -> Finished:
-        """The rows, given their totals."""
-        ...
-
-
-class MessageFormat(Format, Protocol):
-    """How the rows in a message from the devices are read, too."""
-
-    def rows(self, bodies: np.ndarray) -> list[list[tuple[int, Any]]]:
-        """For each body `(messages, n)` of a message, number and totals of each of its rows."""
-        ...
 
 
 class Packet(NamedTuple):
-    """One part of a message with rows from the devices, as it came."""
+    """One part of a message with rows from the devices, as it came.
 
-    format: MessageFormat
+    Attributes:
+        schema: what the vectors in the message mean.
+        part: which part this is, from 0.
+        parts: how many the message has.
+        payload: number of the message | its part of the body, int32.
+        stride: distance between the iterations that are logged.
+        time: when it came, in seconds since the epoch.
+        clock: when it came, by `time.perf_counter`.
+    """
+
+    schema: Schema
     part: int
     parts: int
     payload: np.ndarray
     stride: int
     time: float
     clock: float
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Start:
-    """A training starts.
-
-    Attributes:
-        stride: distance between the iterations that are logged.
-        iteration: iterations done before.
-        total_timesteps: global steps that it takes; 0 if unknown.
-        total_iterations: iterations that it takes; 0 if unknown.
-        hparams: hyperparameters to log, if there are any.
-    """
-
-    stride: int
-    iteration: int
-    total_timesteps: int
-    total_iterations: int
-    hparams: dict[str, Any]
-    time: float
-    clock: float
-
-
-# The metrics of a row from a plain loop: names of all, in their order; those that are numbers
-# already; and the others: names, and a vector of their values that `np.asarray` waits for.
-HostMetrics = tuple[tuple[str, ...], dict[str, Any], list[tuple[tuple[str, ...], Any]]]
 
 
 class HostRow(NamedTuple):
@@ -96,8 +48,32 @@ class HostRow(NamedTuple):
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingStart:
+    """A training starts.
+
+    Attributes:
+        stride: distance between the iterations that are logged.
+        iteration: iterations done before.
+        total_timesteps: global steps that it takes; 0 if unknown.
+        total_iterations: iterations that it takes; 0 if unknown.
+        hparams: hyperparameters to log, if there are any.
+        time: when, in seconds since the epoch.
+        clock: when, by `time.perf_counter`.
+    """
+
+    stride: int
+    iteration: int
+    total_timesteps: int
+    total_iterations: int
+    hparams: dict[str, Any]
+    time: float
+    clock: float
+
+
+@final
 class Sink:
-    """Takes what host callbacks bring. Nothing here raises: that would kill the step."""
+    """Makes the host callbacks of a run. None of them raises: that would kill the step."""
 
     def __init__(self, queue: RowQueue, failures: Failures) -> None:
         self._queue = queue
@@ -105,14 +81,14 @@ class Sink:
         self._closed = False
 
     def close(self) -> None:
-        """Take nothing more; what still comes is reported."""
+        """Accept no more rows; those that still come are reported."""
         self._closed = True
 
-    def rows(self, row_format: MessageFormat, stride: int) -> Deliver:
-        """What takes the rows of one kind.
+    def rows(self, schema: Schema, stride: int) -> HostCallback:
+        """What takes the rows of one schema.
 
         Args:
-            row_format: how the rows behind the head of a message are read.
+            schema: what their vectors mean.
             stride: distance between the iterations that are logged.
         """
 
@@ -120,18 +96,14 @@ class Sink:
             try:
                 begin = time.perf_counter()
                 if self._closed:
-                    self._failures.record(
-                        "callback", "a row came after `close()`; it is not logged"
-                    )
+                    self._failures.record("callback", "received a row after `close()`; dropped it")
                     return
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.asarray(payload).copy()
-                packet = Packet(row_format, part, parts, copy, stride, time.time(), begin)
+                packet = Packet(schema, part, parts, copy, stride, time.time(), begin)
                 self._queue.put_row(packet, copy.nbytes, begin)
             except Exception as error:
-                self._failures.record(
-                    "callback", f"a row could not be taken over ({error!r})", error
-                )
+                self._failures.record("callback", f"could not enqueue a row ({error!r})", error)
 
         return deliver
 
@@ -141,24 +113,48 @@ class Sink:
         total_timesteps: int | None,
         total_iterations: int,
         hparams: dict[str, Any],
-    ) -> Deliver:
+        programs: int,
+    ) -> HostCallback:
         """What takes the start of a training.
 
         Args:
             stride: distance between the iterations that are logged.
-            total_timesteps: `None` if the payload holds it.
+            total_timesteps: global steps of the run; `None` if the payload holds those of one
+                program.
             total_iterations: 0 if unknown.
             hparams: hyperparameters to log.
+            programs: how many programs the run has, each as long as this one.
         """
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
-                iteration, total = (int(number) for number in np.asarray(payload))
-                if total_timesteps is not None:
-                    total = total_timesteps
+                iteration, total = np.asarray(payload).tolist()
+                # On the host, whose integers do not overflow.
+                total = total * programs if total_timesteps is None else total_timesteps
                 now = (time.time(), time.perf_counter())
-                self._queue.put(Start(stride, iteration, total, total_iterations, hparams, *now))
+                start = TrainingStart(stride, iteration, total, total_iterations, hparams, *now)
+                self._queue.put(start)
             except Exception as error:
-                self._failures.record("callback", f"a start could not be taken ({error!r})", error)
+                self._failures.record(
+                    "callback", f"could not enqueue the start of a training ({error!r})", error
+                )
 
         return deliver
+
+
+def drop_stray_rows(process_index: int, failures: Failures) -> HostCallback:
+    """What takes rows on a process that writes none: it reports and drops them."""
+
+    def deliver(part: int, parts: int, payload: Any) -> None:
+        failures.record(
+            "callback",
+            f"process {process_index} received a row but only process 0 writes; dropped the row. "
+            'Either each process runs its own program (pass `scope="process"`), or the mesh does '
+            "not start with a device of process 0 (build it from `jax.devices()` in their order).",
+        )
+
+    return deliver
+
+
+def ignore(part: int, parts: int, payload: Any) -> None:
+    """A host callback of a process that has no use for it."""

@@ -10,32 +10,33 @@ from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int
 
+from lerax_dist._schema import HostCallback
+
 # Payloads of 100 KiB and more deadlock several devices of one process (measured on CPU): the
 # copy to the host queues behind the threads that wait for it. 16k numbers are well below.
 CHUNK = 16_384 - 8
 
-# The payload is what `np.asarray` takes; it is there only while the call lasts.
-Deliver = Callable[[int, int, Any], None]
 
-
-def send(deliver: Deliver, head: Int[Array, " h"], body: Int[Array, " n"], manual: tuple[str, ...]):
+def send(
+    deliver: HostCallback, head: Int[Array, " h"], body: Int[Array, " n"], manual: tuple[str, ...]
+) -> None:
     """Hand integers to the host once, from the first device of the mesh.
 
-    One unordered callback (ordered ones are refused on several devices); a body that is too large
-    for one payload leaves in several, each with the head before it.
+    One unordered callback (JAX refuses ordered ones on several devices); a body that is too large
+    for one payload is sent in several, each with the head before it.
 
     Args:
-        deliver: called on the host as `deliver(part, parts, payload)`; it must never raise, for
-            that would kill the step on every host.
-        head: what tells this message from others, repeated in each part.
+        deliver: called on the host; it must never raise, since that would kill the step on every
+            host.
+        head: what distinguishes this message from others, repeated in each part.
         body: the message.
         manual: manual axes of the mesh; without any, JAX calls the host once, in process 0. Empty
-            also where a branch has left all devices but the first behind.
+            also in a branch that only the first device enters.
 
     Raises:
-        ValueError: JAX was told not to use the host's processor, from which the call is made.
+        ValueError: if JAX has no CPU backend, from which it calls the host.
     """
-    _check_processor()
+    _check_cpu_backend()
     mesh = jax.sharding.get_abstract_mesh()
     rest = tuple(name for name in mesh.axis_names if name not in mesh.manual_axes)
     if mesh.manual_axes and rest:
@@ -53,7 +54,7 @@ def send(deliver: Deliver, head: Int[Array, " h"], body: Int[Array, " n"], manua
     def fire(head: Array, body: Array) -> None:
         for part, start in enumerate(starts):
             payload = jnp.concatenate([head, body[start : start + CHUNK]])
-            _call(ft.partial(deliver, part, parts), payload)
+            _call_host(ft.partial(deliver, part, parts), payload)
 
     if manual:
         lax.cond(lax.axis_index(manual) == 0, fire, lambda head, body: None, head, body)
@@ -61,7 +62,7 @@ def send(deliver: Deliver, head: Int[Array, " h"], body: Int[Array, " n"], manua
         fire(head, body)
 
 
-def _call(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
+def _call_host(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
     """Call the host, without a copy of the payload where that is possible.
 
     `jax.debug.callback` puts its operands on a CPU device, which takes 0.2 ms for a short vector
@@ -75,11 +76,11 @@ def _call(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
         return ()
 
     def direct(payload: Array) -> tuple[()]:
-        # Inside: importing this package is to load nothing of JAX that is not there yet.
+        # Imported here, so that importing this package loads no further part of JAX.
         try:
             from jax.experimental.buffer_callback import buffer_callback
         except ImportError:
-            # It is experimental, and a later JAX may do without.
+            # It is experimental: a later JAX may lack it.
             return debug(payload)
         callback = buffer_callback(
             lambda context, results, buffer: take(buffer),
@@ -101,14 +102,13 @@ def _split_by_xla() -> bool:
     return not jax.sharding.get_abstract_mesh().manual_axes and jax.device_count() > 1
 
 
-def _check_processor() -> None:
+def _check_cpu_backend() -> None:
     if jax.default_backend() == "cpu":
         return
     try:
         jax.local_devices(backend="cpu")
     except RuntimeError as error:
         raise ValueError(
-            f"`JAX_PLATFORMS` has no `cpu` beside {jax.default_backend()!r}: JAX calls the host "
-            "from there only, so no row could leave the devices. Append it, as in "
-            "`JAX_PLATFORMS=cuda,cpu`."
+            "host callbacks need JAX's CPU backend, which `JAX_PLATFORMS` disables: it names "
+            f"{jax.default_backend()!r} without `cpu`. Append it, as in `JAX_PLATFORMS=cuda,cpu`."
         ) from error

@@ -1,0 +1,318 @@
+"""What the numbers of a row mean: names, partials, vectors. Without jax; NumPy or `jax.numpy` is
+handed in, so the step and the host share every formula.
+
+A row leaves the devices as one vector:
+
+    plain scalars | sums of partials | limbs of the step | maxima of partials
+
+All but the maxima are means over devices when they arrive (maxima may be as well, see
+`device/_merge.py`); a sum is its mean times the number of devices, which the trace knows.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+# A step counter travels as limbs of 8 bits, lowest first: each device sends values below 256,
+# whose sum over up to 2**15 devices is exact in float32, also as a mean times that number.
+LIMBS = 7
+LIMB_BITS = 8
+_LIMB_VALUES = np.int64(1) << (LIMB_BITS * np.arange(LIMBS))
+
+
+class Finished(NamedTuple):
+    """The metrics of one merged partial.
+
+    Attributes:
+        values: suffix of the metric's name (`""` for the metric itself) to value: a scalar, or a
+            vector of fixed length.
+        weight: how much went into it. With weight 0 a NaN among the values means that there is no
+            value yet, and rows leave it out.
+    """
+
+    values: Mapping[str, Any]
+    weight: Any
+
+
+# What takes a payload from the devices: `(part, parts, payload)`. The payload is what `np.asarray`
+# takes, and is valid only during the call.
+HostCallback = Callable[[int, int, Any], None]
+# The metrics of a row from a plain loop: names of all, in their order; those that are numbers; and
+# the others: names, and a vector of their values that `np.asarray` waits for. A tuple, since making
+# an object would be a sixth of what `Logger.log` costs.
+HostMetrics = tuple[tuple[str, ...], dict[str, Any], list[tuple[tuple[str, ...], Any]]]
+# Of sums and maxima and the module to compute with. Vectors have their own axis first, so formulas
+# broadcast over any number of rows behind it.
+Finish = Callable[[Sequence[Any], Sequence[Any], ModuleType], Finished]
+Shift = Callable[[Sequence[Any], Sequence[Any], Sequence[Any], ModuleType], Sequence[Any]]
+# How long each number of a partial is: `None` for a scalar, n for a vector of n.
+Lengths = tuple[int | None, ...]
+
+
+class PartialSpec(NamedTuple):
+    """One partial of a row.
+
+    Attributes:
+        name: name of its metric, without suffixes.
+        finish: makes metrics of its merged sums and maxima.
+        shift: moves its sums to the point that merged maxima give; `None` if they depend on none.
+        sums: length of each sum.
+        maxima: length of each maximum.
+        devices: over how many devices its sums are summed.
+    """
+
+    name: str
+    finish: Finish
+    shift: Shift | None
+    sums: Lengths
+    maxima: Lengths
+    devices: int
+
+
+class Totals(NamedTuple):
+    """A row's numbers on the host, which can still be merged with those of other processes.
+
+    Attributes:
+        devices: over how many devices the plain scalars are means.
+        plain: plain scalars.
+        sums: sums of all partials, one after the other.
+        maxima: maxima of all partials, one after the other.
+        step: exact number of steps; `None` if the row has none.
+    """
+
+    devices: int
+    plain: np.ndarray
+    sums: np.ndarray
+    maxima: np.ndarray
+    step: int | None
+
+
+class RowBatch(NamedTuple):
+    """Finished rows of one schema.
+
+    Attributes:
+        names: names of their scalar metrics.
+        steps: step of each row.
+        values: `(rows, metrics)` float64.
+        absent: `(rows, metrics)` bool: which of them have no value.
+        vectors: name of each vector metric to `(rows, length)` float64; a row without a value has
+            NaN throughout.
+    """
+
+    names: tuple[str, ...]
+    steps: list[int]
+    values: np.ndarray
+    absent: np.ndarray
+    vectors: dict[str, np.ndarray]
+
+
+@final
+@dataclass(frozen=True)
+class Schema:
+    """What the numbers of a vector mean. It holds no array and outlives the trace.
+
+    Attributes:
+        plain: names of the plain scalars.
+        partials: the partials, in their order.
+        step_devices: over how many devices the step is summed; `None` if the vector has no step.
+        devices: over how many devices everything is reduced.
+        dtype: float type of the vector.
+        sums_steps: whether the step of a row is the sum over processes; else all name the same.
+    """
+
+    plain: tuple[str, ...]
+    partials: tuple[PartialSpec, ...] = ()
+    step_devices: int | None = None
+    devices: int = 1
+    dtype: np.dtype = np.dtype(np.float64)
+    sums_steps: bool = True
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of what is logged, those of partials without their suffixes."""
+        return (*self.plain, *(spec.name for spec in self.partials))
+
+    @functools.cached_property
+    def _ends(self) -> tuple[int, int, int, int]:
+        plain = len(self.plain)
+        sums = plain + sum(_size(spec.sums) for spec in self.partials)
+        limbs = sums + (0 if self.step_devices is None else LIMBS)
+        return plain, sums, limbs, limbs + sum(_size(spec.maxima) for spec in self.partials)
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        return self._ends[3]
+
+    def split(self, vector: Any) -> tuple[Any, Any, Any, Any]:
+        """Plain scalars, sums, limbs and maxima, along the last axis of a vector or of several."""
+        plain, sums, limbs, _ = self._ends
+        return (
+            vector[..., :plain],
+            vector[..., plain:sums],
+            vector[..., sums:limbs],
+            vector[..., limbs:],
+        )
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        """What two vectors have in common that may lie in one buffer."""
+        return (self.plain, self.partials, self.step_devices, self.devices)
+
+    @functools.cached_property
+    def shifting(self) -> np.ndarray:
+        """Which sums, counted from the first, are taken around a point that maxima give."""
+        shifts = [spec.shift is not None for spec in self.partials]
+        return np.flatnonzero(np.repeat(shifts, [_size(spec.sums) for spec in self.partials]))
+
+    def shifted(self, sums: Any, maxima: Any, merged: Any, numpy: ModuleType) -> Any:
+        """Sums moved to the point that merged maxima give.
+
+        Args:
+            sums: `(..., sums)`, not merged.
+            maxima: `(..., maxima)`, not merged.
+            merged: `(..., maxima)`, merged.
+            numpy: NumPy or `jax.numpy`.
+
+        Returns:
+            All sums, of the same shape.
+        """
+        if not self.shifting.size:
+            return sums
+        moved = []
+        both = zip(self._parts(sums, maxima), self._parts(sums, merged), strict=True)
+        for (spec, own, own_maxima), (_, _, merged_maxima) in both:
+            if spec.shift is not None:
+                own = spec.shift(own, own_maxima, merged_maxima, numpy)
+            for each, length in zip(own, spec.sums, strict=True):
+                last = each[..., None] if length is None else numpy.moveaxis(each, 0, -1)
+                moved.append(last)
+        return numpy.concatenate(moved, axis=-1)
+
+    def messages(self, bodies: np.ndarray) -> list[list[tuple[int, Totals]]]:
+        """The rows in messages from the devices.
+
+        Args:
+            bodies: `(messages, n)` int32: number of rows | iteration of each | their vectors as
+                int32. There may be room for more rows than there are.
+
+        Returns:
+            For each message, iteration and totals of each of its rows.
+        """
+        words = self.dtype.itemsize // 4
+        room = (bodies.shape[1] - 1) // (1 + self.size * words)
+        counts, iterations = bodies[:, 0], bodies[:, 1 : 1 + room]
+        vectors = np.ascontiguousarray(bodies[:, 1 + room :]).view(self.dtype)
+        used = np.arange(room) < counts[:, None]
+        totals = self.totals(vectors.reshape(len(bodies), room, self.size)[used])
+        rows = zip(iterations[used].tolist(), totals, strict=True)
+        return [[next(rows) for _ in range(count)] for count in counts.tolist()]
+
+    def totals(self, vectors: np.ndarray) -> list[Totals]:
+        """Reduced vectors `(rows, size)` on the host as totals."""
+        plain, sums, limbs, maxima = self.split(vectors.astype(np.float64))
+        sums = sums * self._devices_of_sums
+        steps: list[int | None] = [None] * len(vectors)
+        if self.step_devices is not None:
+            steps = join_limbs(limbs * self.step_devices).tolist()
+        rows = zip(plain, sums, maxima, steps, strict=True)
+        return [Totals(self.devices, *row) for row in rows]
+
+    @functools.cached_property
+    def _devices_of_sums(self) -> np.ndarray:
+        sizes = [_size(spec.sums) for spec in self.partials]
+        return np.repeat([spec.devices for spec in self.partials], sizes)
+
+    def merge(self, parts: Sequence[Totals]) -> Totals:
+        """The totals of one row, given those of several processes, process 0's first."""
+        devices = sum(part.devices for part in parts)
+        plain = np.sum([part.plain * part.devices for part in parts], axis=0) / devices
+        maxima = np.max([part.maxima for part in parts], axis=0)
+        with np.errstate(invalid="ignore"):
+            sums = [self.shifted(part.sums, part.maxima, maxima, np) for part in parts]
+        steps = [part.step for part in parts if part.step is not None]
+        step = None if not steps else sum(steps) if self.sums_steps else steps[0]
+        return Totals(devices, plain, np.sum(sums, axis=0), maxima, step)
+
+    def finish(self, rows: Sequence[Totals]) -> RowBatch:
+        """Totals become rows."""
+        plain = np.stack([row.plain for row in rows])
+        steps = [row.step or 0 for row in rows]
+        if not self.partials:
+            return RowBatch(self.plain, steps, plain, np.zeros(plain.shape, np.bool_), {})
+        names, columns, absent = [*self.plain], [plain], [np.zeros(plain.shape, np.bool_)]
+        vectors: dict[str, np.ndarray] = {}
+        sums, maxima = np.stack([row.sums for row in rows]), np.stack([row.maxima for row in rows])
+        # What has no value yet is infinite or NaN on the way, on purpose.
+        with np.errstate(invalid="ignore"):
+            for spec, own_sums, own_maxima in self._parts(sums, maxima):
+                values, weight = spec.finish(own_sums, own_maxima, np)
+                for suffix, value in values.items():
+                    if value.ndim > 1:
+                        vectors[spec.name + suffix] = value.T
+                        continue
+                    names.append(spec.name + suffix)
+                    columns.append(value[:, None])
+                    absent.append(np.logical_and(weight == 0, np.isnan(value))[:, None])
+        return RowBatch(
+            tuple(names),
+            steps,
+            np.concatenate(columns, axis=1),
+            np.concatenate(absent, axis=1),
+            vectors,
+        )
+
+    def metrics(self, vector: Any, numpy: ModuleType) -> dict[str, Any]:
+        """The metrics of one reduced vector in the step; what has no value is NaN."""
+        plain, sums, _, maxima = self.split(vector)
+        metrics = {name: plain[i] for i, name in enumerate(self.plain)}
+        for spec, own_sums, own_maxima in self._parts(sums, maxima):
+            totals = [each * spec.devices for each in own_sums]
+            for suffix, value in spec.finish(totals, own_maxima, numpy).values.items():
+                metrics[spec.name + suffix] = value
+        return metrics
+
+    def _parts(self, sums: Any, maxima: Any) -> Iterator[tuple[PartialSpec, list[Any], list[Any]]]:
+        """Each partial with its sums and maxima: `(*rows,)` for a scalar, `(n, *rows)` else."""
+        first_sum = first_maximum = 0
+        for spec in self.partials:
+            yield (
+                spec,
+                _take(sums, first_sum, spec.sums),
+                _take(maxima, first_maximum, spec.maxima),
+            )
+            first_sum += _size(spec.sums)
+            first_maximum += _size(spec.maxima)
+
+
+def join_limbs(totals: np.ndarray) -> np.ndarray:
+    """The integers whose limbs, summed over devices, are `totals` (up to rounding below 1/2).
+
+    Args:
+        totals: `(*rows, limbs)` float64.
+
+    Returns:
+        `(*rows,)` int64: `sum(limb[i] * 2**(8 * i))`.
+    """
+    return np.rint(totals).astype(np.int64) @ _LIMB_VALUES
+
+
+def _size(lengths: Lengths) -> int:
+    return sum(1 if length is None else length for length in lengths)
+
+
+def _take(numbers: Any, first: int, lengths: Lengths) -> list[Any]:
+    found = []
+    for length in lengths:
+        if length is None:
+            found.append(numbers[..., first])
+            first += 1
+        else:
+            own = numbers[..., first : first + length]
+            found.append(own.transpose(-1, *range(own.ndim - 1)))
+            first += length
+    return found

@@ -1,0 +1,284 @@
+"""How rows leave the devices: at once, or from a buffer, several in one collective and callback.
+
+Body of a message of rows: how many there are | their iterations | their vectors as int32.
+"""
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Self, final
+
+from jax import lax
+from jax import numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
+
+from lerax_dist._protocol import AbstractCallbackState
+from lerax_dist._schema import HostCallback, Schema
+from lerax_dist.device._axes import Axes, find_axes
+from lerax_dist.device._callback import send
+from lerax_dist.device._merge import merge
+from lerax_dist.device._pack import check_metrics, pack, to_bits
+
+# Numbers that a buffer has room for in each of its rows, and in all at least (64 KiB).
+_NUMBERS_A_ROW = 256
+_MIN_NUMBERS = 16_384
+
+
+@final
+class Buffer(AbstractCallbackState):
+    """State of a `LoggingCallback` with `rows_per_transfer`: rows of this device, not sent yet.
+
+    Attributes:
+        rows: vectors of the rows, one after the other, not reduced yet.
+        iterations: number of the iteration of each.
+        count: how many there are.
+    """
+
+    rows: Float[Array, " capacity"]
+    iterations: Int[Array, " rows"]
+    count: Int[Array, ""]
+
+    def room(self, size: int) -> int:
+        """How many rows of `size` numbers are sent together: as many as asked for, if they fit;
+        0 if there is no room for one."""
+        return min(self.iterations.shape[0], self.rows.shape[0] // size)
+
+    def append(self, vector: Float[Array, " n"], iteration: Int[Array, ""], axes: Axes) -> Self:
+        """The buffer with one more row."""
+        vector = axes.vary_all(vector.astype(self.rows.dtype))
+        rows = lax.dynamic_update_slice(self.rows, vector, (self.count * vector.shape[0],))
+        iteration = axes.vary_all(iteration)
+        iterations = lax.dynamic_update_index_in_dim(self.iterations, iteration, self.count, 0)
+        return type(self)(rows, iterations, self.count + 1)
+
+    def cleared(self, when: Bool[Array, ""]) -> Self:
+        """The buffer without its rows if `when`."""
+        count = jnp.where(when, jnp.zeros_like(self.count), self.count)
+        return type(self)(self.rows, self.iterations, count)
+
+
+@final
+class RowSender:
+    """How the rows of one logger leave the devices. Equal only to itself.
+
+    All of it happens while tracing. What it remembers between traces is the schema of the rows in
+    the buffer, since the trace that flushes them need not be the one that recorded them.
+    """
+
+    def __init__(
+        self,
+        receive: Callable[[Schema, int], HostCallback],
+        *,
+        axis_name: str | tuple[str, ...] | None,
+        log_interval: int,
+        rows_per_transfer: int,
+        is_first: bool,
+    ) -> None:
+        """
+        Args:
+            receive: makes what takes the messages, given what their vectors mean and the distance
+                between rows.
+            axis_name: axes to reduce over; `None` for all manual ones.
+            log_interval: iterations whose number is a multiple of this are logged.
+            rows_per_transfer: how many rows are sent together.
+            is_first: whether the first device of this program is the first of the run.
+        """
+        self._receive = receive
+        self._axis_name = axis_name
+        self._log_interval = log_interval
+        self._rows_per_transfer = rows_per_transfer
+        self._is_first = is_first
+        self._traced = False
+        self._buffered: Schema | None = None
+        self._flushed = False
+        self._initial_count: Callable[[], Array | None] = lambda: None
+
+    def initial(self) -> Buffer | None:
+        """The empty buffer; `None` if each row is sent at once."""
+        rows = self._rows_per_transfer
+        if rows == 1:
+            return None
+        axes = find_axes(self._axis_name)
+        buffer = Buffer(
+            axes.vary_all(jnp.zeros(max(_MIN_NUMBERS, rows * _NUMBERS_A_ROW), float)),
+            axes.vary_all(jnp.zeros(rows, jnp.int32)),
+            axes.vary_all(jnp.zeros((), jnp.int32)),
+        )
+        self._initial_count = weakref.ref(buffer.count)
+        return buffer
+
+    def check_state(self, state: Any) -> Buffer | None:
+        """The buffer in the state of a callback.
+
+        Raises:
+            ValueError: if it should hold one and does not.
+        """
+        if self._rows_per_transfer > 1 and not isinstance(state, Buffer):
+            raise ValueError(
+                f"`state` must be what `reset` returned, since `rows_per_transfer` is "
+                f"{self._rows_per_transfer}, got {state!r}. Carry it from `on_iteration` to "
+                "`on_iteration`."
+            )
+        return state if isinstance(state, Buffer) else None
+
+    def unsent(self) -> str | None:
+        """What to report when the run is closed, if rows may still be buffered on the devices."""
+        if self._buffered is None or self._flushed:
+            return None
+        return (
+            f"up to {self._rows_per_transfer - 1} rows are still buffered on the devices "
+            "(`rows_per_transfer`): call `on_training_end`, or `flush_state`, after the last "
+            "iteration"
+        )
+
+    def log(
+        self,
+        buffer: Buffer | None,
+        metrics: Mapping[str, Any],
+        step_state: Any,
+        iteration: Int[Array, ""],
+    ) -> Buffer | None:
+        """Log the row of an iteration, if it is one to log.
+
+        On iterations that are not logged there is neither a collective nor a callback.
+
+        Args:
+            buffer: rows that were not sent yet.
+            metrics: flat name to scalar or partial of this device.
+            step_state: step states of this device's environments.
+            iteration: number of the iteration.
+        """
+        axes = find_axes(self._axis_name)
+        # Before the branch, whose own errors would hide these.
+        metrics = check_metrics(metrics)
+        buffered: Schema | None = None
+
+        def record(buffer: Buffer | None) -> Buffer | None:
+            nonlocal buffered
+            schema, vector = pack(metrics, axes, step_state=step_state, is_first=self._is_first)
+            self._traced = True
+            if buffer is not None:
+                _check_buffer(buffer, axes, schema.devices)
+                if buffer.room(schema.size):
+                    buffered = self._remember(schema)
+                    return buffer.append(vector, iteration, axes)
+            count = jnp.ones((), jnp.int32)
+            self._send(schema, vector[None], iteration[None], count, axes)
+            return buffer
+
+        if self._log_interval == 1:
+            buffer = record(buffer)
+        else:
+            due = iteration % self._log_interval == 0
+            buffer = lax.cond(due, record, lambda buffer: buffer, buffer)
+        if buffer is None or buffered is None:
+            return buffer
+        full = buffer.count == buffer.room(buffered.size)
+        self._send_buffer(full, buffered, buffer, axes)
+        return buffer.cleared(full)
+
+    def flush(self, buffer: Buffer | None) -> Buffer | None:
+        """Send the rows in the buffer, if there are any. Once in a program: it is a collective.
+
+        Raises:
+            ValueError: if there may be rows, and no row was traced that says what they mean.
+        """
+        if buffer is None:
+            return None
+        schema = self._buffered
+        if schema is None:
+            if not (self._traced or self._is_empty(buffer)):
+                raise ValueError(
+                    "`flush_state` was traced before `on_iteration`, so the meaning of the rows in "
+                    "`state` is unknown. Call `flush_state` after `on_iteration`: in the body of a "
+                    "loop at the end of an iteration, not at the start of the next; elsewhere, "
+                    "trace one step first with `jax.eval_shape(step, ...)`."
+                )
+            return buffer
+        axes = find_axes(self._axis_name)
+        _check_buffer(buffer, axes, schema.devices)
+        self._send_buffer(buffer.count > 0, schema, buffer, axes)
+        self._flushed = True
+        return buffer.cleared(jnp.asarray(True))
+
+    def _is_empty(self, buffer: Buffer) -> bool:
+        """Whether the trace, or the array itself, shows that the buffer holds no row."""
+        count = buffer.count
+        if isinstance(count, Tracer):
+            return count is self._initial_count()
+        return int(count) == 0
+
+    def _remember(self, schema: Schema) -> Schema:
+        known = self._buffered
+        if known is not None and known.devices != schema.devices:
+            raise ValueError(
+                "the steps of a logger with `rows_per_transfer` above 1 must all run over the same "
+                f"number of devices, got {schema.devices} after {known.devices}: their rows share "
+                "one buffer. Use a logger for each, or `rows_per_transfer=1`."
+            )
+        if known is not None and known.layout != schema.layout:
+            raise ValueError(
+                f"`training_log` must hold the same metrics in every step of a logger with "
+                f"`rows_per_transfer` above 1, got {', '.join(schema.names)} after "
+                f"{', '.join(known.names)}: their rows share one buffer. Use a logger for each, or "
+                "`rows_per_transfer=1`."
+            )
+        self._buffered = schema
+        return schema
+
+    def _send_buffer(
+        self, when: Bool[Array, ""], schema: Schema, buffer: Buffer, axes: Axes
+    ) -> None:
+        room = buffer.room(schema.size)
+
+        def go(buffer: Buffer) -> None:
+            vectors = buffer.rows[: room * schema.size].reshape(room, schema.size)
+            self._send(schema, vectors, buffer.iterations[:room], buffer.count, axes)
+
+        lax.cond(when, go, lambda buffer: None, buffer)
+
+    def _send(
+        self,
+        schema: Schema,
+        vectors: Float[Array, "k n"],
+        iterations: Int[Array, " k"],
+        count: Int[Array, ""],
+        axes: Axes,
+    ) -> None:
+        vectors = merge(schema, vectors, axes)
+        body = jnp.concatenate([count[None], iterations, to_bits(vectors)])
+        send(self._receive(schema, self._log_interval), iterations[:1], body, axes.manual)
+
+
+def send_start(deliver: HostCallback, iteration: Int[Array, ""], total: Any) -> None:
+    """Report to the host that a training starts.
+
+    Args:
+        deliver: takes the payload: the iteration, then the total.
+        iteration: iterations done before.
+        total: steps that the training will take, if only the program knows; else 0.
+    """
+    body = jnp.asarray(total, jnp.int32)[None]
+    send(deliver, iteration[None], body, find_axes(None).manual)
+
+
+def _check_buffer(buffer: Buffer, axes: Axes, devices: int) -> None:
+    """Check that a buffer is the one of this device.
+
+    Args:
+        buffer: the buffer.
+        axes: axes in scope here.
+        devices: over how many devices its rows are to be reduced.
+
+    Raises:
+        ValueError: if it was made outside of the `shard_map` that uses it, or taken out of it.
+    """
+    # Without type checks (`check_vma=False`) only the number of devices shows it.
+    is_here = axes.varies_over_all(buffer.rows) and axes.size(axes.reduced) == devices
+    if buffer.rows.ndim != 1 or not is_here:
+        raise ValueError(
+            "`state` of a logger with `rows_per_transfer` above 1 holds rows of each device, got "
+            f"shape {buffer.rows.shape} where the manual axes {axes.manual} are in scope. Call "
+            "`reset`, `on_iteration` and `flush_state` (or `on_training_end`) all inside the same "
+            "`shard_map` or `pmap`, or all outside of any."
+        )

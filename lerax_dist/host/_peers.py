@@ -1,0 +1,348 @@
+"""`scope="process"` on process 0: rows of the other processes are received and merged with its own.
+
+`PeerReceiver` is a thread that empties a mailbox; `PeerMerger` decides when a row of process 0 is
+complete, and has neither a thread nor a clock.
+"""
+
+import base64
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from lerax_dist._failures import Failures
+from lerax_dist._schema import Totals
+from lerax_dist.cluster import Mailbox
+from lerax_dist.host._queue import RowQueue
+from lerax_dist.host._reorder import PartialRow
+
+# How long a process may send nothing while a row of process 0 waits for it, in seconds.
+PEER_TIMEOUT = 300.0
+# Rows of a process that is ahead of process 0, in bytes; with more it has to wait.
+_MAX_AHEAD_BYTES = 4 << 20
+# What a row takes beside its numbers, in bytes.
+_ROW_BYTES = 500
+# A look at every process takes that long at most if nothing comes, in seconds.
+_ROUND = 1.0
+# Messages of a process at a turn; it sends one a second.
+_MAX_MESSAGES = 8
+
+
+class PeerRow(NamedTuple):
+    """A partial row of another process, as it was sent.
+
+    Attributes:
+        number: number of its iteration, or its step in a plain loop.
+        names: names of what it logs.
+        totals: its numbers.
+    """
+
+    number: int
+    names: tuple[str, ...]
+    totals: Totals
+
+
+@final
+class Encoder:
+    """Makes messages, fit for JSON, of partial rows; names are sent once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], int] = {}
+
+    def encode(self, rows: Sequence[PartialRow]) -> dict[str, Any]:
+        """A message with rows, in their order; see `sent`."""
+        known = dict(self._known)
+        encoded = [
+            [
+                row.number,
+                known.setdefault(row.schema.names, len(known)),
+                [_encode(each) for each in row.totals],
+            ]
+            for row in rows
+        ]
+        return {"names": list(known)[len(self._known) :], "rows": encoded}
+
+    def sent(self, message: dict[str, Any]) -> None:
+        """The message has been sent, so its names are known from now on."""
+        for names in message["names"]:
+            self._known[names] = len(self._known)
+
+
+@final
+class Decoder:
+    """Reads the messages of one process."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[str, ...]] = []
+
+    def decode(self, message: dict[str, Any]) -> list[PeerRow]:
+        """The rows in a message, in their order."""
+        self._known += [tuple(names) for names in message["names"]]
+        return [
+            PeerRow(number, self._known[i], Totals(*map(_decode, totals)))
+            for number, i, totals in message["rows"]
+        ]
+
+
+def _encode(number: Any) -> Any:
+    """Arrays as base64 of their float64, integers as they are."""
+    if isinstance(number, np.ndarray):
+        return base64.b64encode(number.astype("<f8").tobytes()).decode()
+    return number
+
+
+def _decode(value: Any) -> Any:
+    return np.frombuffer(base64.b64decode(value), "<f8") if isinstance(value, str) else value
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class PeerRows:
+    """What has come from another process.
+
+    Attributes:
+        process: its index.
+        rows: its rows.
+        state: how its run ended, if it did.
+    """
+
+    process: int
+    rows: list[PeerRow]
+    state: str | None = None
+
+
+@final
+class PeerReceiver:
+    """Brings what arrives in a mailbox to the queue, from every process in turn.
+
+    Args:
+        mailbox: what to empty.
+        process_count: number of processes.
+        queue: where to.
+        is_ahead: whether a process is so far ahead of this one that its messages have to wait.
+        failures: where to record what fails.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        process_count: int,
+        queue: RowQueue,
+        is_ahead: Callable[[int], bool],
+        failures: Failures,
+    ) -> None:
+        self._mailbox = mailbox
+        self._decoders = {process: Decoder() for process in range(1, process_count)}
+        self._queue = queue
+        self._is_ahead = is_ahead
+        self._failures = failures
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lerax_dist-peers", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread end within a second; later messages are not received."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while self._decoders and not self._stopping.is_set():
+            for process in list(self._decoders):
+                try:
+                    self._receive(process)
+                except Exception as error:
+                    if not self._stopping.is_set():
+                        self._failures.record(
+                            f"process {process}", f"receiving its rows failed ({error!r})", error
+                        )
+                    del self._decoders[process]
+
+    def _receive(self, process: int) -> None:
+        """The messages of a process that are there; waits its part of a round for the first."""
+        timeout = _ROUND / len(self._decoders)
+        if self._is_ahead(process):
+            self._stopping.wait(timeout)
+            return
+        for _ in range(_MAX_MESSAGES):
+            message = self._mailbox.receive(process, timeout=timeout)
+            if message is None:
+                return
+            if "end" in message:
+                self._queue.put(PeerRows(process, [], message["end"]))
+                del self._decoders[process]
+                return
+            self._queue.put(PeerRows(process, self._decoders[process].decode(message)))
+            timeout = 0.0
+
+
+@final
+class PeerMerger:
+    """What waits on process 0 until every process has sent its row.
+
+    Rows are matched in the order in which each process has sent them. A process that has sent
+    nothing for five minutes while it is waited for is excluded from then on, and so is one that has
+    ended. A slower one is waited for: a row is the row of all.
+
+    Args:
+        hosts: host of every process.
+        failures: where to record what fails.
+    """
+
+    def __init__(self, hosts: Sequence[str], failures: Failures) -> None:
+        self._hosts = hosts
+        self._failures = failures
+        # What waits, and since when.
+        self._waiting: deque[tuple[Any, float]] = deque()
+        self._received: dict[int, deque[PeerRow]] = {p: deque() for p in range(1, len(hosts))}
+        self._bytes_ahead = dict.fromkeys(self._received, 0)
+        # When each last sent something, or had a row used: its timeout counts from then.
+        self._last_heard = dict.fromkeys(self._received, -inf)
+        self._excluded: set[int] = set()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something waits for other processes."""
+        return bool(self._waiting)
+
+    def put(self, items: Sequence[Any], now: float) -> None:
+        """Partial rows of process 0, or what must not overtake them.
+
+        Args:
+            items: in their order.
+            now: seconds of a monotonic clock.
+        """
+        self._waiting.extend((item, now) for item in items)
+
+    def receive(self, peer: PeerRows, now: float) -> None:
+        """Rows, or the end, of another process arrive at `now`."""
+        process = peer.process
+        if process not in self._excluded:
+            self._last_heard[process] = now
+            self._received[process].extend(peer.rows)
+            self._bytes_ahead[process] += sum(_size(row) for row in peer.rows)
+        if peer.state is None:
+            return
+        # What it has sent still counts.
+        self._excluded.add(process)
+        if peer.state == "failed":
+            self._record(process, "ended its run as failed; rows continue without it")
+
+    def is_ahead(self, process: int) -> bool:
+        """Whether so many rows of a process wait that it has to wait, too. For any thread."""
+        return self._bytes_ahead[process] > _MAX_AHEAD_BYTES
+
+    def ready(self, now: float, deadline: float | None = None) -> list[Any]:
+        """What need not wait any longer, merged, in its order.
+
+        Args:
+            now: seconds of a monotonic clock.
+            deadline: from when on no process is waited for; `None` for never.
+        """
+        if not self._received:
+            ready = [item for item, _ in self._waiting]
+            self._waiting.clear()
+            return ready
+        ready = []
+        while self._waiting:
+            item, since = self._waiting[0]
+            if isinstance(item, PartialRow):
+                missing = [p for p in self._received if not self._received[p]]
+                for process in missing:
+                    if process not in self._excluded:
+                        self._exclude_if_late(process, item.number, since, now, deadline)
+                if not self._excluded.issuperset(missing):
+                    break
+                item = self._merged(item, now)
+            self._waiting.popleft()
+            ready.append(item)
+        return ready
+
+    def _exclude_if_late(
+        self, process: int, number: int, since: float, now: float, deadline: float | None
+    ) -> None:
+        silence = now - max(since, self._last_heard[process])
+        if deadline is not None and now >= deadline:
+            self._excluded.add(process)
+            self._record(
+                process,
+                f"did not send row {number} before `close(timeout=...)` expired; rows from there "
+                "on exclude it. It lags behind process 0: raise `timeout`.",
+            )
+        elif silence >= PEER_TIMEOUT:
+            self._excluded.add(process)
+            self._record(
+                process,
+                f"sent nothing for {silence:.0f} s while row {number} was waiting for it; rows "
+                "continue without it. It died, is hung, or logs less often than process 0.",
+            )
+
+    def _merged(self, row: PartialRow, now: float) -> PartialRow:
+        parts = [row.totals]
+        for process, received in self._received.items():
+            while received and received[0].number < row.number:
+                self._mismatch(
+                    process,
+                    f"row {received[0].number} while process 0 expected row {row.number}",
+                )
+                self._pop(process, now)
+            if not received:
+                continue
+            if received[0].number > row.number:
+                self._mismatch(
+                    process,
+                    f"row {received[0].number} while process 0 expected row {row.number}",
+                )
+                continue
+            peer = self._pop(process, now)
+            if peer.names != row.schema.names:
+                self._mismatch(process, _difference(row.schema.names, peer.names))
+                continue
+            parts.append(peer.totals)
+        if len(parts) == 1:
+            return row
+        try:
+            return row._replace(totals=row.schema.merge(parts))
+        except Exception as error:
+            self._failures.record("writer", f"rows could not be merged ({error!r})", error)
+            return row
+
+    def _pop(self, process: int, now: float) -> PeerRow:
+        # While its rows were here, its messages may have been kept waiting (see `is_ahead`).
+        self._last_heard[process] = now
+        row = self._received[process].popleft()
+        self._bytes_ahead[process] -= _size(row)
+        return row
+
+    def _mismatch(self, process: int, what: str) -> None:
+        self._record(
+            process,
+            f"sent {what}; its values were left out of the row. Log the same metrics on the same "
+            "iterations on every process.",
+            kind="mismatch",
+        )
+
+    def _record(self, process: int, message: str, kind: str | None = None) -> None:
+        self._failures.record(f"process {process} ({self._hosts[process]})", message, kind=kind)
+
+
+def _size(row: PeerRow) -> int:
+    return _ROW_BYTES + 8 * len(row.names)
+
+
+def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
+    more = [name for name in theirs if name not in ours]
+    less = [name for name in ours if name not in theirs]
+    if not more and not less:
+        return f"its metrics in another order than process 0 ({', '.join(ours)})"
+    parts = []
+    if more:
+        parts.append(f"the metrics {', '.join(more)}, which process 0 does not log")
+    if less:
+        parts.append(f"no {', '.join(less)}, which process 0 logs")
+    return " and ".join(parts)
