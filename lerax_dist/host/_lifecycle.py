@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, final
 
 from lerax_dist._failures import Failure, Failures
+from lerax_dist.host._clips import ClipRenderer
 from lerax_dist.host._gather import Gathering
 from lerax_dist.host._gauges import Gauges
 from lerax_dist.host._post import Post
 from lerax_dist.host._pump import Pump, labels
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._sink import HostRow, Sink
-from lerax_dist.host._studio import Studio
 from lerax_dist.host._token import Token
 from lerax_dist.host._writer import Writer
 from lerax_dist.journal._identity import Identity
@@ -93,13 +93,13 @@ class Run:
         self.sink = Sink(queue, self.failures)
         self._journal = journal
         resumes = identity.incarnation > 1
-        self.studio = Studio(queue.put, self.directory, self.failures)
+        self.clips = ClipRenderer(queue.put, self.directory, self.failures)
         gathering = Gathering(others.hosts if others else [socket.gethostname()], failures)
         self._writer = Writer(
             queue,
             journal,
             failures,
-            self.studio,
+            self.clips,
             resumes=resumes,
             gathering=gathering,
             gauges=Gauges(queue, self._lags).of,
@@ -181,9 +181,9 @@ class Run:
         deadline = time.monotonic() + timeout
         missing = self._settle(timeout)
         token = self._writer.flush()
-        if token.reached.wait(max(deadline - time.monotonic(), 0.0)) and self.studio.opened:
-            clips = self.studio.wait(max(deadline - time.monotonic(), 0.0))
-            missing = missing or (f"{clips} clips are not drawn" if clips else None)
+        if token.reached.wait(max(deadline - time.monotonic(), 0.0)) and self.clips.opened:
+            clips = self.clips.wait(max(deadline - time.monotonic(), 0.0))
+            missing = missing or (f"{clips} clip(s) are not rendered" if clips else None)
             token = self._writer.flush()
         if not token.reached.wait(max(deadline - time.monotonic(), 0.0)):
             missing = missing or f"the journal {self._journal.path} has not taken all rows"
@@ -254,7 +254,7 @@ class Run:
 
     def _finish_clips(self, state: str, timeout: float) -> None:
         """Let the clips that are there become records: the last record says how the run ended."""
-        if not self.studio.opened:
+        if not self.clips.opened:
             return
         # A job that is told to end has little time left, and rows and local files come first.
         limit = timeout if state == "finished" else min(timeout, _CLIPS_IN_A_HURRY)
@@ -262,7 +262,7 @@ class Run:
         token = Token(sync=True)
         self._queue.put(token)
         token.reached.wait(max(limit, 0.0))
-        self.studio.close(max(start + limit - time.monotonic(), 0.0))
+        self.clips.close(max(start + limit - time.monotonic(), 0.0))
 
     def _lags(self) -> dict[str, float]:
         return {pump.label: pump.lag for pump in self._pumps}

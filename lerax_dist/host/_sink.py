@@ -11,6 +11,7 @@ from lerax_dist._failures import Failures
 from lerax_dist.host._queue import RowQueue
 
 Deliver = Callable[[int, int, Any], None]
+HostCallback = Deliver
 # Rows of one kind: names of their metrics, steps, and `(rows, metrics)` values in float64 and which
 # of them there are none of yet.
 Finished = tuple[tuple[str, ...], list[int], np.ndarray, np.ndarray]

@@ -8,13 +8,12 @@ from typing import Any, final
 
 from lerax_dist._failures import Failures
 from lerax_dist.host._assemble import PATIENCE, Assembler, Share, together
-from lerax_dist.host._film import FilmPart
+from lerax_dist.host._clips import ClipPart, ClipRenderer
 from lerax_dist.host._finish import Finisher
 from lerax_dist.host._gather import Gathering
 from lerax_dist.host._post import Arrival
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._sink import HostRow, Start
-from lerax_dist.host._studio import Studio
 from lerax_dist.host._token import Token
 from lerax_dist.journal._journal import Journal
 from lerax_dist.journal._record import Event, Record, Row
@@ -32,7 +31,7 @@ class Writer:
         queue: RowQueue,
         journal: Journal,
         failures: Failures,
-        studio: Studio,
+        clips: ClipRenderer,
         *,
         resumes: bool,
         gathering: Gathering,
@@ -43,7 +42,7 @@ class Writer:
             queue: what to empty.
             journal: where to.
             failures: where to keep what goes wrong.
-            studio: where clips go, and who hears of the rows that they belong to.
+            clips: renders clips, given the steps of their rows.
             resumes: whether the journal holds rows of an earlier process, which the first row
                 here supersedes from its own step on.
             gathering: where rows wait for the shares of other processes, if there are any.
@@ -53,7 +52,7 @@ class Writer:
         self._resumes = resumes
         self._journal = journal
         self._failures = failures
-        self._studio = studio
+        self._clips = clips
         self._start_step = None if resumes else 0
         self._gathering = gathering
         self._gauges = gauges
@@ -124,7 +123,7 @@ class Writer:
                     self._gathering.arrive(process, shares, time.monotonic())
                     if state is not None:
                         self._gathering.end(process, state)
-                case FilmPart() | Event(kind="video"):
+                case ClipPart() | Event(kind="video"):
                     # They belong to rows of their own, and must not hurry the next.
                     self._wait_for_others([item])
                 case Start():
@@ -194,9 +193,9 @@ class Writer:
             match items[0]:
                 case Token():
                     return []
-                case FilmPart():
+                case ClipPart():
                     for part in items:
-                        self._studio.part(part)
+                        self._clips.part(part)
                     return []
                 case Share(format=row_format):
                     finished = row_format.finish([share.totals for share in items])
@@ -211,7 +210,7 @@ class Writer:
             return []
 
     def _start(self, item: Start) -> list[Record]:
-        self._studio.restart()
+        self._clips.restart()
         records: list[Record] = []
         self._finisher.start(item.clock, item.iteration)
         if item.hparams:
@@ -225,7 +224,7 @@ class Writer:
 
     def _row(self, row: Row) -> Row:
         """A row with what the logger says about itself, once in a while."""
-        self._studio.row(row.iteration, row.step)
+        self._clips.row(row.iteration, row.step)
         gauges = self._gauges()
         if not gauges:
             return row
