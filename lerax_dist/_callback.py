@@ -214,7 +214,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             leads=session.scope == "global" or session.group.is_writer,
         )
         session.unsent = self._transfers.unsent
-        studio = getattr(session.run, "studio", None) if video.interval else None
+        studio = getattr(session.run, "clips", None) if video.interval else None
         own = Own(render, rollout, act)
         self._recorder = None if studio is None else Recorder(video, studio, env, own)
         if session.hparams:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any, final
 
 from lerax_dist._failures import Failures
-from lerax_dist.host._film import Film
-from lerax_dist.host._sink import Deliver, MessageFormat
+from lerax_dist.host._clips import ClipSpec
+from lerax_dist.host._sink import Deliver, HostCallback, MessageFormat
 
 
 @final
@@ -17,7 +17,7 @@ class IdleRun:
         self.directory = directory
         self.failures = failures
         self.sink = _StraySink(process_index, self.failures)
-        self.studio = _StrayStudio()
+        self.clips = _StrayClips()
         self.closed = False
 
     def log(self, row: Any, size: int, begin: float) -> None:
@@ -74,15 +74,15 @@ class _StraySink:
 
 
 @final
-class _StrayStudio:
+class _StrayClips:
     """Takes no clips. A clip that comes here has a row that does too, which is told of."""
 
-    def refuse(self, error: Exception) -> None:
+    def disable(self, error: Exception) -> None:
         """Process 0 says why there are none."""
 
     def frames(self, tag: str, frames: Any, step: int, fps: float) -> None:
         """Process 0 keeps the clip."""
 
-    def clips(self, film: Film) -> Deliver:
+    def callback(self, spec: ClipSpec) -> HostCallback:
         """What takes the clips of one kind."""
         return lambda part, parts, payload: None

@@ -174,7 +174,7 @@ class Logger(AbstractRunHandle):
         check_fps(fps)
         if self._session.group.is_writer:
             run: Any = self._session.run
-            run.studio.frames(tag, clip, step, float(fps))
+            run.clips.frames(tag, clip, step, float(fps))
 
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Log hyperparameters that were not known at the start.

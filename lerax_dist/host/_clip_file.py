@@ -1,28 +1,28 @@
-"""A clip in a file, without loss: an animated PNG, which browsers play."""
+"""A clip as a lossless file: an animated PNG, which browsers play."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 
-_MOST_MILLISECONDS = 65_535
-"""That a PNG can say of one frame."""
+# Longest duration of one frame that an animated PNG can hold: 16 bits (fcTL chunk, `delay_num`).
+_MAX_MILLISECONDS = 65_535
 
 
 def save_clip(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Write a clip, all at once or not at all.
+    """Write a clip, completely or not at all.
 
-    A frame that equals the one before it is stored as time only.
+    A frame that equals the one before it only lengthens that frame's duration.
 
     Args:
-        path: where to; its folder is made.
-        frames: `uint8` array of shape `(T, H, W, C)`, C being 1 (grey), 3 (RGB) or 4 (RGBA).
-        fps: frames a second; the file plays at the nearest whole number of milliseconds a frame.
+        path: the file; its folder is created.
+        frames: `uint8` array of shape `(T, H, W, C)`, C being 1 (grayscale), 3 (RGB) or 4 (RGBA).
+        fps: frames per second; each frame's duration is rounded to whole milliseconds.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: if it cannot be written.
     """
-    # Only a process that writes videos pays for Pillow.
+    # Imported here: only a process that writes videos pays for Pillow.
     from PIL import Image
 
     pixels = frames[..., 0] if frames.shape[-1] == 1 else frames
@@ -44,16 +44,16 @@ def save_clip(path: Path, frames: np.ndarray, fps: float) -> None:
 
 
 def load_clip(path: Path, count: int, fps: float) -> np.ndarray:
-    """The frames of a clip, as they were saved.
+    """Read the frames of a clip as they were saved.
 
     Args:
         path: the file.
-        count: how many frames were saved.
-        fps: as they were saved.
+        count: number of frames that were saved.
+        fps: frames per second that were given to `save_clip`.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it holds another number of frames.
+        OSError: if it cannot be read.
+        ValueError: if it holds another number of frames.
     """
     from PIL import Image, ImageSequence
 
@@ -64,8 +64,8 @@ def load_clip(path: Path, count: int, fps: float) -> np.ndarray:
             frames = [np.array(clip)] * count
         else:
             for image in ImageSequence.Iterator(clip):
-                times = round(float(image.info["duration"]) / frame_time)
-                frames += [np.array(image)] * times
+                repeats = round(float(image.info["duration"]) / frame_time)
+                frames += [np.array(image)] * repeats
     if len(frames) != count:
         raise ValueError(f"{path} holds {len(frames)} frames, not {count}")
     stacked = np.stack(frames)
@@ -73,5 +73,8 @@ def load_clip(path: Path, count: int, fps: float) -> np.ndarray:
 
 
 def _frame_time(count: int, fps: float) -> int:
-    """Milliseconds a frame: whole, and so few that even a clip that stands still can be told."""
-    return max(1, min(round(1000 / fps), _MOST_MILLISECONDS // count))
+    """Whole milliseconds per frame, so short that the duration of `count` equal frames still fits.
+
+    Equal frames become one long frame, and `load_clip` divides its duration by this number.
+    """
+    return max(1, min(round(1000 / fps), _MAX_MILLISECONDS // count))

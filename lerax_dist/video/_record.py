@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Int, Key
 
 from lerax_dist.device._axes import Axes, find_axes
 from lerax_dist.device._transfer import send
-from lerax_dist.host._film import Film
+from lerax_dist.host._clips import ClipSpec
 from lerax_dist.video._bits import Layout, layout_of, pack, unpack
 from lerax_dist.video._collectives import find_collective
 from lerax_dist.video._draw import Render, choose_drawing, make_frames
@@ -87,9 +87,9 @@ class Recorder:
             plan = self._plan(self._env if env is None else env, policy, key, axes)
         except Exception as error:
             # A user's environment may raise anything, and a video is not worth a training.
-            self._studio.refuse(error)
+            self._studio.disable(error)
             return
-        deliver = self._studio.clips(self._film(plan))
+        deliver = self._studio.callback(self._film(plan))
 
         def fire(key: Any, iteration: Array) -> None:
             # On the first device already, hence no axes.
@@ -149,7 +149,7 @@ class Recorder:
                 "Use a lower `video_num_steps`, or a `rollout=` that returns only what is drawn."
             )
 
-    def _film(self, plan: _Plan) -> Film:
+    def _film(self, plan: _Plan) -> ClipSpec:
         settings = self._settings
 
         def develop(words: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ class Recorder:
                 seen, plan.frame, settings.num_steps, settings.width, settings.height
             )
 
-        return Film(TAG, settings.fps, develop)
+        return ClipSpec(TAG, settings.fps, develop)
 
 
 def _on_host(leaf: Any) -> Any:

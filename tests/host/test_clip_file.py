@@ -1,4 +1,4 @@
-"""Clips in files come back as they were, to the bit."""
+"""Clips in files come back bit for bit."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_a_browser_finds_an_animation_of_the_right_speed(tmp_path):
         assert image.info["duration"] == 20.0
 
 
-def test_a_file_that_holds_something_else_is_refused(tmp_path):
+def test_a_file_with_other_contents_raises(tmp_path):
     path = tmp_path / "clip.png"
     save_clip(path, noise(6, 3), 50.0)
     with pytest.raises(ValueError, match="holds 6 frames, not 5"):

@@ -236,7 +236,7 @@ def test_an_environment_that_only_the_step_knows_is_asked_for(tmp_path):
 def test_a_drawing_that_fails_gives_one_warning_and_all_rows(tmp_path):
     clips, (failure,) = run_once(tmp_path, Walk(), act=act, render=fails)
     assert clips == []
-    assert failure.message == "the clip at step 32 could not be drawn: on purpose"
+    assert failure.message == "failed to render the clip at step 32: on purpose"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,329 @@
+"""Video clips: matched with the row that has their step, rendered, saved. Rows never wait for them.
+
+A clip and the row of its iteration arrive by different callbacks, in any order, and only the row
+knows the step. `ClipMatcher` (pure) pairs them in the thread that writes rows; `ClipRenderer` makes
+the frames and the file in a thread of its own, and queues a `video` event for the journal.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from lerax_dist._failures import Failures
+from lerax_dist.host._clip_file import save_clip
+from lerax_dist.host._sink import HostCallback
+from lerax_dist.journal._record import Event
+
+# Steps of the latest rows that are kept for clips that arrive after their row.
+_MAX_STEPS = 256
+# Clips that are being rendered or wait for it. A row is some hundred bytes, a clip maybe megabytes.
+_MAX_CLIPS = 4
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipSpec:
+    """What all clips of one kind share.
+
+    Attributes:
+        tag: metric name.
+        fps: frames per second.
+        render: makes the frames, `uint8` of shape `(T, H, W, C)`, from the int32 words that the
+            device sent.
+    """
+
+    tag: str
+    fps: float
+    render: Callable[[np.ndarray], np.ndarray]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipPart:
+    """One payload of a clip as it arrived: word 0 is the iteration, the rest a part of the body.
+
+    Attributes:
+        spec: what the clips of this kind share.
+        part: index of the part, from 0.
+        parts: number of parts of the clip.
+        payload: int32 words.
+        time: when it arrived, in seconds since the epoch.
+    """
+
+    spec: ClipSpec
+    part: int
+    parts: int
+    payload: np.ndarray
+    time: float
+
+
+class Clip(NamedTuple):
+    """A complete clip, ready to be rendered.
+
+    Attributes:
+        spec: what the clips of this kind share.
+        step: global step.
+        iteration: number of the iteration.
+        time: when it reached the host, in seconds since the epoch.
+        body: what `spec.render` takes.
+    """
+
+    spec: ClipSpec
+    step: int
+    iteration: int
+    time: float
+    body: np.ndarray
+
+
+@final
+class ClipMatcher:
+    """Joins the parts of each clip and finds its step. Pure bookkeeping, for one thread."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, dict[int, ClipPart]] = {}
+        self._complete: dict[int, list[ClipPart]] = {}
+        self._steps: dict[int, int] = {}
+
+    def part(self, part: ClipPart) -> Clip | None:
+        """Add a part; returns the clip if it is complete now and its step is known."""
+        iteration = int(part.payload[0])
+        arrived = self._parts.setdefault(iteration, {})
+        arrived[part.part] = part
+        if len(arrived) < part.parts:
+            return None
+        del self._parts[iteration]
+        self._complete[iteration] = [arrived[i] for i in range(part.parts)]
+        return self._match(iteration)
+
+    def row(self, iteration: int, step: int) -> Clip | None:
+        """Add the step of an iteration; returns the clip that was waiting for it, if any."""
+        latest = next(reversed(self._steps), -1)
+        if iteration <= latest:
+            # Iterations count from the start again: later ones belong to an earlier training.
+            self._steps = {i: s for i, s in self._steps.items() if i < iteration}
+        self._steps[iteration] = step
+        if len(self._steps) > _MAX_STEPS:
+            del self._steps[next(iter(self._steps))]
+        return self._match(iteration)
+
+    def restart(self) -> int:
+        """Forget everything, as another training starts; returns how many clips had no step."""
+        dropped = len(self._complete) + len(self._parts)
+        self._parts, self._complete, self._steps = {}, {}, {}
+        return dropped
+
+    def _match(self, iteration: int) -> Clip | None:
+        if iteration not in self._complete or iteration not in self._steps:
+            return None
+        parts, step = self._complete.pop(iteration), self._steps.pop(iteration)
+        body = np.concatenate([part.payload[1:] for part in parts])
+        return Clip(parts[0].spec, step, iteration, parts[0].time, body)
+
+
+@final
+class ClipRenderer:
+    """Receives clips, renders them, saves each to a file, and queues an event for the journal.
+
+    Parts of clips pass through the queue of rows, so that the thread that writes rows pairs them:
+    only that thread may call `part`, `row` and `restart`. At most four clips are under way.
+    """
+
+    def __init__(
+        self, put: Callable[[ClipPart | Event], None], run_dir: Path, failures: Failures
+    ) -> None:
+        """
+        Args:
+            put: adds an item to the queue that the journal's writer empties; it must never block.
+            run_dir: folder of the run; clips are saved in `videos` there.
+            failures: where failures are recorded.
+        """
+        self._put = put
+        self._run_dir = run_dir
+        self._failures = failures
+        self._matcher = ClipMatcher()
+        self._clips: SimpleQueue[Clip | None] = SimpleQueue()
+        self._changed = threading.Condition()
+        # Iteration of each clip that is arriving -> (parts still to come, whether it is accepted).
+        self._arriving: dict[int, tuple[int, bool]] = {}
+        self._accepted = 0
+        self._to_render = 0
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def opened(self) -> bool:
+        """Whether there may be clips."""
+        return self._thread is not None
+
+    def callback(self, spec: ClipSpec) -> HostCallback:
+        """The callback that receives clips of one kind from the devices.
+
+        It never raises and never waits.
+
+        Args:
+            spec: what the clips share.
+        """
+        self._start()
+
+        def receive(part: int, parts: int, payload: Any) -> None:
+            try:
+                # A copy, not a view: the runtime may reuse the buffer once this returns.
+                copy = np.asarray(payload).copy()
+                if self._accept(int(copy[0]), parts):
+                    self._put(ClipPart(spec, part, parts, copy, time.time()))
+            except Exception as error:
+                self._failures.record("video", f"failed to receive a clip ({error!r})", error)
+
+        return receive
+
+    def frames(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
+        """Save a clip whose frames and step are known already. It never waits.
+
+        Args:
+            tag: metric name.
+            frames: `uint8` of shape `(T, H, W, C)`; the caller must not change them afterwards.
+            step: global step.
+            fps: frames per second.
+        """
+        self._start()
+        # A number that no iteration of a compiled step has.
+        if self._accept(-1 - step, 1):
+            self._render(Clip(ClipSpec(tag, fps, np.asarray), step, step, time.time(), frames))
+
+    def disable(self, error: Exception) -> None:
+        """Record that there will be no clips.
+
+        Args:
+            error: why.
+        """
+        self._failures.record("video", f"video recording disabled: {error}", error)
+
+    def _start(self) -> None:
+        # Not before there are clips: most runs have none. And not in a callback: a thread cannot
+        # be started while the interpreter shuts down.
+        if self._thread is None and not self._closed:
+            self._thread = threading.Thread(target=self._run, name="lerax_dist-video", daemon=True)
+            self._thread.start()
+
+    def _accept(self, iteration: int, parts: int) -> bool:
+        """Whether to keep the clip of this iteration. To be called once for each of its parts."""
+        with self._changed:
+            if iteration not in self._arriving:
+                accepted = self._accepted < _MAX_CLIPS and not self._closed
+                self._accepted += accepted
+                self._arriving[iteration] = parts, accepted
+            left, accepted = self._arriving.pop(iteration)
+            if left > 1:
+                self._arriving[iteration] = left - 1, accepted
+        if not accepted:
+            self._failures.record(
+                "video",
+                "clips arrive faster than they can be rendered, so some are dropped. "
+                "Use a higher `video_interval` or a lower `video_num_steps`.",
+            )
+        return accepted
+
+    def part(self, part: ClipPart) -> None:
+        """A part of a clip was taken from the queue. For the writer thread only."""
+        self._render(self._matcher.part(part))
+
+    def row(self, iteration: int | None, step: int) -> None:
+        """A row was written; a clip may have waited for its step. For the writer thread only."""
+        if self._thread is not None and iteration is not None:
+            self._render(self._matcher.row(iteration, step))
+
+    def restart(self) -> None:
+        """Another training starts and counts its iterations anew. For the writer thread only."""
+        self._drop(self._matcher.restart())
+
+    def _drop(self, clips: int) -> None:
+        if clips:
+            with self._changed:
+                self._accepted -= clips
+            self._failures.record(
+                "video",
+                f"dropped {clips} clip(s): no row was logged for their iteration, so their step is "
+                "unknown",
+            )
+
+    def _render(self, clip: Clip | None) -> None:
+        if clip is not None:
+            with self._changed:
+                self._to_render += 1
+            self._clips.put(clip)
+
+    def _run(self) -> None:
+        while (clip := self._clips.get()) is not None:
+            try:
+                self._put(self._save(clip))
+            except BaseException as error:
+                # `render` may be the user's and may raise anything, `SystemExit` too.
+                self._failures.record(
+                    "video", f"failed to render the clip at step {clip.step}: {error}", error
+                )
+            finally:
+                with self._changed:
+                    self._accepted -= 1
+                    self._to_render -= 1
+                    self._changed.notify_all()
+            # Its frames may be many MiB, and the next clip may be hours away.
+            del clip
+
+    def _save(self, clip: Clip) -> Event:
+        """Render a clip, save it, and return the event for the journal."""
+        spec = clip.spec
+        frames = spec.render(clip.body)
+        path = _unused_path(self._run_dir / "videos" / spec.tag, clip.step)
+        save_clip(path, frames, spec.fps)
+        body = {
+            "tag": spec.tag,
+            "step": clip.step,
+            "iteration": clip.iteration,
+            "fps": spec.fps,
+            "shape": list(frames.shape),
+            "file": path.relative_to(self._run_dir).as_posix(),
+        }
+        return Event(clip.time, "video", body)
+
+    def wait(self, timeout: float) -> int:
+        """Wait until every clip whose step is known is rendered and its event is queued.
+
+        Args:
+            timeout: longest wait, in seconds.
+
+        Returns:
+            How many clips are not rendered yet.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._to_render == 0, timeout)
+            return self._to_render
+
+    def close(self, timeout: float) -> None:
+        """Accept no more clips, and wait for those under way. The writer thread must be idle.
+
+        Args:
+            timeout: longest wait, in seconds.
+        """
+        self._closed = True
+        missing = self.wait(timeout)
+        # Behind the clips that are left, so that the thread ends after them.
+        self._clips.put(None)
+        if missing:
+            self._failures.record(
+                "video", f"lost {missing} clip(s) that were not rendered within {timeout:.0f} s"
+            )
+        self._drop(self._matcher.restart())
+
+
+def _unused_path(folder: Path, step: int) -> Path:
+    """A file name for this step that does not exist: a repeated step overwrites nothing."""
+    path, attempt = folder / f"{step:012d}.png", 2
+    while path.exists():
+        path, attempt = folder / f"{step:012d}_{attempt}.png", attempt + 1
+    return path
