@@ -12,8 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from lerax_dist.backends._appender import LineAppender
-from lerax_dist.backends._base import AbstractLoggingBackend
-from lerax_dist.backends._closed import already_open, not_open
+from lerax_dist.backends._base import AbstractLoggingBackend, already_open, not_open
 from lerax_dist.backends._gif import encode_gif
 
 # What orjson writes as Python does, in a tenth of the time.

@@ -8,8 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from lerax_dist.backends._base import AbstractLoggingBackend
-from lerax_dist.backends._closed import already_open, not_open
+from lerax_dist.backends._base import AbstractLoggingBackend, already_open, not_open
 from lerax_dist.backends._crc32c import Checksum
 from lerax_dist.backends._event_file import EventFile
 from lerax_dist.backends._events import (

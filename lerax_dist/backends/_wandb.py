@@ -9,8 +9,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
-from lerax_dist.backends._base import AbstractLoggingBackend
-from lerax_dist.backends._closed import already_open, not_open
+from lerax_dist.backends._base import AbstractLoggingBackend, already_open, not_open
 from lerax_dist.backends._gif import encode_gif
 from lerax_dist.backends._mp4 import check_mp4, encode_mp4
 from lerax_dist.backends._run_text import run_notes

@@ -11,7 +11,6 @@ from lerax_dist._run import check_name
 from lerax_dist.backends import (
     AbstractLoggingBackend,
     JSONLBackend,
-    SupportsRunEnd,
     TensorBoardBackend,
     WandbBackend,
 )
@@ -131,7 +130,7 @@ def replay(
                 outcome.first = record.step if outcome.first is None else outcome.first
                 outcome.last = record.step
             on_record(reader.offset)
-        if not ended and not outcome.running and isinstance(backend, SupportsRunEnd):
+        if not ended and not outcome.running:
             backend.on_end("interrupted")
     finally:
         outcome.superseded, outcome.damage = reader.superseded, reader.damage
