@@ -1,1 +1,13 @@
 """The journal of a run: the one primary copy, append-only, read by everything else."""
+
+from lerax_dist.journal._identity import Identity as Identity
+from lerax_dist.journal._identity import take_identity as take_identity
+from lerax_dist.journal._journal import Cursor as Cursor
+from lerax_dist.journal._journal import Journal as Journal
+from lerax_dist.journal._journal import JournalInUse as JournalInUse
+from lerax_dist.journal._record import Event as Event
+from lerax_dist.journal._record import JournalFormatError as JournalFormatError
+from lerax_dist.journal._record import Record as Record
+from lerax_dist.journal._record import Row as Row
+from lerax_dist.journal._record import decode as decode
+from lerax_dist.journal._record import encode as encode

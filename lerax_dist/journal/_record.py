@@ -3,6 +3,9 @@
 A line is a JSON object whose last key, `crc`, is the CRC-32 of the line without that key:
 `{"n":7,"time":1.5,"kind":"row","step":96, ..., "crc":"0badf00d"}`. JSON has no NaN and no
 infinity, so those are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`; `float()` reads them.
+
+An `open` record, which each incarnation writes first, says the version of the format of what
+follows: `"format":2`. Version 1 says none, and has no vectors; nothing else is different.
 """
 
 import json
@@ -10,9 +13,12 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self, final
 
 import numpy as np
+
+_NO_VECTORS: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Row(NamedTuple):
@@ -22,8 +28,9 @@ class Row(NamedTuple):
         time: when the row reached the host, in seconds since the epoch.
         step: global step.
         iteration: number of the iteration; `None` if there is none.
-        names: flat names of the metrics.
+        names: flat names of the scalar metrics.
         values: `(metrics,)` float64, a value for each name.
+        vectors: name to value of the metrics whose value is a vector, each `(size,)` float64.
     """
 
     time: float
@@ -31,18 +38,24 @@ class Row(NamedTuple):
     iteration: int | None
     names: tuple[str, ...]
     values: np.ndarray
+    vectors: Mapping[str, np.ndarray] = _NO_VECTORS
 
     @classmethod
     def of(
-        cls, time: float, step: int, iteration: int | None, metrics: Mapping[str, float]
+        cls,
+        time: float,
+        step: int,
+        iteration: int | None,
+        metrics: Mapping[str, float],
+        vectors: Mapping[str, np.ndarray] = _NO_VECTORS,
     ) -> Self:
         """A row of metrics by name."""
         values = np.fromiter(metrics.values(), np.float64, len(metrics))
-        return cls(time, step, iteration, tuple(metrics), values)
+        return cls(time, step, iteration, tuple(metrics), values, vectors)
 
     @property
     def metrics(self) -> dict[str, np.float64]:
-        """Name to value; made anew each time."""
+        """Name to value of the scalar metrics; made anew each time."""
         return dict(zip(self.names, self.values, strict=True))
 
 
@@ -64,8 +77,15 @@ class Event:
 
 Record = Row | Event
 
+FORMAT = 2
+"""Version of the format that this writes; it reads every version up to this."""
+
 _TAIL = len(',"crc":"00000000"}\n')
 _COMPACT = (",", ":")
+
+
+class JournalFormatError(RuntimeError):
+    """A journal is in a newer format than this version of lerax_dist reads."""
 
 
 def encode(record: Record, number: int) -> bytes:
@@ -76,18 +96,25 @@ def encode(record: Record, number: int) -> bytes:
         number: number of the record in its journal.
     """
     head: dict[str, Any] = {"n": number, "time": record.time}
-    if isinstance(record, Row):
-        head |= {"kind": "row", "step": record.step}
-        if record.iteration is not None:
-            head["iteration"] = record.iteration
-        # Python's own floats: making them and their text takes half the time of NumPy's.
-        values = record.values.tolist()
-        head["metrics"] = dict(zip(record.names, values, strict=True))
-        # JSON lacks what is not finite, and their sum is not if one of them is not.
-        body = _row_body(head) if math.isfinite(sum(values)) else _any_body(head)
+    if isinstance(record, Event):
+        head["kind"] = record.kind
+        if record.kind == "open":
+            head["format"] = FORMAT
+        body = _any_body(head | record.body)
     else:
-        body = _any_body(head | {"kind": record.kind, **record.body})
+        body = _row_body(head | _row_fields(record))
     return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
+
+
+def _row_fields(row: Row) -> dict[str, Any]:
+    fields: dict[str, Any] = {"kind": "row", "step": row.step}
+    if row.iteration is not None:
+        fields["iteration"] = row.iteration
+    # Python's own floats: making them and their text takes half the time of NumPy's.
+    fields["metrics"] = dict(zip(row.names, row.values.tolist(), strict=True))
+    for name, vector in row.vectors.items():
+        fields["metrics"][name] = vector.tolist()
+    return fields
 
 
 def _row_body(fields: dict[str, Any]) -> bytes:
@@ -95,6 +122,8 @@ def _row_body(fields: dict[str, Any]) -> bytes:
     # Inside: a process that does not write must not load it.
     import orjson
 
+    if not _all_finite(fields["metrics"]):
+        return _any_body(fields)
     try:
         return orjson.dumps(fields)
     except TypeError:
@@ -102,33 +131,23 @@ def _row_body(fields: dict[str, Any]) -> bytes:
         return _any_body(fields)
 
 
+def _all_finite(metrics: Mapping[str, Any]) -> bool:
+    """Whether orjson may write the values: it writes `null` for those that JSON lacks."""
+    try:
+        # A sum is not finite if one of its terms is not; far faster than to look at each.
+        return math.isfinite(sum(metrics.values()))
+    except TypeError:
+        return all(
+            math.isfinite(sum(value) if isinstance(value, list) else value)
+            for value in metrics.values()
+        )
+
+
 def _any_body(fields: dict[str, Any]) -> bytes:
     try:
         return json.dumps(fields, allow_nan=False, default=str, separators=_COMPACT).encode()
     except ValueError:
         return json.dumps(_without_nan(fields), default=str, separators=_COMPACT).encode()
-
-
-def decode(line: bytes) -> tuple[int, Record] | None:
-    """Number and record of a line; `None` if the line is damaged."""
-    body = line[:-_TAIL] + b"}"
-    if line[-_TAIL:] != b',"crc":"%08x"}\n' % zlib.crc32(body):
-        return None
-    import orjson
-
-    try:
-        fields = orjson.loads(body)
-    except ValueError:
-        # Half a surrogate pair in a name, which only Python's own reads.
-        fields = json.loads(body)
-    if fields["kind"] != "row" or not isinstance(fields["step"], int):
-        # It keeps integers of more than 64 bits, which hyperparameters may be.
-        fields = json.loads(body)
-    number, time, kind = fields.pop("n"), fields.pop("time"), fields.pop("kind")
-    if kind != "row":
-        return number, Event(time, kind, fields)
-    metrics = {name: float(value) for name, value in fields["metrics"].items()}
-    return number, Row.of(time, fields["step"], fields.get("iteration"), metrics)
 
 
 def _without_nan(value: Any) -> Any:
@@ -139,3 +158,72 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     return value
+
+
+def decode(line: bytes) -> tuple[int, Record] | None:
+    """Number and record of a line; `None` if the line is damaged.
+
+    Raises:
+        JournalFormatError: the line says that what follows is in a newer format.
+    """
+    fields = parse(line)
+    return None if fields is None else record_of(fields)
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The fields of a line; `None` if the line is damaged."""
+    # Inside, see `_row_body`.
+    import orjson
+
+    body = line[:-_TAIL] + b"}"
+    if line[-_TAIL:] != b',"crc":"%08x"}\n' % zlib.crc32(body):
+        return None
+    try:
+        fields = orjson.loads(body)
+        if fields.get("kind") != "row" or type(fields["step"]) is not int:
+            # Python's own keeps integers of more than 64 bits, which hyperparameters may be.
+            fields = json.loads(body)
+    except ValueError:
+        try:
+            # Half a surrogate pair in a name, which only Python's own reads.
+            fields = json.loads(body)
+        except ValueError:
+            return None
+    except (AttributeError, KeyError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def record_of(fields: dict[str, Any]) -> tuple[int, Record] | None:
+    """Number and record of what `parse` gives; `None` if it is no record.
+
+    Raises:
+        JournalFormatError: see `decode`.
+    """
+    fields = dict(fields)
+    try:
+        number, time, kind = int(fields.pop("n")), float(fields.pop("time")), fields.pop("kind")
+        if kind != "row":
+            if kind == "open":
+                _check_format(fields.pop("format", 1))
+            return number, Event(time, str(kind), fields)
+        metrics: dict[str, float] = {}
+        vectors: dict[str, np.ndarray] = {}
+        for name, value in fields["metrics"].items():
+            if isinstance(value, list):
+                vectors[name] = np.array([float(each) for each in value], np.float64)
+            else:
+                metrics[name] = float(value)
+        step, iteration = int(fields["step"]), fields.get("iteration")
+        return number, Row.of(time, step, iteration, metrics, vectors)
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
+        return None
+
+
+def _check_format(version: Any) -> None:
+    if version not in range(1, FORMAT + 1):
+        raise JournalFormatError(
+            f"the journal is in format {version!r}; this version of lerax_dist reads formats up "
+            f"to {FORMAT}. Install the version that wrote it, or a newer one: "
+            "`pip install --upgrade lerax-dist`."
+        )

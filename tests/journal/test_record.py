@@ -1,12 +1,13 @@
 import json
 import math
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lerax_dist.journal._record import Event, Row, decode, encode
+from lerax_dist.journal import Event, JournalFormatError, Row, decode, encode
 from tests.readers import decoded
 
 
@@ -83,3 +84,53 @@ def test_integers_of_any_size_come_back_whole():
 def test_a_name_that_is_no_valid_text_is_kept_and_does_not_hide_its_row():
     _, row = decoded(encode(Row.of(0.0, 1, None, {"\ud800": np.float64(2.0)}), 0))
     assert row.metrics == {"\ud800": 2.0}
+
+
+VECTORS = {"hist/a": np.array([1.0, np.nan, -np.inf]), "hist/b": np.array([2.0]), "c": np.zeros(0)}
+
+
+@pytest.mark.parametrize("scalars", [{}, {"x": 0.5}, {"x": math.inf}])
+def test_vectors_come_back_as_they_were(scalars):
+    line = encode(Row.of(0.0, 1, None, scalars, VECTORS), 0)
+    json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    _, row = decoded(line)
+    assert row.metrics == scalars
+    assert list(row.vectors) == list(VECTORS)
+    for name, vector in VECTORS.items():
+        np.testing.assert_array_equal(row.vectors[name], vector)
+        assert row.vectors[name].dtype == np.float64
+
+
+def test_finite_vectors_are_lists_in_the_line():
+    line = encode(Row.of(0.0, 1, None, {"x": 1.0}, {"v": np.array([1.0, 2.5])}), 0)
+    assert json.loads(line)["metrics"] == {"x": 1.0, "v": [1.0, 2.5]}
+
+
+def test_an_open_record_says_the_format_and_a_newer_one_is_named():
+    line = encode(Event(0.0, "open", {"name": "r"}), 0)
+    assert json.loads(line)["format"] == 2
+    assert decoded(line)[1].body == {"name": "r"}
+    newer = sealed(line.replace(b'"format":2', b'"format":3'))
+    with pytest.raises(JournalFormatError, match=r"format 3.*formats up to 2.*pip install"):
+        decode(newer)
+    older = sealed(line.replace(b'"format":2,', b""))
+    assert decoded(older)[1].body == {"name": "r"}
+
+
+def sealed(line: bytes) -> bytes:
+    """A line with the checksum that its content has."""
+    body = line[: line.rindex(b',"crc"')] + b"}"
+    return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"{}", b"[]", b"7", b"{", b'{"kind":"row"}', b'{"n":1,"time":0,"kind":"row","step":1}'),
+        b'{"n":1,"time":0,"kind":"row","step":1,"metrics":{"x":null}}',
+        b'{"n":1,"time":0,"kind":"row","step":1,"metrics":{"x":[[1]]}}',
+        b'{"n":"a","time":0,"kind":"open"}',
+    ],
+)
+def test_a_line_whose_checksum_is_right_and_that_is_no_record_is_damaged(body):
+    assert decode(b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body[:-1] + b"}"))) is None
