@@ -31,11 +31,11 @@ from lerax_dist.cluster import MPIGroup as MPIGroup
 from lerax_dist.cluster import ProcessGroup as ProcessGroup
 from lerax_dist.cluster import SoloGroup as SoloGroup
 from lerax_dist.cluster import initialize as initialize
-from lerax_dist.device._extremes import Max as Max
-from lerax_dist.device._extremes import Min as Min
 from lerax_dist.device._pack import reduce as reduce
 from lerax_dist.device._partials import Last as Last
+from lerax_dist.device._partials import Max as Max
 from lerax_dist.device._partials import Mean as Mean
+from lerax_dist.device._partials import Min as Min
 from lerax_dist.device._partials import Sum as Sum
 from lerax_dist.device._step_state import LoggingCallbackStepState as LoggingCallbackStepState
 from lerax_dist.process_logs import get_logger as get_logger

@@ -5,49 +5,49 @@ from types import TracebackType
 from typing import Self
 
 from lerax_dist._failures import Failure
-from lerax_dist._session import Session
-from lerax_dist._state import Past, RunState, write_state
+from lerax_dist._state import RestoredRun, RunState, write_state
 from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.host._run import Run
 
 
 class AbstractRunHandle:
-    """A run that can be flushed, closed, and asked for its name.
+    """A run that can be flushed and closed, and has a name.
 
     Its methods are concrete, against the rule for abstract classes here: the two loggers share
-    nothing else, and would otherwise hold the same eight methods twice.
+    nothing else, and would otherwise repeat the same methods.
     """
 
-    _session: Session
+    _run: Run
 
     @property
     def name(self) -> str:
         """Name of the run, the same on every process."""
-        return self._session.run.name
+        return self._run.info.name
 
     @property
     def run_dir(self) -> Path:
         """Folder of the run."""
-        return self._session.run.directory
+        return self._run.info.directory
 
     @property
     def run_id(self) -> str:
         """Id of the run, the same each time that it is continued, and on every process."""
-        return self._session.identity.run_id
+        return self._run.info.identity.run_id
 
     @property
     def incarnation(self) -> int:
         """1 for the first launch that writes the run, then one more each time it is continued."""
-        return self._session.identity.incarnation
+        return self._run.info.identity.incarnation
 
     @property
     def backends(self) -> tuple[AbstractLoggingBackend, ...]:
         """The backends of this process: those given on process 0, `NoOpBackend`s elsewhere."""
-        return self._session.backends
+        return self._run.backends
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """What has gone wrong in logging so far. Training has not felt it."""
-        return self._session.run.failures.all()
+        """What has failed in logging so far; training was not affected."""
+        return self._run.failures.all()
 
     @property
     def preempted(self) -> bool:
@@ -57,31 +57,31 @@ class AbstractRunHandle:
         same answer, so they can leave together. It takes some milliseconds with several.
 
         Raises:
-            TimeoutError: a process did not ask within 5 minutes; the message names it.
+            TimeoutError: if a process did not ask within 5 minutes; the message names it.
         """
-        return self._session.preempted(timeout=300.0)
+        return self._run.preempted()
 
     def state(self, timeout: float = 60.0) -> RunState:
-        """Where the run stands, to be saved in a checkpoint beside the state of the training.
+        """The position of the run, to be saved in a checkpoint with the state of the training.
 
         All processes call it together, at a step boundary, and get the same. First the rows of all
-        steps that were started are written and put on the disk, so a checkpoint never claims one
-        that is lost. (Those that wait on the devices, see `rows_per_transfer`, are in the state of
-        the callback: send them by `flush_state` before, or save that state as well.) A run opened
-        again with `state=` goes on from here: what earlier incarnations have logged after this is
+        steps that were started are written and synced to the disk, so a checkpoint never claims one
+        that is lost. (Rows buffered on the devices, see `rows_per_transfer`, are in the state of
+        the callback: send them with `flush_state` first, or save that state as well.) A run opened
+        again with `state=` continues from here: what earlier incarnations have logged after this is
         superseded.
 
         Args:
             timeout: how long process 0 waits for these rows, in seconds. If they are late that is a
-                failure (see `failures`), and what is superseded later is decided by the first row
-                that comes then.
+                failure (see `failures`), and the first row that comes then decides what is
+                superseded.
 
         Raises:
-            TimeoutError: a process did not ask within 5 minutes more; the message names it.
-            ValueError: the name of the run is longer than 512 bytes.
+            TimeoutError: if a process did not ask within 5 minutes more; the message names it.
+            ValueError: if the name of the run is longer than 512 bytes.
         """
-        start_step = self._session.start_step(timeout, patience=300.0)
-        return write_state(Past(self.name, self._session.identity, start_step))
+        start_step = self._run.start_step(timeout)
+        return write_state(RestoredRun(self.name, self._run.info.identity, start_step))
 
     def flush(self, timeout: float = 60.0) -> None:
         """Wait until every row so far is in the journal and with every backend.
@@ -90,18 +90,18 @@ class AbstractRunHandle:
             timeout: how long to wait at most, in seconds.
 
         Raises:
-            TimeoutError: something was not done in time; the message says what.
+            TimeoutError: if something was not done in time; the message says what.
         """
-        self._session.run.flush(timeout)
+        self._run.flush(timeout)
 
     def close(
         self, *, timeout: float = 60.0, raise_failures: bool = False, failed: bool = False
     ) -> None:
         """Write everything that is left and close the backends. A second call does nothing.
 
-        It waits for no other process. What fails is kept in `failures` and shown as a warning.
-        Call it in the thread that has started the training steps: JAX tells only that thread which
-        of them are under way, so rows of steps that another thread has started may be missed.
+        It waits for no other process. What fails is recorded in `failures` and shown as a warning.
+        Call it in the thread that has started the training steps: JAX knows of steps under way in
+        their own thread only, so rows of steps that another thread has started may be missed.
 
         Args:
             timeout: how long to take at most, in seconds.
@@ -110,9 +110,9 @@ class AbstractRunHandle:
                 a signal was seen (see `handle_signals`), and `"finished"` if not.
 
         Raises:
-            ExceptionGroup: something failed and `raise_failures` is set.
+            ExceptionGroup: if something failed and `raise_failures` is set.
         """
-        self._session.close(failed, timeout)
+        self._run.close(failed, timeout)
         failures = self.failures
         if raise_failures and failures:
             raise ExceptionGroup(
@@ -129,8 +129,8 @@ class AbstractRunHandle:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        left = isinstance(error, SystemExit) and not error.code
-        self.close(failed=error is not None and not left)
+        is_normal_exit = isinstance(error, SystemExit) and not error.code
+        self.close(failed=error is not None and not is_normal_exit)
 
 
 def _as_error(failure: Failure) -> Exception:

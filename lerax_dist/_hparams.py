@@ -1,6 +1,7 @@
-"""Hyperparameters read off the fields of Equinox modules. Pure."""
+"""Hyperparameters: checked, flattened, and read from the fields of Equinox modules."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -33,3 +34,40 @@ def extract(module: Any, prefix: str) -> dict[str, Any]:
         else:
             found |= extract(value, name)
     return found
+
+
+def check_hparams(hparams: Any) -> dict[str, Any]:
+    """Hyperparameters, flat and with string names.
+
+    Raises:
+        TypeError: if they are not a mapping, or a name is not a string.
+    """
+    if hparams is None:
+        return {}
+    if not isinstance(hparams, Mapping):
+        raise TypeError(
+            f"`hparams` must be a mapping of names to values, got {hparams!r}. Use e.g. vars(args)."
+        )
+    flat: dict[str, Any] = {}
+    for key, value in hparams.items():
+        if not isinstance(key, str):
+            raise TypeError(
+                f"`hparams` has the name {key!r}; names must be strings. Use {str(key)!r}."
+            )
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": v for inner, v in check_hparams(value).items()}
+        else:
+            flat[key] = _plain(value)
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """A number, string or boolean (or a list of them) as it is, an array as its numbers, anything
+    else as its text: backends and the journal get plain values only."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(member) for member in value]
+    return value if isinstance(value, (bool, int, float, str)) else str(value)

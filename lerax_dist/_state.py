@@ -1,4 +1,4 @@
-"""Where a run stands, as a small pytree for a checkpoint."""
+"""The position of a run, as a small pytree for a checkpoint."""
 
 from typing import Any, NamedTuple, Self, final
 
@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import UInt8, UInt32
 
-from lerax_dist.journal._identity import Identity
+from lerax_dist.journal import Identity
 
 _NAME_BYTES = 512
 _ID_BYTES = 64
@@ -15,17 +15,17 @@ _UNKNOWN = 2**64 - 1
 
 @final
 class RunState(eqx.Module):
-    """Where a run stands: what `logger.state()` gives and `state=` takes.
+    """The position of a run: what `logger.state()` returns and `state=` takes.
 
     Save it beside the state of the training. It is a pytree of NumPy arrays of fixed shapes, the
     same on every process: fit for Orbax, `eqx.tree_serialise_leaves`, or a pickle.
 
     Attributes:
-        name: name of the run in UTF-8, zeros behind it.
-        run_id: id of the run, likewise; all zeros for no run.
-        start_step: where the run is to go on: the step after that of the last row (its upper and
-            lower 32 bits); all ones if it is not known, then it is the step of the first new row.
-        incarnation: which of the run's lives has made this.
+        name: name of the run in UTF-8, padded with zeros.
+        run_id: id of the run in UTF-8, padded with zeros; all zeros for no run.
+        start_step: where the run continues: the step after that of the last row (its upper and
+            lower 32 bits); all ones if it is unknown, then it is the step of the first new row.
+        incarnation: which start of the run has made this.
 
     Example:
         ```python
@@ -45,7 +45,7 @@ class RunState(eqx.Module):
 
     @classmethod
     def empty(cls) -> Self:
-        """The state of no run: the `like` of a restore; as `state=` it is the same as `None`."""
+        """The state of no run: the `like` of a restore; as `state=` it equals `None`."""
         return cls(
             name=np.zeros(_NAME_BYTES, np.uint8),
             run_id=np.zeros(_ID_BYTES, np.uint8),
@@ -54,13 +54,13 @@ class RunState(eqx.Module):
         )
 
 
-class Past(NamedTuple):
+class RestoredRun(NamedTuple):
     """What a `RunState` says, as Python values.
 
     Attributes:
         name: name of the run.
-        identity: who the run was when the state was made.
-        start_step: where the run is to go on; `None` for the step of its first row.
+        identity: its id, and its incarnation when the state was made.
+        start_step: where the run continues; `None` for the step of its first row.
     """
 
     name: str
@@ -68,30 +68,30 @@ class Past(NamedTuple):
     start_step: int | None
 
 
-def write_state(past: Past) -> RunState:
-    """The pytree that says this.
+def write_state(run: RestoredRun) -> RunState:
+    """The pytree of a restored run.
 
     Raises:
-        ValueError: the name is too long for it.
+        ValueError: if the name is too long for it.
     """
-    step = _UNKNOWN if past.start_step is None else past.start_step
+    step = _UNKNOWN if run.start_step is None else run.start_step
     return RunState(
-        name=_bytes_of(past.name, _NAME_BYTES, "name"),
-        run_id=_bytes_of(past.identity.run_id, _ID_BYTES, "run_id"),
+        name=_bytes_of(run.name, _NAME_BYTES, "name"),
+        run_id=_bytes_of(run.identity.run_id, _ID_BYTES, "run_id"),
         start_step=np.array(divmod(step, 2**32), np.uint32),
-        incarnation=np.array(past.identity.incarnation, np.uint32),
+        incarnation=np.array(run.identity.incarnation, np.uint32),
     )
 
 
-def read_state(state: Any) -> Past | None:
-    """What a state says; `None` if it is of no run.
+def read_state(state: Any) -> RestoredRun | None:
+    """The run of a state; `None` for no run.
 
     Args:
         state: a `RunState`, of NumPy arrays or of JAX's; or `None`.
 
     Raises:
-        TypeError: it is something else.
-        ValueError: it holds no text where text should be.
+        TypeError: if it is something else.
+        ValueError: if a text in it is not UTF-8.
     """
     if state is None:
         return None
@@ -105,7 +105,7 @@ def read_state(state: Any) -> Past | None:
         return None
     upper, lower = (int(half) for half in np.asarray(state.start_step))
     step = (upper << 32) + lower
-    return Past(
+    return RestoredRun(
         _text_of(state.name, "name"),
         Identity(run_id, int(state.incarnation)),
         None if step == _UNKNOWN else step,
@@ -116,8 +116,8 @@ def _bytes_of(text: str, size: int, field: str) -> np.ndarray:
     data = text.encode()
     if len(data) > size:
         raise ValueError(
-            f"`{field}` has {len(data)} bytes in UTF-8, and a `RunState` holds {size}: {text!r}. "
-            "Give the run a shorter name."
+            f"`{field}` has {len(data)} bytes in UTF-8, but a `RunState` has room for {size}: "
+            f"{text!r}. Give the run a shorter name."
         )
     return np.frombuffer(data.ljust(size, b"\0"), np.uint8).copy()
 
@@ -128,6 +128,6 @@ def _text_of(data: Any, field: str) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"`state.{field}` is no text in UTF-8: {raw!r}. Save and restore the state as it is, "
+            f"`state.{field}` is not UTF-8: {raw!r}. Save and restore the state as it is, "
             "without casting its arrays."
         ) from error

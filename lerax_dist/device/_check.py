@@ -11,12 +11,12 @@ from jax import numpy as jnp
 from jax.core import Tracer
 
 
-def check_metrics(metrics: Mapping[str, Any], is_written_here: bool) -> None:
+def check_metrics(metrics: Mapping[str, Any], writes: bool) -> None:
     """Check the metrics of a row; waits for nothing.
 
     Args:
         metrics: names to values.
-        is_written_here: whether this process writes its values; else process 0 writes its own.
+        writes: whether this process writes its values; else process 0 writes its own.
 
     Raises:
         ValueError: if a value is not a scalar, is sharded over processes, is held only by processes
@@ -25,7 +25,7 @@ def check_metrics(metrics: Mapping[str, Any], is_written_here: bool) -> None:
     """
     for name, value in metrics.items():
         if isinstance(value, jax.Array):
-            _check_array(name, value, value.shape, is_written_here)
+            _check_array(name, value, value.shape, writes)
         elif isinstance(value, int):
             if abs(value) > sys.float_info.max:
                 # Not the value itself: Python refuses to print more than 4300 digits.
@@ -43,13 +43,13 @@ def check_metrics(metrics: Mapping[str, Any], is_written_here: bool) -> None:
             _check_shape(name, array.shape)
 
 
-def check_vector(names: tuple[str, ...], vector: jax.Array, is_written_here: bool) -> None:
+def check_vector(names: tuple[str, ...], vector: jax.Array, writes: bool) -> None:
     """`check_metrics` of scalars that are held in one vector."""
     if names:
-        _check_array(names[0], vector, vector.shape[:-1], is_written_here)
+        _check_array(names[0], vector, vector.shape[:-1], writes)
 
 
-def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], is_written_here: bool) -> None:
+def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], writes: bool) -> None:
     if isinstance(value, Tracer):
         raise TypeError(
             f"metric {name!r} belongs to a trace: `log` was called inside compiled code, where it "
@@ -66,7 +66,7 @@ def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], is_written
             f"{value.sharding}; this process holds a part only. Reduce it in the compiled step, "
             "with `jnp.mean` on global arrays or with `lerax_dist.reduce` inside `shard_map`."
         )
-    if not _is_held(value, is_written_here):
+    if not _is_held(value, writes):
         raise ValueError(
             f"metric {name!r} is addressable only on processes {_holders(value)}, not on the "
             "process that writes it. Replicate it on all processes first, e.g. with "
@@ -80,13 +80,13 @@ def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], is_written
         )
 
 
-def _is_held(value: jax.Array, is_written_here: bool) -> bool:
+def _is_held(value: jax.Array, writes: bool) -> bool:
     """Whether the process that writes a value has it.
 
     A value of this process alone may be one that each process has for itself: only process 0 can
     tell that it has none.
     """
-    return value.is_fully_addressable or (jax.process_index() if is_written_here else 0) in _holders(value)
+    return value.is_fully_addressable or (jax.process_index() if writes else 0) in _holders(value)
 
 
 def _holders(value: jax.Array) -> list[int]:

@@ -28,8 +28,6 @@ _is_deleted = methodcaller("is_deleted")
 _kind = attrgetter("aval", "sharding")
 
 
-
-
 @final
 class Fetcher:
     """Takes the values of rows over from the training thread, at little cost to it.

@@ -276,9 +276,7 @@ class Last(AbstractPartial):
     @staticmethod
     def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
         # Two parts are a float32, four a float64.
-        whole, dtype = (
-            (np.uint32, np.float32) if len(sums) == 2 else (np.uint64, np.float64)
-        )
+        whole, dtype = (np.uint32, np.float32) if len(sums) == 2 else (np.uint64, np.float64)
         bits = sum(numpy.round(part).astype(whole) << 16 * i for i, part in enumerate(sums))
         return Finished({"": bits.view(dtype)}, 1)
 

@@ -153,7 +153,9 @@ def _present(
 
 
 def _present_vectors(vectors: dict[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
-    return {name: values[row] for name, values in vectors.items() if not np.isnan(values[row]).all()}
+    return {
+        name: values[row] for name, values in vectors.items() if not np.isnan(values[row]).all()
+    }
 
 
 @final

@@ -1,4 +1,4 @@
-"""Signals that say that the job is about to end: noticed, passed on, nothing else."""
+"""Signals before the end of a job: recorded and passed on, nothing else."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ def check_main_thread() -> None:
     """Check that this thread may handle signals.
 
     Raises:
-        RuntimeError: this is not the main thread.
+        RuntimeError: if this is not the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
@@ -25,16 +25,16 @@ def check_main_thread() -> None:
 
 @final
 class SignalWatch:
-    """Notices SIGTERM and SIGUSR1, and lets the handlers that were there before run as well.
+    """Handles SIGTERM and SIGUSR1; handlers that were installed before still run.
 
-    While it is installed the default action of these signals, which is to end the process at once,
-    does not happen: the program is to look at `seen` at a step boundary and leave by itself.
+    While it is installed, these signals do not end the process: the program polls `seen` at a step
+    boundary and exits by itself.
     """
 
     def __init__(self, on_signal: Callable[[], None]) -> None:
         """
         Args:
-            on_signal: called in the handler: it must take no lock and wait for nothing.
+            on_signal: called in the handler: it must take no lock and not wait.
         """
         self.seen = False
         self._on_signal = on_signal
@@ -43,27 +43,27 @@ class SignalWatch:
         self._removed = False
 
     def install(self) -> None:
-        """Take the signals over. For the main thread only, see `check_main_thread`."""
+        """Install the handler. On the main thread only, see `check_main_thread`."""
         for number in _SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
 
     def remove(self) -> None:
-        """Give the signals back; see and hold up no more of them.
+        """Restore the handlers of before.
 
-        Where they cannot be given back, in another thread or to a handler that someone has put over
-        this one since, it passes on what comes to what was there before, be it the default action.
+        Where that is impossible (on another thread, or below a handler that was installed later),
+        this one passes every signal on to the handler of before, or to the default action.
         """
         self._removed = True
         if threading.current_thread() is not threading.main_thread():
             return
         for number in self._before:
             before = self._below(number)
-            # None: a handler that was not made by Python, which cannot be put back.
+            # None: a handler not installed by Python, which cannot be restored.
             if signal.getsignal(number) == self._handle and before is not None:
                 signal.signal(number, before)
 
     def _below(self, number: int) -> Any:
-        """What was there before, without the watches that are removed by now."""
+        """The handler of before, past watches that are removed by now."""
         before = self._before.get(number)
         owner = getattr(before, "__self__", None)
         if isinstance(owner, SignalWatch) and owner._removed:
@@ -71,7 +71,7 @@ class SignalWatch:
         return before
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # A forked process, one that loads data for instance, must end when it is told to.
+        # A forked process, e.g. a data loader, must end by the signal.
         forked = os.getpid() != self._pid
         watches = not forked and not self._removed
         if watches:

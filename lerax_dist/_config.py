@@ -1,0 +1,230 @@
+"""What both loggers have in common: how a run is opened, documented and checked once."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+from lerax_dist._hparams import check_hparams
+from lerax_dist._run_name import check_name, choose_log_dir
+from lerax_dist._state import RestoredRun, RunState, read_state
+from lerax_dist.backends import AbstractLoggingBackend, Required, check_backends, unwrap
+from lerax_dist.cluster import ProcessGroup
+from lerax_dist.host._signals import check_main_thread
+
+Backends = AbstractLoggingBackend | Required | Sequence[AbstractLoggingBackend | Required]
+
+
+@final
+@dataclass(frozen=True)
+class RunConfig:
+    """How a run is opened: the arguments that `Logger` and `LoggingCallback` share.
+
+    All processes of a launch pass the same. Both loggers make one of their arguments; you never
+    need to.
+
+    Attributes:
+        backend: where to log to: a backend, or several. One that fails to open is disabled with a
+            warning; one in `Required(...)` is an error then.
+        name: name of the run, a relative path inside `log_dir`; `None` to generate one from policy,
+            environment and time (under SLURM from the job id). Process 0 decides, all agree.
+        hparams: hyperparameters to log; nested names are joined with a dot.
+        log_dir: folder that the run's own folder is in; `None` for that of the first backend that
+            has one, else `logs`.
+        group: the processes that log together; `None` for those that JAX has joined.
+        scope: `"global"` for one program over the devices of all processes: process 0 writes;
+            `"process"` for one program in each process (independent learners, a population), whose
+            rows process 0 merges: the same numbers as one program would give. `None` for
+            `"global"` if JAX has joined the processes and `"process"` if not. To log each process
+            on its own pass `group=SoloGroup()`.
+        resume: what to do if there is a run of that name: `"auto"` continues one that has not
+            finished, and else takes `name_2` and so on; `"must"` continues it in any case, and is
+            an error if there is none; `"never"` takes a new name.
+        start_step: where a continued run goes on, e.g. the step of a checkpoint. Rows of earlier
+            incarnations at this step or after it are superseded: kept, marked in the journal,
+            hidden by backends that can. `None` for where `state` says, else for the step of the
+            first row.
+        state: what `logger.state()` returned for the checkpoint that the training continues from,
+            to continue that run, also a finished one, under its name and id. Takes precedence over
+            `name`. The number of processes may differ. If the run is not in `log_dir`, it continues
+            in a new folder there, with a warning; with `resume="must"` that is an error. `None` or
+            `RunState.empty()` for no checkpoint.
+        handle_signals: handle SIGTERM and SIGUSR1 (existing handlers still run): sync all rows to
+            the disk, set `preempted`, and record the run as `"preempted"`. The signals no longer
+            terminate the process; poll `preempted`. JAX's own `reached_preemption_sync_point` does
+            not see SIGTERM then.
+        open_timeout: how long to wait for backends to open, in seconds. One that takes longer gets
+            its rows later.
+    """
+
+    backend: Backends
+    name: str | None = None
+    hparams: Mapping[str, Any] | None = None
+    log_dir: str | Path | None = None
+    group: ProcessGroup | None = None
+    scope: str | None = None
+    resume: str = "auto"
+    start_step: int | None = None
+    state: RunState | None = None
+    handle_signals: bool = False
+    open_timeout: float = 60.0
+
+    def check(self) -> "CheckedConfig":
+        """The arguments, checked and normalized; group and scope are checked elsewhere.
+
+        Raises:
+            ValueError: if an argument is outside its range; the message names it.
+            TypeError: if an argument has the wrong type.
+            RuntimeError: if signals are to be handled outside of the main thread.
+        """
+        if self.handle_signals:
+            check_main_thread()
+        bare, required = unwrap(self.backend)
+        backends = check_backends(bare)
+        hparams = check_hparams(self.hparams)
+        restored = read_state(self.state)
+        name = self.name if restored is None else restored.name
+        start_step = self.start_step
+        if start_step is not None:
+            start_step = check_step(start_step, "start_step")
+        elif restored is not None:
+            start_step = restored.start_step
+        resume = check_resume(self.resume)
+        if resume == "never" and restored is not None:
+            raise ValueError(
+                f'`resume="never"` conflicts with `state`, which continues run {restored.name!r}. '
+                "Omit `state` to start a new run."
+            )
+        return CheckedConfig(
+            backends,
+            required,
+            None if name is None else check_name(name),
+            hparams,
+            choose_log_dir(self.log_dir, backends),
+            resume,
+            start_step,
+            restored,
+            check_seconds("open_timeout", self.open_timeout),
+        )
+
+
+class CheckedConfig(NamedTuple):
+    """The arguments of a `RunConfig`, checked and normalized.
+
+    Attributes:
+        backends: the backends.
+        required: those among them without which the run must not start.
+        name: name of the run; `None` to generate one.
+        hparams: flat hyperparameters.
+        log_dir: folder of the runs.
+        resume: `"auto"`, `"must"` or `"never"`.
+        start_step: where a continued run goes on; `None` for the step of its first row.
+        restored: the run of the checkpoint, if there is one.
+        open_timeout: how long to wait for backends to open, in seconds.
+    """
+
+    backends: tuple[Any, ...]
+    required: tuple[Any, ...]
+    name: str | None
+    hparams: dict[str, Any]
+    log_dir: Path
+    resume: str
+    start_step: int | None
+    restored: RestoredRun | None
+    open_timeout: float
+
+
+def check_step(step: Any, argument: str = "step") -> int:
+    """Check a global step.
+
+    Args:
+        step: what was given.
+        argument: name of the argument, for errors.
+
+    Raises:
+        TypeError: if it is not an integer.
+        ValueError: if it is negative.
+    """
+    try:
+        # A bool is an integer for Python; as a step it is a mistake.
+        number = None if isinstance(step, bool) else step.__index__()
+    except (AttributeError, TypeError):
+        number = None
+    if number is None:
+        raise TypeError(
+            f"`{argument}` must be an integer, got {step!r} of type {type(step).__name__}. "
+            f"Use int({argument})."
+        )
+    if number < 0:
+        raise ValueError(f"`{argument}` must be 0 or more, got {number}. Count steps from 0.")
+    return number
+
+
+def check_positive(argument: str, value: Any, purpose: str) -> int:
+    """Check an integer of 1 or more.
+
+    Args:
+        argument: name of the argument, for errors.
+        value: what was given.
+        purpose: what 1 does, for errors.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(
+            f"`{argument}` must be an integer of 1 or more, got {value!r}. Use 1 to {purpose}."
+        )
+    return value.__index__()
+
+
+def check_seconds(argument: str, value: Any) -> float:
+    """Check a duration.
+
+    Args:
+        argument: name of the argument, for errors.
+        value: what was given.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    seconds = float(value) if isinstance(value, Real) else -1.0
+    if not 0 <= seconds <= threading.TIMEOUT_MAX:
+        raise ValueError(
+            f"`{argument}` must be a finite number of seconds, 0 or more, got {value!r}. "
+            "Use e.g. 60.0."
+        )
+    return seconds
+
+
+def check_axis_name(axis_name: Any) -> str | tuple[str, ...] | None:
+    """Check names of mesh axes.
+
+    Raises:
+        TypeError: if they are not strings.
+    """
+    if axis_name is None or isinstance(axis_name, str):
+        return axis_name
+    if isinstance(axis_name, Sequence) and all(isinstance(name, str) for name in axis_name):
+        return tuple(axis_name)
+    raise TypeError(
+        f"`axis_name` must be the name of a mesh axis, a sequence of names, or None, got "
+        f"{axis_name!r}. Leave it None to reduce over all manual axes."
+    )
+
+
+def check_resume(resume: Any) -> str:
+    """Check how to treat a run of the same name.
+
+    Raises:
+        ValueError: if it is not one of the three ways.
+    """
+    if resume not in ("auto", "must", "never"):
+        raise ValueError(
+            f'`resume` must be "auto", "must" or "never", got {resume!r}. "auto" continues a run '
+            "that has not finished."
+        )
+    return resume

@@ -1,0 +1,96 @@
+"""What a run is called and which folder it has: decisions, no effects."""
+
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+
+def make_name(env: Any, policy: Any, when: datetime | str) -> str:
+    """A run name from policy, environment and time, e.g. `MLPPolicy_CartPole_20260131_120000`.
+
+    Args:
+        env: environment, or `None`; its `name` if it has one, else the name of its class.
+        policy: policy, or `None`; likewise.
+        when: the time; or the id of a batch job, which stays when the job is requeued.
+    """
+    parts = [_name_of(thing) for thing in (policy, env) if thing is not None]
+    stamp = when if isinstance(when, str) else when.strftime("%Y%m%d_%H%M%S")
+    return "_".join([*parts, stamp])
+
+
+def _name_of(thing: Any) -> str:
+    name = getattr(thing, "name", None)
+    kind = thing if isinstance(thing, type) else type(thing)
+    text = name if isinstance(name, str) and name else kind.__name__
+    kept = ("-" if char in "/\\" or _is_control(char) else char for char in text)
+    return "".join(kept).strip(". ") or kind.__name__
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in {"Cc", "Zl", "Zp"}
+
+
+def check_name(name: Any) -> str:
+    """Check the name of a run: a relative path that stays inside `log_dir`.
+
+    Returns:
+        The name, normalized: e.g. without a slash at the end.
+
+    Raises:
+        TypeError: if it is not a string.
+        ValueError: if it is empty or absolute, or contains `..` or a control character.
+    """
+    rule = "a run name is a relative path inside `log_dir`"
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a string or None, got {name!r}; {rule}. Use str(name).")
+    if not name.strip() or not PurePosixPath(name).parts:
+        raise ValueError(f"`name` is empty: {name!r}; {rule}. Use None to have one generated.")
+    if any(_is_control(char) for char in name):
+        raise ValueError(
+            f"`name` contains a control character: {name!r}; {rule}. Leave the character out."
+        )
+    if PurePosixPath(name).is_absolute() or "\\" in name:
+        raise ValueError(
+            f"`name` must not be absolute or contain a backslash, got {name!r}; {rule}. "
+            "Give the folder as `log_dir`."
+        )
+    if ".." in PurePosixPath(name).parts:
+        raise ValueError(
+            f"`name` must not leave `log_dir`, got {name!r}; {rule}. Give the folder as `log_dir`."
+        )
+    return str(PurePosixPath(name))
+
+
+def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
+    """The folder that the run's own folder lies in.
+
+    Args:
+        log_dir: given by the user; `None` for that of the first backend that has one (so that
+            everything of a run lies in one folder), else `logs`.
+        backends: the backends.
+    """
+    if log_dir is not None:
+        return Path(log_dir)
+    for backend in backends:
+        own = getattr(backend, "log_dir", None)
+        if isinstance(own, (str, Path)):
+            return Path(own)
+    return Path("logs")
+
+
+def check_tag(tag: Any) -> str:
+    """Check the name of a clip: a relative path, since it names a file as well.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if isinstance(tag, str) and tag.strip() and not any(_is_control(char) for char in tag):
+        path = PurePosixPath(tag)
+        if path.parts and not path.is_absolute() and ".." not in path.parts and "\\" not in tag:
+            return tag
+    raise ValueError(
+        f"`tag` must be a name without a leading slash, `..`, backslashes and control characters, "
+        f"got {tag!r}. Use a name such as 'eval/video'."
+    )
