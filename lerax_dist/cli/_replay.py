@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from lerax_dist._run import check_name
+from lerax_dist._run_name import check_name
 from lerax_dist.backends import (
     AbstractLoggingBackend,
     JSONLBackend,

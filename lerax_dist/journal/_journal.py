@@ -231,12 +231,12 @@ class Journal:
                 cursor.number = max(cursor.number, oldest)
 
     def wait(self, cursor: Cursor, unless: threading.Event) -> None:
-        """Wait until there is a record at the cursor, or until `unless` is set (then `poke`)."""
+        """Wait until there is a record at the cursor, or until `unless` is set (then `wake`)."""
         with self._changed:
             while cursor.number >= self._next and not unless.is_set():
                 self._changed.wait()
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """Wake every reader that waits, to look at what it waits for."""
         with self._changed:
             self._changed.notify_all()

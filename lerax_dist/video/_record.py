@@ -11,7 +11,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, ArrayLike, Int, Key
 
 from lerax_dist.device._axes import Axes, find_axes
-from lerax_dist.device._transfer import send
+from lerax_dist.device._callback import send
 from lerax_dist.host._clips import ClipSpec
 from lerax_dist.video._bits import Layout, layout_of, pack, unpack
 from lerax_dist.video._collectives import find_collective
