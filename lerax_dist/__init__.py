@@ -5,6 +5,7 @@ does not feel it. Importing this starts no MPI, no W&B, no TensorBoard, and open
 """
 
 from lerax_dist._callback import LoggingCallback as LoggingCallback
+from lerax_dist._config import RunConfig as RunConfig
 from lerax_dist._failures import Failure as Failure
 from lerax_dist._failures import LoggingWarning as LoggingWarning
 from lerax_dist._logger import Logger as Logger
@@ -16,6 +17,7 @@ from lerax_dist._protocol import IterationContext as IterationContext
 from lerax_dist._protocol import ResetContext as ResetContext
 from lerax_dist._protocol import StepContext as StepContext
 from lerax_dist._protocol import TrainingContext as TrainingContext
+from lerax_dist._schema import Finished as Finished
 from lerax_dist._state import RunState as RunState
 from lerax_dist._version import __version__ as __version__
 from lerax_dist.backends import AbstractLoggingBackend as AbstractLoggingBackend
@@ -32,6 +34,7 @@ from lerax_dist.cluster import ProcessGroup as ProcessGroup
 from lerax_dist.cluster import SoloGroup as SoloGroup
 from lerax_dist.cluster import initialize as initialize
 from lerax_dist.device._pack import reduce as reduce
+from lerax_dist.device._partials import AbstractPartial as AbstractPartial
 from lerax_dist.device._partials import Last as Last
 from lerax_dist.device._partials import Max as Max
 from lerax_dist.device._partials import Mean as Mean

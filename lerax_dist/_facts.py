@@ -1,4 +1,4 @@
-"""What is known of a run when it opens: where it runs, and from what code. Asked once."""
+"""Facts of a run, collected when it opens: where it runs, and from what code."""
 
 import importlib.metadata
 import os
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from lerax_dist._version import __version__
 from lerax_dist.cluster import ProcessGroup
 
-# Those whose version changes numbers or how they are written.
+# Packages whose version changes numbers or how they are written.
 _PACKAGES = ("jax", "jaxlib", "equinox", "numpy", "lerax", "optax", "flax", "gymnax")
 # Git is slow on some network file systems, and a run does not wait for it.
 _GIT_TIMEOUT = 3.0
@@ -30,7 +30,7 @@ def collect_facts(
     """The facts of a run, on the process that writes it.
 
     Args:
-        group: the processes that log together. None of them is waited for.
+        group: the processes that log together. It waits for none of them.
         scope: whether they run one program together or one each.
         devices: see `see_devices`.
         environ: environment variables.
@@ -83,7 +83,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         done = subprocess.run(
             command,
             cwd=folder,
-            # Else it would write to the repository.
+            # Without it Git may write to the repository.
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -98,15 +98,15 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 def parse_git_status(output: str) -> dict[str, Any] | None:
     """Commit, branch and whether anything differs, by `git status --porcelain=v2 --branch`."""
-    told: dict[str, str] = {}
+    headers: dict[str, str] = {}
     dirty = False
     for line in output.splitlines():
         if line.startswith("# "):
             key, _, value = line[2:].partition(" ")
-            told[key] = value
+            headers[key] = value
         else:
             dirty = True
-    commit, branch = told.get("branch.oid", "(initial)"), told.get("branch.head")
+    commit, branch = headers.get("branch.oid", "(initial)"), headers.get("branch.head")
     if commit == "(initial)":
         return None
     return {
@@ -123,7 +123,7 @@ def _code_folder() -> Path:
 
 
 def _unless_gone(ask: Callable[[], _T]) -> _T | None:
-    """What `ask` says; None if it needs the working directory, and somebody has deleted that."""
+    """What `ask` returns; None if it needs the working directory, and that was deleted."""
     try:
         return ask()
     except OSError:

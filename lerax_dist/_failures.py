@@ -1,4 +1,4 @@
-"""What went wrong on the host: kept, shown once, raised only on request."""
+"""Failures of logging: recorded, shown once, raised only on request."""
 
 import threading
 import warnings
@@ -7,7 +7,7 @@ from typing import final
 
 
 class LoggingWarning(UserWarning):
-    """Something in logging went wrong; training goes on.
+    """Something in logging failed; training continues.
 
     Each kind of failure warns once; all are in `logger.failures`.
 
@@ -23,7 +23,7 @@ class LoggingWarning(UserWarning):
 @final
 @dataclass(frozen=True)
 class Failure:
-    """Something that went wrong.
+    """Something that failed.
 
     Attributes:
         where: what failed, e.g. `"WandbBackend"`.
@@ -49,9 +49,9 @@ class Failures:
     """All failures of a run. Any thread may add to it."""
 
     def __init__(self) -> None:
-        # A signal handler may find it held by its own thread.
+        # Reentrant, since a signal handler that records may interrupt its own thread inside.
         self._lock = threading.RLock()
-        self._kept: dict[tuple[str, str], Failure] = {}
+        self._recorded: dict[tuple[str, str], Failure] = {}
 
     def record(
         self,
@@ -61,21 +61,21 @@ class Failures:
         *,
         kind: str | None = None,
     ) -> None:
-        """Keep a failure, and warn if it is the first of its kind there. Never raises.
+        """Record a failure, and warn if it is the first of its kind there. Never raises.
 
         Args:
             where: what failed.
             message: what happened.
             error: the exception, if there was one.
-            kind: what is kept and shown once only; by default the type of the error, or the
-                message if there is none.
+            kind: failures of one kind are recorded and shown once; by default the type of the
+                error, or the message without one.
         """
         if kind is None:
             kind = message if error is None else type(error).__name__
         with self._lock:
-            if (where, kind) in self._kept:
+            if (where, kind) in self._recorded:
                 return
-            self._kept[where, kind] = Failure(where, message, error)
+            self._recorded[where, kind] = Failure(where, message, error)
         try:
             # Explicitly: the line of this package that warns would tell the user nothing.
             warnings.warn_explicit(f"{where}: {message}", LoggingWarning, "lerax_dist", 0)
@@ -86,4 +86,4 @@ class Failures:
     def all(self) -> tuple[Failure, ...]:
         """Every failure so far, one of each kind in each place, the oldest first."""
         with self._lock:
-            return tuple(self._kept.values())
+            return tuple(self._recorded.values())

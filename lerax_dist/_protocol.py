@@ -30,7 +30,7 @@ StepStateT = TypeVar("StepStateT", bound=AbstractCallbackStepState)
 
 @final
 class ResetContext(eqx.Module):
-    """What a callback is told when its states are made.
+    """What a callback gets when its states are made.
 
     Attributes:
         locals: kept for lerax's sake; not read here.
@@ -41,7 +41,7 @@ class ResetContext(eqx.Module):
 
 @final
 class StepContext(eqx.Module, Generic[StepStateT]):
-    """What a callback is told after one step of one environment.
+    """What a callback gets after one step of one environment.
 
     Attributes:
         state: step state of this environment.
@@ -62,7 +62,7 @@ class StepContext(eqx.Module, Generic[StepStateT]):
 
 @final
 class IterationContext(eqx.Module, Generic[StateT, StepStateT]):
-    """What a callback is told after one training iteration.
+    """What a callback gets after one training iteration.
 
     Attributes:
         state: state of the callback.
@@ -90,7 +90,7 @@ class IterationContext(eqx.Module, Generic[StateT, StepStateT]):
 
 @final
 class TrainingContext(eqx.Module, Generic[StateT, StepStateT]):
-    """What a callback is told when training starts and when it ends.
+    """What a callback gets when training starts and when it ends.
 
     Attributes:
         state: state of the callback.

@@ -12,7 +12,7 @@ def make_name(env: Any, policy: Any, when: datetime | str) -> str:
 
     Args:
         env: environment, or `None`; its `name` if it has one, else the name of its class.
-        policy: policy, or `None`; likewise.
+        policy: policy, or `None`; by its `name` or class as well.
         when: the time; or the id of a batch job, which stays when the job is requeued.
     """
     parts = [_name_of(thing) for thing in (policy, env) if thing is not None]
@@ -64,11 +64,11 @@ def check_name(name: Any) -> str:
 
 
 def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
-    """The folder that the run's own folder lies in.
+    """The folder that the run's own folder is in.
 
     Args:
         log_dir: given by the user; `None` for that of the first backend that has one (so that
-            everything of a run lies in one folder), else `logs`.
+            everything of a run is in one folder), else `logs`.
         backends: the backends.
     """
     if log_dir is not None:

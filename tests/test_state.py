@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import lerax_dist as ld
-from lerax_dist._state import Past, read_state, write_state
+from lerax_dist._state import RestoredRun, read_state, write_state
 from lerax_dist.journal._identity import Identity
 from tests.memory import Memory
 from tests.readers import current_rows, journal_records
@@ -49,7 +49,7 @@ def shown(run_dir: Path) -> list[int]:
     return [row.step for row in current_rows(journal_records(run_dir))]
 
 
-PAST = Past("Über/läufe 1", Identity("0123456789ab", 7), 2**40 + 5)
+PAST = RestoredRun("Über/läufe 1", Identity("0123456789ab", 7), 2**40 + 5)
 
 
 @pytest.mark.parametrize("through", [through_equinox, through_orbax, through_devices])
@@ -105,15 +105,15 @@ def test_an_explicit_start_step_goes_before_that_of_the_state(tmp_path):
 
 def test_a_state_is_of_what_is_current_not_of_what_was_superseded(tmp_path):
     _, first = log(tmp_path, range(5))
-    assert read_state(first) == Past("r", first_identity(tmp_path), 5)
+    assert read_state(first) == RestoredRun("r", first_identity(tmp_path), 5)
     log(tmp_path, range(5, 20))
     logger = ld.Logger(Memory(), log_dir=tmp_path, state=first)
     # No row yet: it stands where it was told to go on, not at the 20 of the life before.
-    assert read_state(logger.state()) == Past("r", Identity(logger.run_id, 3), 5)
+    assert read_state(logger.state()) == RestoredRun("r", Identity(logger.run_id, 3), 5)
     logger.log({"x": 0.0}, 5)
-    assert read_state(logger.state()) == Past("r", Identity(logger.run_id, 3), 6)
+    assert read_state(logger.state()) == RestoredRun("r", Identity(logger.run_id, 3), 6)
     logger.close()
-    assert read_state(logger.state()) == Past("r", Identity(logger.run_id, 3), 6)
+    assert read_state(logger.state()) == RestoredRun("r", Identity(logger.run_id, 3), 6)
 
 
 def first_identity(log_dir: Path) -> Identity:

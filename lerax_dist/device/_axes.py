@@ -1,4 +1,4 @@
-"""Which mesh axes a reduction runs over, found in the trace. Pure."""
+"""The mesh axes that a reduction runs over, found in the trace."""
 
 import math
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class Axes(NamedTuple):
         """Axes along which `tree` holds other values from device to device.
 
         A value that is replicated along an axis must be counted once, not once for each device
-        there; `shard_map` knows such values when it checks types (`check_vma`, on by default). If
-        it does not, or if nothing in `tree` differs, every axis counts.
+        there; types say so where `shard_map` checks them (`check_vma`, on by default). Otherwise,
+        or if nothing in `tree` differs, every axis counts.
         """
         if not self.reduced:
             return ()
@@ -57,7 +57,7 @@ class Axes(NamedTuple):
 
     @property
     def _checked(self) -> frozenset[str]:
-        """Manual axes along which types say what differs."""
+        """Manual axes along which types are checked (`check_vma`)."""
         return _varying(lax.axis_index(self.manual)) if self.manual else frozenset()
 
 
@@ -77,7 +77,7 @@ def find_axes(axis_name: str | Sequence[str] | None) -> Axes:
         axis_name: axes to reduce over; `None` for every manual axis in scope.
 
     Raises:
-        ValueError: `axis_name` is not in scope.
+        ValueError: if `axis_name` is not in scope.
     """
     manual = tuple(jax.sharding.get_abstract_mesh().manual_axes)
     if axis_name is None:

@@ -57,9 +57,16 @@ def pack(
         own_sums = partial.sums(own_maxima, first & is_first)
         sums += own_sums
         maxima += own_maxima
-        lengths = [tuple(_length(name, x) for x in own) for own in (own_sums, own_maxima)]
-        kind = type(partial)
-        specs.append(PartialSpec(name, kind.finish, kind.shift, *lengths, axes.size(span)))
+        specs.append(
+            PartialSpec(
+                name,
+                type(partial).finish,
+                type(partial).shift,
+                tuple(_length(name, number) for number in own_sums),
+                tuple(_length(name, number) for number in own_maxima),
+                axes.size(span),
+            )
+        )
     schema = Schema(
         tuple(plain),
         tuple(specs),

@@ -8,6 +8,8 @@ the host.
 """
 
 import abc
+import functools as ft
+import operator
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, ClassVar, Self, final
@@ -277,8 +279,8 @@ class Last(AbstractPartial):
     def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
         # Two parts are a float32, four a float64.
         whole, dtype = (np.uint32, np.float32) if len(sums) == 2 else (np.uint64, np.float64)
-        bits = sum(numpy.round(part).astype(whole) << 16 * i for i, part in enumerate(sums))
-        return Finished({"": bits.view(dtype)}, 1)
+        parts = [numpy.round(part).astype(whole) << 16 * i for i, part in enumerate(sums)]
+        return Finished({"": ft.reduce(operator.or_, parts).view(dtype)}, 1)
 
 
 def as_scalar(what: str, value: Any) -> Float[Array, ""]:

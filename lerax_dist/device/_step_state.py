@@ -23,14 +23,6 @@ class LoggingCallbackStepState(AbstractCallbackStepState):
         average_return: EMA of the returns of ended episodes.
         average_length: EMA of the lengths of ended episodes; 0 until one has ended.
 
-    Args:
-        step: steps taken.
-        episode_return: return of the current episode so far, in units of reward.
-        episode_length: steps of the current episode so far.
-        episode_done: whether the previous step ended an episode.
-        average_return: EMA of the returns of ended episodes.
-        average_length: EMA of the lengths of ended episodes.
-
     Example:
         ```python
         state = LoggingCallbackStepState.initial()
@@ -94,7 +86,7 @@ class LoggingCallbackStepState(AbstractCallbackStepState):
         """
         reward = jnp.asarray(reward, self.episode_return.dtype)
         done = jnp.asarray(done, bool)
-        # Chosen, as a product with 0 would keep NaN and infinity for ever.
+        # `where`, not multiplication: `0 * nan` is `nan`.
         episode_return = jnp.where(self.episode_done, 0.0, self.episode_return) + reward
         episode_length = jnp.where(self.episode_done, 0, self.episode_length) + 1
 
