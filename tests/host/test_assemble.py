@@ -1,4 +1,7 @@
-"""Parts of messages become rows."""
+"""Parts of messages become rows.
+
+A pure test of what the package keeps to itself; through the door see `test_rows.py`.
+"""
 
 import numpy as np
 

@@ -1,4 +1,7 @@
-"""A clip finds its step whatever comes first, and only that of its own training."""
+"""A clip finds its step whatever comes first, and only that of its own training.
+
+A pure test of what the package keeps to itself; through the door see `test_clips.py`.
+"""
 
 import numpy as np
 

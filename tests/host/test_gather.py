@@ -1,4 +1,7 @@
-"""Rows that wait for the shares of other processes: matched, merged, and never for ever."""
+"""Rows that wait for the shares of other processes: matched, merged, and never for ever.
+
+A pure test of what the package keeps to itself; through the door see `test_peers.py`.
+"""
 
 import numpy as np
 import pytest

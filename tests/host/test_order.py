@@ -1,3 +1,8 @@
+"""Rows that overtake one another come out in order.
+
+A pure test of what the package keeps to itself; through the door see `test_rows.py`.
+"""
+
 import random
 
 import pytest

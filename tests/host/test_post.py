@@ -1,4 +1,8 @@
-"""What other processes send comes in: from each in its turn, and only as there is room."""
+"""What other processes send comes in: from each in its turn, and only as there is room.
+
+A test of what the package keeps to itself, by a clock of its own; through the door see
+`test_peers.py`.
+"""
 
 import threading
 import time
