@@ -28,8 +28,17 @@ def journal_records(run_dir: Path) -> list[Any]:
 
 def journal_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
     """Step and metrics of every row of a journal, in its order, without the logger's own."""
-    rows = [record for record in journal_records(run_dir) if isinstance(record, Row)]
-    return [(row.step, without_gauges(row.metrics)) for row in rows]
+    return [(row.step, without_gauges(row.metrics)) for row in journal_row_records(run_dir)]
+
+
+def journal_row_records(run_dir: Path) -> list[Row]:
+    """Every row of a journal as it is kept, in its order."""
+    return [record for record in journal_records(run_dir) if isinstance(record, Row)]
+
+
+def journal_steps(run_dir: Path) -> list[int]:
+    """Step of every row of a journal, in its order."""
+    return [row.step for row in journal_row_records(run_dir)]
 
 
 def without_gauges(metrics: Mapping[str, Any]) -> dict[str, Any]:

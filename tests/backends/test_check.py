@@ -2,9 +2,9 @@ import threading
 
 import numpy as np
 import pytest
+from lerax_dist._session import Session
 
 import lerax_dist as ld
-from lerax_dist._session import Session
 from lerax_dist.backends import MemoryBackend, as_backend, check_backends, takes_batches, unwrap
 from tests.memory import Memory
 

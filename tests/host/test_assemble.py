@@ -1,9 +1,12 @@
-"""Parts of messages become rows."""
+"""Parts of messages become rows.
+
+A pure test of what the package keeps to itself; through the door see `test_rows.py`.
+"""
 
 import numpy as np
+from lerax_dist.host._assemble import Assembler
 
 from lerax_dist._failures import Failures
-from lerax_dist.host._assemble import Assembler
 from lerax_dist.host._sink import Packet
 
 

@@ -1,110 +1,151 @@
-"""Clips: matched with the steps of their rows, rendered and saved, within limits."""
+"""Clips are kept beside the rows: without loss, at their steps, and never in their way."""
 
 import threading
 import warnings
 import weakref
-from queue import SimpleQueue
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from lerax_dist._failures import Failures, LoggingWarning
-from lerax_dist.host._clip_file import load_clip
-from lerax_dist.host._clips import ClipMatcher, ClipPart, ClipRenderer, ClipSpec
+import lerax_dist as ld
+from tests.loop import KEY, reset, step_states, training
+from tests.memory import Hangs, Memory
+from tests.readers import journal_records
 
-TIMEOUT = 20.0
-SPEC = ClipSpec("eval/video", 50.0, lambda words: words)
-
-
-def make_part(iteration, number=0, parts=1, body=(1, 2)):
-    return ClipPart(SPEC, number, parts, np.array([iteration, *body], np.int32), 0.5)
+LIMIT = 20.0
+RANDOM = np.random.default_rng(0)
 
 
-def contents(clip):
-    return (clip.iteration, clip.step, clip.body.tolist(), clip.time)
+def noise(count, channels):
+    return RANDOM.integers(0, 256, (count, 8, 9, channels), dtype=np.uint8)
 
 
-def test_the_row_may_come_first_or_last():
-    matcher = ClipMatcher()
-    assert matcher.row(4, 400) is None
-    assert contents(matcher.part(make_part(4))) == (4, 400, [1, 2], 0.5)
-    assert matcher.part(make_part(8)) is None
-    assert matcher.row(7, 700) is None
-    assert contents(matcher.row(8, 800)) == (8, 800, [1, 2], 0.5)
-    assert matcher.row(12, 1200) is None
+def clip_events(logger):
+    return [
+        record.body
+        for record in journal_records(logger.run_dir)
+        if getattr(record, "kind", "") == "video"
+    ]
 
 
-def test_parts_are_joined_in_their_order():
-    matcher = ClipMatcher()
-    matcher.row(4, 400)
-    assert matcher.part(make_part(4, 2, 3, (5,))) is None
-    assert matcher.part(make_part(4, 0, 3, (1, 2))) is None
-    assert contents(matcher.part(make_part(4, 1, 3, (3, 4)))) == (4, 400, [1, 2, 3, 4, 5], 0.5)
+def videos(logger):
+    folder = logger.run_dir / "videos"
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
 
 
-def test_steps_of_an_earlier_training_are_forgotten():
-    matcher = ClipMatcher()
-    matcher.row(4, 400)
-    matcher.row(8, 800)
-    # With a start in between, and without one, as a user's own loop may have it.
-    assert matcher.part(make_part(12)) is None
-    assert matcher.restart() == 1
-    assert matcher.part(make_part(4)) is None
-    assert contents(matcher.row(4, 44))[1] == 44
-    matcher.row(8, 88)
-    matcher.row(1, 11)
-    assert matcher.part(make_part(8)) is None
-    assert contents(matcher.row(8, 888))[1] == 888
+def messages(logger):
+    return [failure.message for failure in logger.failures]
 
 
-def test_only_the_latest_steps_are_kept():
-    matcher = ClipMatcher()
-    for iteration in range(1000):
-        matcher.row(iteration, iteration)
-    assert matcher.part(make_part(100)) is None
-    assert contents(matcher.part(make_part(900)))[1] == 900
+STILL = np.repeat(noise(1, 3), 7, axis=0)
+BLINKING = np.zeros((5, 8, 9, 3), np.uint8)
+BLINKING[2, 3, 3] = 7
+LONG = np.zeros((4000, 2, 2, 3), np.uint8)
+LONG[0] = 1
+CLIPS = [
+    *(noise(count, channels) for count in (1, 2, 7) for channels in (1, 3, 4)),
+    STILL,
+    np.concatenate([STILL, noise(1, 3), STILL, STILL]),
+    BLINKING,
+    LONG,
+]
 
 
-def frames_of(body):
-    return np.full((3, 4, 5, 3), body[0], np.uint8)
+@pytest.mark.parametrize("fps", [50.0, 59.94, 0.01, 5000.0])
+def test_every_frame_comes_to_a_backend_from_its_file(tmp_path, fps):
+    backend = Memory()
+    with ld.Logger(backend, "r", log_dir=tmp_path) as logger:
+        for step, frames in enumerate(CLIPS):
+            logger.log_video("v", frames, step, fps)
+            logger.flush(LIMIT)
+    assert logger.failures == ()
+    assert videos(logger) == [f"v/{step:012}.png" for step in range(len(CLIPS))]
+    for (tag, got, step, speed), frames in zip(backend.clips, CLIPS, strict=True):
+        assert (tag, speed, got.dtype) == ("v", fps, np.uint8)
+        np.testing.assert_array_equal(got, frames, err_msg=str(step))
 
 
-class Fixture:
-    """A renderer, and a test that plays the writer thread."""
-
-    def __init__(self, tmp_path, render=frames_of):
-        self.failures, self.queue, self.run_dir = Failures(), SimpleQueue(), tmp_path
-        self.clips = ClipRenderer(self.queue.put, tmp_path, self.failures)
-        self.receive = self.clips.callback(ClipSpec("eval/video", 50.0, render))
-
-    def send(self, iteration, color=7, part=0, parts=1):
-        self.receive(part, parts, np.array([iteration, color], np.int32))
-
-    def work(self):
-        """Takes what is queued, as the writer does; returns what is not a part of a clip."""
-        rest = []
-        while not self.queue.empty():
-            item = self.queue.get()
-            if isinstance(item, ClipPart):
-                self.clips.part(item)
-            else:
-                rest.append(item)
-        return rest
-
-    @property
-    def messages(self):
-        return [failure.message for failure in self.failures.all()]
+def test_a_browser_finds_an_animation_of_the_right_speed(tmp_path):
+    with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+        logger.log_video("v", noise(6, 3), 0, 50.0)
+    with Image.open(logger.run_dir / "videos/v/000000000000.png") as image:
+        assert (image.format, getattr(image, "n_frames", 1)) == ("PNG", 6)
+        assert image.info["duration"] == 20.0
 
 
-def test_a_clip_becomes_a_file_and_a_record(tmp_path):
-    fixture = Fixture(tmp_path)
-    fixture.send(4, 9)
-    assert fixture.work() == []
-    fixture.clips.row(4, 400)
-    assert fixture.clips.wait(TIMEOUT) == 0
-    (event,) = fixture.work()
-    assert (event.kind, event.body) == (
-        "video",
+@pytest.mark.parametrize("damage", ["another clip", "cut"])
+def test_a_file_that_holds_something_else_reaches_no_backend_and_is_named(tmp_path, damage):
+    # Gets its clips once the test has done something to their files.
+    backend = Hangs("log_scalars")
+    logger = ld.Logger(backend, "r", log_dir=tmp_path)
+    logger.log({"x": 1.0}, 0)
+    logger.log_video("v", noise(5, 3), 0)
+    logger.log_video("v", noise(6, 3), 1)
+    with pytest.raises(TimeoutError, match="Hangs"):
+        logger.flush(1.0)
+    first, second = (logger.run_dir / body["file"] for body in clip_events(logger))
+    first.write_bytes(second.read_bytes() if damage == "another clip" else first.read_bytes()[:100])
+    with pytest.warns(ld.LoggingWarning, match="^Hangs: "):
+        backend.release.set()
+        logger.close(timeout=LIMIT)
+    assert [step for _, _, step, _ in backend.clips] == [1]
+    assert any("clip" in text for text in messages(logger))
+
+
+class Played:
+    """A logger that records a clip in every iteration, whose frames the test draws.
+
+    Args:
+        draw: color of a clip to its frame.
+    """
+
+    def __init__(self, tmp_path, draw, *, size=1, **options):
+        self.backend = Memory()
+        self.logger = ld.LoggingCallback(
+            self.backend,
+            "r",
+            log_dir=tmp_path,
+            video_interval=1,
+            video_num_steps=3,
+            video_width=5,
+            video_height=4,
+            rollout=lambda policy, key: jnp.broadcast_to(policy, (3, size)),
+            render=lambda color, width, height: draw(int(color[0])),
+            **options,
+        )
+
+        @jax.jit
+        def step(state, count, color):
+            states = step_states(100 * count[None])
+            context = ld.IterationContext(state, states, None, color, count, None, {})
+            return self.logger.on_iteration(context, key=KEY)
+
+        self._step, self.state = step, reset(self.logger)
+
+    def iterate(self, count, color=7):
+        """One iteration; what it sends has reached the host when this returns."""
+        self.state = self._step(self.state, jnp.int32(count), jnp.int32(color))
+        jax.effects_barrier()
+
+    def start(self):
+        context = training(self.state, 0)
+        self.logger.on_training_start(context, key=KEY)
+        jax.effects_barrier()
+
+
+def frame(color):
+    return np.full((4, 5, 3), color, np.uint8)
+
+
+def test_a_clip_of_the_devices_becomes_a_file_and_a_record(tmp_path):
+    played = Played(tmp_path, frame)
+    with played.logger as logger:
+        played.iterate(4, 9)
+    assert clip_events(logger) == [
         {
             "tag": "eval/video",
             "step": 400,
@@ -112,147 +153,156 @@ def test_a_clip_becomes_a_file_and_a_record(tmp_path):
             "fps": 50.0,
             "shape": [3, 4, 5, 3],
             "file": "videos/eval/video/000000000400.png",
-        },
-    )
-    back = load_clip(tmp_path / event.body["file"], 3, 50.0)
-    np.testing.assert_array_equal(back, frames_of([9]))
-    fixture.clips.close(TIMEOUT)
-    assert fixture.messages == []
+        }
+    ]
+    ((tag, frames, step, fps),) = played.backend.clips
+    assert (tag, step, fps) == ("eval/video", 400, 50.0)
+    np.testing.assert_array_equal(frames, np.full((3, 4, 5, 3), 9))
+    assert logger.failures == ()
 
 
-def test_frames_of_a_plain_loop_are_saved_as_they_are(tmp_path):
-    fixture = Fixture(tmp_path)
-    fixture.clips.frames("eval/own", frames_of([5]), 70, 25.0)
-    assert fixture.clips.wait(TIMEOUT) == 0
-    (event,) = fixture.work()
-    assert (event.body["tag"], event.body["step"], event.body["fps"]) == ("eval/own", 70, 25.0)
-    back = load_clip(tmp_path / event.body["file"], 3, 25.0)
-    np.testing.assert_array_equal(back, frames_of([5]))
+def test_a_clip_that_comes_before_its_row_waits_for_it(tmp_path):
+    played = Played(tmp_path, frame, rows_per_transfer=10)
+    with played.logger as logger:
+        for count in (1, 2, 3):
+            played.iterate(count, count)
+        logger.flush(LIMIT)
+        assert played.backend.clips == played.backend.rows == []
+        logger.flush_state(played.state)
+        logger.flush(LIMIT)
+        got = [(step, frames[0, 0, 0, 0]) for _, frames, step, _ in played.backend.clips]
+        assert got == [(100, 1), (200, 2), (300, 3)]
+    assert logger.failures == ()
 
 
-def test_a_repeated_step_overwrites_no_file(tmp_path):
-    fixture = Fixture(tmp_path)
-    files = []
-    for color in (1, 2):
-        fixture.send(4, color)
-        fixture.work()
-        fixture.clips.row(4, 400)
-        fixture.clips.wait(TIMEOUT)
-        files += [event.body["file"] for event in fixture.work()]
-    assert files == [f"videos/eval/video/000000000400{again}.png" for again in ("", "_2")]
-    assert [load_clip(tmp_path / file, 3, 50.0)[0, 0, 0, 0] for file in files] == [1, 2]
-
-
-def test_clips_that_arrive_too_fast_are_dropped_with_one_warning(tmp_path):
-    go_on, began = threading.Event(), threading.Event()
-
-    def render(body):
-        began.set()
-        assert go_on.wait(TIMEOUT)
-        return frames_of(body)
-
-    fixture = Fixture(tmp_path, render)
-    with pytest.warns(LoggingWarning, match="faster than they can be rendered") as warned:
-        for iteration in range(1, 51):
-            # In two parts: if one is dropped, so is the other.
-            fixture.send(iteration, part=1, parts=2)
-            fixture.send(iteration, part=0, parts=2)
-            fixture.work()
-            fixture.clips.row(iteration, 10 * iteration)
-    assert len(warned) == 1
-    assert began.wait(TIMEOUT)
-    assert fixture.clips.wait(0.0) == 4
-    go_on.set()
-    assert fixture.clips.wait(TIMEOUT) == 0
-    assert [event.body["step"] for event in fixture.work()] == [10, 20, 30, 40]
-    # Once there is room again, clips are accepted again.
-    fixture.send(60)
-    fixture.work()
-    fixture.clips.row(60, 600)
-    assert fixture.clips.wait(TIMEOUT) == 0
-    assert [event.body["step"] for event in fixture.work()] == [600]
-    assert len(fixture.messages) == 1
-
-
-def test_a_render_function_that_raises_is_reported_once_and_the_next_clip_is_saved(tmp_path):
-    def render(body):
-        if body[0] < 3:
-            raise KeyError("no such color")
-        return frames_of(body)
-
-    fixture = Fixture(tmp_path, render)
-    with pytest.warns(LoggingWarning, match="failed to render the clip at step 10") as warned:
-        for iteration in (1, 2, 3):
-            fixture.send(iteration, iteration)
-            fixture.work()
-            fixture.clips.row(iteration, 10 * iteration)
-        assert fixture.clips.wait(TIMEOUT) == 0
-    assert len(warned) == 1
-    assert [event.body["step"] for event in fixture.work()] == [30]
-
-
-def test_a_render_function_that_exits_the_program_costs_its_clip_only(tmp_path):
-    def render(body):
-        if body[0] == 0:
-            raise SystemExit("no display")
-        return frames_of(body)
-
-    fixture = Fixture(tmp_path, render)
-    with pytest.warns(LoggingWarning, match="failed to render the clip at step 0: no display"):
-        for iteration in (0, 1):
-            fixture.send(iteration, color=iteration)
-            fixture.work()
-            fixture.clips.row(iteration, 5 * iteration)
-            assert fixture.clips.wait(TIMEOUT) == 0
-    assert [event.body["step"] for event in fixture.work()] == [5]
-
-
-def test_close_has_a_time_limit_and_reports_what_is_lost(tmp_path):
-    go_on = threading.Event()
-    fixture = Fixture(tmp_path, lambda body: go_on.wait(TIMEOUT))
-    fixture.send(1)
-    fixture.send(2)
-    fixture.work()
-    fixture.clips.row(1, 10)
+@pytest.mark.parametrize("restarts", [True, False], ids=["another training", "close"])
+def test_a_clip_without_a_row_gets_no_step_and_is_counted(tmp_path, restarts):
+    played = Played(tmp_path, frame, rows_per_transfer=10)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LoggingWarning)
-        fixture.clips.close(0.0)
-        fixture.send(3)
+        warnings.simplefilter("ignore", ld.LoggingWarning)
+        with played.logger as logger:
+            played.iterate(1)
+            if restarts:
+                played.start()
+                played.iterate(2)
+                played.state = logger.flush_state(played.state)
+    assert any("1 clips had no row" in text for text in messages(logger))
+    assert [step for _, _, step, _ in played.backend.clips] == [200] * restarts
+
+
+def test_a_step_that_comes_again_replaces_no_file(tmp_path):
+    """Another training, and the same iteration again in a loop that says nothing of it."""
+    played = Played(tmp_path, frame)
+    with played.logger as logger:
+        for color, starts in ((1, True), (2, True), (3, False)):
+            if starts:
+                played.start()
+            played.iterate(4, color)
+            logger.flush(LIMIT)
+    assert videos(logger) == [f"eval/video/000000000400{again}.png" for again in ("", "_2", "_3")]
+    assert [frames[0, 0, 0, 0] for _, frames, _, _ in played.backend.clips] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("size", [1, 40_000], ids=["whole", "in parts"])
+def test_clips_that_come_too_fast_are_thinned_with_one_warning(tmp_path, size):
+    go_on = threading.Event()
+
+    def draw(color):
+        assert go_on.wait(LIMIT)
+        return frame(color)
+
+    played = Played(tmp_path, draw, size=size)
+    with played.logger as logger:
+        with pytest.warns(ld.LoggingWarning, match="faster than they can be drawn") as warned:
+            for count in range(1, 21):
+                played.iterate(count)
+        assert len(warned) == 1
+        with pytest.raises(TimeoutError, match="4 clips"):
+            logger.flush(0.5)
         go_on.set()
-    assert fixture.work() == []
-    lost, stray, *_ = fixture.messages
-    assert "lost 1 clip(s) that were not rendered within 0 s" in lost
-    assert "dropped 1 clip(s): no row was logged for their iteration" in stray
+        logger.flush(LIMIT)
+        assert [step for _, _, step, _ in played.backend.clips] == [100, 200, 300, 400]
+        # With room again, they are taken again.
+        played.iterate(60)
+        logger.flush(LIMIT)
+        assert [step for _, _, step, _ in played.backend.clips][4:] == [6000]
+    assert len(logger.failures) == 1
+    assert [step for step, _ in played.backend.rows] == [
+        *range(100, 2001, 100), 6000
+    ]  # fmt: skip
 
 
-def test_a_callback_that_fails_does_not_raise(tmp_path):
-    fixture = Fixture(tmp_path)
-    with pytest.warns(LoggingWarning, match="failed to receive a clip"):
-        fixture.receive(0, 1, object())
+@pytest.mark.parametrize("error", [KeyError("no such colour"), SystemExit("no display")])
+def test_a_drawing_that_raises_costs_its_clip_and_is_reported_once(tmp_path, error):
+    def draw(color):
+        if color < 3:
+            raise error
+        return frame(color)
+
+    played = Played(tmp_path, draw)
+    with pytest.warns(ld.LoggingWarning, match=f"step 100 .*{error.args[0]}") as warned:
+        with played.logger as logger:
+            for count in (1, 2, 3):
+                played.iterate(count, count)
+                logger.flush(LIMIT)
+    assert len(warned) == 1
+    assert [step for _, _, step, _ in played.backend.clips] == [300]
+    assert [step for step, _ in played.backend.rows] == [100, 200, 300]
 
 
-def test_disabling_video_is_reported_with_its_reason(tmp_path):
-    fixture = Fixture(tmp_path)
-    with pytest.warns(LoggingWarning, match="video recording disabled: no way to draw it"):
-        fixture.clips.disable(ValueError("no way to draw it"))
+def test_closing_does_not_wait_for_ever_and_says_what_is_lost(tmp_path):
+    go_on = threading.Event()
+
+    def draw(color):
+        go_on.wait(LIMIT)
+        return frame(color)
+
+    played = Played(tmp_path, draw)
+    logger = played.logger
+    played.iterate(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ld.LoggingWarning)
+        logger.close(timeout=1.0)
+    go_on.set()
+    assert played.backend.clips == []
+    assert [step for step, _ in played.backend.rows] == [100]
+    assert journal_records(logger.run_dir)[-1].kind == "close"
+    (lost,) = messages(logger)
+    assert "1 clips" in lost and "lost" in lost
 
 
-def test_a_closed_renderer_keeps_neither_thread_nor_frames(tmp_path):
+def test_a_closed_run_keeps_neither_its_threads_nor_frames(tmp_path):
+    before = set(threading.enumerate())
     kept = []
 
-    def render(body):
-        frames = frames_of(body)
+    class Large(np.ndarray):
+        """An array that a weak reference can follow."""
+
+    def draw(color):
+        frames = frame(color).view(Large)
         kept.append(weakref.ref(frames))
         return frames
 
-    fixture = Fixture(tmp_path, render)
-    fixture.send(0)
-    fixture.work()
-    fixture.clips.row(0, 5)
-    assert fixture.clips.wait(TIMEOUT) == 0
-    fixture.clips.close(TIMEOUT)
-    thread = fixture.clips._thread
-    assert thread is not None
-    thread.join(TIMEOUT)
-    assert not thread.is_alive()
-    assert [frames() for frames in kept] == [None]
+    played = Played(tmp_path, draw)
+    played.iterate(1)
+    played.logger.close()
+    assert kept
+    for thread in set(threading.enumerate()) - before:
+        thread.join(LIMIT)
+        assert not thread.is_alive(), thread.name
+    assert [frames() for frames in kept] == [None] * len(kept)
+
+
+def test_a_clip_of_a_plain_loop_is_taken_after_others_were_left_out(tmp_path):
+    """A hanging disk of clips keeps rows and the loop going: here its folder is a file."""
+    with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+        Path(logger.run_dir / "videos").write_text("")
+        with pytest.warns(ld.LoggingWarning, match="step 0") as warned:
+            for step in range(3):
+                logger.log({"x": 1.0}, step)
+                logger.log_video("v", noise(2, 3), step)
+                logger.flush(LIMIT)
+        assert len(warned) == 1
+        (logger.run_dir / "videos").unlink()
+        logger.log_video("v", noise(2, 3), 3)
+    assert [body["step"] for body in clip_events(logger)] == [3]

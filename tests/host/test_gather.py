@@ -1,12 +1,15 @@
-"""Rows that wait for the shares of other processes: matched, merged, and never for ever."""
+"""Rows that wait for the shares of other processes: matched, merged, and never for ever.
+
+A pure test of what the package keeps to itself; through the door see `test_peers.py`.
+"""
 
 import numpy as np
 import pytest
-
-from lerax_dist._failures import Failures, LoggingWarning
 from lerax_dist.host._assemble import PlainFormat, PlainTotals, Share
 from lerax_dist.host._gather import PATIENCE, Gathering
 from lerax_dist.host._parcel import Packer, Unpacker
+
+from lerax_dist._failures import Failures, LoggingWarning
 
 NAMES = ("a", "b")
 

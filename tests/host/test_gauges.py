@@ -1,14 +1,21 @@
-"""What the logger says about itself."""
+"""What the logger says about itself.
 
+A pure test of what the package keeps to itself: at the door it takes ten seconds to see it.
+"""
+
+import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from lerax_dist.host._gauges import Gauges
 
+import lerax_dist as ld
 from lerax_dist._failures import Failures
 from lerax_dist.host import _queue
-from lerax_dist.host._gauges import Gauges
 from lerax_dist.host._queue import RowQueue
+from tests.memory import Memory, Raises
 
 
 def test_once_in_a_while_a_row_says_what_logging_costs(monkeypatch):
@@ -41,3 +48,14 @@ def test_once_in_a_while_a_row_says_what_logging_costs(monkeypatch):
     assert "lerax_dist/callback_ms" not in found
     assert found["lerax_dist/share_of_step"] == 0.0
     assert all(isinstance(value, np.float64) for value in found.values())
+
+
+def test_a_backend_that_never_opens_lags_behind_for_ever_and_its_namesake_does_not(tmp_path):
+    with pytest.warns(ld.LoggingWarning, match="^Raises"):
+        backends = [Memory(), Raises("open", OSError("disk")), Raises("close", OSError("disk"))]
+        with ld.Logger(backends, "r", log_dir=tmp_path) as logger:
+            logger.log({"x": 1.0}, 0)
+            logger.flush()
+            run: Any = logger._session.run
+            lags = run._lags()
+    assert lags == {"Memory": 0.0, "Raises": math.inf, "Raises_2": 0.0}

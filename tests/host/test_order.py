@@ -1,7 +1,11 @@
+"""Rows that overtake one another come out in order.
+
+A pure test of what the package keeps to itself; through the door see `test_rows.py`.
+"""
+
 import random
 
 import pytest
-
 from lerax_dist.host._order import MOST_HELD, Order, are_due, arrive, release, restart
 
 

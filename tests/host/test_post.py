@@ -1,15 +1,19 @@
-"""What other processes send comes in: from each in its turn, and only as there is room."""
+"""What other processes send comes in: from each in its turn, and only as there is room.
+
+A test of what the package keeps to itself, by a clock of its own; through the door see
+`test_peers.py`.
+"""
 
 import threading
 import time
 from collections import deque
 
 import numpy as np
-
-from lerax_dist._failures import Failures
 from lerax_dist.host._assemble import PlainFormat, PlainTotals, Share
 from lerax_dist.host._parcel import Packer
 from lerax_dist.host._post import Post
+
+from lerax_dist._failures import Failures
 from lerax_dist.host._queue import RowQueue
 
 LIMIT = 20.0

@@ -1,4 +1,7 @@
-"""The queue is bounded in bytes and loses nothing."""
+"""The queue is bounded in bytes and loses nothing.
+
+A pure test of what the package keeps to itself: at the door it takes 64 MiB of rows to see it.
+"""
 
 import threading
 import time

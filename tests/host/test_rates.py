@@ -1,3 +1,8 @@
+"""How fast a run is, from its rows.
+
+A pure test of what the package keeps to itself; through the door see `test_rows.py`.
+"""
+
 import math
 
 from lerax_dist.host._rates import Rates, advance, start

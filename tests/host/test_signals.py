@@ -1,4 +1,4 @@
-"""Watches that are removed in any order and in any thread leave the signals as they were."""
+"""Loggers that watch for signals leave them as they were, whatever the order of their close."""
 
 import os
 import signal
@@ -9,14 +9,18 @@ import threading
 
 import pytest
 
-from lerax_dist.host._signals import SignalWatch
+import lerax_dist as ld
+from tests.memory import Memory
 
 PREAMBLE = """
-import os, signal, threading
-from lerax_dist.host._signals import SignalWatch
+import os, signal, sys, threading
+import lerax_dist as ld
+from tests.memory import Memory
+
+def logger(name):
+    return ld.Logger(Memory(), name, log_dir=sys.argv[1], handle_signals=True)
 
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-a, b = SignalWatch(lambda: None), SignalWatch(lambda: None)
 """
 
 
@@ -33,11 +37,17 @@ def heard():
         signal.signal(number, handler)
 
 
-def watches(count):
-    made = [SignalWatch(lambda: None) for _ in range(count)]
-    for watch in made:
-        watch.install()
-    return made
+@pytest.fixture
+def watching(tmp_path):
+    """Makes loggers that watch for signals."""
+
+    def make(count):
+        return [
+            ld.Logger(Memory(), str(number), log_dir=tmp_path, handle_signals=True)
+            for number in range(count)
+        ]
+
+    return make
 
 
 def in_another_thread(call):
@@ -46,74 +56,76 @@ def in_another_thread(call):
     thread.join()
 
 
-def status_of(program):
-    command = [sys.executable, "-c", PREAMBLE + textwrap.dedent(program)]
+def status_of(program, log_dir):
+    command = [sys.executable, "-c", PREAMBLE + textwrap.dedent(program), str(log_dir)]
     return subprocess.run(command, timeout=60).returncode
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 1, 0)])
-def test_whatever_the_order_of_their_removal_the_handler_from_before_stands_again(heard, order):
+def test_whatever_the_order_of_their_close_the_handler_from_before_stands_again(
+    heard, watching, order
+):
     before = signal.getsignal(signal.SIGTERM)
-    made = watches(3)
+    made = watching(3)
     for place in order:
-        made[place].remove()
+        made[place].close()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_one_that_is_removed_below_another_sees_nothing_more(heard):
-    first, second = watches(2)
-    first.remove()
+def test_one_that_is_closed_below_another_sees_nothing_more(heard, watching):
+    first, second = watching(2)
+    first.close()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert (first.seen, second.seen, heard) == (False, True, [signal.SIGTERM])
-    second.remove()
+    assert (first.preempted, second.preempted, heard) == (False, True, [signal.SIGTERM])
+    second.close()
 
 
-def test_one_that_is_removed_in_another_thread_passes_on_what_comes(heard):
-    (watch,) = watches(1)
-    in_another_thread(watch.remove)
+def test_one_that_is_closed_in_another_thread_passes_on_what_comes(heard, watching):
+    (logger,) = watching(1)
+    in_another_thread(logger.close)
     os.kill(os.getpid(), signal.SIGUSR1)
-    assert (watch.seen, heard) == (False, [signal.SIGUSR1])
-    watch.remove()
+    assert (logger.preempted, heard) == (False, [signal.SIGUSR1])
+    logger.close()
 
 
 @pytest.mark.parametrize("first, second", [("a", "b"), ("b", "a")])
-def test_the_default_action_is_back_after_two(first, second):
+def test_the_default_action_is_back_after_two(tmp_path, first, second):
     program = f"""
-        a.install(), b.install()
-        {first}.remove(), {second}.remove()
+        a, b = logger("a"), logger("b")
+        {first}.close(), {second}.close()
         os.kill(os.getpid(), signal.SIGTERM)
     """
-    assert status_of(program) == -signal.SIGTERM
+    assert status_of(program, tmp_path) == -signal.SIGTERM
 
 
-def test_the_default_action_is_back_after_a_removal_in_another_thread():
+def test_the_default_action_is_back_after_a_close_in_another_thread(tmp_path):
     program = """
-        a.install()
-        thread = threading.Thread(target=a.remove)
+        a = logger("a")
+        thread = threading.Thread(target=a.close)
         thread.start(), thread.join()
         os.kill(os.getpid(), signal.SIGTERM)
     """
-    assert status_of(program) == -signal.SIGTERM
+    assert status_of(program, tmp_path) == -signal.SIGTERM
 
 
-def test_one_that_still_watches_holds_the_default_action_up():
+def test_one_that_still_watches_holds_the_default_action_up(tmp_path):
     program = """
-        a.install(), b.install()
-        a.remove()
+        a, b = logger("a"), logger("b")
+        a.close()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert b.seen
+        assert b.preempted
         raise SystemExit(3)
     """
-    assert status_of(program) == 3
+    assert status_of(program, tmp_path) == 3
 
 
-def test_what_was_ignored_is_ignored_again():
+def test_what_was_ignored_is_ignored_again(tmp_path):
     program = """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        a.install()
-        thread = threading.Thread(target=a.remove)
+        a = logger("a")
+        thread = threading.Thread(target=a.close)
         thread.start(), thread.join()
         os.kill(os.getpid(), signal.SIGTERM)
         raise SystemExit(3)
     """
-    assert status_of(program) == 3
+    assert status_of(program, tmp_path) == 3
