@@ -186,7 +186,7 @@ def test_a_clip_without_a_row_gets_no_step_and_is_counted(tmp_path, restarts):
                 played.start()
                 played.iterate(2)
                 played.state = logger.flush_state(played.state)
-    assert any("1 clips had no row" in text for text in messages(logger))
+    assert any("dropped 1 clip" in text for text in messages(logger))
     assert [step for _, _, step, _ in played.backend.clips] == [200] * restarts
 
 
@@ -213,7 +213,7 @@ def test_clips_that_come_too_fast_are_thinned_with_one_warning(tmp_path, size):
 
     played = Played(tmp_path, draw, size=size)
     with played.logger as logger:
-        with pytest.warns(ld.LoggingWarning, match="faster than they can be drawn") as warned:
+        with pytest.warns(ld.LoggingWarning, match="faster than they can be rendered") as warned:
             for count in range(1, 21):
                 played.iterate(count)
         assert len(warned) == 1
@@ -240,7 +240,7 @@ def test_a_drawing_that_raises_costs_its_clip_and_is_reported_once(tmp_path, err
         return frame(color)
 
     played = Played(tmp_path, draw)
-    with pytest.warns(ld.LoggingWarning, match=f"step 100 .*{error.args[0]}") as warned:
+    with pytest.warns(ld.LoggingWarning, match=f"step 100: .*{error.args[0]}") as warned:
         with played.logger as logger:
             for count in (1, 2, 3):
                 played.iterate(count, count)
@@ -268,7 +268,7 @@ def test_closing_does_not_wait_for_ever_and_says_what_is_lost(tmp_path):
     assert [step for step, _ in played.backend.rows] == [100]
     assert journal_records(logger.run_dir)[-1].kind == "close"
     (lost,) = messages(logger)
-    assert "1 clips" in lost and "lost" in lost
+    assert "1 clip" in lost and "lost" in lost
 
 
 def test_a_closed_run_keeps_neither_its_threads_nor_frames(tmp_path):

@@ -3,50 +3,34 @@
 Private by necessity: these are the rows of a schema that misbehaves, and the payloads of none.
 """
 
-from typing import Any
-
 import numpy as np
 import pytest
-from lerax_dist.host._film import Film
 
 import lerax_dist as ld
+from lerax_dist._schema import Finished, PartialSpec, Schema
+from lerax_dist.host._clips import ClipSpec
 from tests.memory import Batches, Memory
-from tests.readers import journal_rows, journal_steps
+from tests.readers import journal_rows
+
+FLOAT32 = np.dtype(np.float32)
+NUMBERS = Schema(("x",), dtype=FLOAT32)
 
 
-class Numbers:
-    """Rows whose step and metric are their number."""
-
-    names: tuple[str, ...] = ("x",)
-
-    def combine(self, shares):
-        return shares[0]
-
-    def rows(self, bodies):
-        return [[(number, number) for number in body] for body in bodies.tolist()]
-
-    def finish(self, rows):
-        values = np.array(rows, float)[:, None]
-        return self.names, list(rows), values, np.zeros(values.shape, bool)
+def choke(sums, maxima, numpy):
+    if 3 in sums[0]:
+        raise ValueError("three")
+    return Finished({"": sums[0]}, 1)
 
 
-class Chokes(Numbers):
-    """Cannot finish the row of number 3."""
-
-    def finish(self, rows):
-        if 3 in rows:
-            raise ValueError("three")
-        return super().finish(rows)
-
-
-class OwnRate(Numbers):
-    names = ("time/iteration_seconds",)
+CHOKES = Schema((), (PartialSpec("x", choke, None, (None,), (), 1),), dtype=FLOAT32)
+OWN_PACE = Schema(("time/iteration_seconds",), dtype=FLOAT32)
 
 
 def deliver(logger, schema, *numbers):
-    """A message from the devices with rows of these numbers."""
-    run: Any = logger._session.run
-    run.sink.rows(schema, 1)(0, 1, np.array([numbers[0], *numbers], np.int32))
+    """A message from the devices with rows of these numbers, each with its number as value."""
+    values = np.array(numbers, np.float32).view(np.int32)
+    payload = np.array([numbers[0], len(numbers), *numbers, *values], np.int32)
+    logger._run.row_callback(schema, 1)(0, 1, payload)
 
 
 @pytest.fixture
@@ -62,16 +46,15 @@ def logger(backend, tmp_path):
 
 def test_a_row_that_cannot_be_finished_costs_none_of_those_beside_it(logger):
     with pytest.warns(ld.LoggingWarning, match="three"):
-        deliver(logger, Chokes(), 1, 2, 3, 4, 5)
+        deliver(logger, CHOKES, 1, 2, 3, 4, 5)
         logger.close()
-    assert journal_steps(logger.run_dir) == [1, 2, 4, 5]
+    assert [row["x"] for _, row in journal_rows(logger.run_dir)] == [1.0, 2.0, 4.0, 5.0]
 
 
 def test_a_metric_by_the_name_of_a_rate_makes_room_for_it(logger, backend):
-    schema = OwnRate()
-    deliver(logger, schema, 1)
+    deliver(logger, OWN_PACE, 1)
     logger.flush()
-    deliver(logger, schema, 2)
+    deliver(logger, OWN_PACE, 2)
     logger.close()
     (_, first), (_, second) = journal_rows(logger.run_dir)
     assert first["time/iteration_seconds"] == 1.0  # nothing to compare with yet
@@ -87,8 +70,7 @@ def test_a_payload_that_cannot_be_read_is_reported_and_does_not_raise(tmp_path):
             raise ValueError("no buffer")
 
     with ld.LoggingCallback(Memory(), "r", log_dir=tmp_path) as logger:
-        run: Any = logger._session.run
         with pytest.warns(ld.LoggingWarning, match="^callback: .*no buffer"):
-            run.sink.rows(Numbers(), 1)(0, 1, Broken())
+            logger._run.row_callback(NUMBERS, 1)(0, 1, Broken())
         with pytest.warns(ld.LoggingWarning, match="^video: .*no buffer"):
-            run.studio.clips(Film("v", 50.0, lambda body: body))(0, 1, Broken())
+            logger._run.callback(ClipSpec("v", 50.0, lambda body: body))(0, 1, Broken())

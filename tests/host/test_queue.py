@@ -35,7 +35,7 @@ def test_a_row_waits_for_room_and_nothing_is_lost():
             queue.put_row(number, 10, 0.0)
             added.append(number)
 
-    with pytest.warns(LoggingWarning, match="training is slowed down") as warned:
+    with pytest.warns(LoggingWarning, match="slowing the training down") as warned:
         producer = threading.Thread(target=produce)
         producer.start()
         assert full.wait(10.0)
@@ -53,14 +53,14 @@ def test_a_row_waits_for_room_and_nothing_is_lost():
 
 
 def test_a_writer_that_does_not_move_stops_no_training(monkeypatch):
-    monkeypatch.setattr(_queue, "_PATIENCE", 0.2)
+    monkeypatch.setattr(_queue, "_ROOM_TIMEOUT", 0.2)
     failures = Failures()
     queue = RowQueue(failures, bound=100)
     begin = time.monotonic()
     with pytest.warns(LoggingWarning) as warned:
         for number in range(100):
             queue.put_row(number, 60, 0.0)
-    assert "beyond the bound" in str(warned[-1].message)
+    assert "beyond the memory limit" in str(warned[-1].message)
     # One wait, not ninety-nine.
     assert time.monotonic() - begin < 10.0
     assert [item for item, _ in queue.take(None)] == list(range(100))
@@ -113,7 +113,7 @@ def test_a_queue_that_is_behind_or_full_does_not_pause():
     writer.start()
     tight.done(10)
     tight.put_row("second", 10, 0.0)
-    with pytest.warns(LoggingWarning, match="wait to be written"):
+    with pytest.warns(LoggingWarning, match="are queued"):
         tight.put_row("third", 10, 0.0)
     writer.join(10)
     assert not writer.is_alive()

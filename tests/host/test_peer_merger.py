@@ -1,0 +1,271 @@
+"""Rows that wait for the shares of other processes: matched, merged, and never for ever.
+
+A pure test of what the package keeps to itself; through the door see `test_peers.py`.
+"""
+
+import threading
+import time
+from collections import deque
+
+import numpy as np
+import pytest
+
+from lerax_dist._failures import Failures, LoggingWarning
+from lerax_dist._schema import Schema, Totals
+from lerax_dist.host._peers import (
+    PEER_TIMEOUT,
+    Decoder,
+    Encoder,
+    PeerMerger,
+    PeerReceiver,
+    PeerRows,
+)
+from lerax_dist.host._queue import RowQueue
+from lerax_dist.host._reorder import PartialRow
+
+LIMIT = 20.0
+NOTHING = np.zeros(0)
+
+NAMES = ("a", "b")
+
+
+def row(number, *values, names=NAMES):
+    numbers = np.array(values or (number, -number), float)
+    totals = Totals(1, numbers, NOTHING, NOTHING, number)
+    schema = Schema(names, sums_steps=False)
+    return PartialRow(schema, totals, number, 0.0, None, number, 8)
+
+
+def peer_rows(*rows):
+    """What another process has sent, as it arrives."""
+    return Decoder().decode(Encoder().encode(rows))
+
+
+def sent(encoder, *rows):
+    message = encoder.encode(rows)
+    encoder.sent(message)
+    return message
+
+
+@pytest.fixture
+def failures():
+    return Failures()
+
+
+@pytest.fixture
+def merger(failures):
+    return PeerMerger(["h0", "h1", "h2"], failures)
+
+
+def values(items):
+    return [item.totals.plain.tolist() if isinstance(item, PartialRow) else item for item in items]
+
+
+def test_a_row_is_ready_once_every_share_is_there(merger):
+    merger.put([row(1, 0.0, 3.0)], 0.0)
+    assert merger.ready(0.0) == []
+    merger.receive(PeerRows(1, peer_rows(row(1, 3.0, 6.0), row(2))), 0.0)
+    assert merger.ready(0.0) == []
+    merger.receive(PeerRows(2, peer_rows(row(1, 6.0, 0.0))), 0.0)
+    assert values(merger.ready(0.0)) == [[3.0, 3.0]]
+    assert not merger.is_waiting
+
+
+def test_what_is_no_row_keeps_its_place(merger):
+    merger.put(["before"], 0.0)
+    merger.put([row(1)], 0.0)
+    merger.put(["after"], 0.0)
+    assert merger.ready(0.0) == ["before"]
+    merger.receive(PeerRows(1, peer_rows(row(1))), 0.0)
+    merger.receive(PeerRows(2, peer_rows(row(1))), 0.0)
+    assert values(merger.ready(0.0)) == [[1.0, -1.0], "after"]
+
+
+def test_a_process_that_sends_nothing_is_named_and_left_out(merger, failures):
+    merger.put([row(1, 0.0, 0.0)], 0.0)
+    merger.receive(PeerRows(1, peer_rows(row(1, 2.0, 2.0), row(2, 2.0, 2.0))), 0.0)
+    assert merger.ready(PEER_TIMEOUT - 1) == []
+    with pytest.warns(
+        LoggingWarning, match=r"process 2 \(h2\): sent nothing for 300 s while row 1 was waiting"
+    ):
+        assert values(merger.ready(PEER_TIMEOUT)) == [[1.0, 1.0]]
+    # From then on nobody waits for it.
+    merger.put([row(2, 0.0, 0.0)], PEER_TIMEOUT)
+    assert values(merger.ready(PEER_TIMEOUT)) == [[1.0, 1.0]]
+    assert len(failures.all()) == 1
+
+
+def test_a_process_that_is_slower_is_waited_for_as_long_as_it_sends(merger, failures):
+    for number in range(1, 5):
+        merger.put([row(number, 0.0, 0.0)], 0.0)
+    merger.receive(PeerRows(2, [], "finished"), 0.0)
+    now = 0.0
+    for number in range(1, 5):
+        # The rows of process 0 wait longer and longer.
+        now += PEER_TIMEOUT - 1
+        assert merger.ready(now) == []
+        merger.receive(PeerRows(1, peer_rows(row(number, 2.0, 2.0))), now)
+        assert values(merger.ready(now)) == [[1.0, 1.0]]
+    assert failures.all() == ()
+    merger.put([row(5)], now)
+    with pytest.warns(LoggingWarning, match="sent nothing for 300 s while row 5"):
+        assert values(merger.ready(now + PEER_TIMEOUT)) == [[5.0, -5.0]]
+
+
+def test_at_the_end_rows_wait_until_its_deadline_however_old_they_are(merger):
+    for number in (1, 2):
+        merger.put([row(number, 0.0, 0.0)], 0.0)
+    merger.receive(PeerRows(2, [], "finished"), 0.0)
+    merger.receive(PeerRows(1, []), 1000.0)
+    assert merger.ready(1000.0, 1042.0) == []
+    merger.receive(PeerRows(1, peer_rows(row(1, 2.0, 2.0))), 1041.0)
+    assert values(merger.ready(1041.0, 1042.0)) == [[1.0, 1.0]]
+    with pytest.warns(LoggingWarning, match="did not send row 2 before.*raise `timeout`"):
+        assert values(merger.ready(1042.0, 1042.0)) == [[0.0, 0.0]]
+
+
+def test_a_process_that_is_far_ahead_has_to_wait(merger):
+    shares = [row(number, names=tuple(f"m{k}" for k in range(2))) for number in range(1, 10_001)]
+    assert not merger.is_ahead(1)
+    merger.receive(PeerRows(1, peer_rows(*shares)), 0.0)
+    assert merger.is_ahead(1) and not merger.is_ahead(2)
+    merger.receive(PeerRows(2, [], "finished"), 0.0)
+    merger.put(shares, 0.0)
+    assert len(merger.ready(0.0)) == 10_000
+    assert not merger.is_ahead(1)
+
+
+def test_a_process_that_had_to_wait_is_not_taken_for_a_silent_one(merger, failures):
+    merger.put([row(number, 0.0, 0.0) for number in (1, 2)], 0.0)
+    # All the while process 2 hangs, nobody listens to process 1, which is ahead.
+    merger.receive(PeerRows(1, peer_rows(row(1, 2.0, 2.0))), 0.0)
+    with pytest.warns(LoggingWarning, match=r"process 2 \(h2\): sent nothing for 300 s"):
+        assert values(merger.ready(PEER_TIMEOUT)) == [[1.0, 1.0]]
+    assert merger.ready(PEER_TIMEOUT + 1) == []
+    merger.receive(PeerRows(1, peer_rows(row(2, 4.0, 4.0))), PEER_TIMEOUT + 1)
+    assert values(merger.ready(PEER_TIMEOUT + 1)) == [[2.0, 2.0]]
+    assert len(failures.all()) == 1
+
+
+def test_what_was_sent_before_the_end_counts(merger, failures):
+    merger.receive(PeerRows(1, peer_rows(row(1, 3.0, 3.0))), 0.0)
+    merger.receive(PeerRows(1, [], "finished"), 0.0)
+    merger.receive(PeerRows(2, [], "finished"), 0.0)
+    merger.put([row(1, 1.0, 1.0)], 0.0)
+    merger.put([row(2, 5.0, 5.0)], 0.0)
+    assert values(merger.ready(0.0)) == [[2.0, 2.0], [5.0, 5.0]]
+    assert failures.all() == ()
+
+
+def test_shares_of_other_iterations_are_left_out_and_texts(merger, failures):
+    for number in (2, 4):
+        merger.put([row(number, 0.0, 0.0)], 0.0)
+    merger.receive(PeerRows(1, peer_rows(row(1), row(2, 3.0, 3.0), row(4, 3.0, 3.0))), 0.0)
+    with pytest.warns(LoggingWarning) as warned:
+        merger.receive(PeerRows(2, peer_rows(row(3, 9.0, 9.0), row(4, 3.0, 3.0))), 0.0)
+        rows = values(merger.ready(0.0))
+    assert rows == [[1.5, 1.5], [2.0, 2.0]]
+    assert {str(w.message).split(" while")[0] for w in warned} == {
+        "process 1 (h1): sent row 1",
+        "process 2 (h2): sent row 3",
+    }
+
+
+def test_other_metrics_are_named(merger):
+    merger.put([row(1, 1.0, 1.0)], 0.0)
+    merger.receive(PeerRows(1, peer_rows(row(1, 3.0, 4.0, 5.0, names=("a", "b", "c")))), 0.0)
+    merger.receive(PeerRows(2, peer_rows(row(1, 3.0, names=("a",)))), 0.0)
+    with pytest.warns(LoggingWarning) as warned:
+        assert values(merger.ready(0.0)) == [[1.0, 1.0]]
+    texts = sorted(str(w.message) for w in warned)
+    assert "sent the metrics c, which process 0 does not log" in texts[0]
+    assert "sent no b, which process 0 logs" in texts[1]
+
+
+def test_names_travel_once_and_numbers_to_the_last_bit():
+    encoder, decoder = Encoder(), Decoder()
+    first = sent(encoder, row(1, 0.1, np.nan))
+    second = sent(encoder, row(2, np.inf, 1e-320))
+    assert first["names"] == [NAMES] and second["names"] == []
+    (one,), (two,) = decoder.decode(first), decoder.decode(second)
+    assert one.names == two.names == NAMES
+    np.testing.assert_array_equal(one.totals.plain, [0.1, np.nan])
+    np.testing.assert_array_equal(two.totals.plain, [np.inf, 1e-320])
+
+
+def test_names_in_a_message_that_did_not_leave_travel_again():
+    encoder, decoder = Encoder(), Decoder()
+    encoder.encode([row(1, 1.0, names=("a",))])
+    for names in (("b",), ("a",), ("b",)):
+        (read,) = decoder.decode(sent(encoder, row(1, 1.0, names=names)))
+        assert read.names == names
+
+
+class Box:
+    """A mailbox in memory, whose waits pass on a clock of its own, a thousand times as fast."""
+
+    def __init__(self, messages):
+        self.messages = {process: deque(some) for process, some in messages.items()}
+        self.clock = self.read_at = 0.0
+        self.nothing = threading.Event()
+
+    def receive(self, process, *, timeout):
+        if self.messages.get(process):
+            self.read_at = self.clock
+            return self.messages[process].popleft()
+        self.clock += timeout
+        self.nothing.wait(timeout / 1000)
+        return None
+
+
+def messages(count):
+    """As many messages, each with a row, and the end."""
+    encoder = Encoder()
+    for number in range(count):
+        yield sent(encoder, row(number, 0.0, names=("x",)))
+    yield {"end": "finished"}
+
+
+def numbers(queue, process, until):
+    """Rows that came from a process, up to its end, while `until` says nothing else."""
+    found = []
+    limit = time.monotonic() + LIMIT
+    while time.monotonic() < limit and not until(found):
+        for arrival, _ in queue.take(0.05):
+            if arrival.process == process:
+                found += [each.number for each in arrival.rows]
+                found += [arrival.state] if arrival.state else []
+    return found
+
+
+def test_processes_that_are_silent_cost_the_others_nothing():
+    box = Box({5: messages(200)})
+    queue = RowQueue(Failures(), pause=0.0)
+    receiver = PeerReceiver(box, 6, queue, lambda process: False, Failures())
+    receiver.start()
+    found = numbers(queue, 5, lambda found: "finished" in found)
+    receiver.stop()
+    assert found == [*range(200), "finished"]
+    # Eight messages a round, of a second in all.
+    assert box.read_at <= 1 + 201 / 8
+
+
+def test_a_process_that_is_ahead_is_not_read_until_there_is_room():
+    room = threading.Event()
+    asked = threading.Semaphore(0)
+
+    def is_ahead(process):
+        asked.release()
+        return process == 1 and not room.is_set()
+
+    box = Box({1: messages(10), 2: messages(10)})
+    queue = RowQueue(Failures(), pause=0.0)
+    receiver = PeerReceiver(box, 3, queue, is_ahead, Failures())
+    receiver.start()
+    assert numbers(queue, 2, lambda found: "finished" in found) == [*range(10), "finished"]
+    for _ in range(3):
+        assert asked.acquire(timeout=LIMIT)
+    assert len(box.messages[1]) == 11
+    room.set()
+    assert numbers(queue, 1, lambda found: "finished" in found) == [*range(10), "finished"]
+    receiver.stop()
