@@ -194,11 +194,11 @@ class AbstractLoggingBackend(abc.ABC):
         """
 
     @classmethod
-    def for_replay(cls, log_dir: Path, *, project: str | None) -> Self:
+    def for_replay(cls, log_dir: Path | None, *, project: str | None) -> Self:
         """A backend to which `lerax-dist replay` writes a run.
 
         Args:
-            log_dir: folder in which each run has its own.
+            log_dir: folder in which each run has its own; None for the default of the backend.
             project: project to write to, for backends that have projects; None if none was given.
 
         Raises:
@@ -232,3 +232,8 @@ def already_open(backend: object, name: str) -> RuntimeError:
         f"`{type(backend).__name__}` must be closed before it opens run {name!r}, and it still "
         "writes another. Give each run a backend of its own."
     )
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
