@@ -1,4 +1,4 @@
-"""What is known of a run, as text for people. Pure."""
+"""The facts of a run as text for people. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def run_markdown(facts: Mapping[str, Any]) -> str:
     """The facts of a run as a table in Markdown, with the command line below it.
 
     Args:
-        facts: see `AbstractLoggingBackend.on_run`; what is missing is left out.
+        facts: see `AbstractLoggingBackend.on_run`; what is missing is skipped.
     """
     rows = {
         "run": facts.get("name"),

@@ -351,7 +351,7 @@ def test_every_row_comes_back_with_its_step_and_float32_values(tmp_path):
         for index in range(300):
             step = index**3
             tags = [f"train/m{i}" for i in range(64)] if index % 2 else ["eval/a", "eval/b"]
-            row = {tag: np.float64(generator.normal()) for tag in tags}
+            row: dict[str, Any] = {tag: np.float64(generator.normal()) for tag in tags}
             backend.log_scalars(row, step)
             written.append((step, {tag: float(np.float32(row[tag])) for tag in tags}))
         backend.log_hparams({"seed": 1})
@@ -361,7 +361,7 @@ def test_every_row_comes_back_with_its_step_and_float32_values(tmp_path):
 def test_many_sets_of_metrics_are_written(backend, tmp_path):
     for round_ in range(2):
         for index in range(40):
-            backend.log_scalars({f"m{index}": np.float64(round_)}, step=round_)
+            backend.log_scalars(scalars(**{f"m{index}": round_}), step=round_)
     for index in range(40):
         assert rows(tmp_path / "group" / "run", f"m{index}") == [(0, 0.0), (1, 1.0)]
 
