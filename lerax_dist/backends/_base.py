@@ -37,11 +37,11 @@ class AbstractLoggingBackend(abc.ABC):
     training nor another backend. The journal has every row. A backend never sees a `jax.Array`.
 
     The five abstract methods make a backend. The hooks below them do nothing unless they are
-    overridden. What stands in the class itself serves the command line: `lerax-dist replay` can
-    write old runs to a backend with a `replay_name`, and `lerax-dist doctor` asks `check_setup`.
+    overridden. Class attributes and class methods serve the command line: `lerax-dist replay` can
+    write old runs to a backend with a `replay_name`, and `lerax-dist doctor` calls `check_setup`.
 
     Attributes:
-        replay_name: name of this backend for `lerax-dist replay --to`; None if it is not for that.
+        replay_name: name for `lerax-dist replay --to`; None if a run cannot be replayed to it.
         replay_files: glob patterns of its files in the folder of a run. A replay does not start if
             there are some already.
 
@@ -186,7 +186,7 @@ class AbstractLoggingBackend(abc.ABC):
     def log_vectors(self, vectors: dict[str, np.ndarray], step: int) -> None:
         """Write the metrics of a row whose values are vectors, e.g. a histogram.
 
-        Called after the scalars of the same row. By default vectors are left out.
+        Called after the scalars of the same row. By default vectors are skipped.
 
         Args:
             vectors: metric name to a one-dimensional array of `float64`.
@@ -194,15 +194,15 @@ class AbstractLoggingBackend(abc.ABC):
         """
 
     @classmethod
-    def for_replay(cls, log_dir: Path, *, project: str | None) -> Self:
+    def for_replay(cls, log_dir: Path | None, *, project: str | None) -> Self:
         """A backend to which `lerax-dist replay` writes a run.
 
         Args:
-            log_dir: folder in which each run has its own.
+            log_dir: folder in which each run has its own; None for the default of the backend.
             project: project to write to, for backends that have projects; None if none was given.
 
         Raises:
-            TypeError: this backend is not for replay.
+            TypeError: this backend cannot be replayed to.
         """
         raise TypeError(
             f"`{cls.__name__}` cannot be replayed to. Override `for_replay` and set `replay_name`."
@@ -210,7 +210,7 @@ class AbstractLoggingBackend(abc.ABC):
 
     @classmethod
     def check_setup(cls, timeout: float) -> list[SetupProblem]:
-        """What would keep this backend from working in this process. Never prompts, never raises.
+        """Find what keeps this backend from working in this process. Never prompts, never raises.
 
         Args:
             timeout: longest wait for a server, in seconds.
@@ -232,3 +232,8 @@ def already_open(backend: object, name: str) -> RuntimeError:
         f"`{type(backend).__name__}` must be closed before it opens run {name!r}, and it still "
         "writes another. Give each run a backend of its own."
     )
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

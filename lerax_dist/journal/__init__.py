@@ -1,5 +1,6 @@
 """The journal of a run: the one primary copy, append-only, read by everything else."""
 
+from lerax_dist.journal._files import replace_file as replace_file
 from lerax_dist.journal._identity import Identity as Identity
 from lerax_dist.journal._identity import take_identity as take_identity
 from lerax_dist.journal._journal import Cursor as Cursor

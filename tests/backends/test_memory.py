@@ -64,7 +64,7 @@ def test_vectors_are_kept_beside_the_rows():
 def test_a_backend_writes_one_run_at_a_time():
     memory = ld.MemoryBackend()
     with pytest.raises(RuntimeError, match="`MemoryBackend` must be open"):
-        memory.log_scalars({"x": np.float64(1.0)}, 0)
+        memory.log_scalars({"x": np.array(1.0)}, 0)
     memory.open("a")
     with pytest.raises(RuntimeError, match="must be closed before it opens run 'b'"):
         memory.open("b")
