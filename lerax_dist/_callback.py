@@ -33,8 +33,7 @@ from lerax_dist.device._program import check_program
 from lerax_dist.device._settle import settle
 from lerax_dist.device._step_state import LoggingCallbackStepState
 from lerax_dist.journal._record import Event
-from lerax_dist.video._record import Act, Own, Recorder, Render, Rollout
-from lerax_dist.video._settings import check_settings
+from lerax_dist.video import Act, Recorder, Render, Rollout, UserHooks, check_settings
 
 # Of the callback: nothing, or rows that wait (see `rows_per_transfer`).
 State = EmptyCallbackState | Buffer
@@ -167,8 +166,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
                 gets its rows later.
             render: draws a frame: `(state, width, height)` to `uint8` pixels of shape
                 `(height, width, 3)`, `state` with NumPy arrays as leaves, in a thread of its own.
-                `None` for the environment's `render_frame`, for lerax's `render`, or for pictures
-                of gymnax's classic control tasks.
+                `None` to use the environment's `render_frame`, or lerax's `render`.
             rollout: plays the policy: `(policy, key)` to the states of `video_num_steps` steps,
                 stacked along a leading axis, in compiled code. `None` for lerax's and gymnax's way.
             act: how the policy of a gymnax environment acts: `(policy, observation, key)` to an
@@ -214,9 +212,9 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             leads=session.scope == "global" or session.group.is_writer,
         )
         session.unsent = self._transfers.unsent
-        studio = getattr(session.run, "clips", None) if video.interval else None
-        own = Own(render, rollout, act)
-        self._recorder = None if studio is None else Recorder(video, studio, env, own)
+        clips = getattr(session.run, "clips", None) if video.interval else None
+        hooks = UserHooks(render, rollout, act)
+        self._recorder = None if clips is None else Recorder(video, clips, env, hooks)
         if session.hparams:
             # At once: a loop of the user's own may never call `on_training_start`.
             session.run.put(Event(time.time(), "hparams", {"hparams": session.hparams}))
