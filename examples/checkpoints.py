@@ -1,14 +1,14 @@
-"""Checkpoints of a training over any number of processes, by Orbax."""
+"""Checkpoints of a training on any number of processes, with Orbax."""
 
 from pathlib import Path
 from typing import Any
 
 
 class Checkpoints:
-    """The newest two checkpoints of a folder. All processes make the same calls together.
+    """Keeps the newest two checkpoints in a folder. Every process must make the same calls.
 
-    Each process writes its own part of the arrays, so the folder must lie on a disk that all hosts
-    see. A restart may have another number of processes or devices.
+    Each process writes its own shards of the arrays, so all hosts must share the folder. A restart
+    may have another number of processes or devices.
 
     Args:
         directory: the folder; `None` to save nothing.
@@ -23,11 +23,11 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(Path(directory).resolve(), options=options)
 
     def restore(self, name: str, like: Any) -> Any:
-        """A part of the newest checkpoint; `like` itself if there is no checkpoint.
+        """Restore a part of the newest checkpoint; returns `like` if there is no checkpoint.
 
         Args:
             name: name of the part.
-            like: a pytree with the shapes, and the layout over devices, to be restored.
+            like: a pytree with the shapes, dtypes and shardings to restore.
         """
         if self._manager is None or self._manager.latest_step() is None:
             return like
@@ -37,11 +37,11 @@ class Checkpoints:
         return self._manager.restore(self._manager.latest_step(), args=args)[name]
 
     def save(self, step: int, **parts: Any) -> None:
-        """Start to write a checkpoint. It counts once all of it is on the disk, or not at all.
+        """Start writing a checkpoint, in the background. An incomplete one is never restored.
 
         Args:
-            step: what it is of; the highest is the newest.
-            **parts: name to pytree.
+            step: number of the checkpoint; the highest is the newest.
+            **parts: pytrees by name.
         """
         if self._manager is not None:
             import orbax.checkpoint as ocp
@@ -50,6 +50,6 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**saves))
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait until all checkpoints are written."""
         if self._manager is not None:
             self._manager.close()

@@ -1,13 +1,12 @@
 """lerax's PPO on CartPole, logged by lerax_dist, with its environments on every local device.
 
-lerax drives the callback by itself: the logger goes into the list `callback`. Its own logger works
-on one device only. This one takes any number, and the rows are the same on all of them. lerax needs
-Python 3.13.
+lerax calls the logger by itself: pass it in the list `callback`. lerax's own logger works on one
+device only; this one works on any number, with the same rows. lerax needs Python 3.13.
 
     pip install lerax lerax-dist
 
     python examples/lerax_ppo.py
-    python examples/lerax_ppo.py --video-interval 16    # seen in TensorBoard under "Images"
+    python examples/lerax_ppo.py --video-interval 16    # shown in TensorBoard under "Images"
     XLA_FLAGS=--xla_force_host_platform_device_count=4 python examples/lerax_ppo.py    # simulated
 """
 
@@ -28,7 +27,7 @@ import lerax_dist as ld
 
 
 class ShardedPPO(PPO):
-    """PPO whose environments are split over all devices; XLA splits the work along with them."""
+    """PPO with its environments sharded over all devices; XLA shards the computation with them."""
 
     def reset(self, *args: Any, **kwargs: Any) -> Any:
         state = super().reset(*args, **kwargs)
@@ -45,14 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--total-steps", type=int, default=2**17, help="environment steps")
     parser.add_argument("--num-envs", type=int, default=8)
-    parser.add_argument("--num-steps", type=int, default=256, help="of an environment, a row")
+    parser.add_argument("--num-steps", type=int, default=256, help="steps per environment and row")
     parser.add_argument("--num-epochs", type=int, default=4)
-    parser.add_argument("--video-interval", type=int, default=0, help="rows a video; 0 for none")
-    parser.add_argument("--video-steps", type=int, default=500, help="environment steps of a video")
+    parser.add_argument("--video-interval", type=int, default=0, help="rows per video; 0 for none")
+    parser.add_argument("--video-steps", type=int, default=500, help="environment steps per video")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-dir", default="logs")
     parser.add_argument(
-        "--beside", action="store_true", help="let lerax's own logger log, too (one device only)"
+        "--beside", action="store_true", help="also log with lerax's own logger (one device only)"
     )
     args = parser.parse_args()
 
@@ -63,7 +62,7 @@ def main() -> None:
         num_envs=args.num_envs, num_steps=args.num_steps, num_batches=4, num_epochs=args.num_epochs
     )
     backends = [ld.TensorBoardBackend(args.log_dir), ld.ConsoleBackend()]
-    theirs = [TensorBoardCallback(name="lerax", log_dir=args.log_dir)] if args.beside else []
+    own_callbacks = [TensorBoardCallback(name="lerax", log_dir=args.log_dir)] if args.beside else []
     with ld.LoggingCallback(
         backends,
         env=env,
@@ -71,9 +70,9 @@ def main() -> None:
         video_interval=args.video_interval,
         video_num_steps=args.video_steps,
     ) as logger:
-        callback = [logger, *theirs]
+        callback = [logger, *own_callbacks]
         algorithm.learn(env, policy, args.total_steps, key=learn_key, callback=callback)
-    print(f"The logs are in {logger.run_dir}. See them: tensorboard --logdir {args.log_dir}")
+    print(f"The logs are in {logger.run_dir}. View them: tensorboard --logdir {args.log_dir}")
 
 
 if __name__ == "__main__":

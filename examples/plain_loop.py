@@ -1,8 +1,8 @@
-"""Handwritten digits with an ordinary Python loop, data-parallel over every device and process.
+"""Classifies handwritten digits in an ordinary Python loop, data-parallel over all devices.
 
-A batch is one global array, split over the devices. Compiled code sees all of it, so a mean in the
-step is the mean over the whole run: `Logger` only has to write it, in process 0, and returns at
-once. The images come with scikit-learn.
+A batch is one global array, sharded over the devices of every process. Compiled code computes on
+the whole array, so a mean in the step is the mean over the whole run. `Logger` writes it on process
+0, and returns at once. scikit-learn brings the images.
 
     pip install "lerax-dist[examples]"
 
@@ -72,7 +72,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=256, help="images of the whole run")
     parser.add_argument("--learning-rate", type=float, default=5e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--name", help="name of the run; made from the time if not given")
+    parser.add_argument("--name", help="name of the run; by default made from the time")
     parser.add_argument("--log-dir", default="logs")
     return parser.parse_args()
 
@@ -82,7 +82,7 @@ def main() -> None:
     group = ld.initialize()
     if args.batch_size % jax.device_count():
         devices = jax.device_count()
-        raise SystemExit(f"--batch-size {args.batch_size} is no multiple of the {devices} devices")
+        raise SystemExit(f"--batch-size {args.batch_size} must be a multiple of {devices} devices")
     digits: Any = load_digits()
     images, labels = (digits.data / 16.0).astype(np.float32), digits.target.astype(np.int32)
     train_x, test_x, train_y, test_y = train_test_split(images, labels, random_state=0)
@@ -101,21 +101,21 @@ def main() -> None:
         backends, args.name, total_steps=args.steps, hparams=vars(args), log_dir=args.log_dir
     ) as logger:
         for step in range(args.steps):
-            # This process's part of the batch; together the parts are the global array.
+            # This process's part of the batch; the parts of all processes make up the global array.
             mine = random.choice(len(train_x), args.batch_size // group.process_count)
             images = jax.make_array_from_process_local_data(split, train_x[mine])
             labels = jax.make_array_from_process_local_data(split, train_y[mine])
             params, opt_state, train = step_fn(params, opt_state, images, labels)
             metrics: dict[str, Any] = {"train": train}
             if (step + 1) % EVAL_EVERY == 0 or step + 1 == args.steps:
-                # `float` waits for the device, which also bounds the steps in flight.
+                # `float` waits for the device, which also bounds the number of steps in flight.
                 test_accuracy = float(accuracy(params, test_x, test_y))
                 metrics["test"] = {"accuracy": test_accuracy}
             logger.log(metrics, step=step)
 
     if group.is_writer:
         print(f"digits: test accuracy {test_accuracy:.3f}")
-        print(f"The logs are in {logger.run_dir}. See them: tensorboard --logdir {args.log_dir}")
+        print(f"The logs are in {logger.run_dir}. View them: tensorboard --logdir {args.log_dir}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A population with one log: every process trains members of its own, with no word between them.
+"""A population with one log: each process trains members of its own, without communication.
 
-Members are networks that learn the same curve, each with a learning rate of its own. A process
-compiles and runs its own program on its own devices; there are no collectives, no global arrays and
-no step that anybody waits for. With `scope="process"` process 0 merges the rows of all: the mean,
-the lowest and the highest loss over all members of all processes.
+Members are networks that learn the same curve with different learning rates. Each process compiles
+and runs its own program on its own devices: no collectives, no global arrays, no waiting for other
+processes. With `scope="process"` process 0 merges the rows of all processes: the mean, the lowest
+and the highest loss over all members.
 
     mpirun -n 4 python examples/population.py
     srun --ntasks=4 python examples/population.py
@@ -45,7 +45,7 @@ def make_train(logger: ld.LoggingCallback, num_rows: int) -> Any:
         xs = jax.random.uniform(key, (64, 1), minval=-1.0, maxval=1.0)
         loss, gradient = jax.value_and_grad(loss_fn)(params, xs)
         params = jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
-        # The step of a row is the number of these calls, over all members of all processes.
+        # The step of a row counts these calls over all members of all processes.
         ctx = ld.StepContext(counted, None, None, done=jnp.asarray(False), reward=-loss)
         return (params, logger.on_step(ctx, key=key)), loss
 
@@ -81,7 +81,7 @@ def make_train(logger: ld.LoggingCallback, num_rows: int) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--members", type=int, default=4, help="of each process")
+    parser.add_argument("--members", type=int, default=4, help="members per process")
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-dir", default="logs")
@@ -89,17 +89,17 @@ def main() -> None:
     group = ld.initialize()
     backends = [ld.TensorBoardBackend(args.log_dir), ld.ConsoleBackend()]
     with ld.LoggingCallback(backends, hparams=vars(args), scope="process") as logger:
-        # Each member of the whole population has its own: 0.001 to 0.1, evenly in the logarithm.
+        # A learning rate for each member of the whole population, evenly spaced in the logarithm.
         all_rates = jnp.geomspace(1e-3, 0.1, args.members * group.process_count)
         mine = all_rates.reshape(group.process_count, args.members)[group.process_index]
         key = jax.random.fold_in(jax.random.key(args.seed), group.process_index)
         losses = make_train(logger, args.rows)(mine, key)
         pairs = list(zip(losses.tolist(), mine.tolist(), strict=True))
-        everyone = group.gather(pairs, timeout=300.0, what="the losses of all members")
-    if everyone is not None:
-        loss, rate = min(pair for pairs in everyone for pair in pairs)
+        gathered = group.gather(pairs, timeout=300.0, what="the losses of all members")
+    if gathered is not None:
+        loss, rate = min(pair for pairs in gathered for pair in pairs)
         print(f"population: the best member has loss {loss:.4f}, with learning rate {rate:.4f}")
-        print(f"The logs are in {logger.run_dir}. See them: tensorboard --logdir {args.log_dir}")
+        print(f"The logs are in {logger.run_dir}. View them: tensorboard --logdir {args.log_dir}")
 
 
 if __name__ == "__main__":

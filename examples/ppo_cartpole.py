@@ -1,8 +1,9 @@
 """PPO on CartPole-v1, data-parallel over every device of every process, with one log.
 
-The environments are split over the devices, each device learns from its own, and the gradient is
-averaged, so the parameters stay the same everywhere. `LoggingCallback` averages over the whole run
-as well and process 0 alone writes: nothing in the training asks which process it is.
+The environments are split over the devices, each device computes a gradient from its own, and the
+gradients are averaged, so the parameters are the same on every device. `LoggingCallback` averages
+its metrics over the whole run as well, and only process 0 writes: no line of the training depends
+on the process index.
 
     pip install "lerax-dist[examples]"
 
@@ -10,11 +11,11 @@ as well and process 0 alone writes: nothing in the training asks which process i
     mpirun -n 2 python examples/ppo_cartpole.py          # MPI
     srun --ntasks=8 python examples/ppo_cartpole.py      # SLURM, in a batch script
     gcloud compute tpus tpu-vm ssh POD --worker=all \\
-        --command="python examples/ppo_cartpole.py"      # TPU pod: the same line on every host
-    python examples/ppo_cartpole.py --checkpoint-dir ck  # killed, and started again, it goes on
+        --command="python examples/ppo_cartpole.py"      # TPU pod: the same command on every host
+    python examples/ppo_cartpole.py --checkpoint-dir ck  # resumes when started again
     XLA_FLAGS=--xla_force_host_platform_device_count=4 python examples/ppo_cartpole.py  # simulated
 
-On two CPU cores the mean `episode/return` passes 450 of 500 in under a minute.
+On two CPU cores the mean `episode/return` exceeds 450 of 500 in under a minute.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import equinox as eqx
 import jax
 import optax
 from checkpoints import Checkpoints
+from gymnax_render import make_render
 from jax import lax
 from jax import numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -39,7 +41,7 @@ GAMMA, GAE_LAMBDA, CLIP, VALUE_WEIGHT, ENTROPY_WEIGHT = 0.99, 0.95, 0.2, 0.25, 0
 
 
 class ActorCritic(eqx.Module):
-    """A network for the actions and one for the value of an observation."""
+    """A policy network and a value network."""
 
     actor: list[eqx.nn.Linear]
     critic: list[eqx.nn.Linear]
@@ -63,7 +65,7 @@ class ActorCritic(eqx.Module):
 
 
 class Actor(NamedTuple):
-    """One environment and what is known of it; with a leading axis, those of a device."""
+    """One environment with its state; with a leading axis, all those of a device."""
 
     obs: Float[Array, "*env obs"]
     env_state: Any
@@ -72,23 +74,23 @@ class Actor(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one environment did; a rollout is (time, env) of them, a batch is one axis."""
+    """One transition; a rollout has axes (time, env), a batch has one axis."""
 
     obs: Float[Array, "*step obs"]
-    next_obs: Float[Array, "*step obs"]  # where it led, before any reset
+    next_obs: Float[Array, "*step obs"]  # after the action, before a reset
     action: Int[Array, "*step"]
     log_prob: Float[Array, "*step"]
     reward: Float[Array, "*step"]
     terminated: Bool[Array, "*step"]  # the pole fell
-    done: Bool[Array, "*step"]  # the pole fell, or the time was up
+    done: Bool[Array, "*step"]  # the pole fell, or the time limit was reached
 
 
 class Batch(NamedTuple):
-    """Steps, and what the loss holds against them."""
+    """Transitions with the targets of the loss."""
 
     step: Step
     advantage: Float[Array, "*step"]
-    target: Float[Array, "*step"]  # of the value
+    target: Float[Array, "*step"]  # of the value network
 
 
 def reset(env: Any, logger: ld.LoggingCallback, key: Key[Array, ""]) -> Actor:
@@ -113,10 +115,10 @@ def act(
 
 
 def estimate(policy: ActorCritic, rollout: Step) -> Batch:
-    """Advantages (GAE, normalised over all devices) and targets; (time, env) become one axis."""
+    """Advantages (GAE, normalized over all devices) and targets; (time, env) become one axis."""
     value = jax.vmap(jax.vmap(policy.value))
     values = value(rollout.obs)
-    # An episode whose time is up would have gone on: only a fallen pole ends the returns.
+    # At the time limit the return is bootstrapped; only a fallen pole ends it.
     next_values = value(rollout.next_obs) * ~rollout.terminated
     errors = rollout.reward + GAMMA * next_values - values
     decays = GAMMA * GAE_LAMBDA * ~rollout.done
@@ -133,7 +135,7 @@ def estimate(policy: ActorCritic, rollout: Step) -> Batch:
 
 
 def loss(policy: ActorCritic, batch: Batch) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """PPO's clipped loss of a minibatch, and scalars to log."""
+    """PPO's clipped loss of a minibatch, and the scalars to log."""
     log_probs = jax.nn.log_softmax(jax.vmap(policy.logits)(batch.step.obs))  # (step, action)
     log_prob = jnp.take_along_axis(log_probs, batch.step.action[:, None], axis=1)[:, 0]
     ratio = jnp.exp(log_prob - batch.step.log_prob)
@@ -147,18 +149,18 @@ def loss(policy: ActorCritic, batch: Batch) -> tuple[Float[Array, ""], dict[str,
 
 
 def mean_gradient(policy: ActorCritic, batch: Batch) -> tuple[Any, dict[str, Array]]:
-    """The gradient over the minibatches of all devices: one vector, so one collective."""
+    """The gradient averaged over all devices, as one vector, so that it takes one collective."""
     flat, unravel = ravel_pytree(policy)
-    # Each device's own copy. Of a shared one JAX would sum the gradient itself, leaf by leaf.
+    # Marked as varying: for replicated parameters JAX would insert a sum of the gradient itself.
     flat = lax.pcast(flat, AXIS, to="varying")
     gradient, log = jax.grad(lambda x: loss(unravel(x), batch), has_aux=True)(flat)
     return unravel(lax.pmean(gradient, AXIS)), log
 
 
 class Training(NamedTuple):
-    """All that the training goes on from, which is what a checkpoint holds."""
+    """The state of the training, which is what a checkpoint holds."""
 
-    iteration: Any  # how many are done
+    iteration: Any  # number of iterations done
     actors: Any
     policy: Any
     opt_state: Any
@@ -166,13 +168,13 @@ class Training(NamedTuple):
 
 
 def make_train(env: Any, logger: ld.LoggingCallback, args: argparse.Namespace) -> Any:
-    """Three compiled functions: a fresh training, the start of a launch, on to some iteration."""
+    """Three compiled functions: `init` (new state), `start` (once per launch), `advance`."""
     mesh = jax.sharding.Mesh(jax.devices(), (AXIS,))  # every device of every process
-    # Each device has actors of its own, and all have the same of everything else.
+    # Actors are split over the devices; everything else is replicated.
     specs = Training(P(), P(AXIS), P(), P(), P())
     num_updates = args.num_iterations * args.num_epochs * args.num_minibatches
     learning_rate = optax.linear_schedule(args.learning_rate, 0.0, num_updates)
-    # Injected, the learning rate is in the optimiser's state, where the logger finds it.
+    # This puts the learning rate into the optimizer state, where the logger finds it.
     adam = optax.inject_hyperparams(optax.adam)(learning_rate, eps=1e-5)
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), adam)
 
@@ -191,7 +193,7 @@ def make_train(env: Any, logger: ld.LoggingCallback, args: argparse.Namespace) -
         return (optax.apply_updates(policy, updates), opt_state), log
 
     def iterate(keys: Key[Array, " iteration"], iteration: Array, carry: Any) -> Any:
-        """Act, learn, log."""
+        """One iteration: act, learn, log."""
         state, now = carry
         key, policy, opt_state = keys[iteration], now.policy, now.opt_state
         act_all = jax.vmap(lambda actor: act(env, logger, policy, actor))
@@ -217,7 +219,7 @@ def make_train(env: Any, logger: ld.LoggingCallback, args: argparse.Namespace) -
     @jax.jit
     @ft.partial(jax.shard_map, mesh=mesh, in_specs=(specs, P()), out_specs=specs)
     def advance(now: Training, until: Int[Array, ""]) -> Training:
-        """Runs on each device with its actors, up to the iteration `until`."""
+        """Run on each device with its actors, up to iteration `until`."""
         keys = jax.random.split(now.key, args.num_iterations)
         carry = (logger.reset(ld.ResetContext(), key=now.key), now)
         state, now = lax.fori_loop(now.iteration, until, ft.partial(iterate, keys), carry)
@@ -232,19 +234,19 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--total-steps", type=int, default=2**19, help="environment steps of the whole run")
     add("--num-envs", type=int, default=32, help="environments of the whole run")
-    # As long as an episode: of shorter stretches each batch would show one part of it only, since
-    # the environments time out together, and what the others had taught would be unlearnt.
-    add("--num-steps", type=int, default=512, help="steps of an environment in an iteration")
-    add("--num-epochs", type=int, default=4, help="passes over the steps of an iteration")
-    add("--num-minibatches", type=int, default=8, help="gradient steps in a pass")
-    add("--learning-rate", type=float, default=3e-3, help="at the start; it falls to 0")
+    # As long as an episode. All environments reach the time limit together, so a shorter rollout
+    # would cover one part of the episode only, and the network would forget the others.
+    add("--num-steps", type=int, default=512, help="steps of each environment per iteration")
+    add("--num-epochs", type=int, default=4, help="passes over the data of an iteration")
+    add("--num-minibatches", type=int, default=8, help="gradient steps per pass")
+    add("--learning-rate", type=float, default=3e-3, help="initial value; decays linearly to 0")
     add("--seed", type=int, default=0)
-    add("--name", help="name of the run; made from policy, environment and time if not given")
+    add("--name", help="name of the run; by default made from policy, environment and time")
     add("--log-dir", default="logs")
     add("--no-console", action="store_true", help="no table of metrics in the terminal")
-    add("--wandb", metavar="PROJECT", help="log to this project of Weights & Biases as well")
-    add("--checkpoint-dir", help="save here, and go on from what is here; on a disk of all hosts")
-    add("--checkpoint-every", type=int, default=4, help="iterations between two checkpoints")
+    add("--wandb", metavar="PROJECT", help="also log to this Weights & Biases project")
+    add("--checkpoint-dir", help="save and resume here; a folder that all hosts share")
+    add("--checkpoint-every", type=int, default=4, help="iterations between checkpoints")
     add("--video-interval", type=int, default=0, help="iterations between videos; 0 for none")
     args = parser.parse_args()
     args.num_iterations = max(1, args.total_steps // (args.num_envs * args.num_steps))
@@ -257,12 +259,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     group = ld.initialize()
-    # Not at the top: importing gymnax runs JAX, and a process that has cannot join the others.
+    # Imported after `initialize`: gymnax runs JAX on import, and a process must join before that.
     import gymnax
 
     if args.num_envs % jax.device_count():
         devices = jax.device_count()
-        raise SystemExit(f"--num-envs {args.num_envs} is no multiple of the {devices} devices")
+        raise SystemExit(f"--num-envs {args.num_envs} must be a multiple of {devices} devices")
     env, _ = gymnax.make("CartPole-v1")
     backends: list[ld.AbstractLoggingBackend] = [ld.TensorBoardBackend(args.log_dir)]
     backends += [] if args.no_console else [ld.ConsoleBackend()]
@@ -275,16 +277,17 @@ def main() -> None:
         hparams=numbers | {"num_devices": jax.device_count()},
         video_interval=args.video_interval,
         act=lambda policy, obs, key: jnp.argmax(policy.logits(obs)),
+        render=make_render(env),
         log_dir=args.log_dir,
         state=checkpoints.restore("run", like=ld.RunState.empty()),
-        # SIGTERM and SIGUSR1 do not end the program then: it asks, and leaves by itself.
+        # SIGTERM and SIGUSR1 then set `preempted` below instead of ending the program.
         handle_signals=args.checkpoint_dir is not None,
     ) as logger:
         init, start, advance = make_train(env, logger, args)
         now = checkpoints.restore("training", like=init(args.seed))
         start(now)
         done = int(now.iteration)
-        # The same answer on every process, so they leave together.
+        # `preempted` is the same on every process, so all leave the loop together.
         while done < args.num_iterations and not logger.preempted:
             done = min(done + args.checkpoint_every, args.num_iterations)
             now = advance(now, done)
@@ -293,10 +296,10 @@ def main() -> None:
     checkpoints.close()
     if group.is_writer:
         if done < args.num_iterations:
-            print(f"Told to end, after {done} of {args.num_iterations} iterations.")
+            print(f"Preempted after {done} of {args.num_iterations} iterations.")
         solved = "solved" if mean_return > 450.0 else "not solved"
         print(f"CartPole-v1 {solved}: mean return {mean_return:.1f} of 500")
-        print(f"The logs are in {logger.run_dir}. See them: tensorboard --logdir {args.log_dir}")
+        print(f"The logs are in {logger.run_dir}. View them: tensorboard --logdir {args.log_dir}")
 
 
 if __name__ == "__main__":

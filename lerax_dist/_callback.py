@@ -30,8 +30,7 @@ from lerax_dist.device._sender import Buffer, RowSender, send_start
 from lerax_dist.device._step_state import LoggingCallbackStepState
 from lerax_dist.host._run import Run
 from lerax_dist.journal import Event
-from lerax_dist.video._record import Act, Own, Recorder, Render, Rollout
-from lerax_dist.video._settings import check_settings
+from lerax_dist.video import Act, Recorder, Render, Rollout, UserHooks, check_settings
 
 # Of the callback: nothing, or buffered rows (see `rows_per_transfer`).
 State = EmptyCallbackState | Buffer
@@ -147,8 +146,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             open_timeout: how long to wait for backends to open, in seconds.
             render: draws a frame: `(state, width, height)` to `uint8` pixels of shape
                 `(height, width, 3)`, `state` with NumPy arrays as leaves, in a thread of its own.
-                `None` for the environment's `render_frame`, for lerax's `render`, or for pictures
-                of gymnax's classic control tasks.
+                `None` to use the environment's `render_frame`, or lerax's `render`.
             rollout: plays the policy: `(policy, key)` to the states of `video_num_steps` steps,
                 stacked along a leading axis, in compiled code. `None` for lerax's and gymnax's way.
             act: how the policy of a gymnax environment acts: `(policy, observation, key)` to an
@@ -186,16 +184,20 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         self._run = run = open_run(
             config, env=env, policy=policy, wait_for_callbacks=wait_for_callbacks
         )
+        # Whether the first device of this program is the first of the run.
+        is_first = run.info.scope == "global" or run.info.group.is_writer
         self._sender = RowSender(
             run.row_callback,
             axis_name=axes,
             log_interval=log_interval,
             rows_per_transfer=rows,
-            is_first=run.info.scope == "global" or run.info.group.is_writer,
+            is_first=is_first,
         )
         run.unsent = self._sender.unsent
-        hooks = Own(render, rollout, act)
-        self._recorder = Recorder(video, run, env, hooks) if video.interval else None
+        hooks = UserHooks(render, rollout, act)
+        # Process 0 keeps the clips. In a program over all processes all trace the same.
+        records = video.interval > 0 and is_first
+        self._recorder = Recorder(video, run, env, hooks) if records else None
         if run.info.hparams:
             # At once: a loop of the user's own may never call `on_training_start`.
             run.put(Event(time.time(), "hparams", {"hparams": run.info.hparams}))

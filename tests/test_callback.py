@@ -495,7 +495,7 @@ def test_a_log_interval_below_1_is_refused(log_interval, tmp_path):
 
 
 def test_a_video_out_of_range_is_refused_and_nothing_is_made(tmp_path):
-    with pytest.raises(ValueError, match="`video_interval` must be 0 or more"):
+    with pytest.raises(ValueError, match="`video_interval` must be an integer of 0 or more"):
         ld.LoggingCallback(Memory(), video_interval=-5, log_dir=tmp_path)
     with pytest.raises(ValueError, match="`video_interval` must be a multiple of `log_interval` 2"):
         ld.LoggingCallback(Memory(), video_interval=5, log_interval=2, log_dir=tmp_path)

@@ -161,7 +161,7 @@ class ClipRenderer:
         """Whether there may be clips."""
         return self._thread is not None
 
-    def callback(self, spec: ClipSpec) -> HostCallback:
+    def clip_callback(self, spec: ClipSpec) -> HostCallback:
         """The callback that receives clips of one kind from the devices.
 
         It never raises and never waits.
@@ -196,7 +196,7 @@ class ClipRenderer:
         if self._accept(-1 - step, 1):
             self._render(Clip(ClipSpec(tag, fps, np.asarray), step, step, time.time(), frames))
 
-    def disable(self, error: Exception) -> None:
+    def disable_clips(self, error: Exception) -> None:
         """Record that there will be no clips.
 
         Args:

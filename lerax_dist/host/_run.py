@@ -207,14 +207,14 @@ class Run:
         steps = None if total is None else total * programs
         return self._sink.start(stride, steps, iterations, hparams, programs)
 
-    def callback(self, spec: ClipSpec) -> HostCallback:
+    def clip_callback(self, spec: ClipSpec) -> HostCallback:
         """What takes clips from the devices; process 0 keeps its own."""
-        return ignore if self._clips is None else self._clips.callback(spec)
+        return ignore if self._clips is None else self._clips.clip_callback(spec)
 
-    def disable(self, error: Exception) -> None:
+    def disable_clips(self, error: Exception) -> None:
         """There will be no clips, because of an error."""
         if self._clips is not None:
-            self._clips.disable(error)
+            self._clips.disable_clips(error)
 
     def log(self, row: HostRow, size: int, begin: float) -> None:
         """Queue a row from a plain loop.

@@ -1,4 +1,4 @@
-"""Standard logging that knows the process: one console for all, a file for each."""
+"""Standard logging for several processes: one console for all, a file for each."""
 
 from lerax_dist.process_logs._run_logs import RunLogs as RunLogs
 from lerax_dist.process_logs._run_logs import open_logs as open_logs

@@ -1,24 +1,26 @@
-"""Everything that this process logs: in memory until a run is open, then in a file of that run."""
+"""The log of this process: buffered in memory until a run is open, then in a file of that run."""
 
 import contextlib
 import logging
 import sys
 from collections import deque
 from pathlib import Path
-from typing import IO, Any, NamedTuple, final
+from typing import Any, NamedTuple, TextIO, final
 
-# Lines kept until a run opens; what comes first says how the process started, so it is the middle
-# that goes.
-_FIRST, _LAST = 200, 2000
+# Lines that are buffered while no run is open. The first lines say how the process started, so
+# lines in the middle are dropped.
+_MAX_FIRST, _MAX_LAST = 200, 2000
+# Characters of a warning or an error that are sent to process 0.
+_MAX_TEXT = 300
 
 
 class Counts(NamedTuple):
-    """What a process has logged that somebody should look at.
+    """The warnings and errors that a process has logged.
 
     Attributes:
         warnings: number of warnings.
         errors: number of errors.
-        newest: the newest of the gravest.
+        newest: the newest error, or the newest warning if there is no error.
     """
 
     warnings: int = 0
@@ -30,9 +32,9 @@ def count(counts: Counts, level: int, text: str) -> Counts:
     """The counts after one more record.
 
     Args:
-        counts: those before.
+        counts: the counts before it.
         level: level of the record.
-        text: what it says.
+        text: its message.
     """
     if level >= logging.ERROR:
         return Counts(counts.warnings, counts.errors + 1, text)
@@ -43,7 +45,7 @@ def count(counts: Counts, level: int, text: str) -> Counts:
 
 @final
 class ProcessLog(logging.Handler):
-    """Writes each record to the file of every open run, at once; keeps it while there is none.
+    """Writes each record to the file of every open run at once; buffers it while none is open.
 
     Attributes:
         counts: warnings and errors since the last run was closed.
@@ -53,28 +55,29 @@ class ProcessLog(logging.Handler):
         super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self.counts = Counts()
-        self._files: dict[Path, IO[str] | None] = {}
+        self._files: dict[Path, TextIO | None] = {}
         self._first: list[str] = []
-        self._last: deque[str] = deque(maxlen=_LAST)
-        self._left_out = 0
+        self._last: deque[str] = deque(maxlen=_MAX_LAST)
+        self._dropped = 0
 
     def attach(self, path: Path) -> None:
-        """From now on records go to this file, those first that no file has yet.
+        """Write records to this file from now on, and the buffered lines first.
 
         Args:
-            path: made with its folder when there is something to write.
+            path: created, with its folder, once there is something to write.
         """
         with self._guard():
             self._files.setdefault(path, None)
-            kept = [*self._first, *self._gap(), *self._last]
-            if kept and self._write(path, "\n".join(kept)):
-                self._first, self._left_out = [], 0
+            gap = [f"... {self._dropped} lines dropped ..."] if self._dropped else []
+            buffered = [*self._first, *gap, *self._last]
+            if buffered and self._write(path, "\n".join(buffered)):
+                self._first, self._dropped = [], 0
                 self._last.clear()
 
     def detach(self, path: Path) -> None:
-        """Let go of a file."""
+        """Close a file, and reset the counts if it was the last one."""
         with self._guard():
-            self._let_go(path)
+            self._close_file(path)
             if not self._files:
                 self.counts = Counts()
 
@@ -82,12 +85,12 @@ class ProcessLog(logging.Handler):
         try:
             line = self.format(record)
             if record.levelno >= logging.WARNING:
-                said = f"{record.levelname} {record.name}: {record.getMessage()}"
-                self.counts = count(self.counts, record.levelno, said.splitlines()[0][:300])
+                text = f"{record.levelname} {record.name}: {record.getMessage()}"
+                self.counts = count(self.counts, record.levelno, text.splitlines()[0][:_MAX_TEXT])
             for path in list(self._files):
                 self._write(path, line)
             if not self._files:
-                self._keep(line)
+                self._buffer(line)
         except Exception:
             self.handleError(record)
 
@@ -96,47 +99,45 @@ class ProcessLog(logging.Handler):
             self.detach(path)
         super().close()
 
-    def _guard(self) -> Any:
-        assert self.lock is not None  # `logging` makes it with the handler
+    def _guard(self) -> contextlib.AbstractContextManager[Any]:
+        assert self.lock is not None  # `logging.Handler` makes it in `__init__`
         return self.lock
 
-    def _keep(self, line: str) -> None:
-        if len(self._first) < _FIRST:
+    def _buffer(self, line: str) -> None:
+        if len(self._first) < _MAX_FIRST:
             self._first.append(line)
             return
-        self._left_out += len(self._last) == _LAST
+        self._dropped += len(self._last) == _MAX_LAST
         self._last.append(line)
 
-    def _gap(self) -> list[str]:
-        return [f"... {self._left_out} lines are not kept ..."] if self._left_out else []
-
     def _write(self, path: Path, text: str) -> bool:
-        """Whether the file has it; one that cannot be written is let go of."""
+        """Append to a file; returns whether it worked. A file that fails is disabled."""
         try:
             file = self._files[path]
             if file is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # A line is one write at the end of the file: a forked process may write there, too.
+                # One write per record, in append mode: a forked process may share the file.
                 file = path.open("a", encoding="utf-8", errors="backslashreplace")
                 self._files[path] = file
             file.write(text + "\n")
             file.flush()
         except OSError as error:
-            # Once, and on the console only: each further record would come to the same.
-            self._let_go(path)
-            # The console may be a file on the same disk.
+            # Once, and on the console only: logging it would fail here again.
+            self._close_file(path)
+            message = f"lerax_dist: failed to write {path} ({error.strerror}); this log is disabled"
+            # The console may be a file on the same full disk.
             with contextlib.suppress(OSError):
-                print(f"lerax_dist: no log in {path} ({error.strerror})", file=sys.stderr)
+                print(message, file=sys.stderr)
             return False
         return True
 
-    def _let_go(self, path: Path) -> None:
+    def _close_file(self, path: Path) -> None:
         file = self._files.pop(path, None)
-        # Of what it could not write it was told, and it says so once more.
+        # Closing flushes once more, and fails once more if the last write has failed.
         with contextlib.suppress(OSError):
             if file is not None:
                 file.close()
 
 
+# One per process, as `logging` itself is. It receives nothing until `setup_logging` adds it.
 process_log = ProcessLog()
-"""Of this process; logging itself is one for a process. It hears nothing until it is installed."""

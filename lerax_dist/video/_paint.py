@@ -1,22 +1,22 @@
-"""A few flat shapes to pixels, by Pillow. Pure: no JAX, no window."""
+"""Paints flat shapes into pixels, with Pillow. Pure: no JAX, no window."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# Drawn so many times larger and averaged, which smooths the edges.
-_FINER = 2
+# Each frame is painted this many times larger and averaged down, which smooths the edges.
+_SUPERSAMPLING = 2
 
 
 class View(NamedTuple):
-    """How a point of the world becomes one of a canvas: `point * scale + offset`.
+    """Maps a point of the world to a point of the canvas: `point * scale + offset`.
 
     Attributes:
         width: width of the canvas.
         height: height of the canvas.
-        scale: canvas units a world unit.
-        offset: where the world's origin lies, shape `(2,)`, from the corner that `y_up` says.
-        y_up: whether heights are counted from the bottom.
+        scale: canvas units per world unit.
+        offset: the world's origin on the canvas, shape `(2,)`, from the corner that `y_up` selects.
+        y_up: whether y is measured upwards from the bottom, or downwards from the top.
     """
 
     width: Any
@@ -27,15 +27,15 @@ class View(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """Something flat.
+    """A shape to paint.
 
     Attributes:
-        kind: `"circle"` (centre, radius), `"line"` (start, end, width), `"rect"` (centre, width,
-            height), `"ellipse"` (likewise), `"polygon"` (points), `"polyline"` (points) or
-            `"text"` (place, size in canvas units).
+        kind: `"circle"` (center, radius), `"line"` (start, end, width), `"rect"` and `"ellipse"`
+            (center, width, height), `"polygon"` and `"polyline"` (points) or `"text"` (position,
+            size in canvas units).
         color: red, green and blue, each from 0 to 1.
-        numbers: what the kind asks for, in world units.
-        text: the text, if it is one.
+        numbers: the parameters of the kind, in world units.
+        text: the text, if the kind is `"text"`.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Shape(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What is on one frame, the later shapes over the earlier ones."""
+    """The contents of one frame; later shapes cover earlier ones."""
 
     view: View
     background: Any
@@ -53,46 +53,46 @@ class Picture(NamedTuple):
 
 
 def paint(picture: Picture, width: int, height: int) -> np.ndarray:
-    """The pixels of a picture, as large as fits, in the middle.
+    """The pixels of a picture, scaled to fit the frame and centered in it.
 
     Args:
-        picture: numbers and NumPy arrays.
+        picture: its leaves are numbers and NumPy arrays.
         width: width of the frame in pixels.
         height: height of the frame in pixels.
 
     Returns:
         `uint8` array of shape `(height, width, 3)`.
     """
-    # Only a process that writes videos pays for Pillow.
+    # Imported here: only a process that writes videos pays for Pillow.
     from PIL import Image, ImageDraw
 
-    size = (width * _FINER, height * _FINER)
+    size = (width * _SUPERSAMPLING, height * _SUPERSAMPLING)
     image = Image.new("RGB", size, _rgb(picture.background))
     brush = ImageDraw.Draw(image)
     canvas = _Canvas(picture.view, size)
     for shape in picture.shapes:
-        _draw(brush, shape, canvas)
-    return np.asarray(image.reduce(_FINER))
+        _paint_shape(brush, shape, canvas)
+    return np.asarray(image.reduce(_SUPERSAMPLING))
 
 
 class _Canvas(NamedTuple):
-    """Where the view lies on an image of a size in pixels."""
+    """A view on an image of a given size in pixels."""
 
     view: View
     size: tuple[int, int]
 
     @property
     def zoom(self) -> float:
-        """Pixels a canvas unit."""
+        """Pixels per canvas unit."""
         width, height = self.size
         return min(width / float(self.view.width), height / float(self.view.height))
 
     def length(self, length: Any) -> float:
-        """A length of the world, in pixels."""
+        """A length in the world, in pixels."""
         return float(length) * float(self.view.scale) * self.zoom
 
-    def points(self, points: Any, away: Any = 0.0) -> list[tuple[float, float]]:
-        """Points of the world, of shape `(2,)` or `(n, 2)`, in pixels, and so many `away`."""
+    def points(self, points: Any, shift: Any = 0.0) -> list[tuple[float, float]]:
+        """Points in the world, of shape `(2,)` or `(n, 2)`, in pixels, moved by `shift` pixels."""
         view = self.view
         x, y = (np.atleast_2d(points) * float(view.scale) + np.asarray(view.offset)).T
         if view.y_up:
@@ -100,14 +100,14 @@ class _Canvas(NamedTuple):
         width, height = self.size
         left = (width - float(view.width) * self.zoom) / 2
         top = (height - float(view.height) * self.zoom) / 2
-        pixels = np.stack([left + x * self.zoom, top + y * self.zoom], axis=1) + away
-        # What is far outside stays outside; Pillow refuses numbers beyond 32 bits and NaN, and
-        # takes a minute for a circle of a million pixels.
+        pixels = np.stack([left + x * self.zoom, top + y * self.zoom], axis=1) + shift
+        # Points far outside the frame move to a limit outside it: Pillow rejects NaN and numbers
+        # beyond 32 bits, and takes a minute for a circle with a radius of a million pixels.
         limit = 16.0 * max(self.size)
         return [tuple(p) for p in np.nan_to_num(pixels, nan=-limit).clip(-limit, limit).tolist()]
 
 
-def _draw(brush: Any, shape: Shape, canvas: _Canvas) -> None:
+def _paint_shape(brush: Any, shape: Shape, canvas: _Canvas) -> None:
     color = _rgb(shape.color)
     match shape.kind, shape.numbers:
         case "circle", (center, radius):
@@ -121,29 +121,29 @@ def _draw(brush: Any, shape: Shape, canvas: _Canvas) -> None:
         case "line", (start, end, width):
             brush.polygon(canvas.points(_bar(start, end, width)), fill=color)
         case "polygon", (points,):
-            # Pillow refuses a polygon of one point.
+            # Pillow raises for a polygon of one point.
             if len(corners := canvas.points(points)) > 1:
                 brush.polygon(corners, fill=color)
         case "polyline", (points,):
-            brush.line(canvas.points(points), fill=color, width=_FINER)
-        case "text", (place, size):
+            brush.line(canvas.points(points), fill=color, width=_SUPERSAMPLING)
+        case "text", (position, size):
             from PIL import ImageFont
 
             pixels = float(np.nan_to_num(float(size) * canvas.zoom))
             font = ImageFont.load_default(min(max(pixels, 1.0), float(max(canvas.size))))
-            brush.text(canvas.points(place)[0], shape.text, fill=color, font=font)
+            brush.text(canvas.points(position)[0], shape.text, fill=color, font=font)
         case kind, numbers:
-            raise ValueError(f"a shape of kind {kind!r} with {len(numbers)} numbers is unknown")
+            raise ValueError(f"unknown shape: kind {kind!r} with {len(numbers)} numbers")
 
 
 def _ellipse(brush: Any, canvas: _Canvas, center: Any, rx: Any, ry: Any, color: Any) -> None:
     radii = np.abs([canvas.length(rx), canvas.length(ry)])
-    # Of one that is cut the edges stay where they are, not its middle.
+    # Shifting before the points are limited keeps the visible edge of a huge circle in place.
     brush.ellipse([*canvas.points(center, -radii), *canvas.points(center, radii)], fill=color)
 
 
 def _bar(start: Any, end: Any, width: Any) -> np.ndarray:
-    """Corners of a line that has a width."""
+    """The corners of a line with a width."""
     start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
     x, y = end - start
     length = float(np.hypot(x, y)) or 1.0

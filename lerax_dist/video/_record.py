@@ -1,8 +1,8 @@
 """Records a clip of the current policy: in the compiled step, on one device, when it is due."""
 
 import functools as ft
-from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, final
 
 import jax
 import numpy as np
@@ -13,24 +13,42 @@ from jaxtyping import Array, ArrayLike, Int, Key
 from lerax_dist.device._axes import Axes, find_axes
 from lerax_dist.device._callback import send
 from lerax_dist.host._clips import ClipSpec
-from lerax_dist.video._bits import Layout, layout_of, pack, unpack
-from lerax_dist.video._collectives import find_collective
-from lerax_dist.video._draw import Render, choose_drawing, make_frames
-from lerax_dist.video._gymnax import Act, GymnaxEnv, play_gymnax
-from lerax_dist.video._lerax import LeraxEnv, play_lerax
+from lerax_dist.host._sink import HostCallback
+from lerax_dist.video._pytree_bits import Layout, layout_of, pack, unpack
+from lerax_dist.video._render import Render, choose_renderer, draw_frames
+from lerax_dist.video._rollout import (
+    Act,
+    GymnaxEnv,
+    LeraxEnv,
+    Rollout,
+    play_gymnax,
+    play_lerax,
+)
 from lerax_dist.video._settings import Settings
 
-Rollout = Callable[[Any, Key[Array, ""]], Any]
-
 TAG = "eval/video"
-# 64 MiB, which leave in a thousand callbacks. More would take minutes to compile.
-_MOST_WORDS = 16 << 20
-# So that a clip does not repeat random numbers of the training.
-_OWN_KEY = 0x76696465
+# 64 MiB, which leave in about a thousand callbacks. More would take minutes to compile.
+_MAX_WORDS = 16 << 20
+# Folded into the key, so that a clip does not reuse random numbers of the training ("vide").
+_KEY_DATA = 0x76696465
+# Primitives that name an axis, but in which no other device takes part.
+_LOCAL_PRIMITIVES = {"axis_index", "pvary", "pcast"}
 
 
-class Own(NamedTuple):
-    """How a user plays and draws, where they have a way of their own; see `LoggingCallback`."""
+class ClipSink(Protocol):
+    """Where clips go on this process."""
+
+    def clip_callback(self, spec: ClipSpec) -> HostCallback:
+        """The host callback that receives the clips of one kind."""
+        ...
+
+    def disable_clips(self, error: Exception) -> None:
+        """Report that there will be no clips, and why."""
+        ...
+
+
+class UserHooks(NamedTuple):
+    """The user's functions for playing and drawing, if any; see `LoggingCallback`."""
 
     render: Render | None = None
     rollout: Rollout | None = None
@@ -38,46 +56,47 @@ class Own(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What is to be done on the device, and with what comes from it."""
+    """What the device computes for a clip, and how the host reads it.
 
-    shoot: Callable[[Any], Any]
+    Attributes:
+        observe: (traced) key of the iteration to the arrays that `draw` needs.
+        layout: how these are packed.
+        draw: draws one step.
+    """
+
+    observe: Callable[[Any], Any]
     layout: Layout
-    frame: Render
+    draw: Render
 
 
 @final
 class Recorder:
     """Records the clips of one logger. Equal only to itself, so it never causes a retrace."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        studio: Any,
-        env: Any,
-        own: Own,
-    ) -> None:
+    def __init__(self, settings: Settings, clips: ClipSink, env: Any, hooks: UserHooks) -> None:
         """
         Args:
             settings: how often, how long and how large.
-            studio: takes the clips of this process, and why there are none.
-            env: the environment that the logger was given, if it was.
-            own: how the user plays and draws.
+            clips: where the clips go.
+            env: the environment that was given to the logger, or `None`.
+            hooks: the user's functions.
         """
         self._settings = settings
-        self._studio = studio
+        self._clips = clips
         self._env = env
         self._env_on_host = jax.tree.map(_on_host, env)
-        self._own = own
+        self._hooks = hooks
 
     def record(
         self, env: Any, policy: Any, iteration: Int[ArrayLike, ""], key: Key[Array, ""]
     ) -> None:
-        """Put a clip on its way to the host, if this iteration is one to record.
+        """Record a clip in this iteration, if one is due. Traced; never raises.
 
-        What cannot be played or drawn gives a warning, and a step that is as if there was no video.
+        If the policy cannot be played or drawn there is one warning, and the step is the same as
+        without video.
 
         Args:
-            env: environment; `None` for the one that the logger was given.
+            env: environment; `None` for the one that was given to the logger.
             policy: the policy as it is now.
             iteration: number of the iteration.
             key: key of the iteration.
@@ -86,14 +105,14 @@ class Recorder:
         try:
             plan = self._plan(self._env if env is None else env, policy, key, axes)
         except Exception as error:
-            # A user's environment may raise anything, and a video is not worth a training.
-            self._studio.disable(error)
+            # A user's environment may raise anything, and a video must not end a training.
+            self._clips.disable_clips(error)
             return
-        deliver = self._studio.callback(self._film(plan))
+        callback = self._clips.clip_callback(self._spec(plan))
 
         def fire(key: Any, iteration: Array) -> None:
-            # On the first device already, hence no axes.
-            send(deliver, iteration[None], pack(plan.shoot(key)), ())
+            # No axes: the condition below holds on the first device only.
+            send(callback, iteration[None], pack(plan.observe(key)), ())
 
         iteration = jnp.asarray(iteration, jnp.int32)
         due = iteration % self._settings.interval == 0
@@ -102,67 +121,102 @@ class Recorder:
         lax.cond(due, fire, lambda *_: None, key, iteration)
 
     def _plan(self, env: Any, policy: Any, key: Any, axes: Axes) -> _Plan:
-        drawing = choose_drawing(env, self._env_on_host, self._own.render)
-        play = self._player(env, policy, axes)
+        renderer = choose_renderer(env, self._env_on_host, self._hooks.render)
+        rollout = self._rollout(env, policy, axes)
 
-        def shoot(key: Any) -> Any:
-            return drawing.see(play(jax.random.fold_in(key, _OWN_KEY)))
+        def observe(key: Any) -> Any:
+            return renderer.observe(rollout(jax.random.fold_in(key, _KEY_DATA)))
 
-        program, seen = jax.make_jaxpr(shoot, return_shape=True)(key)
+        program, observed = jax.make_jaxpr(observe, return_shape=True)(key)
         collective = find_collective(program.jaxpr)
         if collective is not None:
             raise ValueError(
-                f"the policy or the environment uses the collective {collective!r}, which one "
-                "device alone would wait in for ever. Videos need a policy that is whole on a "
-                "device."
+                f"the policy or the environment uses the collective {collective!r}, but the video "
+                "is recorded by one device alone, which would wait for the others forever. Pass a "
+                "`rollout=` without collectives, on a policy that is not sharded."
             )
-        layout = layout_of(seen)
+        layout = layout_of(observed)
         self._check(layout)
-        # Where the program is built nobody could go on without what `pack` refuses.
-        jax.eval_shape(pack, seen)
-        return _Plan(shoot, layout, drawing.frame)
+        # `pack` rejects some types. Here the error still becomes a warning; in `fire` it would end
+        # the tracing of the user's step.
+        jax.eval_shape(pack, observed)
+        return _Plan(observe, layout, renderer.draw)
 
-    def _player(self, env: Any, policy: Any, axes: Axes) -> Callable[[Any], Any]:
-        steps = self._settings.num_steps
-        vary = axes.vary
-        if self._own.rollout is not None:
-            return ft.partial(self._own.rollout, policy)
+    def _rollout(self, env: Any, policy: Any, axes: Axes) -> Callable[[Any], Any]:
+        num_steps = self._settings.num_steps
+        if self._hooks.rollout is not None:
+            return ft.partial(self._hooks.rollout, policy)
         if isinstance(env, LeraxEnv):
-            return lambda key: play_lerax(env, policy, key, steps, vary)
+            return lambda key: play_lerax(env, policy, key, num_steps, axes.vary)
         if isinstance(env, GymnaxEnv):
-            return lambda key: play_gymnax(env, policy, self._own.act, key, steps, vary)
+            act = self._hooks.act
+            return lambda key: play_gymnax(env, policy, act, key, num_steps, axes.vary)
         raise ValueError(
-            f"an environment of type {type(env).__name__} is neither lerax's nor gymnax's. Give "
-            "`rollout=` to `LoggingCallback`, a function (policy, key) -> states."
+            f"an environment of type {type(env).__name__} has neither lerax's methods nor "
+            "gymnax's. Pass `rollout=` to `LoggingCallback`: a function (policy, key) -> states."
         )
 
     def _check(self, layout: Layout) -> None:
         lengths = {shape[:1] for _, shape in layout.leaves}
         if lengths != {(self._settings.num_steps,)}:
             raise ValueError(
-                f"the states of a rollout need a leading axis of `video_num_steps` "
-                f"{self._settings.num_steps} in every leaf, got {sorted(lengths)}"
+                "every leaf of a rollout's states must have a leading axis of `video_num_steps` "
+                f"{self._settings.num_steps}, got {sorted(lengths)}"
             )
-        if layout.words > _MOST_WORDS:
+        if layout.words > _MAX_WORDS:
             raise ValueError(
-                f"the states of one clip take {layout.words / (1 << 18):.0f} MiB, 64 at most. "
+                f"the states of one clip take {layout.words / (1 << 18):.0f} MiB; the limit is 64. "
                 "Use a lower `video_num_steps`, or a `rollout=` that returns only what is drawn."
             )
 
-    def _film(self, plan: _Plan) -> ClipSpec:
-        settings = self._settings
+    def _spec(self, plan: _Plan) -> ClipSpec:
+        num_steps, size = self._settings.num_steps, (self._settings.width, self._settings.height)
 
-        def develop(words: np.ndarray) -> np.ndarray:
-            seen = unpack(words, plan.layout)
-            return make_frames(
-                seen, plan.frame, settings.num_steps, settings.width, settings.height
-            )
+        def render(words: np.ndarray) -> np.ndarray:
+            return draw_frames(unpack(words, plan.layout), plan.draw, num_steps, *size)
 
-        return ClipSpec(TAG, settings.fps, develop)
+        return ClipSpec(TAG, self._settings.fps, render)
 
 
 def _on_host(leaf: Any) -> Any:
-    """A copy that needs no device, for a drawing that runs beside the training."""
+    """A copy in host memory, so that drawing never waits for the devices."""
     if isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return np.asarray(leaf)
     return leaf
+
+
+def find_collective(jaxpr: Any) -> str | None:
+    """Name of the first collective over named axes in a traced program, at any depth.
+
+    Args:
+        jaxpr: the program.
+
+    Returns:
+        The name of the primitive; `None` if there is none.
+    """
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name not in _LOCAL_PRIMITIVES and any(_axis_names(equation.params)):
+            return name
+        for inner in _inner_jaxprs(equation.params):
+            found = find_collective(inner)
+            if found is not None:
+                return found
+    return None
+
+
+def _axis_names(params: dict[str, Any]) -> Iterator[str]:
+    for key in ("axes", "axis_name"):
+        names = params.get(key, ())
+        # `axes` of a reduction within one device are integers.
+        for name in names if isinstance(names, (tuple, list, frozenset)) else (names,):
+            if isinstance(name, str):
+                yield name
+
+
+def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        for one in value if isinstance(value, (tuple, list)) else (value,):
+            one = getattr(one, "jaxpr", one)
+            if hasattr(one, "eqns"):
+                yield one

@@ -10,7 +10,7 @@ from lerax_dist.cli import main
 from lerax_dist.journal._journal import Journal
 from lerax_dist.journal._record import Event
 from tests.readers import event_images, journal_records
-from tests.video.test_record import EXPECTED, FILMED, X, program
+from tests.video.test_record import EXPECTED, RECORDED, X, program
 from tests.video.walk import Walk
 
 
@@ -18,7 +18,7 @@ from tests.video.walk import Walk
 def run_dir(tmp_path_factory):
     log_dir = tmp_path_factory.mktemp("logs")
     with ld.LoggingCallback(
-        ld.NoOpBackend(), "run", env=Walk(), log_dir=log_dir, **FILMED
+        ld.NoOpBackend(), "run", env=Walk(), log_dir=log_dir, **RECORDED
     ) as logger:
         jax.block_until_ready(program("jit", 1, logger, Walk())(X))
     return log_dir / "run"

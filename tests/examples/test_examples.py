@@ -1,4 +1,4 @@
-"""The examples as a user starts them, and what their logs say."""
+"""The examples, started as a user starts them, and the contents of their logs."""
 
 import os
 import re
@@ -28,22 +28,24 @@ def start(script, tmp_path, *args, processes, devices=1):
     )
     assert [result.returncode for result in results] == [0] * processes, results[0].stderr
     (run_dir,) = (tmp_path / "logs").iterdir()
-    assert len(list(run_dir.glob("*tfevents*[!s]"))) == 1  # beside that of hyperparameters
+    assert (
+        len(list(run_dir.glob("*tfevents*[!s]"))) == 1
+    )  # the other is that of the hyperparameters
     return results[0].stdout, run_dir
 
 
 def test_ppo_solves_cartpole_on_two_processes(tmp_path):
-    said, run_dir = start("ppo_cartpole.py", tmp_path, processes=2)
+    printed, run_dir = start("ppo_cartpole.py", tmp_path, processes=2)
     rows = journal_rows(run_dir)
     assert len(rows) == 32
-    assert [step for step, _ in rows] == [16384 * (place + 1) for place in range(32)]
+    assert [step for step, _ in rows] == [16384 * (i + 1) for i in range(32)]
     assert rows[-1][1]["episode/return"] > 450
     assert rows[0][1]["episode/return"] < 100
     assert [step for step, _ in event_rows(run_dir)] == [step for step, _ in rows]
-    assert re.search(r"CartPole-v1 solved: mean return 4[5-9]\d\.\d|500\.0 of 500", said)
-    # One process speaks, also of where the logs are; the other is silent.
-    assert said.count(f"The logs are in {run_dir}. See them: tensorboard --logdir logs") == 1
-    assert said.count("100.0%") == 1
+    assert re.search(r"CartPole-v1 solved: mean return 4[5-9]\d\.\d|500\.0 of 500", printed)
+    # Process 0 prints, also where the logs are; the other process prints nothing.
+    assert printed.count(f"The logs are in {run_dir}. View them: tensorboard --logdir logs") == 1
+    assert printed.count("100.0%") == 1
     records = journal_records(run_dir)
     assert records[0].body["process_count"] == 2
     assert records[-1].body == {"state": "finished", "failures": []}
@@ -61,7 +63,7 @@ def test_ppo_runs_on_devices_of_one_process_with_the_same_rows(tmp_path):
         )
         rows[processes, devices] = journal_rows(run_dir)
         shown = [(tag, step, len(frames)) for tag, step, frames in event_images(run_dir)]
-        # After the first iteration of four, and after the fourth: they count from 0.
+        # Iterations 0 and 3 of four, at the steps of their rows.
         clips = [("eval/video", 16384, 128), ("eval/video", 65536, 128)]
         assert shown == (clips if video else [])
     first = {split: found[0] for split, found in rows.items()}
@@ -75,15 +77,15 @@ def test_ppo_runs_on_devices_of_one_process_with_the_same_rows(tmp_path):
 
 @pytest.mark.parametrize(("processes", "devices"), [(1, 1), (2, 2)])
 def test_a_plain_loop_learns_the_digits(tmp_path, processes, devices):
-    said, run_dir = start("plain_loop.py", tmp_path, processes=processes, devices=devices)
+    printed, run_dir = start("plain_loop.py", tmp_path, processes=processes, devices=devices)
     rows = journal_rows(run_dir)
     assert [step for step, _ in rows] == list(range(300))
     assert rows[-1][1]["test/accuracy"] > 0.95
     assert rows[-1][1]["train/loss"] < 0.2 < rows[0][1]["train/loss"]
-    assert re.search(r"digits: test accuracy 0\.9[5-9]\d|1\.000", said)
+    assert re.search(r"digits: test accuracy 0\.9[5-9]\d|1\.000", printed)
 
 
-def test_a_number_of_environments_that_does_not_divide_is_named(tmp_path):
+def test_a_number_of_environments_that_the_devices_do_not_divide_is_an_error(tmp_path):
     done = subprocess.run(
         [sys.executable, EXAMPLES / "ppo_cartpole.py", "--num-envs", "30"],
         cwd=tmp_path,
@@ -93,13 +95,13 @@ def test_a_number_of_environments_that_does_not_divide_is_named(tmp_path):
         timeout=120,
     )
     assert done.returncode == 1
-    assert "--num-envs 30 is no multiple of the 4 devices" in done.stderr
+    assert "--num-envs 30 must be a multiple of 4 devices" in done.stderr
 
 
 def test_the_script_for_tpus_starts_the_same_line_on_every_host(tmp_path):
-    """By a `gcloud` that writes down what it is told: there is no TPU here."""
+    """With a `gcloud` that records its arguments, as there is no TPU here."""
     gcloud = tmp_path / "gcloud"
-    gcloud.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {tmp_path}/said\n')
+    gcloud.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {tmp_path}/commands\n')
     gcloud.chmod(0o755)
     subprocess.run(
         ["bash", EXAMPLES / "tpu_pod.sh", "slice", "zone", "/mnt/shared", "--name", "two words"],
@@ -107,9 +109,9 @@ def test_the_script_for_tpus_starts_the_same_line_on_every_host(tmp_path):
         check=True,
         timeout=60,
     )
-    said = (tmp_path / "said").read_text()
-    assert said.count("compute tpus tpu-vm") == said.count("--zone=zone --worker=all") == 3
-    start = said.splitlines()[-1]
+    printed = (tmp_path / "commands").read_text()
+    assert printed.count("compute tpus tpu-vm") == printed.count("--zone=zone --worker=all") == 3
+    start = printed.splitlines()[-1]
     assert "python lerax_dist/examples/ppo_cartpole.py --no-console" in start
     assert "--checkpoint-dir /mnt/shared/checkpoints/ppo-slice" in start
     assert start.endswith("--name two\\ words >ppo.log 2>&1 </dev/null &")

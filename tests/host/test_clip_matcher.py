@@ -70,7 +70,7 @@ class Fixture:
     def __init__(self, tmp_path, render=frames_of):
         self.failures, self.queue, self.run_dir = Failures(), SimpleQueue(), tmp_path
         self.clips = ClipRenderer(self.queue.put, tmp_path, self.failures)
-        self.receive = self.clips.callback(ClipSpec("eval/video", 50.0, render))
+        self.receive = self.clips.clip_callback(ClipSpec("eval/video", 50.0, render))
 
     def send(self, iteration, color=7, part=0, parts=1):
         self.receive(part, parts, np.array([iteration, color], np.int32))

@@ -73,4 +73,4 @@ def test_a_payload_that_cannot_be_read_is_reported_and_does_not_raise(tmp_path):
         with pytest.warns(ld.LoggingWarning, match="^callback: .*no buffer"):
             logger._run.row_callback(NUMBERS, 1)(0, 1, Broken())
         with pytest.warns(ld.LoggingWarning, match="^video: .*no buffer"):
-            logger._run.callback(ClipSpec("v", 50.0, lambda body: body))(0, 1, Broken())
+            logger._run.clip_callback(ClipSpec("v", 50.0, lambda body: body))(0, 1, Broken())

@@ -1,3 +1,5 @@
+"""The log of a process: buffered until a run is open, then in a file of each open run."""
+
 import logging
 from pathlib import Path
 
@@ -8,37 +10,37 @@ from lerax_dist.process_logs._process_log import Counts, ProcessLog, count
 
 @pytest.fixture
 def log():
-    """A log of its own, and the logger that it hears."""
-    handler, logger = ProcessLog(), logging.Logger("speaker")
+    """A handler, and a logger that has it."""
+    handler, logger = ProcessLog(), logging.Logger("source")
     logger.addHandler(handler)
     yield handler, logger
     handler.close()
 
 
-def said(path):
+def messages(path):
     return [line.split(" ", 3)[3] for line in path.read_text().splitlines()]
 
 
-def test_what_was_said_before_a_run_is_in_its_file_first(log, tmp_path):
+def test_records_from_before_a_run_come_first_in_its_file(log, tmp_path):
     handler, logger = log
     logger.info("early")
     path = tmp_path / "logs" / "a.log"
     handler.attach(path)
     logger.warning("late")
-    assert said(path) == ["speaker: early", "speaker: late"]
+    assert messages(path) == ["source: early", "source: late"]
     handler.detach(path)
     logger.info("between")
     handler.attach(tmp_path / "b.log")
-    assert said(tmp_path / "b.log") == ["speaker: between"]
-    assert said(path) == ["speaker: early", "speaker: late"]
+    assert messages(tmp_path / "b.log") == ["source: between"]
+    assert messages(path) == ["source: early", "source: late"]
 
 
-def test_a_process_that_says_nothing_has_no_file(log, tmp_path):
+def test_a_process_without_records_has_no_file(log, tmp_path):
     log[0].attach(tmp_path / "logs" / "a.log")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_kept_without_a_run_is_bounded_and_the_gap_is_told(log, tmp_path):
+def test_the_buffer_is_bounded_and_the_gap_is_marked(log, tmp_path):
     handler, logger = log
     for number in range(5000):
         logger.info("%d", number)
@@ -46,32 +48,32 @@ def test_what_is_kept_without_a_run_is_bounded_and_the_gap_is_told(log, tmp_path
     lines = (tmp_path / "a.log").read_text().splitlines()
     assert len(lines) == 2201
     assert lines[0].endswith(": 0") and lines[199].endswith(": 199")
-    assert lines[200] == "... 2800 lines are not kept ..."
+    assert lines[200] == "... 2800 lines dropped ..."
     assert lines[201].endswith(": 3000") and lines[-1].endswith(": 4999")
 
 
-def test_two_runs_that_are_open_have_every_line(log, tmp_path):
+def test_two_open_runs_both_get_every_record(log, tmp_path):
     handler, logger = log
     handler.attach(tmp_path / "a.log")
     handler.attach(tmp_path / "b.log")
     logger.info("both")
     handler.detach(tmp_path / "a.log")
     logger.info("one")
-    assert said(tmp_path / "a.log") == ["speaker: both"]
-    assert said(tmp_path / "b.log") == ["speaker: both", "speaker: one"]
+    assert messages(tmp_path / "a.log") == ["source: both"]
+    assert messages(tmp_path / "b.log") == ["source: both", "source: one"]
 
 
-def test_a_folder_that_cannot_be_made_is_told_once(log, tmp_path, capsys):
+def test_a_folder_that_cannot_be_created_is_reported_once(log, tmp_path, capsys):
     handler, logger = log
     (tmp_path / "file").write_text("")
     handler.attach(tmp_path / "file" / "logs" / "a.log")
     logger.info("one")
     logger.info("two")
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no log in" in line and "a.log" in line
+    assert "failed to write" in line and "a.log" in line
 
 
-def test_what_no_file_took_is_kept_whole_and_once_for_the_next(log, tmp_path):
+def test_buffered_records_go_once_to_the_first_file_that_can_be_written(log, tmp_path):
     handler, logger = log
     (tmp_path / "file").write_text("")
     for number in range(5000):
@@ -80,23 +82,25 @@ def test_what_no_file_took_is_kept_whole_and_once_for_the_next(log, tmp_path):
     handler.attach(tmp_path / "b.log")
     lines = (tmp_path / "b.log").read_text().splitlines()
     assert len(lines) == 2201
-    assert lines[200] == "... 2800 lines are not kept ..."
+    assert lines[200] == "... 2800 lines dropped ..."
     handler.detach(tmp_path / "b.log")
     handler.attach(tmp_path / "file" / "a.log")
     logger.info("once")
     handler.attach(tmp_path / "c.log")
-    assert said(tmp_path / "c.log") == ["speaker: once"]
+    assert messages(tmp_path / "c.log") == ["source: once"]
 
 
-def test_a_disk_that_is_full_is_told_once_and_nothing_is_raised(log, tmp_path, capsys):
+def test_a_full_disk_is_reported_once_and_nothing_is_raised(log, tmp_path, capsys):
     handler, logger = log
     logger.info("early")
     handler.attach(Path("/dev/full"))
     logger.info("late")
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "lerax_dist: no log in /dev/full (No space left on device)"
+    assert line == (
+        "lerax_dist: failed to write /dev/full (No space left on device); this log is disabled"
+    )
     handler.attach(tmp_path / "a.log")
-    assert said(tmp_path / "a.log") == ["speaker: early", "speaker: late"]
+    assert messages(tmp_path / "a.log") == ["source: early", "source: late"]
 
 
 def test_warnings_and_errors_are_counted_until_the_last_run_is_closed(log, tmp_path):
@@ -106,7 +110,7 @@ def test_warnings_and_errors_are_counted_until_the_last_run_is_closed(log, tmp_p
     logger.warning("odd\nand more")
     logger.error("broken")
     logger.warning("odd again")
-    assert handler.counts == Counts(2, 1, "ERROR speaker: broken")
+    assert handler.counts == Counts(2, 1, "ERROR source: broken")
     handler.detach(tmp_path / "a.log")
     assert handler.counts == Counts()
 

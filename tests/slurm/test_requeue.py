@@ -75,7 +75,7 @@ def test_the_requeue_script_goes_on_when_the_time_is_up(slurm: Slurm, tmp_path: 
         env={"LERAX_DIST_PYTHON": sys.executable},
         timeout=280,
     )
-    assert "Told to end, after " in outcome.text
+    assert "Preempted after " in outcome.text
     (run_dir,) = (tmp_path / "logs").iterdir()
     records = journal_records(run_dir)
     assert [body["incarnation"] for body in events(records, "open")] == [1, 2]

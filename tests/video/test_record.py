@@ -1,4 +1,4 @@
-"""Videos by `LoggingCallback`: what the step does, and what is in the files that people open."""
+"""Videos by `LoggingCallback`: the compiled step, and the files that users open."""
 
 import re
 
@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
 from lerax_dist.host._clip_file import load_clip
-from lerax_dist.video._draw import make_frames
+from lerax_dist.video._render import draw_frames
 from tests.memory import Memory
 from tests.program import callbacks, collective_operands, compiled_text
 from tests.readers import journal_records, journal_rows
@@ -21,11 +21,11 @@ KEY = jax.random.key(0)
 RESET = ld.ResetContext()
 ITERATIONS, STEPS = 9, 12
 SIZE = {"video_num_steps": STEPS, "video_width": 24, "video_height": 10}
-FILMED = {**SIZE, "video_interval": 4, "act": act}
+RECORDED = {**SIZE, "video_interval": 4, "act": act}
 
 
 class Frames(Memory):
-    """Keeps the frames as well."""
+    """Keeps the clips as well."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +36,7 @@ class Frames(Memory):
 
 
 def train(logger, env, x):
-    """`ITERATIONS` iterations; that of number `i` has the policy "walk 2 `i` a step"."""
+    """`ITERATIONS` iterations; number `i` has the policy "walk 2 `i` per step"."""
 
     def step(states, count):
         each = jax.vmap(
@@ -57,7 +57,7 @@ def train(logger, env, x):
 
 
 def program(mode, devices, logger, env):
-    """The training as a function of one array, in one of the ways to run on several devices."""
+    """The training as a function of one array, run on several devices in one of four ways."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("d",), axis_types=(AxisType.Auto,))
 
     def body(x):
@@ -94,13 +94,13 @@ def test_clips_are_those_of_numpy_at_the_steps_of_their_rows(tmp_path, mode, dev
     played = []
     env = Walk(lambda: played.append(1))
     backend = Frames()
-    with ld.LoggingCallback(backend, "run", env=env, log_dir=tmp_path, **FILMED) as logger:
+    with ld.LoggingCallback(backend, "run", env=env, log_dir=tmp_path, **RECORDED) as logger:
         jax.block_until_ready(program(mode, devices, logger, env)(X))
     assert logger.failures == ()
     check_clips(backend.clips)
-    # One device, on two iterations of nine.
+    # One device plays, in two iterations of nine.
     assert len(played) == 2 * STEPS
-    # They are in the journal, as are all rows, and the last record says how the run ended.
+    # The journal has the clips and all rows, and its last record is the end of the run.
     records = journal_records(tmp_path / "run")
     bodies = [record.body for record in records if getattr(record, "kind", "") == "video"]
     assert [(body["iteration"], body["step"]) for body in bodies] == [(4, 32), (8, 64)]
@@ -111,12 +111,12 @@ def test_clips_are_those_of_numpy_at_the_steps_of_their_rows(tmp_path, mode, dev
     assert records[-1].kind == "close"
 
 
-def test_a_step_without_its_turn_holds_one_branch_and_no_collective_more(tmp_path):
+def test_video_adds_one_branch_and_no_collective_to_the_step(tmp_path):
     def compiled(**video):
         with ld.LoggingCallback(Memory(), env=Walk(), log_dir=tmp_path, **video) as logger:
             return compiled_text(program("shard_map", 4, logger, Walk()), X)
 
-    without, with_video = compiled(), compiled(**FILMED)
+    without, with_video = compiled(), compiled(**RECORDED)
     assert collective_operands(with_video) == collective_operands(without)
     assert (callbacks(without), callbacks(with_video)) == (1, 2)
     # The rollout, a loop of its own, is inside a branch.
@@ -124,7 +124,7 @@ def test_a_step_without_its_turn_holds_one_branch_and_no_collective_more(tmp_pat
 
 
 def run_once(tmp_path, in_step=None, mode="jit", devices=1, **arguments):
-    """A training with all its rows: what its backend got of videos, and what went wrong."""
+    """Trains, checks that all rows are there, and returns the clips and the failures."""
     backend = Frames()
     given = {"log_dir": tmp_path, "video_interval": 4, **SIZE, **arguments}
     with ld.LoggingCallback(backend, **given) as logger:
@@ -133,7 +133,7 @@ def run_once(tmp_path, in_step=None, mode="jit", devices=1, **arguments):
     return backend.clips, logger.failures
 
 
-def test_functions_of_the_users_own_play_and_draw_anything(tmp_path):
+def test_the_users_own_functions_play_and_draw_anything(tmp_path):
     def rollout(policy, key):
         def step(x, _):
             return x + policy, {"x": x, "odd": x.astype(jnp.int8) % 2 == 1}
@@ -142,7 +142,7 @@ def test_functions_of_the_users_own_play_and_draw_anything(tmp_path):
 
     def render(state, width, height):
         assert state["odd"].dtype == bool
-        # JAX may be used here, too; it stays off the devices of the training.
+        # JAX may be used here too; it runs on the CPU.
         value = jnp.asarray(state["x"]) % 251
         return np.full((height, width, 3), np.uint8(value))
 
@@ -154,8 +154,8 @@ def test_functions_of_the_users_own_play_and_draw_anything(tmp_path):
     np.testing.assert_array_equal(frames[:, 3, 5, 1], expected)
 
 
-def test_states_of_more_than_one_payload_come_whole(tmp_path):
-    """As 128 KiB in one payload would stop several devices for ever."""
+def test_states_larger_than_one_payload_arrive_complete(tmp_path):
+    """One payload of 128 KiB would deadlock several devices; see `device/_transfer.py`."""
 
     def rollout(policy, key):
         return jnp.arange(STEPS * 5000, dtype=jnp.int32).reshape(STEPS, 5000) % 256
@@ -199,9 +199,12 @@ def half_bytes(policy, key):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"env": object()}, "object cannot be drawn: it has no `render_frame"),
-        ({"env": object(), "render": fails}, "neither lerax's nor gymnax's.* Give `rollout="),
-        ({"env": Walk()}, "cannot be called. Give `act="),
+        ({"env": object()}, "object has no `render_frame.* Pass `render="),
+        (
+            {"env": object(), "render": fails},
+            "neither lerax's methods nor gymnax's.* Pass `rollout=",
+        ),
+        ({"env": Walk()}, "is not callable. Pass `act="),
         ({"env": Walk(), "act": fails}, "on purpose"),
         ({"rollout": fails, "render": fails}, "on purpose"),
         ({"rollout": reduces, "render": fails}, "the collective 'psum"),
@@ -212,7 +215,7 @@ def half_bytes(policy, key):
     ],
 )
 @pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
-def test_what_cannot_be_played_or_drawn_gives_one_warning_and_a_step_without_video(
+def test_a_failing_setup_gives_one_warning_and_the_step_of_a_run_without_video(
     tmp_path, arguments, message
 ):
     arguments = {**SIZE, "video_interval": 4, **arguments}
@@ -226,14 +229,14 @@ def test_what_cannot_be_played_or_drawn_gives_one_warning_and_a_step_without_vid
 
 
 @pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
-def test_an_environment_that_only_the_step_knows_is_asked_for(tmp_path):
+def test_render_frame_of_an_environment_that_only_the_step_has_gives_a_warning(tmp_path):
     clips, (failure,) = run_once(tmp_path, Walk(), act=act)
     assert clips == []
-    assert "Give the environment to `LoggingCallback` as well" in failure.message
+    assert "Pass it to `LoggingCallback` as well: `env=env`" in failure.message
 
 
 @pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
-def test_a_drawing_that_fails_gives_one_warning_and_all_rows(tmp_path):
+def test_a_render_function_that_raises_gives_one_warning_and_all_rows(tmp_path):
     clips, (failure,) = run_once(tmp_path, Walk(), act=act, render=fails)
     assert clips == []
     assert failure.message == "failed to render the clip at step 32: on purpose"
@@ -242,6 +245,6 @@ def test_a_drawing_that_fails_gives_one_warning_and_all_rows(tmp_path):
 @pytest.mark.parametrize(
     "frame", [np.zeros((10, 24, 3)), np.zeros((24, 10, 3), np.uint8), np.zeros((10, 24), np.uint8)]
 )
-def test_a_frame_of_another_kind_is_refused(frame):
-    with pytest.raises(ValueError, match=r"must be uint8 of shape \(10, 24, 3\), got"):
-        make_frames(np.zeros((2, 1)), lambda state, width, height: frame, 2, 24, 10)
+def test_a_frame_of_another_shape_or_type_raises(frame):
+    with pytest.raises(ValueError, match=r"must return uint8 of shape \(10, 24, 3\).*, got"):
+        draw_frames(np.zeros((2, 1)), lambda state, width, height: frame, 2, 24, 10)

@@ -1,4 +1,4 @@
-"""An environment whose rollouts NumPy can repeat to the bit."""
+"""An environment whose rollouts NumPy can reproduce bit for bit."""
 
 from typing import Any, NamedTuple
 
@@ -10,14 +10,14 @@ GOAL = 20.0
 
 
 class State(NamedTuple):
-    """Where the walker is, and how often it has started."""
+    """Position of the walker, and number of episodes it has started."""
 
     position: Any
     starts: Any
 
 
 class Walk:
-    """Walks as far as the policy says, and starts again at the goal. Stepped as gymnax's are."""
+    """Each action is a distance to walk; the episode ends at the goal. Has gymnax's methods."""
 
     name = "Walk"
     default_params = None
@@ -43,7 +43,7 @@ class Walk:
 
 
 def draw(state, width, height):
-    """A column where the walker is, as bright as its starts are many."""
+    """A red column at the position; green is the number of episodes."""
     assert type(state.position) is np.float32, type(state.position)
     frame = np.zeros((height, width, 3), np.uint8)
     frame[:, int(state.position) % width, 0] = 255
@@ -56,7 +56,7 @@ def act(policy, observation, key):
 
 
 def expected_states(stride, steps):
-    """The states of a rollout, by NumPy."""
+    """The states of a rollout, computed with NumPy."""
     position, starts, states = np.float32(0), 1, []
     for _ in range(steps):
         states.append(State(position, starts))

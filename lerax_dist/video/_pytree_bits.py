@@ -1,4 +1,4 @@
-"""A pytree of arrays of any type as one vector of int32, and back. Pure."""
+"""Packs a pytree of arrays of any type into one vector of int32, and unpacks it. Pure."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,11 +11,11 @@ from jaxtyping import Array, Int
 
 
 class Layout(NamedTuple):
-    """What the bits of a packed pytree mean. It holds no array and outlives the trace.
+    """How to read a packed pytree. It holds no arrays, so it may outlive the trace.
 
     Attributes:
         tree: structure of the pytree.
-        leaves: type and shape of each leaf; a random key is its data.
+        leaves: dtype and shape of each leaf; those of its data for a random key.
     """
 
     tree: Any
@@ -23,7 +23,7 @@ class Layout(NamedTuple):
 
     @property
     def words(self) -> int:
-        """How many int32 the packed pytree has."""
+        """Number of int32 words of the packed pytree."""
         return sum(_words(dtype, shape) for dtype, shape in self.leaves)
 
 
@@ -31,7 +31,7 @@ def _words(dtype: np.dtype, shape: tuple[int, ...]) -> int:
     return -(-math.prod(shape) * dtype.itemsize // 4)
 
 
-def _plain(leaf: Array) -> Array:
+def _as_data(leaf: Array) -> Array:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(leaf)
     return leaf
@@ -40,29 +40,29 @@ def _plain(leaf: Array) -> Array:
 def layout_of(tree: Any) -> Layout:
     """The layout of a pytree of arrays or tracers."""
     leaves, structure = jax.tree.flatten(tree)
-    plain = [jax.eval_shape(_plain, leaf) for leaf in leaves]
-    return Layout(structure, tuple((np.dtype(leaf.dtype), leaf.shape) for leaf in plain))
+    data = [jax.eval_shape(_as_data, leaf) for leaf in leaves]
+    return Layout(structure, tuple((np.dtype(leaf.dtype), leaf.shape) for leaf in data))
 
 
 def pack(tree: Any) -> Int[Array, " word"]:
-    """The bits of all leaves, one after the other, each from a new word on.
+    """The bits of all leaves, one after the other, each starting at a new word.
 
     Args:
         tree: pytree of arrays, at least one.
 
     Raises:
-        TypeError: a leaf is of a type without bits of its own (complex numbers).
+        TypeError: if a leaf has a type that cannot be cast to integers bitwise (complex numbers).
     """
-    return jnp.concatenate([_bits(_plain(leaf)) for leaf in jax.tree.leaves(tree)])
+    return jnp.concatenate([_bits(_as_data(leaf)) for leaf in jax.tree.leaves(tree)])
 
 
 def _bits(leaf: Array) -> Int[Array, " word"]:
     flat = leaf.reshape(-1)
     if flat.dtype == jnp.bool_:
         flat = flat.astype(jnp.uint8)
-    in_word = 4 // flat.dtype.itemsize
-    if in_word > 1:
-        flat = jnp.pad(flat, (0, -flat.size % in_word)).reshape(-1, in_word)
+    per_word = 4 // flat.dtype.itemsize
+    if per_word > 1:
+        flat = jnp.pad(flat, (0, -flat.size % per_word)).reshape(-1, per_word)
     return lax.bitcast_convert_type(flat, jnp.int32).reshape(-1)
 
 
@@ -70,13 +70,13 @@ def unpack(words: np.ndarray, layout: Layout) -> Any:
     """The pytree with NumPy arrays as leaves.
 
     Args:
-        words: int32 vector, as packed.
-        layout: its layout.
+        words: int32 vector from `pack`.
+        layout: layout of the pytree that was packed.
     """
-    leaves, at = [], 0
+    leaves, start = [], 0
     for dtype, shape in layout.leaves:
-        end = at + _words(dtype, shape)
-        data = words[at:end].tobytes()[: math.prod(shape) * dtype.itemsize]
+        end = start + _words(dtype, shape)
+        data = words[start:end].tobytes()[: math.prod(shape) * dtype.itemsize]
         leaves.append(np.frombuffer(data, dtype).reshape(shape))
-        at = end
+        start = end
     return jax.tree.unflatten(layout.tree, leaves)
