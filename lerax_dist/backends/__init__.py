@@ -6,10 +6,10 @@ from lerax_dist.backends._base import SupportsRunEnd as SupportsRunEnd
 from lerax_dist.backends._base import SupportsRunFacts as SupportsRunFacts
 from lerax_dist.backends._base import SupportsTrainingStart as SupportsTrainingStart
 from lerax_dist.backends._base import check_backends as check_backends
-from lerax_dist.backends._console import ConsoleBackend as ConsoleBackend
 from lerax_dist.backends._jsonl import JSONLBackend as JSONLBackend
 from lerax_dist.backends._noop import NoOpBackend as NoOpBackend
 from lerax_dist.backends._required import Required as Required
 from lerax_dist.backends._required import unwrap as unwrap
 from lerax_dist.backends._tensorboard import TensorBoardBackend as TensorBoardBackend
 from lerax_dist.backends._wandb import WandbBackend as WandbBackend
+from lerax_dist.backends.console import ConsoleBackend as ConsoleBackend

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from lerax_dist.backends import WandbBackend
+from tests.backends.console.terminal import Terminal, python
 from tests.backends.read_wandb import WandbRun, read_wandb
-from tests.backends.terminal import Terminal, python
 
 KEY = "0123456789" * 4
 PREAMBLE = """

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from lerax_dist.backends._history import History
+from lerax_dist.backends.console._history import History
 
 
 def filled(values, capacity=512, batch=1) -> History:

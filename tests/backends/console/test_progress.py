@@ -1,6 +1,6 @@
 import pytest
 
-from lerax_dist.backends._progress import Progress
+from lerax_dist.backends.console._progress import Progress
 
 
 def after(*rows: tuple[int, float], total: int = 1000, start: float = 100.0) -> Progress:
@@ -13,7 +13,7 @@ def after(*rows: tuple[int, float], total: int = 1000, start: float = 100.0) -> 
 
 def test_share_and_elapsed_time():
     progress = after((250, 110.0))
-    assert progress.share == 0.25
+    assert progress.share() == 0.25
     assert progress.elapsed(112.0) == 12.0
 
 
@@ -41,13 +41,13 @@ def test_before_there_is_a_second_of_rows_there_is_no_speed():
 def test_without_a_length_there_is_no_share_and_no_estimate(total):
     progress = after((100, 110.0), (200, 120.0), total=total)
     assert progress.rate == 10.0
-    assert progress.share is None
+    assert progress.share() is None
     assert progress.remaining(120.0) is None
 
 
 def test_a_step_beyond_the_end_is_the_end():
     progress = after((900, 110.0), (1024, 120.0))
-    assert progress.share == 1.0
+    assert progress.share() == 1.0
     assert progress.remaining(120.0) == 0.0
 
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from lerax_dist.backends import ConsoleBackend
-from tests.backends.terminal import Terminal, python
+from tests.backends.console.terminal import Terminal, python
 
 TRAINING = """
 import logging, sys
