@@ -26,7 +26,7 @@ def bounds(curves: Sequence[Curve]) -> tuple[float, float, float, float]:
     finite = np.asarray(values)[np.isfinite(values)]
     first, last = (float(np.min(steps)), float(np.max(steps))) if len(steps) else (0.0, 0.0)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
-    return first, last, low, low if _is_constant(np.float64(low), np.float64(high)) else high
+    return first, last, low, low if bool(_is_constant(low, high)) else high
 
 
 def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[Cell]]:
@@ -151,6 +151,6 @@ def _binned(points: np.ndarray, width: int) -> np.ndarray:
     return np.take_along_axis(points, np.maximum.accumulate(last, axis=0), axis=0)
 
 
-def _is_constant(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def _is_constant(low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray | np.bool:
     """Whether two values differ by rounding only, as means of a constant do."""
     return high / 2 - low / 2 <= 1e-9 * np.maximum(np.abs(low), np.abs(high))

@@ -15,7 +15,7 @@ from lerax_dist.backends.console._draw import Item, beside, fit_columns
 from lerax_dist.backends.console._view import printable
 
 _REFRESH_PER_SECOND = 2
-"""A frame of 64 metrics takes 4 ms, in which the training waits for the interpreter's lock."""
+"""A frame of 64 metrics takes 5 ms, in which the training waits for the interpreter's lock."""
 Draw: TypeAlias = Callable[[int, int | None], RenderableType]
 
 

@@ -173,3 +173,27 @@ def test_any_text_is_fitted_to_its_width(name, width):
     fitted = fit(printable(name), width)
     assert cell_len(fitted) == width
     assert fitted.isprintable()
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.integers(1, 120), st.integers(1, 30))
+def test_any_names_are_drawn_in_the_window_without_control_characters(run, metric, width, height):
+    made = RunView(run, metric, now=0.0)
+    made.state, made.notes = metric, [run]
+    made.facts = {"launcher": run, "host": metric}
+    made.add({metric: np.array(1.0), "other": np.array(2.0)}, 1, 1.0)
+    lines = drawn(made, 2.0, width, height)
+    assert len(lines) <= height
+    assert max(map(cell_len, lines)) <= width
+    assert all(line.isprintable() for line in lines)
+
+
+def test_lines_have_no_blanks_at_their_ends():
+    assert not any(line != line.rstrip() for line in drawn(view(64), 50.0, 160, 50))
+
+
+def test_a_finished_run_shows_its_state_and_no_remaining_time():
+    made = view(1, rows=20, total=210)
+    made.state = "finished"
+    lines = drawn(made, 50.0, 80, 30)
+    assert lines[0].endswith("── finished") and lines[1].endswith("100.0%")
+    assert lines[2] == "200 / 210 steps   5 steps/s   elapsed 50s"
