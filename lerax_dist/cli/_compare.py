@@ -10,21 +10,23 @@ from rich.table import Table
 from rich.text import Text
 
 from lerax_dist.backends._format import format_value
-from lerax_dist.backends.console._draw import (
+from lerax_dist.backends.console._columns import (
     GAP,
-    MIN_CHART_HEIGHT,
-    SPARK_WIDTH,
     Item,
     beside,
-    describe_progress,
-    draw_chart,
     fit,
     group_items,
+    text_height,
+    text_width,
+)
+from lerax_dist.backends.console._draw import (
+    MIN_CHART_HEIGHT,
+    SPARK_WIDTH,
+    describe_progress,
+    draw_chart,
     progress_bar,
     sparklines,
     state_text,
-    text_height,
-    text_width,
 )
 from lerax_dist.backends.console._view import RunView, chosen_metric, printable
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
 
-from lerax_dist.backends.console._draw import Item, beside, fit_columns
+from lerax_dist.backends.console._columns import Item, beside, fit_columns
 from lerax_dist.backends.console._view import printable
 
 _REFRESH_PER_SECOND = 2
@@ -68,6 +68,8 @@ class LiveDisplay:
 
     def print_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Print hyperparameters above the display, in columns."""
+        if not hparams:
+            return
         items = [Item(printable(key), printable(str(value))) for key, value in hparams.items()]
         width = max(1, self._console.width - 1)
         columns = fit_columns([("hyperparameters", items)], width, 10_000, aim=8)

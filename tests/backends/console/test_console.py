@@ -250,6 +250,19 @@ print("caught" if not any(a is b for a, b in zip(before, during)) else "missed")
     assert terminal.lines()[-2:] == ["given back", "caught"]
 
 
+def test_no_hyperparameters_print_nothing():
+    program = """
+from lerax_dist.backends import ConsoleBackend
+backend = ConsoleBackend()
+backend.open("run")
+backend.log_hparams({})
+backend.close()
+"""
+    terminal = Terminal(python(program), 100, 30)
+    assert terminal.finish() == 0
+    assert terminal.all_lines()[0].startswith("run ──")
+
+
 def test_two_displays_on_one_terminal_do_not_raise():
     program = """
 import numpy as np

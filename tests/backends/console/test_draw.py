@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lerax_dist.backends.console._draw import Item, beside, fit, fit_columns, group_items, screen
+from lerax_dist.backends.console._columns import Item, beside, fit, fit_columns, group_items
+from lerax_dist.backends.console._draw import screen
 from lerax_dist.backends.console._live import plain_lines
 from lerax_dist.backends.console._view import RunView, describe_launch, printable
 
@@ -122,11 +123,11 @@ def test_a_narrow_window_leaves_out_courses_and_then_changes(width, kept):
 
 
 def test_more_metrics_are_worth_more_than_their_courses():
-    items = [Item(f"m{i}", "1", "+1", "▁" * 12) for i in range(60)]
+    items = [Item(f"m{i}", "1", "", (("+1", ""), ("▁" * 12, ""))) for i in range(60)]
     few = columns([("", items)], width=99, height=20, aim=14)
     assert "".join(few).count("m") == 60
     assert "▁" not in "".join(few)
-    many = [Item(f"m{i}", "1", "+1", "▁" * 12) for i in range(400)]
+    many = [Item(f"m{i}", "1", "", (("+1", ""), ("▁" * 12, ""))) for i in range(400)]
     shown = columns([("", many)], width=99, height=20, aim=14)
     assert "▁" * 12 in shown[0]
 
