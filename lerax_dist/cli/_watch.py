@@ -16,6 +16,7 @@ from lerax_dist.backends.console._console import is_terminal
 from lerax_dist.backends.console._draw import screen
 from lerax_dist.backends.console._live import LiveDisplay, plain_lines, print_frame
 from lerax_dist.backends.console._plain import format_facts, format_row, is_due
+from lerax_dist.backends.console._view import printable
 from lerax_dist.cli._compare import Shown, compare
 from lerax_dist.cli._followed import FollowedRun
 from lerax_dist.cli._reader import JOURNAL
@@ -169,4 +170,4 @@ def _standing(run: FollowedRun) -> list[str]:
 
 def _print(line: str) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(line.encode(encoding, "replace").decode(encoding), flush=True)
+    print(printable(line).encode(encoding, "replace").decode(encoding), flush=True)

@@ -1,7 +1,7 @@
 """Metrics in columns, grouped by what is before the slash of their names.
 
 One `Text` for a whole column, as Rich's time grows with the number of renderables: `Columns` of a
-`Text` for each metric takes three times as long, of a `Table` for each metric twelve times.
+`Text` for each metric takes three times as long, of a `Table` for each metric twenty times.
 """
 
 from collections.abc import Iterable, Sequence

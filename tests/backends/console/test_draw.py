@@ -4,18 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lerax_dist.backends.console._columns import Item, beside, fit, fit_columns, group_items
 from lerax_dist.backends.console._draw import screen
 from lerax_dist.backends.console._live import plain_lines
-from lerax_dist.backends.console._view import RunView, describe_launch, printable
+from lerax_dist.backends.console._view import RunView, describe_launch
 
 
 def drawn(view: RunView, now: float, width: int, height: int | None) -> list[str]:
     return plain_lines(screen(view, now, width, height), width, height)
-
-
-def columns(groups, width: int, height: int, aim: int) -> list[str]:
-    return plain_lines(beside(fit_columns(groups, width, height, aim)), width)
 
 
 def view(metrics: int, rows: int = 20, total: int = 1000, name: str = "run") -> RunView:
@@ -92,23 +87,6 @@ def test_a_metric_that_is_absent_from_a_row_keeps_its_value():
     assert shown[shown.index("score") + 1] == "0.25"
 
 
-def test_a_group_stays_together_where_it_can():
-    items = [Item("name", "1")]
-    groups = [("a", items * 6), ("b", items * 6), ("c", items * 2)]
-    lines = columns(groups, width=100, height=30, aim=8)
-    assert [word for word in lines[0].split()] == ["a", "b", "c"]
-
-
-def test_names_are_grouped_by_prefix_in_order_of_appearance():
-    names = ("train/a", "b", "x/y/z", "train/c")
-    groups = group_items(Item(name, "1") for name in names)
-    assert [(title, [item.name for item in items]) for title, items in groups] == [
-        ("train", ["a", "c"]),
-        ("", ["b"]),
-        ("x", ["y/z"]),
-    ]
-
-
 def test_each_metric_has_its_value_its_change_and_its_course():
     lines = drawn(view(2, rows=12), now=50.0, width=99, height=30)
     (line,) = [line for line in lines if "metric_1" in line]
@@ -120,16 +98,6 @@ def test_a_narrow_window_leaves_out_courses_and_then_changes(width, kept):
     lines = drawn(view(2, rows=12), now=50.0, width=width, height=40)
     (line,) = [line for line in lines if "metric_1" in line]
     assert line.split()[1:] == ["2.5", "+0.125", "▁▂▂▃▄▄▅▅▆▇▇█"][:kept]
-
-
-def test_more_metrics_are_worth_more_than_their_courses():
-    items = [Item(f"m{i}", "1", "", (("+1", ""), ("▁" * 12, ""))) for i in range(60)]
-    few = columns([("", items)], width=99, height=20, aim=14)
-    assert "".join(few).count("m") == 60
-    assert "▁" not in "".join(few)
-    many = [Item(f"m{i}", "1", "", (("+1", ""), ("▁" * 12, ""))) for i in range(400)]
-    shown = columns([("", many)], width=99, height=20, aim=14)
-    assert "▁" * 12 in shown[0]
 
 
 def test_the_header_says_where_it_runs_and_how_logging_fares():
@@ -167,13 +135,6 @@ def test_a_state_is_beside_the_name():
     assert lines[0].startswith("run ───") and lines[0].endswith("── crashed")
     assert cell_len(lines[0]) == 60
     assert lines[1] == "nothing new for 3h00m"
-
-
-@given(st.text(max_size=30), st.integers(1, 40))
-def test_any_text_is_fitted_to_its_width(name, width):
-    fitted = fit(printable(name), width)
-    assert cell_len(fitted) == width
-    assert fitted.isprintable()
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.integers(1, 120), st.integers(1, 30))
