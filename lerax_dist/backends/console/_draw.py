@@ -88,12 +88,12 @@ def _header(view: RunView, now: float, width: int) -> list[RenderableType]:
     launch = [Text(part, "dim") for part in describe_launch(view.facts)]
     lines: list[RenderableType] = [
         _title(view),
-        *wrap([*launch, *_cost(view), *_health(view)], width),
+        *_wrap([*launch, *_cost(view), *_health(view)], width),
         *(line(printable(note), "yellow") for note in view.notes),
     ]
     if view.share is not None:
         lines.append(progress_bar(view.share))
-    return [*lines, *wrap(describe_progress(view, now), width)]
+    return [*lines, *_wrap(describe_progress(view, now), width)]
 
 
 def _title(view: RunView) -> RenderableType:
@@ -172,7 +172,7 @@ def _health(view: RunView) -> list[Text]:
     return parts
 
 
-def wrap(parts: Iterable[Text], width: int) -> list[Text]:
+def _wrap(parts: Iterable[Text], width: int) -> list[Text]:
     """Parts in as few lines as hold them; Rich would also break lines within a part."""
     lines: list[Text] = []
     for part in parts:

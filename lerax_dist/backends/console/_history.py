@@ -28,9 +28,6 @@ class History:
         self._per_point = 1
         self._clear()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._names
-
     def add(self, names: Sequence[str], values: np.ndarray, steps: Sequence[int]) -> None:
         """Add rows that have the same metrics.
 
