@@ -5,19 +5,35 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
-from lerax_dist.backends._columns import Item, Line, beside, fit, group_items, width_of
 from lerax_dist.backends._format import format_value
-from lerax_dist.backends._header import bar, pace, state_piece
-from lerax_dist.backends._screen import LOWEST_CHART, chart
-from lerax_dist.backends._table import SPARK_WIDTH, sparklines
-from lerax_dist.backends._view import RunView, chosen_metric
+from lerax_dist.backends.console._columns import (
+    GAP,
+    Item,
+    beside,
+    fit,
+    group_items,
+    text_height,
+    text_width,
+)
+from lerax_dist.backends.console._draw import (
+    MIN_CHART_HEIGHT,
+    SPARK_WIDTH,
+    describe_progress,
+    draw_chart,
+    progress_bar,
+    sparklines,
+    state_text,
+)
+from lerax_dist.backends.console._view import RunView, chosen_metric, printable
 
-COLOURS = ("green", "yellow", "magenta", "blue", "red", "cyan")
-_LABEL = 26
-_VALUE = 11
-_GAP = 3
-_BESIDE = 36
+_COLORS = ("green", "yellow", "magenta", "blue", "red", "cyan")
+_MAX_LABEL_WIDTH = 26
+_VALUE_WIDTH = 11
+_MIN_CHART_WIDTH = 36
 
 
 class Shown(NamedTuple):
@@ -32,95 +48,116 @@ class Shown(NamedTuple):
     now: float
 
 
-def compare(runs: Sequence[Shown], wanted: str, width: int, height: int | None) -> list[Line]:
-    """All lines to show, at most `width` wide and, unless `height` is `None`, that many.
+def compare(runs: Sequence[Shown], wanted: str, width: int, height: int | None) -> RenderableType:
+    """All that is shown of several runs, for a `Frame` of the same size.
 
     Args:
-        runs: the runs, each with a colour of its own.
+        runs: the runs, each with a color of its own.
         wanted: metric to draw.
         width: columns of the window.
-        height: rows of the window.
+        height: rows of the window; `None` for no limit.
     """
-    head = [line for number, run in enumerate(runs) for line in _heading(number, run, width)]
-    room = 10_000 if height is None else height - len(head) - 1
+    notes = [note for run in runs for note in _notes(run.view)]
+    head = Group(_headings(runs, width), *notes)
+    room = 10_000 if height is None else height - len(runs) - len(notes) - 1
     names = list(dict.fromkeys(name for run in runs for name in run.view.latest))
     if not names:
-        return head[:height]
+        return head
     name = chosen_metric(names, wanted)
-    table = _table(runs, names, width, room)
-    if name is None or room < LOWEST_CHART:
-        return [*head, [], *table][:height]
-    curves = [(run.view.history.curve(name), _colour(number)) for number, run in enumerate(runs)]
-    column = max(map(width_of, table)) + 5
-    if width - column >= _BESIDE:
-        rows = min(room, max(9, min(14, len(table))))
-        drawn = chart(name, curves, min(90, width - column), rows)
-        return [*head, [], *beside(table, drawn, column)][:height]
-    left_over = max(room // 3, room - len(table) - 1)
-    if left_over < LOWEST_CHART:
-        return [*head, [], *table][:height]
-    drawn = chart(name, curves, min(76, width), min(10, left_over))
-    table = _table(runs, names, width, room - len(drawn) - 1)
-    return [*head, [], *table, [], *drawn][:height]
+    columns = _columns(runs, names, width, room)
+    if name is None or room < MIN_CHART_HEIGHT:
+        return Group(head, "", beside(columns))
+    curves = [(run.view.history.curve(name), _color(number)) for number, run in enumerate(runs)]
+    free, rows = width - sum(text_width(column) + GAP for column in columns), text_height(columns)
+    if free >= _MIN_CHART_WIDTH:
+        chart = draw_chart(name, curves, min(90, free), min(room, max(9, min(14, rows))))
+        return Group(head, "", beside([*columns, chart]))
+    left_over = min(10, max(room // 3, room - rows - 1))
+    if left_over < MIN_CHART_HEIGHT:
+        return Group(head, "", beside(columns))
+    chart = draw_chart(name, curves, min(76, width), left_over)
+    columns = _columns(runs, names, width, room - left_over - 1)
+    return Group(head, "", beside(columns), "", chart)
 
 
-def _heading(number: int, run: Shown, width: int) -> list[Line]:
-    view, progress = run.view, run.view.progress
-    label = fit(view.name, min(_LABEL, max(8, width // 3)))
-    line: Line = [("● ", _colour(number)), (label, "bold")]
-    state, style = state_piece(view.state)
-    parts: list[Line] = [[(fit(state, 9), style)]]
-    if progress.share is not None:
-        parts.append(bar(progress.share, 26 if width >= 120 else 18))
-    if view.state != "waiting":
-        parts += pace(progress, run.now)
-    for part in parts:
-        if width_of(line) + 2 + width_of(part) <= width:
-            line = [*line, ("  ", ""), *part]
-    notes = [[("  " + fit(note, min(cell_len(note), width - 2)), "yellow")] for note in view.notes]
-    return [line, *notes]
+def _headings(runs: Sequence[Shown], width: int) -> Table:
+    """A line for each run: state and progress, as much of it as the width has room for."""
+    rows: list[list[tuple[int, RenderableType]]] = []
+    bar = 26 if width >= 120 else 18
+    for number, (view, now) in enumerate(runs):
+        label = fit(printable(view.name), min(_MAX_LABEL_WIDTH, max(8, width // 3)))
+        texts = [Text.assemble(("● ", _color(number)), (label, "bold")), state_text(view.state)]
+        row: list[tuple[int, RenderableType]] = [(text.cell_len, text) for text in texts]
+        row.append((0, "") if view.share is None else (bar, progress_bar(view.share)))
+        if view.state != "waiting":
+            row += [(text.cell_len, text) for text in describe_progress(view, now)]
+        rows.append(row)
+    count = max(map(len, rows))
+    widths = [max(row[i][0] for row in rows if i < len(row)) for i in range(count)]
+    while sum(widths) + 2 * len(widths) > width:
+        widths.pop()
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for column in widths:
+        grid.add_column(width=column, no_wrap=True)
+    for row in rows:
+        grid.add_row(*(cell for _, cell in row[: len(widths)]))
+    return grid
 
 
-def _table(runs: Sequence[Shown], names: Sequence[str], width: int, room: int) -> list[Line]:
-    """A row a metric, a column a run; with sparklines where they have room."""
+def _notes(view: RunView) -> list[Text]:
+    label = printable(view.name)
+    return [
+        Text(f"  {label}: {printable(note)}", "yellow", no_wrap=True, overflow="ellipsis")
+        for note in view.notes
+    ]
+
+
+def _columns(runs: Sequence[Shown], names: Sequence[str], width: int, room: int) -> list[Text]:
+    """A line for each metric, a column for each run; with sparklines if they have room."""
     groups = group_items(Item(name, name) for name in names)
     longest = max(cell_len(item.name) for _, items in groups for item in items)
-    first = min(max(longest, 10), 28, max(8, width - len(runs) * (_VALUE + _GAP)))
-    fields = _VALUE
-    if first + 2 + len(runs) * (_VALUE + 2 + SPARK_WIDTH + _GAP) <= width:
-        fields += 2 + SPARK_WIDTH
-    most = max(1, (width - first - 2) // (fields + _GAP))
-    shown = runs[:most]
-    courses = [sparklines(run.view) for run in shown]
-    head: Line = [(" " * (first + 2), "")]
-    for number, run in enumerate(shown):
-        label = fit(run.view.name, min(cell_len(run.view.name), fields))
-        head.append((" " * _GAP + label.rjust(_VALUE).ljust(fields), _colour(number)))
-    lines = [head]
+    first = min(max(longest, 10), 28, max(8, width - len(runs) * (_VALUE_WIDTH + GAP)))
+    each = _VALUE_WIDTH
+    if first + 2 + len(runs) * (GAP + _VALUE_WIDTH + 2 + SPARK_WIDTH) <= width:
+        each += 2 + SPARK_WIDTH
+    # A title or the name of a metric, by the metric's full name.
+    lines: list[tuple[str, str | None]] = []
     for title, items in groups:
-        if title:
-            lines.append([(fit(title, first + 2), "bold cyan")])
-        for item in items:
-            line: Line = [("  " + fit(item.name, first), "")]
-            for number, run in enumerate(shown):
-                line += _value(run.view, item.value)
-                if fields > _VALUE:
-                    spark = courses[number].get(item.value, " " * SPARK_WIDTH)
-                    line.append(("  " + spark, _colour(number)))
-            lines.append(line)
-    if len(lines) > room:
-        hidden = len(lines) - max(1, room - 1)
-        lines = [*lines[: max(1, room - 1)], [(f"{hidden} more in a larger window", "dim")]]
-    return lines
+        lines += [(title, None)] if title else []
+        lines += [(item.name, item.value) for item in items]
+    kept = len(lines) if len(lines) < room else max(0, room - 2)
+    left = Text(" " * (first + 2), no_wrap=True)
+    for label, name in lines[:kept]:
+        left.append("\n")
+        left.append(fit(f"  {label}" if name else label, first + 2), "" if name else "bold cyan")
+    hidden = sum(name is not None for _, name in lines[kept:])
+    if hidden:
+        left.append(f"\n+{hidden} more", "dim")
+    most = max(1, (width - first - 2) // (each + GAP))
+    values = [name for _, name in lines[:kept]]
+    return [left, *(_values(i, run.view, values, each) for i, run in enumerate(runs[:most]))]
 
 
-def _value(view: RunView, name: str) -> Line:
-    if name not in view.latest:
-        return [(" " * _GAP + "-".rjust(_VALUE), "dim")]
-    value = float(view.latest[name])
-    style = "" if math.isfinite(value) else "bold red"
-    return [(" " * _GAP + format_value(value).rjust(_VALUE), style)]
+def _values(number: int, view: RunView, names: Sequence[str | None], width: int) -> Text:
+    """The column of a run: its name, and its value of each metric."""
+    sparks = sparklines(view)
+    label = printable(view.name)
+    label = fit(label, min(cell_len(label), width)).rjust(_VALUE_WIDTH)
+    text = Text(no_wrap=True).append(label.ljust(width), _color(number))
+    for name in names:
+        text.append("\n")
+        if name is None:
+            continue
+        if name not in view.latest:
+            text.append("-".rjust(_VALUE_WIDTH), "dim")
+            continue
+        value = float(view.latest[name])
+        style = "" if math.isfinite(value) else "bold red"
+        text.append(format_value(value).rjust(_VALUE_WIDTH), style)
+        if width > _VALUE_WIDTH:
+            text.append("  " + sparks.get(name, " " * SPARK_WIDTH), _color(number))
+    return text
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+def _color(number: int) -> str:
+    return _COLORS[number % len(_COLORS)]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lerax_dist.backends._view import HEADLINE, OWN, chosen_metric
+from lerax_dist.backends.console._view import HEADLINE, OWN, chosen_metric
 from lerax_dist.cli._reader import JournalReader
 from lerax_dist.journal._record import Row
 

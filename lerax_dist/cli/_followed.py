@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import final
 
 from lerax_dist.backends._format import format_duration
-from lerax_dist.backends._view import RunView
+from lerax_dist.backends.console._view import RunView
 from lerax_dist.cli._locks import is_locked
 from lerax_dist.cli._reader import JournalReader
 from lerax_dist.cli._runs import state_of

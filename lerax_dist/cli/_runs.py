@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from lerax_dist.backends._view import HEADLINE, chosen_metric
+from lerax_dist.backends.console._view import HEADLINE, chosen_metric
 from lerax_dist.cli._ends import Ends
 from lerax_dist.journal._record import Record, Row
 

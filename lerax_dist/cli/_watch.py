@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import final
 
 from rich import get_console
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from lerax_dist.backends._columns import Line
-from lerax_dist.backends._live import LiveDisplay, print_lines
-from lerax_dist.backends._plain import format_facts, format_row, is_due
-from lerax_dist.backends._screen import screen
-from lerax_dist.backends._terminal import is_terminal
+from lerax_dist.backends.console._console import is_terminal
+from lerax_dist.backends.console._draw import screen
+from lerax_dist.backends.console._live import LiveDisplay, plain_lines, print_frame
+from lerax_dist.backends.console._plain import format_facts, format_row, is_due
+from lerax_dist.backends.console._view import printable
 from lerax_dist.cli._compare import Shown, compare
 from lerax_dist.cli._followed import FollowedRun
 from lerax_dist.cli._reader import JOURNAL
@@ -112,16 +112,16 @@ def _show_once(
         while run.behind:
             run.poll()
     if is_terminal(console):
-        print_lines(console, _draw(runs, chart, console.width - 1, None))
+        print_frame(console, _draw(runs, chart, console.width - 1, None))
         return 0
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) > 0 else _WIDTH
-    for line in _draw(runs, chart, width, None):
-        _print("".join(text for text, _ in line).rstrip())
+    for line in plain_lines(_draw(runs, chart, width, None), width):
+        _print(line)
     return 0
 
 
-def _draw(runs: list[FollowedRun], chart: str, width: int, height: int | None) -> list[Line]:
+def _draw(runs: list[FollowedRun], chart: str, width: int, height: int | None) -> RenderableType:
     views = [(run.view, run.now()) for run in runs]
     with contextlib.ExitStack() as stack:
         for view, _ in views:
@@ -170,4 +170,4 @@ def _standing(run: FollowedRun) -> list[str]:
 
 def _print(line: str) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(line.encode(encoding, "replace").decode(encoding), flush=True)
+    print(printable(line).encode(encoding, "replace").decode(encoding), flush=True)

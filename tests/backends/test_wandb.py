@@ -13,8 +13,8 @@ from PIL import Image
 
 from lerax_dist.backends import WandbBackend
 from lerax_dist.backends._wandb import merged, nested, summary_of, with_step
+from tests.backends.console.terminal import Terminal, python
 from tests.backends.read_wandb import WandbRun, read_wandb
-from tests.backends.terminal import Terminal, python
 
 KEY = "0123456789" * 4
 PREAMBLE = """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lerax_dist.cli._trackers import why_no_answer
-from tests.backends.terminal import Terminal
+from tests.backends.console.terminal import Terminal
 from tests.multiprocess.launch import Result, launch
 
 WORKER = Path(__file__).parent / "workers" / "doctored.py"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lerax_dist.cli import main
 from lerax_dist.cli._followed import FollowedRun
-from tests.backends.terminal import Terminal
+from tests.backends.console.terminal import Terminal
 from tests.cli.journals import closed, extend, lines, opened, resumed, row, started, write
 
 ROOT = Path(__file__).parents[2]

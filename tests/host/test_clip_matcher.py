@@ -1,11 +1,8 @@
 """Clips are matched with the steps of their rows. A pure unit test of `ClipMatcher`."""
 
-from queue import SimpleQueue
-
 import numpy as np
 
-from lerax_dist._failures import Failures
-from lerax_dist.host._clips import ClipMatcher, ClipPart, ClipRenderer, ClipSpec
+from lerax_dist.host._clips import ClipMatcher, ClipPart, ClipSpec
 
 TIMEOUT = 20.0
 SPEC = ClipSpec("eval/video", 50.0, lambda words: words)
@@ -58,34 +55,3 @@ def test_only_the_latest_steps_are_kept():
         matcher.row(iteration, iteration)
     assert matcher.part(make_part(100)) is None
     assert contents(matcher.part(make_part(900)))[1] == 900
-
-
-def frames_of(body):
-    return np.full((3, 4, 5, 3), body[0], np.uint8)
-
-
-class Fixture:
-    """A renderer, and a test that plays the writer thread."""
-
-    def __init__(self, tmp_path, render=frames_of):
-        self.failures, self.queue, self.run_dir = Failures(), SimpleQueue(), tmp_path
-        self.clips = ClipRenderer(self.queue.put, tmp_path, self.failures)
-        self.receive = self.clips.clip_callback(ClipSpec("eval/video", 50.0, render))
-
-    def send(self, iteration, color=7, part=0, parts=1):
-        self.receive(part, parts, np.array([iteration, color], np.int32))
-
-    def work(self):
-        """Takes what is queued, as the writer does; returns what is not a part of a clip."""
-        rest = []
-        while not self.queue.empty():
-            item = self.queue.get()
-            if isinstance(item, ClipPart):
-                self.clips.part(item)
-            else:
-                rest.append(item)
-        return rest
-
-    @property
-    def messages(self):
-        return [failure.message for failure in self.failures.all()]

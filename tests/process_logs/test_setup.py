@@ -4,7 +4,7 @@ import subprocess
 import sys
 import textwrap
 
-from tests.backends.terminal import Terminal, python
+from tests.backends.console.terminal import Terminal, python
 
 PREAMBLE = """
 import logging, sys

@@ -4,14 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lerax_dist.backends._columns import Item, fit, fit_columns, group_items
-from lerax_dist.backends._place import describe_place
-from lerax_dist.backends._screen import screen
-from lerax_dist.backends._view import RunView
+from lerax_dist.backends.console._draw import screen
+from lerax_dist.backends.console._live import plain_lines
+from lerax_dist.backends.console._view import RunView, describe_launch
 
 
-def text(lines) -> list[str]:
-    return ["".join(piece for piece, _ in line).rstrip() for line in lines]
+def drawn(view: RunView, now: float, width: int, height: int | None) -> list[str]:
+    return plain_lines(screen(view, now, width, height), width, height)
 
 
 def view(metrics: int, rows: int = 20, total: int = 1000, name: str = "run") -> RunView:
@@ -27,19 +26,19 @@ def view(metrics: int, rows: int = 20, total: int = 1000, name: str = "run") -> 
 @pytest.mark.parametrize("height", [1, 5, 10, 24, 60])
 @pytest.mark.parametrize("metrics", [1, 8, 64])
 def test_it_fits_the_window(width, height, metrics):
-    lines = text(screen(view(metrics), now=50.0, width=width, height=height))
+    lines = drawn(view(metrics), now=50.0, width=width, height=height)
     assert max(map(cell_len, lines)) <= width
     assert len(lines) <= height
 
 
 @pytest.mark.parametrize("width", [40, 60, 100, 200])
 def test_without_a_limit_every_metric_is_shown_once(width):
-    words = " ".join(text(screen(view(64), now=50.0, width=width, height=None))).split()
+    words = " ".join(drawn(view(64), now=50.0, width=width, height=None)).split()
     assert [words.count(f"metric_{i}") for i in range(64)] == [1] * 64
 
 
 def test_what_is_left_out_is_counted():
-    lines = text(screen(view(64), now=50.0, width=60, height=24))
+    lines = drawn(view(64), now=50.0, width=60, height=24)
     shown = sum(word.startswith("metric_") for line in lines for word in line.split())
     returns = sum(word == "return" for line in lines for word in line.split())
     assert 0 < shown < 64
@@ -47,26 +46,26 @@ def test_what_is_left_out_is_counted():
 
 
 def test_beside_from_90_columns_on_and_below_before():
-    wide = text(screen(view(8), now=50.0, width=99, height=30))
-    narrow = text(screen(view(8), now=50.0, width=59, height=30))
+    wide = drawn(view(8), now=50.0, width=99, height=30)
+    narrow = drawn(view(8), now=50.0, width=59, height=30)
     assert any("metric_0" in line and "┤" in line for line in wide)
     assert not any("metric_0" in line and "┤" in line for line in narrow)
     assert any("┤" in line for line in narrow)
 
 
 def test_a_run_of_unknown_length_has_a_count_and_no_percentage():
-    lines = text(screen(view(1, total=0), now=50.0, width=80, height=30))
+    lines = drawn(view(1, total=0), now=50.0, width=80, height=30)
     assert not any("%" in line or "ETA" in line for line in lines)
     assert any(line.startswith("200 steps") for line in lines)
 
 
 @pytest.mark.parametrize(("total", "shown"), [(200, "100.0%"), (201, "99.5%"), (2001, "9.9%")])
 def test_percentages_are_rounded_down_so_that_only_the_end_is_100(total, shown):
-    assert text(screen(view(1, total=total), 50.0, 80, 30))[1].endswith(shown)
+    assert drawn(view(1, total=total), 50.0, 80, 30)[1].endswith(shown)
 
 
 def test_before_the_first_row_it_says_that_it_waits():
-    lines = text(screen(RunView("run", "episode/return", now=0.0), 12.0, 80, 24))
+    lines = drawn(RunView("run", "episode/return", now=0.0), 12.0, 80, 24)
     assert lines[1:] == ["waiting for the first row   elapsed 12s"]
 
 
@@ -84,48 +83,21 @@ def test_a_metric_that_is_absent_from_a_row_keeps_its_value():
     made = view(1, rows=2)
     made.add({"eval/score": np.array(0.25)}, 30, 5.0)
     made.add({"episode/return": np.array(7)}, 40, 6.0)
-    shown = " ".join(text(screen(made, 6.0, 80, 40))).split()
+    shown = " ".join(drawn(made, 6.0, 80, 40)).split()
     assert shown[shown.index("score") + 1] == "0.25"
 
 
-def test_a_group_stays_together_where_it_can():
-    items = [Item("name", "1")]
-    groups = [("a", items * 6), ("b", items * 6), ("c", items * 2)]
-    lines = text(fit_columns(groups, width=100, height=30, aim=8))
-    assert [word for word in lines[0].split()] == ["a", "b", "c"]
-
-
-def test_names_are_grouped_by_prefix_in_order_of_appearance():
-    names = ("train/a", "b", "x/y/z", "train/c")
-    groups = group_items(Item(name, "1") for name in names)
-    assert [(title, [item.name for item in items]) for title, items in groups] == [
-        ("train", ["a", "c"]),
-        ("", ["b"]),
-        ("x", ["y/z"]),
-    ]
-
-
 def test_each_metric_has_its_value_its_change_and_its_course():
-    lines = text(screen(view(2, rows=12), now=50.0, width=99, height=30))
+    lines = drawn(view(2, rows=12), now=50.0, width=99, height=30)
     (line,) = [line for line in lines if "metric_1" in line]
     assert line.split()[:4] == ["metric_1", "2.5", "+0.125", "▁▂▂▃▄▄▅▅▆▇▇█"]
 
 
 @pytest.mark.parametrize(("width", "kept"), [(60, 3), (35, 2), (24, 1)])
 def test_a_narrow_window_leaves_out_courses_and_then_changes(width, kept):
-    lines = text(screen(view(2, rows=12), now=50.0, width=width, height=40))
+    lines = drawn(view(2, rows=12), now=50.0, width=width, height=40)
     (line,) = [line for line in lines if "metric_1" in line]
     assert line.split()[1:] == ["2.5", "+0.125", "▁▂▂▃▄▄▅▅▆▇▇█"][:kept]
-
-
-def test_more_metrics_are_worth_more_than_their_courses():
-    items = [Item(f"m{i}", "1", "", "+1", "▁" * 12) for i in range(60)]
-    few = text(fit_columns([("", items)], width=99, height=20, aim=14))
-    assert "".join(few).count("m") == 60
-    assert "▁" not in "".join(few)
-    many = [Item(f"m{i}", "1", "", "+1", "▁" * 12) for i in range(400)]
-    shown = text(fit_columns([("", many)], width=99, height=20, aim=14))
-    assert "▁" * 12 in shown[0]
 
 
 def test_the_header_says_where_it_runs_and_how_logging_fares():
@@ -140,33 +112,50 @@ def test_the_header_says_where_it_runs_and_how_logging_fares():
         "lerax_dist/lag/Mine": float("inf"),
     }
     made.add({name: np.array(value) for name, value in own.items()}, 210, 42.0)
-    lines = text(screen(made, now=50.0, width=199, height=40))
+    lines = drawn(made, now=50.0, width=199, height=40)
     assert lines[1] == (
         "slurm   32 processes × 8 devices   on node-1   incarnation 2   "
         "logging 0.12% of the time, 0.08 ms a row   ✓ TensorBoard   ! Wandb 54,321 behind   ✗ Mine"
     )
     assert not any("share_of_step" in line or "lag" in line for line in lines)
-    assert max(map(cell_len, text(screen(made, now=50.0, width=30, height=40)))) <= 30
+    assert max(map(cell_len, drawn(made, now=50.0, width=30, height=40))) <= 30
 
 
 def test_devices_that_differ_between_processes_are_counted_together():
     facts = {"process_count": 3, "device_count": 8}
-    assert describe_place(facts) == ["3 processes, 8 devices"]
-    assert describe_place({"process_count": 1, "device_count": None}) == ["1 process"]
-    assert describe_place({}) == []
+    assert describe_launch(facts) == ["3 processes, 8 devices"]
+    assert describe_launch({"process_count": 1, "device_count": None}) == ["1 process"]
+    assert describe_launch({}) == []
 
 
 def test_a_state_is_beside_the_name():
     made = view(1)
     made.state, made.notes = "crashed", ["nothing new for 3h00m"]
-    lines = text(screen(made, now=50.0, width=60, height=40))
+    lines = drawn(made, now=50.0, width=60, height=40)
     assert lines[0].startswith("run ───") and lines[0].endswith("── crashed")
     assert cell_len(lines[0]) == 60
     assert lines[1] == "nothing new for 3h00m"
 
 
-@given(st.text(max_size=30), st.integers(1, 40))
-def test_any_text_is_fitted_to_its_width(name, width):
-    fitted = fit(name, width)
-    assert cell_len(fitted) == width
-    assert fitted.isprintable()
+@given(st.text(max_size=30), st.text(max_size=30), st.integers(1, 120), st.integers(1, 30))
+def test_any_names_are_drawn_in_the_window_without_control_characters(run, metric, width, height):
+    made = RunView(run, metric, now=0.0)
+    made.state, made.notes = metric, [run]
+    made.facts = {"launcher": run, "host": metric}
+    made.add({metric: np.array(1.0), "other": np.array(2.0)}, 1, 1.0)
+    lines = drawn(made, 2.0, width, height)
+    assert len(lines) <= height
+    assert max(map(cell_len, lines)) <= width
+    assert all(line.isprintable() for line in lines)
+
+
+def test_lines_have_no_blanks_at_their_ends():
+    assert not any(line != line.rstrip() for line in drawn(view(64), 50.0, 160, 50))
+
+
+def test_a_finished_run_shows_its_state_and_no_remaining_time():
+    made = view(1, rows=20, total=210)
+    made.state = "finished"
+    lines = drawn(made, 50.0, 80, 30)
+    assert lines[0].endswith("── finished") and lines[1].endswith("100.0%")
+    assert lines[2] == "200 / 210 steps   5 steps/s   elapsed 50s"

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from lerax_dist.backends._history import History
+from lerax_dist.backends.console._history import History
 
 
 def filled(values, capacity=512, batch=1) -> History:
@@ -41,7 +41,7 @@ def test_a_point_is_the_mean_of_what_it_stands_for(batch):
     assert points(filled(values, capacity=4, batch=batch)) == [2.0, 6.0, 9.0]
 
 
-def test_values_that_are_not_finite_do_not_spoil_their_neighbours():
+def test_values_that_are_not_finite_do_not_spoil_their_neighbors():
     assert points(filled([math.nan, 2.0, 4.0, math.inf], capacity=4)) == [2.0, 4.0]
 
 

@@ -1,4 +1,4 @@
-"""A line chart in braille characters: two dots by four in each cell of the terminal. Pure."""
+"""Curves as text: a line chart in braille characters, and sparklines. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ Cell: TypeAlias = tuple[str, int]
 
 _BLANK = 0x2800
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-"""Bit of each dot of a braille cell, by row and column."""
+"""Bit of each dot of a braille cell, two columns of four, by row and column (Unicode, U+2800)."""
+_LEVELS = "▁▂▃▄▅▆▇█"
+_CHARACTERS = np.array([*_LEVELS, " ", "×"])
+_ABSENT, _NOT_FINITE = 8, 9
 
 
 def bounds(curves: Sequence[Curve]) -> tuple[float, float, float, float]:
@@ -23,14 +26,14 @@ def bounds(curves: Sequence[Curve]) -> tuple[float, float, float, float]:
     finite = np.asarray(values)[np.isfinite(values)]
     first, last = (float(np.min(steps)), float(np.max(steps))) if len(steps) else (0.0, 0.0)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
-    return first, last, low, low if _is_level(low, high) else high
+    return first, last, low, low if bool(_is_constant(low, high)) else high
 
 
 def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[Cell]]:
     """Curves over each other, on one scale that all of them fill.
 
     Args:
-        curves: what to draw; where two share a cell, the later one has its colour.
+        curves: what to draw; where two share a cell, the later one has its color.
         width: columns of the chart.
         height: rows of the chart.
 
@@ -71,28 +74,22 @@ def resample(curve: Curve, count: int, first: float, last: float) -> list[float]
     if first == last:
         finite = values[np.isfinite(values)]
         return [float(finite[-1]) if len(finite) else math.nan] * count
-    places = (steps - first) * ((count - 1) / (last - first))
+    positions = (steps - first) * ((count - 1) / (last - first))
     breaks = np.flatnonzero(np.diff(np.isfinite(values))) + 1
     for part in np.split(np.arange(len(values)), breaks):
         if np.isfinite(values[part[0]]):
-            _fill(columns, places[part], values[part])
+            _fill(columns, positions[part], values[part])
     return columns.tolist()
 
 
-def _fill(columns: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
-    nearest = np.rint(places).astype(np.intp)
+def _fill(columns: np.ndarray, positions: np.ndarray, values: np.ndarray) -> None:
+    nearest = np.rint(positions).astype(np.intp)
     between = np.arange(nearest[0], nearest[-1] + 1)
-    columns[between] = np.interp(between, places, values)
+    columns[between] = np.interp(between, positions, values)
     counts = np.bincount(nearest, minlength=len(columns))
-    shares = values / counts[nearest]
-    means = np.bincount(nearest, shares, minlength=len(columns))
+    means = np.bincount(nearest, values / counts[nearest], minlength=len(columns))
     several = counts > 1
     columns[several] = means[several]
-
-
-def _is_level(low: float, high: float) -> bool:
-    """Whether two values differ by no more than rounding."""
-    return high / 2 - low / 2 <= 1e-9 * max(abs(low), abs(high))
 
 
 def _dot_row(value: float, low: float, high: float, rows: int) -> int:
@@ -104,7 +101,56 @@ def _dot_row(value: float, low: float, high: float, rows: int) -> int:
 
 
 def _span(previous: int | None, y: int) -> range:
-    # Filled up to the neighbour's height, so that a steep rise is a line and not two dots.
+    # Filled up to the neighbor's height, so that a steep rise is a line and not two dots.
     if previous is None or previous == y:
         return range(y, y + 1)
     return range(y, previous) if y < previous else range(previous + 1, y + 1)
+
+
+def draw_sparklines(points: np.ndarray, width: int) -> list[str]:
+    """A sparkline for each metric, from its own lowest to its own highest value.
+
+    Args:
+        points: a row for each point, a column for each metric; NaN where a metric has no value,
+            infinite where it was not finite (shown as `×`).
+        width: maximum number of characters; with fewer points there are as many as points.
+
+    Returns:
+        A text for each metric.
+    """
+    if not len(points):
+        return [""] * points.shape[1]
+    binned = _binned(points, width)
+    finite = np.isfinite(binned)
+    low = np.min(np.where(finite, binned, np.inf), axis=0)
+    high = np.max(np.where(finite, binned, -np.inf), axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Halved first: the difference of two large values may be more than a float holds.
+        share = (binned / 2 - low / 2) / (high / 2 - low / 2)
+        constant = _is_constant(low, high)
+    level = np.where(finite & ~constant, share, 0.0) * (len(_LEVELS) - 1)
+    codes = np.rint(level).astype(np.intp)
+    codes[np.isnan(binned)] = _ABSENT
+    codes[np.isinf(binned)] = _NOT_FINITE
+    return ["".join(column) for column in _CHARACTERS[codes].T]
+
+
+def _binned(points: np.ndarray, width: int) -> np.ndarray:
+    """Means over even stretches; a metric keeps its value where a stretch has none."""
+    if len(points) > width:
+        starts = np.arange(width) * len(points) // width
+        finite = np.isfinite(points)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.add.reduceat(np.where(finite, points, 0.0), starts, axis=0)
+            count = np.add.reduceat(finite, starts, axis=0, dtype=np.intp)
+            mean = total / np.maximum(count, 1)
+        infinite = np.logical_or.reduceat(np.isinf(points), starts, axis=0)
+        points = np.where(count > 0, mean, np.where(infinite, np.inf, np.nan))
+    # For each point the index of the last one up to it that has a value.
+    last = np.where(np.isnan(points), 0, np.arange(len(points))[:, None])
+    return np.take_along_axis(points, np.maximum.accumulate(last, axis=0), axis=0)
+
+
+def _is_constant(low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray | np.bool:
+    """Whether two values differ by rounding only, as means of a constant do."""
+    return high / 2 - low / 2 <= 1e-9 * np.maximum(np.abs(low), np.abs(high))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from lerax_dist.backends._chart import bounds, draw_curves, resample
+from lerax_dist.backends.console._chart import bounds, draw_curves, draw_sparklines, resample
 
 
 def curve(values, steps=None):
@@ -82,3 +83,45 @@ def test_any_values_fill_the_size_asked_for(values, width, height):
     rows = drawn(values, width, height)
     assert [len(row) for row in rows] == [width] * height
     assert all(0x2800 <= ord(char) <= 0x28FF for row in rows for char in row)
+
+
+def spark(*values: float, width: int = 12) -> str:
+    return draw_sparklines(np.array(values)[:, None], width)[0]
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest():
+    assert spark(0, 1, 2, 3, 4, 5, 6, 7) == "▁▂▃▄▅▆▇█"
+
+
+def test_each_sparkline_has_its_own_scale():
+    assert draw_sparklines(np.array([[0.0, 5.0], [1.0, -1e6]]), 8) == ["▁█", "█▁"]
+
+
+def test_more_points_than_characters_of_a_sparkline_are_averaged():
+    assert spark(0, 0, 7, 7, 0, 14, width=3) == "▁██"
+
+
+def test_a_metric_that_comes_rarely_keeps_its_value_in_between():
+    assert spark(math.nan, 0, math.nan, 1, math.nan) == " ▁▁██"
+
+
+def test_a_sparkline_shows_what_was_not_finite():
+    assert spark(0, math.inf, 1) == "▁×█"
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, 1e308])
+def test_the_sparkline_of_a_constant_is_level(value):
+    assert spark(value, value, value * (1 + 1e-15)) == "▁▁▁"
+
+
+def test_a_sparkline_without_rows_is_empty():
+    assert draw_sparklines(np.empty((0, 2)), 5) == ["", ""]
+
+
+@given(
+    hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)),
+    st.integers(1, 20),
+)
+def test_any_values_make_sparklines_of_the_width(points, width):
+    lines = draw_sparklines(points, width)
+    assert [len(line) for line in lines] == [min(width, len(points))] * points.shape[1]

@@ -1,5 +1,6 @@
-"""The run in the console: a live display in a terminal, plain lines elsewhere."""
+"""The console as a backend: chooses between the live display and plain lines."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any, final
@@ -7,44 +8,46 @@ from typing import IO, TYPE_CHECKING, Any, final
 import numpy as np
 
 from lerax_dist.backends._base import AbstractLoggingBackend, already_open, not_open
-from lerax_dist.backends._plain import (
+from lerax_dist.backends._video import check_frames
+from lerax_dist.backends.console._plain import (
     format_facts,
     format_hparams,
     format_row,
     format_video,
     is_due,
 )
-from lerax_dist.backends._terminal import is_terminal
-from lerax_dist.backends._video import check_frames
-from lerax_dist.backends._view import HEADLINE, RunView
+from lerax_dist.backends.console._view import HEADLINE, RunView, printable
 
+# Rich is imported where it is used: the processes that do not write never load it.
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
-    from lerax_dist.backends._columns import Line
-    from lerax_dist.backends._live import LiveDisplay
+    from lerax_dist.backends.console._live import LiveDisplay
 
 
 @final
 class ConsoleBackend(AbstractLoggingBackend):
     """Logging backend that displays a live metrics table and progress bar.
 
-    In a terminal the display is redrawn in place, four times a second at most: the run and how
-    logging fares, progress, all metrics by group (value, change since the row before, course), and
-    a chart of one of them over the whole run. What `print` and `logging` write meanwhile appears
-    above it. When the run is closed, or the program interrupted, its last state stays.
+    On a terminal the display is redrawn in place, at most twice a second: the run and the state of
+    its backends, progress, all metrics by group (value, change since the row before, sparkline),
+    and a chart of one of them over the whole run. What `print` and `logging` write meanwhile
+    appears above it. When the run is closed, or the program interrupted, the last screen stays.
 
     Elsewhere (files, pipes, CI, `NO_COLOR`, `TERM=dumb`, notebooks, and launchers whose
     pseudo-terminal has no size) a row is one plain line with percentage, elapsed time and ETA: the
-    first row at once, then one every `interval` seconds at most, with the newest values since the
+    first row at once, then at most one every `interval` seconds, with the newest values since the
     line before, and always the last. The charted metric comes first, the others follow in their
-    order for as long as the line has room; how many it has not is told.
+    order for as long as the line has room, then the number of those without room.
+
+    A run that finishes shows 100% if its next row would have been at the total number of steps or
+    after it, as in the loop below, whose last step is 99.
 
     Args:
-        console: where to; Rich's own console, that is stdout, if `None`.
+        console: where to write; if `None`, Rich's own console, which writes to stdout.
         chart: metric to draw. Until it comes, the first whose last part contains "loss" is drawn.
         interval: seconds between plain lines.
-        metrics: what plain lines hold, names or patterns such as `"episode/*"`, all of it however
+        metrics: what plain lines show, names or patterns such as `"episode/*"`, all of it however
             long the line; `None` for a choice that fits.
         clock: present time in seconds, of a clock that never goes back.
 
@@ -76,6 +79,7 @@ class ConsoleBackend(AbstractLoggingBackend):
         self._file: IO[str] | None = None
         self._unprinted: dict[str, np.ndarray] = {}
         self._printed_at: float | None = None
+        self._printed_share: float | None = None
 
     def open(self, name: str) -> None:
         if self._view is not None:
@@ -85,24 +89,24 @@ class ConsoleBackend(AbstractLoggingBackend):
         console = get_console() if self._console is None else self._console
         view = RunView(name, self._chart, self._clock())
         self._file = console.file
-        self._live = self._started(view, console) if is_terminal(console) else None
+        self._live = self._start(view, console) if is_terminal(console) else None
         self._view = view
-        self._unprinted, self._printed_at = {}, None
+        self._unprinted, self._printed_at, self._printed_share = {}, None, None
         if self._live is None:
             self._print(f"run {name}")
 
     def on_run(self, facts: dict[str, Any]) -> None:
-        """Where the run runs.
+        """Show launcher, processes and devices.
 
         Args:
-            facts: what the journal says of it.
+            facts: what the journal says of the run.
         """
         view = self._opened()
         with view.lock:
             view.facts = facts
-        told = format_facts(facts)
-        if self._live is None and told:
-            self._print(told)
+        line = format_facts(facts)
+        if self._live is None and line:
+            self._print(line)
 
     def on_training_start(self, total_timesteps: int, total_iterations: int) -> None:
         """Training starts.
@@ -134,30 +138,42 @@ class ConsoleBackend(AbstractLoggingBackend):
         self._opened()
         line = format_video(tag, check_frames(frames).shape, step)
         if self._live is not None:
-            self._live.print_above([[(line, "dim")]])
+            self._live.print_line(line)
         else:
             self._print(line)
+
+    def on_end(self, state: str) -> None:
+        """Show how the run ended.
+
+        Args:
+            state: "finished", "failed" or "preempted".
+        """
+        view = self._opened()
+        with view.lock:
+            view.state = state
 
     def close(self) -> None:
         view, self._view = self._view, None
         live, self._live = self._live, None
         if live is not None:
             live.stop()
-        elif view is not None and self._unprinted:
-            self._print_row(view, self._clock())
+        elif view is not None and view.progress.step is not None:
+            # The end of the run may have completed it, see `Progress.share`.
+            if self._unprinted or view.share != self._printed_share:
+                self._print_row(view, self._clock())
 
     def _opened(self) -> RunView:
         if self._view is None:
             raise not_open(self)
         return self._view
 
-    def _started(self, view: RunView, console: "Console") -> "LiveDisplay | None":
+    def _start(self, view: RunView, console: "Console") -> "LiveDisplay | None":
         from rich.errors import LiveError
 
-        from lerax_dist.backends._live import LiveDisplay
-        from lerax_dist.backends._screen import screen
+        from lerax_dist.backends.console._draw import screen
+        from lerax_dist.backends.console._live import LiveDisplay
 
-        def draw(width: int, height: int | None) -> "list[Line]":
+        def draw(width: int, height: int | None) -> "RenderableType":
             with view.lock:
                 return screen(view, self._clock(), width, height)
 
@@ -165,19 +181,33 @@ class ConsoleBackend(AbstractLoggingBackend):
         try:
             live.start()
         except LiveError:
-            # Someone else's progress bar has this console.
+            # Another progress bar has this console.
             return None
         return live
 
     def _print_row(self, view: RunView, now: float) -> None:
-        line = format_row(view, self._unprinted, self._metrics, now)
-        self._print(line)
-        self._unprinted, self._printed_at = {}, now
+        self._print(format_row(view, self._unprinted, self._metrics, now))
+        self._unprinted, self._printed_at, self._printed_share = {}, now, view.share
 
     def _print(self, line: str) -> None:
-        # Not through Rich, which would wrap it, colour it and take [brackets] for markup.
+        # Not through Rich, which would wrap it, color it and read [brackets] as markup.
         assert self._file is not None
         encoding = getattr(self._file, "encoding", None) or "utf-8"
-        text = line.encode(encoding, "backslashreplace").decode(encoding)
-        self._file.write(" ".join(text.split("\n")) + "\n")
+        text = printable(line).encode(encoding, "backslashreplace").decode(encoding)
+        self._file.write(text + "\n")
         self._file.flush()
+
+
+def is_terminal(console: "Console") -> bool:
+    """Whether a display that is redrawn in place can be seen there."""
+    wanted = console.is_terminal and not console.is_dumb_terminal and not console.no_color
+    return wanted and console.encoding.startswith("utf") and _has_size(console.file)
+
+
+def _has_size(file: IO[str]) -> bool:
+    # Open MPI gives every rank a pseudo-terminal, also when its own output goes to a file; then
+    # it has no columns. `FORCE_COLOR` makes Rich take a pipe for a terminal, which has no size.
+    try:
+        return os.get_terminal_size(file.fileno()).columns > 0
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -10,10 +10,10 @@ import numpy as np
 class History:
     """What the metrics were over the whole run, thinned evenly as it grows.
 
-    When it is full, neighbours are averaged, and each later point stands for twice as many rows.
-    Memory stays the same for ever, and the curves always span all of the run.
+    When it is full, pairs of neighbors are averaged, and each later point is the mean of twice as
+    many rows. Memory is constant, and the curves always span the whole run.
 
-    A point is NaN where a metric did not come, and infinite where it came and was never finite.
+    A point is NaN where no row had the metric, and infinite where it was never finite.
 
     Args:
         capacity: number of points to keep, even; between half of it and all of it are used.
@@ -28,11 +28,8 @@ class History:
         self._per_point = 1
         self._clear()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._names
-
     def add(self, names: Sequence[str], values: np.ndarray, steps: Sequence[int]) -> None:
-        """Take in rows of the same metrics.
+        """Add rows that have the same metrics.
 
         Args:
             names: the metrics.
@@ -42,22 +39,22 @@ class History:
         columns = self._columns_of(names)
         start = 0
         while start < len(steps):
-            stop = min(start + self._room(), len(steps))
+            stop = min(start + self._free_rows(), len(steps))
             if self._seen == 0 and stop - start >= self._per_point:
                 stop = start + (stop - start) // self._per_point * self._per_point
                 self._append(columns, values[start:stop], steps[start:stop])
             else:
                 stop = min(start + self._per_point - self._seen, len(steps))
-                self._hold(columns, values[start:stop], steps[start:stop])
+                self._accumulate(columns, values[start:stop], steps[start:stop])
             start = stop
             if self._count == self._capacity:
                 self._halve()
 
-    def _room(self) -> int:
+    def _free_rows(self) -> int:
         return (self._capacity - self._count) * self._per_point
 
     def _append(self, columns: np.ndarray, values: np.ndarray, steps: Sequence[int]) -> None:
-        """Points that are whole at once."""
+        """Add rows that make complete points."""
         shape = (len(steps) // self._per_point, self._per_point)
         grouped = values.reshape(*shape, values.shape[1])
         finite = np.isfinite(grouped)
@@ -71,13 +68,13 @@ class History:
         self._steps[new] = np.array(steps, np.float64).reshape(shape).mean(axis=1)
         self._count = new.stop
 
-    def _hold(self, columns: np.ndarray, values: np.ndarray, steps: Sequence[int]) -> None:
-        """Rows of the point that is not whole yet."""
+    def _accumulate(self, columns: np.ndarray, values: np.ndarray, steps: Sequence[int]) -> None:
+        """Add rows to the point that is not complete yet."""
         finite = np.isfinite(values)
         with np.errstate(over="ignore", invalid="ignore"):
             self._total[columns] += np.where(finite, values, 0.0).sum(axis=0)
         self._finite[columns] += finite.sum(axis=0)
-        self._broken[columns] |= (~finite).any(axis=0)
+        self._infinite[columns] |= (~finite).any(axis=0)
         self._step_total += sum(steps)
         self._seen += len(steps)
         if self._seen == self._per_point:
@@ -86,26 +83,26 @@ class History:
             self._clear()
 
     def drop(self, start_step: int) -> None:
-        """Forget what came at a step or after it, as far as points can be told apart."""
-        stands = np.flatnonzero(self._steps[: self._count] < start_step)
-        self._steps[: len(stands)] = self._steps[stands]
-        self._points[: len(stands)] = self._points[stands]
-        self._count = len(stands)
+        """Drop the points whose mean step is `start_step` or after it."""
+        kept = np.flatnonzero(self._steps[: self._count] < start_step)
+        self._steps[: len(kept)] = self._steps[kept]
+        self._points[: len(kept)] = self._points[kept]
+        self._count = len(kept)
         if self._seen and self._step_total / self._seen >= start_step:
             self._clear()
 
     def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps and values of a metric where it came; values are NaN where it was not finite."""
+        """Steps and values of a metric where it has any; NaN where it was not finite."""
         if name not in self._names:
             return np.empty(0), np.empty(0)
         steps, points = self._all()
         values = points[:, self._names[name]]
-        there = ~np.isnan(values)
+        present = ~np.isnan(values)
         values = np.where(np.isinf(values), np.nan, values)
-        return steps[there], values[there]
+        return steps[present], values[present]
 
     def table(self) -> tuple[list[str], np.ndarray]:
-        """Names of all metrics, and their points: a row a point, a column a metric."""
+        """Names of all metrics, and their points, of shape `(points, metrics)`."""
         return list(self._names), self._all()[1]
 
     def _all(self) -> tuple[np.ndarray, np.ndarray]:
@@ -116,26 +113,26 @@ class History:
         return np.append(steps, step), np.vstack([points, point])
 
     def _pending(self) -> tuple[float, np.ndarray]:
-        """The point that is not whole yet; it may stand for fewer rows."""
-        point = _means(self._total, self._finite, self._broken)
+        """The mean of the rows so far of the point that is not complete yet."""
+        point = _means(self._total, self._finite, self._infinite)
         return self._step_total / max(self._seen, 1), point
 
     def _clear(self) -> None:
         self._seen, self._step_total = 0, 0
         self._total = np.zeros(len(self._names))
         self._finite = np.zeros(len(self._names), np.intp)
-        self._broken = np.zeros(len(self._names), bool)
+        self._infinite = np.zeros(len(self._names), bool)
 
     def _columns_of(self, names: Sequence[str]) -> np.ndarray:
-        fresh = [name for name in names if name not in self._names]
-        if fresh:
-            for name in fresh:
+        new_names = [name for name in names if name not in self._names]
+        if new_names:
+            for name in new_names:
                 self._names[name] = len(self._names)
-            more = np.full((self._capacity, len(fresh)), np.nan)
+            more = np.full((self._capacity, len(new_names)), np.nan)
             self._points = np.hstack([self._points, more])
-            self._total = np.append(self._total, np.zeros(len(fresh)))
-            self._finite = np.append(self._finite, np.zeros(len(fresh), np.intp))
-            self._broken = np.append(self._broken, np.zeros(len(fresh), bool))
+            self._total = np.append(self._total, np.zeros(len(new_names)))
+            self._finite = np.append(self._finite, np.zeros(len(new_names), np.intp))
+            self._infinite = np.append(self._infinite, np.zeros(len(new_names), bool))
         return np.array([self._names[name] for name in names], np.intp)
 
     def _halve(self) -> None:
@@ -146,14 +143,14 @@ class History:
         self._per_point *= 2
 
 
-def _means(total: np.ndarray, finite: np.ndarray, broken: np.ndarray) -> np.ndarray:
+def _means(total: np.ndarray, finite: np.ndarray, infinite: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         mean = total / np.maximum(finite, 1)
-    return np.where(finite > 0, mean, np.where(broken, np.inf, np.nan))
+    return np.where(finite > 0, mean, np.where(infinite, np.inf, np.nan))
 
 
 def _merged(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Means of points that lie beside each other; one that has no value leaves it to the other."""
+    """Means of pairs of points; where one has no finite value, the other."""
     with np.errstate(invalid="ignore"):
         # Halved first: the sum of two large values may be more than a float holds.
         both = a / 2 + b / 2

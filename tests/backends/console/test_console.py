@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from lerax_dist import Logger
 from lerax_dist.backends import ConsoleBackend
-from tests.backends.terminal import Terminal, python
+from tests.backends.console.terminal import Terminal, python
 
 TRAINING = """
 import logging, sys
 import numpy as np
+from lerax_dist import Logger
 from lerax_dist.backends import ConsoleBackend
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -155,9 +157,82 @@ def test_the_cursor_stays_visible_for_who_is_killed():
     assert not terminal.screen.cursor.hidden
 
 
+README_LOOP = """
+import lerax_dist as ld
+with ld.Logger(ld.ConsoleBackend(), "run", log_dir={log_dir!r}, total_steps=200) as logger:
+    for step in range(200):
+        logger.log({{"train/loss": 1 / (step + 1)}}, step)
+"""
+
+
+def test_the_last_screen_of_the_loop_in_the_readme_shows_100_percent(tmp_path):
+    terminal = Terminal(python(README_LOOP.format(log_dir=str(tmp_path))), 100, 30)
+    assert terminal.finish() == 0
+    lines = terminal.lines()
+    (title,) = [index for index, line in enumerate(lines) if line.startswith("run ──")]
+    assert lines[title].endswith("── finished")
+    assert any(line.endswith("━  100.0%") for line in lines[title:])
+    assert any(line.startswith("199 / 200 steps ") for line in lines[title:])
+
+
+@pytest.mark.parametrize("interval", [0.0, 10.0])
+def test_the_last_line_of_the_loop_in_the_readme_shows_100_percent(tmp_path, interval):
+    file = io.StringIO()
+    backend = ConsoleBackend(console=Console(file=file), interval=interval)
+    with Logger(backend, "run", log_dir=tmp_path, total_steps=200) as logger:
+        for step in range(200):
+            logger.log({"train/loss": 1 / (step + 1)}, step)
+    assert file.getvalue().splitlines()[-1].startswith("step 199  100.0%  ")
+
+
+def test_a_run_that_fails_at_its_last_row_does_not_show_100_percent(tmp_path):
+    file = io.StringIO()
+    backend = ConsoleBackend(console=Console(file=file))
+    with pytest.raises(KeyError):
+        with Logger(backend, "run", log_dir=tmp_path, total_steps=200) as logger:
+            for step in range(200):
+                logger.log({"train/loss": 1 / (step + 1)}, step)
+            raise KeyError
+    assert file.getvalue().splitlines()[-1].startswith("step 199  99.5%  ")
+
+
+CONTROL = """
+import numpy as np
+from lerax_dist.backends import ConsoleBackend
+bad = "\\x1b]0;owned\\x07\\x1b[2Jx\\x9b31m\\r"
+backend = ConsoleBackend(chart="loss" + bad)
+backend.open("run" + bad)
+backend.on_run({"launcher": bad, "process_count": 1, "device_count": 1, "host": bad})
+backend.log_hparams({"lr" + bad: bad})
+values = dict.fromkeys((f"g{bad}/a{bad}", "loss" + bad, f"lerax_dist/lag/B{bad}"), np.float64(1))
+backend.log_scalars(values, 1)
+backend.log_video("v" + bad, np.zeros((2, 8, 8, 3), np.uint8), 1, 50.0)
+backend.on_end("failed" + bad)
+backend.close()
+"""
+
+
+def test_control_characters_in_names_do_not_reach_a_terminal():
+    terminal = Terminal(python(CONTROL), 100, 30)
+    assert terminal.finish() == 0
+    assert b"owned" in terminal.raw
+    for sequence in (b"\x1b]0;", b"\x07", b"\x1b[2J", "\x9b".encode()):
+        assert sequence not in terminal.raw
+    whole = "\n".join(terminal.all_lines())
+    for text in ("run?]0;owned", "lr?]0;owned", "loss?]0;owned", "v?]0;owned", "failed?]0;owned"):
+        assert text in whole
+
+
+def test_control_characters_in_names_do_not_reach_a_pipe():
+    out = piped(CONTROL)
+    assert out.count("owned") >= 6
+    assert all(line.isprintable() for line in out.splitlines())
+
+
 def test_close_gives_stdout_stderr_and_handlers_back():
     program = """
 import logging, sys
+from lerax_dist import Logger
 from lerax_dist.backends import ConsoleBackend
 handler = logging.StreamHandler()
 logging.getLogger("some.name").addHandler(handler)
@@ -175,9 +250,23 @@ print("caught" if not any(a is b for a, b in zip(before, during)) else "missed")
     assert terminal.lines()[-2:] == ["given back", "caught"]
 
 
+def test_no_hyperparameters_print_nothing():
+    program = """
+from lerax_dist.backends import ConsoleBackend
+backend = ConsoleBackend()
+backend.open("run")
+backend.log_hparams({})
+backend.close()
+"""
+    terminal = Terminal(python(program), 100, 30)
+    assert terminal.finish() == 0
+    assert terminal.all_lines()[0].startswith("run ──")
+
+
 def test_two_displays_on_one_terminal_do_not_raise():
     program = """
 import numpy as np
+from lerax_dist import Logger
 from lerax_dist.backends import ConsoleBackend
 backends = [ConsoleBackend(), ConsoleBackend()]
 for index, backend in enumerate(backends):
@@ -193,7 +282,7 @@ print("after the end")
 
 
 @pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_a_terminal_that_wants_no_colours_gets_plain_lines(variable):
+def test_a_terminal_that_wants_no_colors_gets_plain_lines(variable):
     terminal = Terminal(python(TRAINING), 300, 30, variable)
     terminal.send("")
     assert terminal.finish() == 0
@@ -223,6 +312,7 @@ def test_a_pipe_gets_plain_lines(variable):
 def test_a_pipe_that_speaks_ascii_gets_names_it_can_print():
     program = """
 import numpy as np
+from lerax_dist import Logger
 from lerax_dist.backends import ConsoleBackend
 backend = ConsoleBackend()
 backend.open("täst")

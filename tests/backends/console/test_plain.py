@@ -1,13 +1,13 @@
 import numpy as np
 
-from lerax_dist.backends._plain import (
+from lerax_dist.backends.console._plain import (
     format_facts,
     format_hparams,
     format_row,
     format_video,
     is_due,
 )
-from lerax_dist.backends._view import RunView
+from lerax_dist.backends.console._view import RunView
 
 
 def view(*rows: tuple[int, float], total: int = 0, **metrics: float) -> RunView:
@@ -61,7 +61,7 @@ def test_of_logging_itself_a_line_tells_only_what_is_wrong():
         },
     )
     assert line(made, 1.0) == (
-        "step 12  elapsed 1s  WandbBackend 5,000 behind  Mine takes no rows  loss=1"
+        "step 12  elapsed 1s  WandbBackend 5,000 behind  Mine disabled  loss=1"
     )
 
 

@@ -15,7 +15,7 @@ from typing import NoReturn, final
 
 import pyte
 
-# A window says itself how large it is.
+# The size is that of the pseudo-terminal, not of the variables.
 _ENVIRON = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
 _LIMIT = 60.0
 
@@ -59,20 +59,20 @@ class Terminal:
         self.wait_until(lambda: text.encode() in self.raw)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Read until something is so."""
+        """Read until a condition is met."""
         deadline = time.monotonic() + _LIMIT
         while not condition():
             if time.monotonic() > deadline:
-                self._give_up("it never came so")
+                self._give_up("the condition was not met in time")
             if self._read(1.0) is False:
-                self._give_up("it ended first")
+                self._give_up("the program ended before the condition was met")
 
     def send(self, line: str) -> None:
         """Type a line."""
         os.write(self._fd, line.encode() + b"\n")
 
     def interrupt(self) -> None:
-        """What Ctrl-C does."""
+        """Send SIGINT, as Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)
 
     def resize(self, columns: int, rows: int) -> None:
@@ -85,12 +85,12 @@ class Terminal:
         deadline = time.monotonic() + _LIMIT
         while self._read(1.0) is not False:
             if time.monotonic() > deadline:
-                self._give_up("it does not end")
+                self._give_up("the program did not end in time")
         os.close(self._fd)
         return self._process.wait(_LIMIT)
 
     def _give_up(self, why: str) -> NoReturn:
-        # One that spins would slow down all tests after this one.
+        # A program in an endless loop would slow down all tests after this one.
         self._process.kill()
         raise AssertionError(f"{why}:\n" + "\n".join(self.lines()))
 

@@ -1,0 +1,175 @@
+"""Metrics in columns, grouped by what is before the slash of their names.
+
+One `Text` for a whole column, as Rich's time grows with the number of renderables: `Columns` of a
+`Text` for each metric takes three times as long, of a `Table` for each metric twenty times.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from rich.cells import cell_len, set_cell_size
+from rich.columns import Columns
+from rich.text import Text
+
+from lerax_dist.backends.console._view import printable
+
+GAP = 4
+"""Blanks between columns."""
+TITLE_STYLE = "bold cyan"
+_MIN_VALUE_WIDTH = _MIN_CHANGE_WIDTH = 9
+"""So that the layout does not move while values change."""
+_MIN_NAME_WIDTH = 14
+"""Names are cut to no less before sparklines and changes are left out."""
+_UNLIMITED = 10_000
+
+
+class Item(NamedTuple):
+    """A line of a column: a metric or a hyperparameter.
+
+    Attributes:
+        name: its name.
+        value: its value as text.
+        style: style of the value.
+        extras: what follows the value where there is room, with its style: change and sparkline.
+    """
+
+    name: str
+    value: str
+    style: str = ""
+    extras: tuple[tuple[str, str], ...] = ()
+
+
+ItemGroup: TypeAlias = tuple[str, list[Item]]
+"""A title, and what is below it."""
+_Column: TypeAlias = list[Item | str]
+"""Items and titles; an empty title is a blank line."""
+
+
+def group_items(items: Iterable[Item]) -> list[ItemGroup]:
+    """Items by prefix, prefixes in order of first appearance: `train/loss` is `loss` in `train`."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        prefix, slash, rest = item.name.partition("/")
+        title, name = (prefix, rest) if slash else ("", item.name)
+        groups.setdefault(printable(title), []).append(item._replace(name=printable(name)))
+    return list(groups.items())
+
+
+def fit_columns(groups: Sequence[ItemGroup], width: int, height: int, aim: int) -> list[Text]:
+    """The groups in as few columns as give at most `aim` lines, if the width has room for them.
+
+    Sparklines, and then changes, are left out where that makes room for every item. Where not all
+    have room even so, each column is cut, and the missing items are counted.
+
+    Args:
+        groups: what to show.
+        width: columns of the terminal.
+        height: lines that there is room for.
+        aim: lines from which on another column is begun.
+    """
+    if not groups or height < 1:
+        return []
+    extras = max(len(item.extras) for _, items in groups for item in items)
+    cut: list[tuple[_Column, list[int]]] = []
+    for count in range(extras, -1, -1):
+        columns = _arrange(groups, count, width, min(aim, height))
+        sized = [(column, _widths(column, count, width)) for column in columns]
+        fits = _total_width(columns, count, width) <= width
+        if fits and max(map(len, columns)) <= height:
+            return [_column_text(*each) for each in sized]
+        if not cut and (fits or not count):
+            cut = sized
+    rows = max(1, height - 1)
+    hidden = sum(isinstance(cell, Item) for column, _ in cut for cell in column[rows:])
+    texts = [_column_text(column[:rows], widths) for column, widths in cut]
+    note = f"{hidden} more in a larger window"
+    room = width if len(texts) == 1 else text_width(texts[0])
+    texts[0].append("\n" + fit(note, min(len(note), room)), "dim")
+    return texts
+
+
+def _arrange(groups: Sequence[ItemGroup], extras: int, width: int, aim: int) -> list[_Column]:
+    """The groups in as few columns of about the same height as have at most `aim` lines."""
+    lines, rows = sum(len(items) + 1 for _, items in groups), aim
+    columns = _flow(groups, rows)
+    while len(columns) > 1 and _total_width(columns, extras) > width:
+        rows = max(rows + 1, lines // (len(columns) - 1))
+        columns = _flow(groups, rows)
+    while rows > 1 and len(more := _flow(groups, rows - 1)) == len(columns):
+        if _total_width(more, extras) > width:
+            break
+        columns, rows = more, rows - 1
+    return columns
+
+
+def _flow(groups: Sequence[ItemGroup], rows: int) -> list[_Column]:
+    """The groups one after the other in columns of `rows`; a longer group is split."""
+    columns: list[_Column] = [[]]
+    for title, items in groups:
+        head: _Column = [title] if title else []
+        if columns[-1] and len(columns[-1]) + 1 + min(rows, len(head) + len(items)) > rows:
+            columns.append([])
+        if columns[-1]:
+            columns[-1].append("")
+        columns[-1].extend(head)
+        for item in items:
+            if len(columns[-1]) >= max(rows, len(head) + 1):
+                columns.append([f"{title} ..."] if title else [])
+            columns[-1].append(item)
+    return columns
+
+
+def _widths(column: _Column, extras: int, width: int = _UNLIMITED) -> list[int]:
+    """Widths of a column's fields; names are cut where `width` has no room for the longest."""
+    items = [cell for cell in column if isinstance(cell, Item)]
+    values = max(_MIN_VALUE_WIDTH, *(cell_len(item.value) for item in items))
+    others = [max(_MIN_CHANGE_WIDTH, *(len(i.extras[n][0]) for i in items)) for n in range(extras)]
+    room = width - sum(2 + field for field in (0, values, *others))
+    name = max(cell_len(item.name) for item in items)
+    return [min(name, max(_MIN_NAME_WIDTH if extras else 4, room)), values, *others]
+
+
+def _total_width(columns: Sequence[_Column], extras: int, width: int = _UNLIMITED) -> int:
+    fields = (field for column in columns for field in _widths(column, extras, width))
+    return sum(2 + field for field in fields) + GAP * (len(columns) - 1)
+
+
+def _column_text(column: _Column, widths: Sequence[int]) -> Text:
+    text, width = line(), sum(2 + field for field in widths)
+    for row, cell in enumerate(column):
+        text.append("\n" if row else "")
+        if isinstance(cell, str):
+            text.append(fit(cell, min(cell_len(cell), width)), TITLE_STYLE)
+            continue
+        text.append(f"  {fit(cell.name, widths[0])}  ")
+        text.append(cell.value.rjust(widths[1]), cell.style)
+        for (extra, style), field in zip(cell.extras, widths[2:], strict=False):
+            text.append("  " + extra.ljust(field), style)
+    return text
+
+
+def beside(texts: Sequence[Text]) -> Columns:
+    """Texts side by side, if there is room."""
+    return Columns(texts, padding=(0, GAP))
+
+
+def fit(text: str, width: int) -> str:
+    """Text cut or padded to `width` columns of the terminal."""
+    if cell_len(text) <= width:
+        return set_cell_size(text, width)
+    return set_cell_size(text, max(0, width - 1)) + "…" * min(1, width)
+
+
+def text_width(text: Text) -> int:
+    """Columns of the terminal that a text takes."""
+    return max(map(cell_len, text.plain.split("\n")))
+
+
+def text_height(texts: Iterable[Text]) -> int:
+    """Lines that texts side by side take."""
+    return max((text.plain.count("\n") + 1 for text in texts), default=0)
+
+
+def line(text: str = "", style: str = "") -> Text:
+    """A text that Rich cuts at the window's edge."""
+    return Text(text, style, no_wrap=True, overflow="ellipsis")

@@ -1,0 +1,239 @@
+"""What a terminal shows of a run: a function of the run, the time and the window's size."""
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from lerax_dist.backends._format import format_change, format_duration, format_rate, format_value
+from lerax_dist.backends.console._chart import Curve, bounds, draw_curves, draw_sparklines
+from lerax_dist.backends.console._columns import (
+    GAP,
+    TITLE_STYLE,
+    Item,
+    ItemGroup,
+    beside,
+    fit,
+    fit_columns,
+    group_items,
+    line,
+    text_height,
+    text_width,
+)
+from lerax_dist.backends.console._progress import format_percent
+from lerax_dist.backends.console._view import MAX_LAG, RunView, describe_launch, printable
+
+MIN_CHART_HEIGHT = 6
+"""Rows of a chart with its title and axis, below which it shows nothing useful."""
+SPARK_WIDTH = 12
+_MIN_CHART_WIDTH = 36
+_MIN_WIDTH_BESIDE = 90
+"""From this width on the chart is beside the metrics, in narrower windows below them."""
+_UNLIMITED = 10_000
+_CHART_STYLE = "green"
+_LINE_STYLE = "bright_black"
+_STATES = {
+    "running": "bold green",
+    "finished": "bold blue",
+    "preempted": "bold yellow",
+    "waiting": "yellow",
+    "open": "yellow",
+    "empty": "yellow",
+}
+
+
+def screen(view: RunView, now: float, width: int, height: int | None) -> RenderableType:
+    """All that is shown of a run, for a `Frame` of the same size.
+
+    Args:
+        view: the run; its lock is held by the caller.
+        now: present time in seconds.
+        width: columns of the window.
+        height: rows of the window; `None` for no limit.
+    """
+    head = _header(view, now, width)
+    if view.progress.step is None:
+        return Group(*head)
+    room = _UNLIMITED if height is None else height - len(head) - 1
+    return Group(*head, "", *_body(view, width, room))
+
+
+def _body(view: RunView, width: int, room: int) -> list[RenderableType]:
+    groups, name = _metrics(view), view.charted
+    if name is None or room < MIN_CHART_HEIGHT:
+        return [beside(fit_columns(groups, width, room, aim=10))]
+    curves = [(view.history.curve(name), _CHART_STYLE)]
+    if width >= _MIN_WIDTH_BESIDE:
+        columns = fit_columns(groups, width - GAP - _MIN_CHART_WIDTH, room, aim=14)
+        left = sum(text_width(column) + GAP for column in columns)
+        rows = min(room, max(9, min(14, text_height(columns))))
+        return [beside([*columns, draw_chart(name, curves, min(90, width - left), rows)])]
+    columns = fit_columns(groups, width, room, aim=14)
+    rows = min(9, room - text_height(columns) - 1)
+    if rows < MIN_CHART_HEIGHT:
+        return [beside(columns)]
+    return [beside(columns), "", draw_chart(name, curves, min(76, width), rows)]
+
+
+# The header: run, launch, cost of logging, progress.
+
+
+def _header(view: RunView, now: float, width: int) -> list[RenderableType]:
+    """Renderables of one line each."""
+    launch = [Text(part, "dim") for part in describe_launch(view.facts)]
+    lines: list[RenderableType] = [
+        _title(view),
+        *_wrap([*launch, *_cost(view), *_health(view)], width),
+        *(line(printable(note), "yellow") for note in view.notes),
+    ]
+    if view.share is not None:
+        lines.append(progress_bar(view.share))
+    return [*lines, *_wrap(describe_progress(view, now), width)]
+
+
+def _title(view: RunView) -> RenderableType:
+    """The name and a rule, which separates the display from what is printed above it."""
+    rule = Rule(line(printable(view.name), "bold"), align="left", style=_LINE_STYLE)
+    if not view.state:
+        return rule
+    return _spread(rule, Text.assemble(("─ ", _LINE_STYLE), state_text(view.state)))
+
+
+def _spread(left: RenderableType, right: Text) -> Table:
+    """One line: something that takes all the width that `right` leaves."""
+    grid = Table.grid(expand=True)
+    grid.add_column(ratio=1, no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_row(left, right)
+    return grid
+
+
+def state_text(state: str) -> Text:
+    """A state in its color."""
+    return Text(printable(state), _STATES.get(state, "bold red"))
+
+
+def progress_bar(share: float) -> Table:
+    """A bar with its percentage, as wide as there is room."""
+    bar = ProgressBar(1.0, share, style=_LINE_STYLE, complete_style="cyan", finished_style="green")
+    return _spread(bar, Text(format_percent(share).rjust(8), "bold"))
+
+
+def describe_progress(view: RunView, now: float) -> list[Text]:
+    """Steps, rate and times, a text for each."""
+    progress = view.progress
+    elapsed = Text.assemble(("elapsed ", "dim"), format_duration(progress.elapsed(now)))
+    if progress.step is None:
+        return [Text("waiting for the first row", "yellow"), elapsed]
+    total = "" if view.share is None else f" / {progress.total:,}"
+    parts = [Text.assemble((f"{progress.step:,}", "bold"), (f"{total} steps", "dim"))]
+    if progress.rate is not None:
+        parts.append(Text.assemble(format_rate(progress.rate), (" steps/s", "dim")))
+    parts.append(elapsed)
+    remaining = view.remaining(now)
+    if remaining is not None and view.share != 1.0:
+        parts.append(Text.assemble(("ETA ", "dim"), format_duration(remaining)))
+    return parts
+
+
+def _cost(view: RunView) -> list[Text]:
+    """What logging costs the training, once it is known."""
+    share, callback = view.own.get("share_of_step"), view.own.get("callback_ms")
+    parts: list[Text] = []
+    if share is not None:
+        style = "" if share < 0.01 else "bold yellow"
+        parts.append(Text.assemble((f"{share:.2%}", style), (" of the time", "dim")))
+    if callback is not None:
+        parts.append(Text.assemble(f"{callback:.3g} ms", (" a row", "dim")))
+    return [Text("logging ", "dim") + Text(", ", "dim").join(parts)] if parts else []
+
+
+def _health(view: RunView) -> list[Text]:
+    """Whether the backends and the writer keep up, once it is known."""
+    parts: list[Text] = []
+    queued = view.own.get("queue_rows", 0.0)
+    if queued > MAX_LAG:
+        parts.append(Text(f"{queued:,.0f} rows queued", "bold yellow"))
+    for name, lag in view.own.items():
+        if not name.startswith("lag/"):
+            continue
+        backend = printable(name.removeprefix("lag/").removesuffix("Backend"))
+        if not math.isfinite(lag):
+            parts.append(Text(f"✗ {backend}", "bold red"))
+        elif lag > MAX_LAG:
+            parts.append(Text(f"! {backend} {lag:,.0f} behind", "bold yellow"))
+        else:
+            parts.append(Text.assemble(("✓ ", "green"), (backend, "dim")))
+    return parts
+
+
+def _wrap(parts: Iterable[Text], width: int) -> list[Text]:
+    """Parts in as few lines as hold them; Rich would also break lines within a part."""
+    lines: list[Text] = []
+    for part in parts:
+        if lines and lines[-1].cell_len + 3 + part.cell_len <= width:
+            lines[-1].append("   ").append_text(part)
+        else:
+            lines.append(line() + part)
+    return lines
+
+
+# The metrics.
+
+
+def _metrics(view: RunView) -> list[ItemGroup]:
+    sparks, charted = sparklines(view), view.charted
+    items: list[Item] = []
+    for name, latest in view.latest.items():
+        value, before = float(latest), view.before.get(name)
+        change = "" if before is None else format_change(value, float(before))
+        spark = (sparks.get(name, ""), _CHART_STYLE if name == charted else "dim cyan")
+        style = "" if math.isfinite(value) else "bold red"
+        items.append(Item(name, format_value(value), style, ((change, "dim"), spark)))
+    return group_items(items)
+
+
+def sparklines(view: RunView) -> dict[str, str]:
+    """Name of a metric to its sparkline, of full width from the first row on."""
+    names, points = view.history.table()
+    texts = draw_sparklines(points, SPARK_WIDTH)
+    return {name: text.ljust(SPARK_WIDTH) for name, text in zip(names, texts, strict=True)}
+
+
+# The chart.
+
+
+def draw_chart(title: str, curves: Sequence[tuple[Curve, str]], width: int, height: int) -> Text:
+    """A chart with title, scale and axis.
+
+    Args:
+        title: what is drawn.
+        curves: curves and their styles.
+        width: columns of all of it.
+        height: lines of all of it, four or more.
+    """
+    first, last, low, high = bounds([curve for curve, _ in curves])
+    rows = height - 2
+    labels = [""] * rows
+    if low == high:
+        labels[rows // 2] = format_value(float(f"{high:.4g}"))
+    else:
+        labels[0], labels[-1] = (format_value(float(f"{value:.4g}")) for value in (high, low))
+    margin = max(map(len, labels)) + 2
+    cells = draw_curves([curve for curve, _ in curves], max(1, width - margin), rows)
+    text = line(" " * margin)
+    text.append(fit(printable(title), width - margin), TITLE_STYLE)
+    for label, row in zip(labels, cells, strict=True):
+        text.append("\n" + label.rjust(margin - 1), "dim")
+        text.append("┤" if label else "│", _LINE_STYLE)
+        for owner, run in itertools.groupby(row, key=lambda cell: cell[1]):
+            text.append("".join(char for char, _ in run), curves[owner][1] if owner >= 0 else "")
+    start, end = f"{first:,.0f}", f"{last:,.0f} steps"
+    gap = max(1, width - margin - len(start) - len(end))
+    text.append("\n" + " " * margin + start + " " * gap + end, "dim")
+    return text

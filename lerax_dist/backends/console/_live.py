@@ -1,0 +1,140 @@
+"""A display that is redrawn in place by Rich, and text printed above it."""
+
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TextIO, TypeAlias, final
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.segment import Segment
+from rich.text import Text
+
+from lerax_dist.backends.console._columns import Item, beside, fit_columns
+from lerax_dist.backends.console._view import printable
+
+_REFRESH_PER_SECOND = 2
+"""A frame of 64 metrics takes 5 ms, in which the training waits for the interpreter's lock."""
+Draw: TypeAlias = Callable[[int, int | None], RenderableType]
+
+
+@final
+class LiveDisplay:
+    """Redraws something twice a second until it is stopped, then leaves its last state.
+
+    Args:
+        draw: makes what is shown from the width and the height of the window (`None`: no limit);
+            called in a thread of its own.
+        console: where to.
+        fullscreen: whether it has the whole window while it runs, which then takes any change of
+            its size; for a program that prints nothing else.
+    """
+
+    def __init__(self, draw: Draw, console: Console, *, fullscreen: bool = False) -> None:
+        self._console = console
+        self._draw = draw
+        self._fullscreen = fullscreen
+        self._limited = True
+        self._live = Live(
+            get_renderable=self._frame,
+            console=console,
+            refresh_per_second=_REFRESH_PER_SECOND,
+            vertical_overflow="crop",
+            screen=fullscreen,
+        )
+        self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
+
+    def start(self) -> None:
+        """Begin to redraw.
+
+        Raises:
+            rich.errors.LiveError: the console has a live display already.
+        """
+        stdout, stderr = sys.stdout, sys.stderr
+        self._live.start(refresh=True)
+        if not self._fullscreen:
+            # A training that is killed cannot show a hidden cursor again.
+            self._console.show_cursor(True)
+        # Live catches what is written to `sys.stderr`; handlers made earlier hold the old object.
+        for handler in _stream_handlers():
+            if handler.stream is stdout or handler.stream is stderr:
+                self._handlers.append((handler, handler.stream))
+                handler.setStream(sys.stdout if handler.stream is stdout else sys.stderr)
+
+    def print_line(self, line: str) -> None:
+        """Print a line above the display."""
+        print_frame(self._console, Text(line, "dim"))
+
+    def print_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Print hyperparameters above the display, in columns."""
+        if not hparams:
+            return
+        items = [Item(printable(key), printable(str(value))) for key, value in hparams.items()]
+        width = max(1, self._console.width - 1)
+        columns = fit_columns([("hyperparameters", items)], width, 10_000, aim=8)
+        print_frame(self._console, Group(beside(columns), ""))
+
+    def stop(self) -> None:
+        """Draw once more, with all lines, and end."""
+        for handler, stream in self._handlers:
+            handler.setStream(stream)
+        self._handlers = []
+        self._limited = self._fullscreen
+        self._live.stop()
+        if self._fullscreen:
+            print_frame(self._console, self._draw(max(1, self._console.width - 1), None))
+
+    def _frame(self) -> RenderableType:
+        # One column less: a line that fills the last one wraps when the window shrinks by it.
+        # One line less: what was printed last remains visible.
+        width, height = self._console.size
+        width, height = max(1, width - 1), height - (0 if self._fullscreen else 1)
+        limit = height if self._limited else None
+        return Frame(self._draw(width, limit), width, limit)
+
+
+@final
+class Frame:
+    """Something cut to a window, without blanks at the ends of its lines.
+
+    Without them fewer lines wrap, and so stay on the screen, when the window becomes narrower.
+    """
+
+    def __init__(self, content: RenderableType, width: int, height: int | None) -> None:
+        self._content = content
+        self._width = width
+        self._height = height
+
+    def lines(self, console: Console, options: ConsoleOptions) -> Iterable[list[Segment]]:
+        """Its lines as Rich draws them."""
+        options = options.update(width=self._width, height=None)
+        for line in console.render_lines(self._content, options, pad=False)[: self._height]:
+            while line and not line[-1].text.strip():
+                line.pop()
+            if line:
+                line[-1] = Segment(line[-1].text.rstrip(), line[-1].style)
+            yield line
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.lines(console, options):
+            yield from line
+            yield Segment.line()
+
+
+def print_frame(console: Console, content: RenderableType) -> None:
+    """Print something that stays, in its colors."""
+    console.print(Frame(content, max(1, console.width - 1), None))
+
+
+def plain_lines(content: RenderableType, width: int, height: int | None = None) -> list[str]:
+    """The lines of something without colors."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+    lines = Frame(content, width, height).lines(console, console.options)
+    return ["".join(segment.text for segment in line) for line in lines]
+
+
+def _stream_handlers() -> list[logging.StreamHandler[Any]]:
+    loggers: list[Any] = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    handlers = {id(h): h for each in loggers for h in getattr(each, "handlers", ())}
+    return [h for h in handlers.values() if isinstance(h, logging.StreamHandler)]
