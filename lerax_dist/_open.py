@@ -25,7 +25,8 @@ from lerax_dist.cluster import (
     ProcessGroup,
     choose_scope,
     current_group,
-    see_devices,
+    current_job,
+    describe_devices,
 )
 from lerax_dist.host._lifecycle import Run
 from lerax_dist.host._signals import check_main_thread
@@ -87,7 +88,7 @@ def open_session(
     scope = choose_scope(group, scope)
     # On every process and before anything that may raise on one only: where JAX has not started
     # the devices yet, they wait for each other here.
-    devices = see_devices(group)
+    devices = describe_devices(group)
     failures = Failures()
     taken: Taken | None = None
     trouble: Exception | None = None
@@ -206,13 +207,13 @@ def _take(
     base = base.resolve()
     if past is not None:
         return take_known(base, past.name, past.identity, resume=resume, failures=failures)
-    job = os.environ.get("SLURM_JOB_ID")
+    job = current_job(os.environ)
     # A made-up name means a run that is there already only in a job that was started again; else
     # the second run of a job would take the first, which failed, for its own.
-    again = job is not None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    again = job is not None and job.restart_count > 0
     return take_directory(
         base,
-        name or make_name(env, policy, job or datetime.now()),
+        name or make_name(env, policy, job.id if job else datetime.now()),
         made=name is None,
         resume="never" if name is None and not again else resume,
         failures=failures,

@@ -35,7 +35,7 @@ def start_run(
         backends: backends to feed.
         group: the processes.
         scope: whether they run one program together or one each.
-        devices: see `see_devices`.
+        devices: see `describe_devices`.
         failures: where to keep what goes wrong.
         start_step: see `Run`.
         open_timeout: see `Run`.
@@ -82,7 +82,7 @@ def join_run(
         directory: its folder.
         group: the processes.
         scope: whether they run one program together or one each.
-        devices: see `see_devices`.
+        devices: see `describe_devices`.
         failures: where to keep what goes wrong.
         settle: see `Run`.
     """

@@ -138,8 +138,9 @@ class SupportsRunFacts(Protocol):
                 epoch), `pid` and `host` of process 0, `launcher`, `scope`, `process_count`,
                 `hosts` (of each process), `platform` and `device_kind`, `devices_per_process`,
                 `device_count`, `versions` (package to version), `git` (`commit`, `branch`,
-                `dirty`), `command`, `directory`, `slurm_job_id`. Ask with `get`: what is not known
-                is None or missing, and journals of older versions hold the first few only.
+                `dirty`), `command`, `directory`, `slurm_job_id` (or
+                `pbs_job_id`, `flux_job_id`). Ask with `get`: what is not known is None or missing,
+                and journals of older versions hold the first few only.
         """
         ...
 

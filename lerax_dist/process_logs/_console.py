@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any, final
 
-from lerax_dist.cluster import find_place
+from lerax_dist.cluster import process_place
 
 
 def console_handler() -> logging.Handler:
@@ -21,7 +21,7 @@ class FirstProcess(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         # Asked each time: on some launchers it is known only once the processes have joined.
-        return not find_place()[0]
+        return not process_place()[0]
 
 
 def _rich_handler() -> logging.Handler:

@@ -25,7 +25,8 @@ _TAG = "REPORT "
 _given: set[int] = set()
 # What the shell that runs the tests may carry of launches of its own.
 _FOREIGN = re.compile(
-    r"(SLURM|OMPI|PMI|PMIX|PRTE|HYDRA|MPI|MPI4PY|TPU|MEGASCALE|LERAX_DIST)_|(RANK|WORLD_SIZE)$"
+    r"(SLURM|OMPI|PMI|PMIX|PRTE|HYDRA|MPI|MPI4PY|FLUX|PALS|PBS|TPU|MEGASCALE|LERAX_DIST)_"
+    r"|(RANK|WORLD_SIZE)$"
     r"|JAX_(COORDINATOR|LOCAL_DEVICE|PARTITION)"
 )
 
