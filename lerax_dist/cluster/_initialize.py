@@ -25,13 +25,7 @@ from lerax_dist.cluster._rendezvous_address import (
 from lerax_dist.cluster._roll import call_roll
 from lerax_dist.cluster._store import devices_have_started
 from lerax_dist.cluster._together import stay_together
-from lerax_dist.cluster.launchers import (
-    Launch,
-    check_address,
-    check_index,
-    check_sources,
-    detect,
-)
+from lerax_dist.cluster.launchers import Launch, check_address, check_index, check_sources, detect
 
 _log = logging.getLogger("lerax_dist")
 
