@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lerax_dist._version import __version__
-from lerax_dist.cluster import ProcessGroup
+from lerax_dist.cluster import ProcessGroup, current_job
 
 # Packages whose version changes numbers or how they are written.
 _PACKAGES = ("jax", "jaxlib", "equinox", "numpy", "lerax", "optax", "flax", "gymnax")
@@ -32,7 +32,7 @@ def collect_facts(
     Args:
         group: the processes that log together. It waits for none of them.
         scope: whether they run one program together or one each.
-        devices: see `see_devices`.
+        devices: see `describe_devices`.
         environ: environment variables.
 
     Returns:
@@ -50,8 +50,9 @@ def collect_facts(
         "command": shlex.join(sys.orig_argv),
         "directory": _unless_gone(os.getcwd),
     }
-    if environ.get("SLURM_JOB_ID"):
-        facts["slurm_job_id"] = environ["SLURM_JOB_ID"]
+    job = current_job(environ)
+    if job is not None:
+        facts[f"{job.scheduler}_job_id"] = job.id
     return facts
 
 

@@ -16,7 +16,8 @@ from lerax_dist.cluster import (
     ProcessGroup,
     choose_scope,
     current_group,
-    see_devices,
+    current_job,
+    describe_devices,
     with_counts,
 )
 from lerax_dist.host._run import Run, RunInfo, WriterParts
@@ -100,7 +101,7 @@ def open_run(
     scope = choose_scope(group, config.scope)
     # On every process and before anything that may raise on one only: where JAX has not started
     # the devices yet, the processes wait for each other here.
-    devices = see_devices(group)
+    devices = describe_devices(group)
     failures = Failures()
     acquired: AcquiredRun | None = None
     checked: CheckedConfig | None = None
@@ -296,13 +297,13 @@ def _acquire(checked: CheckedConfig, env: Any, policy: Any, failures: Failures) 
             resume=checked.resume,
             failures=failures,
         )
-    job = os.environ.get("SLURM_JOB_ID")
+    job = current_job(os.environ)
     # A generated name means a run that exists only in a job that was restarted; else the second run
     # of a job would continue the first, which failed.
-    is_restarted = job is not None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    is_restarted = job is not None and job.restart_count > 0
     return acquire_run(
         base,
-        checked.name or make_name(env, policy, job or datetime.now()),
+        checked.name or make_name(env, policy, job.id if job else datetime.now()),
         is_generated=checked.name is None,
         resume="never" if checked.name is None and not is_restarted else checked.resume,
         failures=failures,

@@ -13,7 +13,10 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 # A launcher that the tests themselves run under is not what they test.
-_LAUNCHERS = ("SLURM_", "OMPI_", "PMI", "PMIX_", "PRTE_", "TPU_", "MEGASCALE_", "LERAX_DIST_COORD")
+_LAUNCHERS = (
+    *("SLURM_", "OMPI_", "PMI", "PMIX_", "PRTE_", "TPU_", "MEGASCALE_", "LERAX_DIST_COORD"),
+    *("FLUX_", "PALS_", "PBS_"),
+)
 for _name in list(os.environ):
     if _name.startswith(_LAUNCHERS) or _name in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}:
         del os.environ[_name]

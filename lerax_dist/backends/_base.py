@@ -131,8 +131,9 @@ class AbstractLoggingBackend(abc.ABC):
                 epoch), `pid` and `host` of process 0, `launcher`, `scope`, `process_count`,
                 `hosts` (of each process), `platform` and `device_kind`, `devices_per_process`,
                 `device_count`, `versions` (package to version), `git` (`commit`, `branch`,
-                `dirty`), `command`, `directory`, `slurm_job_id`. Read them with `get`: what is not
-                known is None or missing, and journals of older versions hold the first few only.
+                `dirty`), `command`, `directory`, `slurm_job_id` (or `pbs_job_id`, `flux_job_id`).
+                Read them with `get`: what is not known is None or missing, and journals of older
+                versions hold the first few only.
         """
 
     def on_training_start(self, total_timesteps: int, total_iterations: int) -> None:

@@ -74,7 +74,8 @@ def _identity(facts: Mapping[str, Any]) -> str | None:
 
 
 def _launcher(facts: Mapping[str, Any]) -> str | None:
-    launcher, job = facts.get("launcher"), facts.get("slurm_job_id")
+    launcher = facts.get("launcher")
+    job = next((facts[name] for name in facts if name.endswith("_job_id")), None)
     return f"{launcher}, job {job}" if launcher and job else launcher
 
 

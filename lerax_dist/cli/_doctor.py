@@ -167,7 +167,7 @@ class Examination:
             os.getpid(),
             _versions(),
             self._launch.launcher,
-            self._launch.why,
+            self._launch.evidence,
             self._launch.process_index,
             self._launch.process_count,
             self._joined.coordinator,

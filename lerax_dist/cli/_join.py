@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import final
 
-from lerax_dist.cluster import Launch, ProcessGroup, initialize
-from lerax_dist.cluster._meeting import meeting_point
+from lerax_dist.cluster import Launch, ProcessGroup, initialize, rendezvous_address
 
 # How much later than `initialize`'s own time limit a wait is ended from outside. JAX gives up 5 s
 # after it, by a SIGABRT.
@@ -58,7 +57,7 @@ def join(
         OSError: process 0 cannot listen.
     """
     # At a roll call process 0 may start to wait when the others have done so for a while.
-    rounds = 1 if meeting_point(launch, environ) is None else 2
+    rounds = 1 if rendezvous_address(launch, environ) is None else 2
     with _heard() as records, _ended_if_stuck(rounds * timeout + _GRACE, *last_words):
         group = initialize(timeout=timeout)
     told = [record.getMessage() for record in records if record.levelno == logging.INFO]

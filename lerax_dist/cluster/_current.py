@@ -1,39 +1,40 @@
-"""The group that this process belongs to, for whoever was not handed one."""
+"""The group that this process has joined, and which process of it this is."""
 
+import dataclasses
 import logging
 import os
 import threading
 from typing import Any, final
 
+from lerax_dist.cluster._devices import process_place_by_devices
 from lerax_dist.cluster._group import ProcessGroup, SoloGroup
-from lerax_dist.cluster._hardware import place_by_devices
 from lerax_dist.cluster._jax_group import JaxGroup
-from lerax_dist.cluster._launch import MPI_LAUNCHERS, Launch, detect
 from lerax_dist.cluster._mpi_group import MPIGroup
 from lerax_dist.cluster._store import joined_client, joined_place
+from lerax_dist.cluster.launchers import Launch, detect
 
 _log = logging.getLogger("lerax_dist")
 
 
 def current_group(group: ProcessGroup | None = None, scope: str | None = None) -> ProcessGroup:
-    """The group to log with: the given one, else the one this process has joined.
+    """The group to log with: the given one, else the one that this process has joined.
 
-    Imports no MPI, but for `scope="process"` under `mpirun`. Starts the devices of a process that
-    seems to be on its own.
+    Imports MPI only for `scope="process"` under an MPI launcher. Starts the devices of a process
+    that no launcher started.
 
     Args:
-        group: the caller's choice; None to find out.
-        scope: likewise, see `choose_scope`.
+        group: the caller's choice; None for the group that this process has joined.
+        scope: the caller's choice, see `choose_scope`.
 
     Returns:
-        `group`; or the one of `initialize()` or `jax.distributed.initialize()`; or, if `mpirun` has
-        started processes that run one program each, an `MPIGroup`; or, if no launcher started
-        several processes, a `SoloGroup`.
+        `group`; or the one of `initialize()` or `jax.distributed.initialize()`; or, for
+        `scope="process"` under an MPI launcher, an `MPIGroup`; or, if no launcher started several
+        processes, a `SoloGroup`.
 
     Raises:
-        RuntimeError: a launcher started several processes, or a TPU has several hosts, and this
-            process has not joined the others, so each would take itself for process 0.
-        TypeError: `group` is not a group.
+        RuntimeError: if a launcher started several processes, or a TPU has several hosts, and this
+            process has not joined the others: each process would act as process 0.
+        TypeError: if `group` is not a `ProcessGroup`.
     """
     if group is not None:
         if not isinstance(group, ProcessGroup):
@@ -46,19 +47,20 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
     if joined is not None:
         return joined
     launch = detect(os.environ)
-    if launch.several and scope == "process" and launch.launcher in MPI_LAUNCHERS:
+    if launch.several and scope == "process" and launch.uses_mpi:
         return MPIGroup()
-    # JAX is asked last, as that starts the devices: only they know that a TPU has other hosts.
-    place = (launch.process_index, launch.process_count) if launch.several else place_by_devices()
-    if place[1] == 1:
-        return SoloGroup(launch.launcher)
-    several = 'For processes that run one program each pass `scope="process"`, for'
+    one_program_each = 'For processes that run one program each pass `scope="process"`. '
+    if not launch.several:
+        # JAX is asked last, as that starts the devices: only they know that a TPU has other hosts.
+        index, count = process_place_by_devices()
+        if count == 1:
+            return SoloGroup(launch.launcher)
+        launch = dataclasses.replace(launch, process_index=index, process_count=count)
+        one_program_each = ""
     raise RuntimeError(
-        f"This is process {place[0]} of {place[1]} ({launch.launcher}: {launch.why}), but it has "
-        "not joined the others, so each of them would write the run. Call "
-        "`lerax_dist.initialize()` at the top of the script, before any JAX computation. "
-        f"{several if launch.several else 'For'} runs that have nothing to do with each other "
-        "`group=SoloGroup()`."
+        f"This is {launch}, but it has not joined the other processes, so each of them would write "
+        "the run. Call `lerax_dist.initialize()` at the top of the script, before any JAX "
+        f"computation. {one_program_each}For independent runs pass `group=SoloGroup()`."
     )
 
 
@@ -67,14 +69,14 @@ def choose_scope(group: ProcessGroup, scope: str | None) -> str:
 
     Args:
         group: the processes.
-        scope: the caller's choice, `"global"` or `"process"`; None to find out.
+        scope: the caller's choice, `"global"` or `"process"`; None to choose one.
 
     Returns:
-        `scope`; by default `"global"` if JAX has joined the processes (or there is one only),
+        `scope`; by default `"global"` if JAX has joined the processes or there is only one,
         `"process"` if it has not, so that no program can span them.
 
     Raises:
-        ValueError: `scope` is something else, or the group has no mailbox for `"process"`.
+        ValueError: if `scope` is another value, or is `"process"` and the group has no mailbox.
     """
     if scope not in (None, "global", "process"):
         raise ValueError(
@@ -94,10 +96,10 @@ def choose_scope(group: ProcessGroup, scope: str | None) -> str:
     return scope
 
 
-def find_place() -> tuple[int | None, int | None]:
-    """Index of this process and number of processes, as far as they are known now; else None.
+def process_place() -> tuple[int | None, int | None]:
+    """Index of this process and number of processes; None for what is not known yet.
 
-    Waits for nothing, starts nothing, and says nothing.
+    Does not block, start devices or log.
     """
     if joined_client() is not None:
         return joined_place()
@@ -109,8 +111,7 @@ def find_place() -> tuple[int | None, int | None]:
 class Membership:
     """What this process has joined. JAX allows one coordination service a process, so one of these.
 
-    A `jax.distributed.initialize()` of the user's own counts, whenever it came, and
-    `jax.distributed.shutdown()` ends it.
+    It follows `jax.distributed.initialize()` and `jax.distributed.shutdown()` of the user's own.
     """
 
     def __init__(self) -> None:
@@ -129,7 +130,7 @@ class Membership:
             return self._group
 
     def join(self, launch: Launch) -> ProcessGroup:
-        """Remember what `initialize` has joined; a launch of one joins nothing."""
+        """Remember what `initialize` has joined; a launch of one process joins nothing."""
         with self._lock:
             client = joined_client()
             if client is None:
@@ -151,20 +152,20 @@ def _check_joined(group: JaxGroup, launch: Launch) -> None:
     """Check that JAX has joined the processes that the launcher started.
 
     Raises:
-        RuntimeError: JAX has made a world of one process out of each.
+        RuntimeError: if each process has joined only itself.
     """
-    here, there = group.process_count, launch.process_count
-    if there is None or there == 1 or (here, group.process_index) == (there, launch.process_index):
+    index, count = group.process_index, group.process_count
+    if launch.process_count in (None, 1):
         return
-    if here == 1:
+    if (index, count) == (launch.process_index, launch.process_count):
+        return
+    if count == 1:
         raise RuntimeError(
-            f"JAX has joined 1 process, but the launcher started process {launch.process_index} of "
-            f"{there} ({launch.launcher}: {launch.why}), so each of them would write the run. Call "
-            "`lerax_dist.initialize()` in place of `jax.distributed.initialize()`, or, for runs "
-            "that have nothing to do with each other, pass `group=SoloGroup()`."
+            f"JAX has joined 1 process, but the launcher started {launch}, so each process would "
+            "write the run. Call `lerax_dist.initialize()` in place of "
+            "`jax.distributed.initialize()`. For independent runs pass `group=SoloGroup()`."
         )
     _log.warning(
-        "JAX says process %d of %d, the launcher process %s of %d (%s: %s); JAX's word counts.",
-        *(group.process_index, here),
-        *(launch.process_index, there, launch.launcher, launch.why),
+        "This is process %d of %d in JAX, but %s by its launcher. The index in JAX is used.",
+        *(index, count, launch),
     )

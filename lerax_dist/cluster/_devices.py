@@ -1,9 +1,15 @@
-"""Which of a host's devices a process takes."""
+"""Which devices a process takes, and what the devices of a run are."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from lerax_dist.cluster._launch import Launch
+import jax
+
+from lerax_dist.cluster._group import ProcessGroup
+from lerax_dist.cluster.launchers import Launch
+
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
 def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int] | None:
@@ -14,26 +20,25 @@ def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int
         environ: its environment variables.
 
     Returns:
-        One GPU each, `[local_index]`, when several processes share a host. None, meaning every
+        One GPU each, `[local_index]`, when several processes share a host. `None`, meaning every
         device that the process sees, if it is alone on its host, if nothing says how many share
-        it, if `CUDA_VISIBLE_DEVICES` (or its ROCm equals) has narrowed it to one device or none
-        already, under SLURM to fewer than the step has on the host (`--gpus-per-task`), or if
-        `JAX_LOCAL_DEVICE_IDS` is set, which JAX reads itself.
+        it, if `CUDA_VISIBLE_DEVICES` (or its ROCm equals) shows it one device or none, or fewer
+        than the launch has on this host (`srun --gpus-per-task`), or if `JAX_LOCAL_DEVICE_IDS` is
+        set, which JAX reads itself.
     """
     if launch.local_index is None or launch.local_count is None or launch.local_count == 1:
         return None
     if environ.get("JAX_LOCAL_DEVICE_IDS"):
         return None
-    on_node = environ.get("SLURM_GPUS_ON_NODE", "") if launch.launcher == "slurm" else ""
-    shared = max(int(on_node), 2) if on_node.isdecimal() else 2
-    for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+    shared = max(launch.gpus_on_host or 0, 2)
+    for name in _VISIBLE:
         if name in environ and len(environ[name].split(",")) < shared:
             return None
     return [launch.local_index]
 
 
-def with_local_place(launch: Launch, hosts: Sequence[str]) -> Launch:
-    """A launch with the place of its process on its host, if the launcher did not say it.
+def with_local_index(launch: Launch, hosts: Sequence[str]) -> Launch:
+    """A launch with local index and count of its process, found by host names if it has none.
 
     Args:
         launch: launch of this process; its index is known.
@@ -41,7 +46,62 @@ def with_local_place(launch: Launch, hosts: Sequence[str]) -> Launch:
     """
     if launch.process_index is None or None not in (launch.local_index, launch.local_count):
         return launch
-    mine = hosts[launch.process_index]
-    here = [index for index, host in enumerate(hosts) if host == mine]
-    place = here.index(launch.process_index)
-    return dataclasses.replace(launch, local_index=place, local_count=len(here))
+    here = [i for i, host in enumerate(hosts) if host == hosts[launch.process_index]]
+    local_index = here.index(launch.process_index)
+    return dataclasses.replace(launch, local_index=local_index, local_count=len(here))
+
+
+def describe_devices(group: ProcessGroup) -> dict[str, Any]:
+    """What the devices of the processes are, and how many each process has.
+
+    For all processes of a group at once, on the thread that computes: the first question to JAX
+    starts the devices, and where JAX has joined processes each waits for the others then.
+
+    Args:
+        group: the processes.
+
+    Returns:
+        Fit for JSON: `platform` and `device_kind` of this process; `devices_per_process`, with
+        None for a process that JAX has not joined; `device_count`, None if a part is.
+        Empty if the devices cannot be started.
+    """
+    try:
+        local, everywhere, joined = jax.local_devices(), jax.devices(), jax.process_count()
+    except Exception:
+        # The training raises a better error than a logger can, if it needs devices at all.
+        return {}
+    counts: list[int | None] = [None] * group.process_count
+    if joined == group.process_count:
+        indices = [device.process_index for device in everywhere]
+        counts = [indices.count(index) for index in range(joined)]
+    else:
+        counts[group.process_index] = len(local)
+    kind = {
+        "platform": local[0].platform if local else None,
+        "device_kind": local[0].device_kind if local else None,
+    }
+    return with_counts(kind, counts)
+
+
+def with_counts(devices: Mapping[str, Any], counts: Sequence[int | None]) -> dict[str, Any]:
+    """Facts on devices, with their numbers.
+
+    Args:
+        devices: see `describe_devices`.
+        counts: number of each process, None where it is not known.
+    """
+    known = [count for count in counts if count is not None]
+    total = sum(known) if len(known) == len(counts) else None
+    return {**devices, "devices_per_process": list(counts), "device_count": total}
+
+
+def process_place_by_devices() -> tuple[int, int]:
+    """Index of this process and number of processes, as its devices have it. It starts them.
+
+    libtpu knows the hosts of a pod whether or not JAX has joined them. `(0, 1)` if the devices
+    cannot be started.
+    """
+    try:
+        return jax.process_index(), jax.process_count()
+    except Exception:
+        return 0, 1

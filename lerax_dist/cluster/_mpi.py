@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lerax_dist.cluster._launch import MPI_LAUNCHERS, Launch
+from lerax_dist.cluster.launchers import Launch
 
 
 def import_mpi() -> Any:
@@ -37,13 +37,12 @@ def check_world(launch: Launch, index: int, count: int, library: str) -> None:
         RuntimeError: it does not. mpi4py with the library of another MPI than `mpirun`'s sees N
             worlds of one process each.
     """
-    if launch.launcher not in MPI_LAUNCHERS or launch.process_count is None:
+    if not launch.uses_mpi or launch.process_count is None:
         return
     if (launch.process_index, launch.process_count) != (index, count):
         raise RuntimeError(
-            f"`mpirun` started process {launch.process_index} of {launch.process_count} "
-            f"({launch.launcher}: {launch.why}), but mpi4py says {index} of {count} "
-            f"({library}). mpi4py loads another MPI than the one of this `mpirun`: use the "
-            "`mpirun` beside that library, or name the right one in MPI4PY_LIBMPI "
-            "(/path/to/libmpi.so), or pass `coordinator_address`, `num_processes` and `process_id`."
+            f"The launcher started {launch}, but mpi4py says {index} of {count} ({library}). "
+            "mpi4py loads another MPI than the launcher's: use the `mpirun` beside that library, "
+            "or name the right library in MPI4PY_LIBMPI (/path/to/libmpi.so), or pass "
+            "`coordinator_address`, `num_processes` and `process_id`."
         )

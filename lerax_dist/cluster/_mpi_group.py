@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
-from lerax_dist.cluster._launch import MPI_LAUNCHERS, detect
 from lerax_dist.cluster._mailbox import Mailbox, MPIMailbox
 from lerax_dist.cluster._message import (
     Message,
@@ -20,6 +19,7 @@ from lerax_dist.cluster._message import (
     missing_error,
 )
 from lerax_dist.cluster._mpi import check_world, import_mpi
+from lerax_dist.cluster.launchers import detect
 
 _TAG = 29517
 # How much longer the others wait at a barrier for process 0 to say who is missing.
@@ -58,7 +58,7 @@ class MPIGroup:
         deadline = time.monotonic() + check_timeout(timeout)
         self._mpi = import_mpi()
         launch = detect(os.environ)
-        self._launcher = launch.launcher if launch.launcher in MPI_LAUNCHERS else "mpi"
+        self._launcher = launch.launcher if launch.uses_mpi else "mpi"
         if comm is None:
             comm = self._mpi.COMM_WORLD
             library = self._mpi.Get_library_version().splitlines()[0].strip("\x00 ")

@@ -7,7 +7,7 @@ import socket
 import time
 from typing import Any
 
-from lerax_dist.cluster._launch import Launch
+from lerax_dist.cluster.launchers import Launch
 
 _MAGIC = "lerax_dist roll call"
 # How long one that has connected may take to say who it is, or to hang up.

@@ -10,8 +10,8 @@ from typing import Any, final
 import jax
 
 from lerax_dist.cluster._abort import hold_aborts
-from lerax_dist.cluster._address import nobody_listens
 from lerax_dist.cluster._pulse import Tempo, choose_tempo, is_of_another
+from lerax_dist.cluster._rendezvous_address import connection_refused
 from lerax_dist.cluster._store import (
     Store,
     Unanswered,
@@ -159,7 +159,7 @@ class Leave:
 
     def _say_goodbye(self, why: str) -> None:
         # Known at once, while a message would wait for an answer; JAX leaves 6 s in this case.
-        if self._index and nobody_listens(joined_address()):
+        if self._index and connection_refused(joined_address()):
             raise RuntimeError(f"nobody listens at {joined_address()} any more")
         self._store.put(f"{FOLDER}/ends/{self._index}", why, within=LONGEST_PUT)
 

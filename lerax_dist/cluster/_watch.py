@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from typing import final
 
-from lerax_dist.cluster._address import nobody_listens
 from lerax_dist.cluster._pulse import (
     Beat,
     News,
@@ -19,6 +18,7 @@ from lerax_dist.cluster._pulse import (
     is_of_another,
     silent,
 )
+from lerax_dist.cluster._rendezvous_address import connection_refused
 from lerax_dist.cluster._store import Store, joined_address, joined_client
 
 FOLDER = "lerax_dist/together"
@@ -163,7 +163,7 @@ class Watch:
         text = self._store.get(f"{FOLDER}/news", time.monotonic() + _LONGEST_LOOK)
         now = time.monotonic()
         if text is None:
-            if nobody_listens(joined_address()):
+            if connection_refused(joined_address()):
                 raise RuntimeError(f"nobody listens at {joined_address()} any more")
         else:
             news = self._read(text)

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import TextIO, final
 
-from lerax_dist.cluster import find_place
+from lerax_dist.cluster import process_place
 from lerax_dist.process_logs._process_log import process_log
 
 _CONSOLE = "lerax_dist console"
@@ -83,7 +83,7 @@ class FirstProcess(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         # Asked for each record: some launchers give the index only once the processes have joined.
-        return not find_place()[0]
+        return not process_place()[0]
 
 
 def _rich_handler() -> logging.Handler:

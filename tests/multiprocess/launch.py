@@ -21,11 +21,19 @@ ROOT = Path(__file__).resolve().parents[2]
 MPICH_VARIABLE = "LERAX_DIST_TEST_MPICH"
 OPENMPI4_VARIABLE = "LERAX_DIST_TEST_OPENMPI4"
 
+Launcher = Literal["openmpi", "openmpi4", "mpich", "explicit", "flux", "pals", "solo"]
+
 _TAG = "REPORT "
+# MPICH's own variables for local ranks are not there under PALS.
+_AS_PALS = (
+    "export PBS_JOBID=7.pbs PALS_RANKID=$PMI_RANK PALS_LOCAL_RANKID=$MPI_LOCALRANKID "
+    'PALS_LOCAL_SIZE=$MPI_LOCALNRANKS; unset MPI_LOCALRANKID MPI_LOCALNRANKS; exec "$@"'
+)
 _given: set[int] = set()
 # What the shell that runs the tests may carry of launches of its own.
 _FOREIGN = re.compile(
-    r"(SLURM|OMPI|PMI|PMIX|PRTE|HYDRA|MPI|MPI4PY|TPU|MEGASCALE|LERAX_DIST)_|(RANK|WORLD_SIZE)$"
+    r"(SLURM|OMPI|PMI|PMIX|PRTE|HYDRA|MPI|MPI4PY|FLUX|PALS|PBS|TPU|MEGASCALE|LERAX_DIST)_"
+    r"|(RANK|WORLD_SIZE)$"
     r"|JAX_(COORDINATOR|LOCAL_DEVICE|PARTITION)"
 )
 
@@ -63,7 +71,7 @@ def launch(
     *args: str,
     processes: int = 1,
     devices: int = 1,
-    launcher: Literal["openmpi", "openmpi4", "mpich", "explicit", "solo"] = "openmpi",
+    launcher: Launcher = "openmpi",
     env: Mapping[str, str] | None = None,
     timeout: float = 120.0,
     python: str = sys.executable,
@@ -78,8 +86,9 @@ def launch(
         processes: number of processes.
         devices: CPU devices of each.
         launcher: `mpirun` of Open MPI 5, Open MPI 4 or MPICH; "explicit" for plain processes that
-            find each other by `LERAX_DIST_*`; "solo" for plain processes that know nothing of each
-            other.
+            find each other by `LERAX_DIST_*`; "flux" for plain processes with Flux's variables and
+            an address in JAX's; "pals" for `mpirun` of MPICH with the variables of PALS beside
+            PMI's; "solo" for plain processes that know nothing of each other.
         env: variables on top of a scrubbed environment.
         timeout: seconds after which everything that was started is killed.
         python: interpreter.
@@ -91,12 +100,16 @@ def launch(
     """
     environ = environment(devices, env or {})
     command = [python, str(script), *args]
-    if launcher in ("openmpi", "openmpi4", "mpich"):
-        starts = [([*_mpirun(launcher, python, environ), "-n", str(processes), *command], environ)]
+    if launcher in ("openmpi", "openmpi4", "mpich", "pals"):
+        as_pals = ["sh", "-c", _AS_PALS, "sh"] if launcher == "pals" else []
+        mpirun = [*_mpirun(launcher, python, environ), "-n", str(processes)]
+        starts = [([*mpirun, *as_pals, *command], environ)]
     else:
         extra: list[dict[str, str]] = [{} for _ in range(processes)]
         if launcher == "explicit":
             extra = _explicit_variables(processes)
+        if launcher == "flux":
+            extra = _flux_variables(processes)
         starts = [(command, environ | variables) for variables in extra]
     codes, outputs = run_all(starts, timeout, cwd)
     results: list[Result] = []
@@ -165,6 +178,21 @@ def _explicit_variables(processes: int) -> list[dict[str, str]]:
             "LERAX_DIST_COORDINATOR_ADDRESS": address,
             "LERAX_DIST_NUM_PROCESSES": str(processes),
             "LERAX_DIST_PROCESS_ID": str(process),
+        }
+        for process in range(processes)
+    ]
+
+
+def _flux_variables(processes: int) -> list[dict[str, str]]:
+    """As Flux documents them; it sets PMI's, too, whether a program uses MPI or not."""
+    address = f"127.0.0.1:{free_port()}"
+    count = str(processes)
+    return [
+        {
+            "JAX_COORDINATOR_ADDRESS": address,
+            **{"FLUX_JOB_ID": "ƒ2Vy", "FLUX_JOB_SIZE": count, "FLUX_JOB_NNODES": "1"},
+            **{"FLUX_TASK_RANK": str(process), "FLUX_TASK_LOCAL_ID": str(process)},
+            **{"PMI_RANK": str(process), "PMI_SIZE": count, "PMI_FD": "999"},
         }
         for process in range(processes)
     ]

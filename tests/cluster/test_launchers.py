@@ -1,9 +1,10 @@
 """Environments as launchers leave them, and what is read from each."""
 
+import sys
+
 import pytest
 
-from lerax_dist.cluster import Launch, choose_local_devices, detect
-from lerax_dist.cluster._devices import with_local_place
+from lerax_dist.cluster import current_job, detect
 
 _SLURM_JOB = {
     "SLURM_JOB_ID": "71",
@@ -39,6 +40,30 @@ _OPENMPI = {
     "PMIX_RANK": "2",
 }
 _HYDRA = {"PMI_RANK": "2", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
+# As flux-environment(7) documents them: Flux sets PMI's for every task.
+_FLUX = {
+    "FLUX_JOB_ID": "ƒ2Vy",
+    "FLUX_JOB_SIZE": "4",
+    "FLUX_JOB_NNODES": "2",
+    "FLUX_TASK_RANK": "3",
+    "FLUX_TASK_LOCAL_ID": "1",
+    "FLUX_URI": "local:///run/flux/local",
+    "PMI_RANK": "3",
+    "PMI_SIZE": "4",
+    "PMI_FD": "20",
+}
+# What `mpiexec` of PALS sets in a PBS job.
+_PALS = {
+    "PBS_JOBID": "1234.polaris",
+    "PALS_RANKID": "3",
+    "PALS_LOCAL_RANKID": "1",
+    "PALS_LOCAL_SIZE": "2",
+    "PALS_NODEID": "1",
+    "PMI_RANK": "3",
+    "PMI_SIZE": "8",
+    "PMI_LOCAL_RANK": "1",
+    "PMI_LOCAL_SIZE": "2",
+}
 _EXPLICIT = {
     "LERAX_DIST_COORDINATOR_ADDRESS": "10.0.0.1:4444",
     "LERAX_DIST_NUM_PROCESSES": "3",
@@ -66,7 +91,61 @@ _TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZ
         pytest.param(
             {"PMI_RANK": "3", "PMI_SIZE": "8", "PMI_LOCAL_RANK": "1", "PMI_LOCAL_SIZE": "2"},
             *("mpich", (3, 8), (1, 2)),
-            id="pals",
+            id="pmi of cray",
+        ),
+        pytest.param(_FLUX, "flux", (3, 4), (1, 2), id="flux"),
+        pytest.param(
+            {name: value for name, value in _FLUX.items() if not name.startswith("PMI_")},
+            *("flux", (3, 4), (1, 2)),
+            id="flux without pmi",
+        ),
+        pytest.param(
+            # `flux run` in an instance that srun started: the tasks inherit the variables of the
+            # shell that submitted them.
+            _FLUX | _SRUN | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"},
+            *("flux", (3, 4), (1, 2)),
+            id="flux in srun",
+        ),
+        pytest.param(
+            _FLUX | {"FLUX_JOB_SIZE": "5", "PMI_SIZE": "5"}, "flux", (3, 5), (1, None), id="odd"
+        ),
+        pytest.param(
+            _FLUX | {"FLUX_JOB_NNODES": "4", "FLUX_TASK_LOCAL_ID": "0"},
+            *("flux", (3, 4), (0, 1)),
+            id="flux, a task a node",
+        ),
+        pytest.param(
+            _FLUX | {"FLUX_JOB_SIZE": "1", "FLUX_TASK_RANK": "0"} | _HYDRA,
+            *("mpich", (2, 4), (1, 2)),
+            id="mpich in flux run",
+        ),
+        pytest.param(
+            _FLUX | {"FLUX_JOB_SIZE": "1", "FLUX_TASK_RANK": "0"} | _OPENMPI,
+            *("openmpi", (2, 4), (1, 2)),
+            id="openmpi in flux run",
+        ),
+        pytest.param(
+            {"FLUX_URI": "local:///run/flux/local"}, "solo", (0, 1), (0, 1), id="flux batch"
+        ),
+        pytest.param(_PALS, "pals", (3, 8), (1, 2), id="pals"),
+        pytest.param(
+            {name: value for name, value in _PALS.items() if name != "PALS_LOCAL_SIZE"},
+            *("pals", (3, 8), (1, 2)),
+            id="pals, local size by pmi",
+        ),
+        pytest.param(
+            # `mpiexec --pmi=pmix`: only MPI says how many there are.
+            {name: value for name, value in _PALS.items() if not name.startswith("PMI_")},
+            *("pals", (3, None), (1, 2)),
+            id="pals without pmi",
+        ),
+        pytest.param(
+            _PALS | {"PALS_RANKID": "0"} | _HYDRA, "mpich", (2, 4), (1, 2), id="mpich in pals"
+        ),
+        pytest.param(_PALS | _OPENMPI, "openmpi", (2, 4), (1, 2), id="openmpi in pals"),
+        pytest.param({"PBS_JOBID": "1234.polaris"}, "solo", (0, 1), (0, 1), id="pbs script"),
+        pytest.param(
+            {"PBS_JOBID": "1234.polaris"} | _HYDRA, "mpich", (2, 4), (1, 2), id="mpich in pbs"
         ),
         pytest.param(_SRUN, "slurm", (3, 4), (1, 2), id="srun"),
         pytest.param(
@@ -172,7 +251,7 @@ def test_launch_is_read_from_the_environment(
     assert launch.launcher == launcher
     assert (launch.process_index, launch.process_count) == place
     assert (launch.local_index, launch.local_count) == local
-    assert launch.several == ((place[1] or 1) > 1)
+    assert launch.several == ((place[1] or local[1] or 1) > 1)
 
 
 @pytest.mark.parametrize(
@@ -180,19 +259,48 @@ def test_launch_is_read_from_the_environment(
     [
         pytest.param(
             _EXPLICIT | _OPENMPI,
-            ["2 of 3 (LERAX_DIST_", "PROCESS_ID=2)", "2 of 4 (OMPI_COMM_WORLD_RANK=2"],
+            [
+                "2 of 3 (explicit: LERAX_",
+                "PROCESS_ID=2)",
+                "2 of 4 (openmpi: OMPI_COMM_WORLD_RANK=2",
+            ],
             id="explicit, openmpi",
         ),
-        pytest.param(_EXPLICIT | _HYDRA, ["2 of 3 (", "2 of 4 (PMI_RANK=2"], id="explicit, mpich"),
         pytest.param(
-            _EXPLICIT | _SRUN, ["2 of 3 (", "3 of 4 (SLURM_PROCID=3"], id="explicit, srun"
+            _EXPLICIT | _HYDRA, ["2 of 3 (", "2 of 4 (mpich: PMI_RANK=2"], id="explicit, mpich"
         ),
-        pytest.param(_EXPLICIT | _GKE, ["2 of 3 (", "1 of 2 (TPU_WORKER_ID=1"], id="explicit, tpu"),
-        pytest.param(_OPENMPI | _TORCHRUN, ["2 of 4 (OMPI_", "3 of 4 (RANK=3"], id="openmpi, RANK"),
+        pytest.param(
+            _EXPLICIT | _FLUX, ["2 of 3 (", "3 of 4 (flux: FLUX_TASK_RANK=3"], id="explicit, flux"
+        ),
+        pytest.param(
+            _EXPLICIT | _PALS, ["2 of 3 (", "3 of 8 (pals: PALS_RANKID=3"], id="explicit, pals"
+        ),
+        pytest.param(
+            # The number of processes is not known, but the index differs.
+            _EXPLICIT | {"PALS_RANKID": "1", "PALS_LOCAL_SIZE": "2"},
+            ["2 of 3 (", "1 of an unknown number (pals: PALS_RANKID=1)"],
+            id="explicit, pals without pmi",
+        ),
+        pytest.param(
+            _EXPLICIT | _SRUN, ["2 of 3 (", "3 of 4 (slurm: SLURM_PROCID=3"], id="explicit, srun"
+        ),
+        pytest.param(
+            _EXPLICIT | _GKE, ["2 of 3 (", "1 of 2 (tpu: TPU_WORKER_ID=1"], id="explicit, tpu"
+        ),
+        pytest.param(
+            _OPENMPI | _TORCHRUN,
+            ["2 of 4 (openmpi: OMPI_", "3 of 4 (torchrun: RANK=3"],
+            id="openmpi, RANK",
+        ),
         pytest.param(
             _SRUN | {"RANK": "0", "WORLD_SIZE": "8"},
-            ["3 of 4 (SLURM_", "0 of 8 (RANK=0"],
+            ["3 of 4 (slurm: SLURM_", "0 of 8 (torchrun: RANK=0"],
             id="srun",
+        ),
+        pytest.param(
+            _FLUX | {"RANK": "0", "WORLD_SIZE": "8"},
+            ["3 of 4 (flux: FLUX_", "0 of 8 (torchrun: RANK=0"],
+            id="flux, RANK",
         ),
         pytest.param(
             _EXPLICIT | {"JAX_COORDINATOR_ADDRESS": "10.0.0.9:1"},
@@ -211,23 +319,87 @@ def test_sources_that_contradict_each_other_are_both_shown(
 
 
 def test_sources_that_agree_are_no_conflict():
-    told = _EXPLICIT | {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:4444"}
-    assert detect(told | {"RANK": "2", "WORLD_SIZE": "3"}).launcher == "explicit"
+    same = _EXPLICIT | {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:4444"}
+    assert detect(same | {"RANK": "2", "WORLD_SIZE": "3"}).launcher == "explicit"
     assert detect(_OPENMPI | {"JAX_COORDINATOR_ADDRESS": "h0:1"}).launcher == "openmpi"
+    assert detect(_PALS | {"RANK": "3", "WORLD_SIZE": "8"}).launcher == "pals"
+    unknown = {"PALS_RANKID": "2", "PALS_LOCAL_SIZE": "2"}
+    assert detect(_EXPLICIT | unknown).launcher == "explicit"
 
 
-def test_why_shows_variables_and_values():
-    assert detect(_OPENMPI).why == "OMPI_COMM_WORLD_RANK=2 OMPI_COMM_WORLD_SIZE=4"
-    assert detect({}).why == "no variables of a launcher"
-    batch = detect(_SLURM_JOB | {"SLURM_PROCID": "0"}).why
-    assert batch == "SLURM_JOB_ID=71 SLURM_PROCID=0 SLURM_NTASKS=4, but no step of srun"
+def test_a_launcher_around_the_launcher_is_no_conflict():
+    """Only the innermost launcher numbers the same processes as the variables set by hand."""
+    ours = _EXPLICIT | {"LERAX_DIST_NUM_PROCESSES": "4", "LERAX_DIST_PROCESS_ID": "3"}
+    around = _SRUN | {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
+    assert detect(ours | _FLUX | around).launcher == "explicit"
+    mpirun = _OPENMPI | {"OMPI_COMM_WORLD_RANK": "3"}
+    assert detect(ours | mpirun | around).launcher == "explicit"
+
+
+def test_evidence_shows_variables_and_values():
+    assert detect(_OPENMPI).evidence == "OMPI_COMM_WORLD_RANK=2 OMPI_COMM_WORLD_SIZE=4"
+    assert detect(_FLUX).evidence == "FLUX_TASK_RANK=3 FLUX_JOB_SIZE=4"
+    assert detect(_PALS).evidence == "PALS_RANKID=3 PMI_SIZE=8"
+    assert detect({}).evidence == "no variables of a launcher"
+    assert str(detect(_HYDRA)) == "process 2 of 4 (mpich: PMI_RANK=2 PMI_SIZE=4)"
+
+
+@pytest.mark.parametrize(
+    ("environ", "evidence", "command"),
+    [
+        (
+            _SLURM_JOB | {"SLURM_PROCID": "0"},
+            "SLURM_JOB_ID=71 SLURM_PROCID=0 SLURM_NTASKS=4, but no step of srun",
+            "srun",
+        ),
+        ({"FLUX_URI": "local:///f"}, "FLUX_URI=local:///f, but no task of flux run", "flux run"),
+        ({"PBS_JOBID": "7.pbs"}, "PBS_JOBID=7.pbs, but no rank of mpiexec", "mpiexec"),
+        ({}, "no variables of a launcher", ""),
+        (_SRUN, "SLURM_PROCID=3 SLURM_STEP_NUM_TASKS=4", ""),
+    ],
+)
+def test_a_job_whose_command_was_not_used_is_named(
+    environ: dict[str, str], evidence: str, command: str
+):
+    launch = detect(environ)
+    assert (launch.evidence, launch.start_with) == (evidence, command)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, None),
+        (_OPENMPI, None),
+        (_SRUN, ("slurm", "71", 0)),
+        (_SRUN | {"SLURM_RESTART_COUNT": "2"}, ("slurm", "71", 2)),
+        (_SRUN | {"SLURM_RESTART_COUNT": ""}, ("slurm", "71", 0)),
+        # Not only what the batch system itself launched is in a job of it.
+        (_SLURM_JOB, ("slurm", "71", 0)),
+        (_OPENMPI | _MPIRUN_DAEMON, ("slurm", "71", 0)),
+        ({"PBS_JOBID": "7.pbs"} | _HYDRA, ("pbs", "7.pbs", 0)),
+        (_PALS, ("pbs", "1234.polaris", 0)),
+        # A character for folder names, and the job that was submitted last.
+        (_FLUX | _SLURM_JOB, ("flux", "f2Vy", 0)),
+    ],
+)
+def test_the_job_around_a_process(environ: dict[str, str], expected: tuple[str, str, int] | None):
+    job = current_job(environ)
+    assert (job and (job.scheduler, job.id, job.restart_count)) == expected
+
+
+def test_flux_and_pals_use_mpi_only_where_mpi4py_is_installed(monkeypatch: pytest.MonkeyPatch):
+    assert detect(_FLUX).uses_mpi and detect(_PALS).uses_mpi
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    assert not detect(_FLUX).uses_mpi
+    assert detect(_OPENMPI).uses_mpi
+    assert not detect(_SRUN).uses_mpi
 
 
 def test_long_values_are_cut():
     hosts = ",".join(f"host-{index}" for index in range(100))
-    why = detect({"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": hosts}).why
-    assert why.endswith("...")
-    assert len(why) < 140
+    evidence = detect({"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": hosts}).evidence
+    assert evidence.endswith("...")
+    assert len(evidence) < 140
 
 
 def test_coordinator_is_known_where_the_environment_names_one():
@@ -237,6 +409,9 @@ def test_coordinator_is_known_where_the_environment_names_one():
     assert detect(torchrun).coordinator == "h0:29500"
     # torchrun itself listens there.
     assert detect(torchrun | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).coordinator is None
+    for environ in (_FLUX, _PALS):
+        assert detect(environ).coordinator is None
+        assert detect(environ | {"JAX_COORDINATOR_ADDRESS": "h0:1"}).coordinator == "h0:1"
 
 
 @pytest.mark.parametrize(
@@ -247,6 +422,8 @@ def test_coordinator_is_known_where_the_environment_names_one():
         (_OPENMPI | {"OMPI_COMM_WORLD_RANK": "4"}, ["`OMPI_COMM_WORLD_RANK`", "4 of 4"]),
         (_HYDRA | {"PMI_RANK": "-1"}, ["`PMI_RANK`", "'-1'"]),
         (_HYDRA | {"PMI_SIZE": "0"}, ["`PMI_SIZE`", "2 of 0"]),
+        (_FLUX | {"FLUX_TASK_RANK": "4", "PMI_RANK": "4"}, ["`FLUX_TASK_RANK`", "4 of 4"]),
+        (_PALS | {"PALS_RANKID": "x", "PMI_RANK": "x"}, ["`PALS_RANKID`", "'x'"]),
         (_SRUN | {"SLURM_PROCID": "3.0"}, ["`SLURM_PROCID`", "'3.0'"]),
         (_GKE | {"TPU_WORKER_ID": "2"}, ["`TPU_WORKER_ID`", "2 of 2"]),
         (_TORCHRUN | {"WORLD_SIZE": "four"}, ["`WORLD_SIZE`", "'four'"]),
@@ -272,65 +449,3 @@ def test_malformed_values_are_named(environ: dict[str, str], words: list[str]):
 
 def test_values_that_are_only_nice_to_know_end_nothing():
     assert detect(_OPENMPI | {"OMPI_COMM_WORLD_LOCAL_RANK": "?"}).local_index is None
-
-
-@pytest.mark.parametrize(
-    ("local_index", "local_count", "environ", "devices"),
-    [
-        pytest.param(1, 4, {}, [1], id="one each"),
-        pytest.param(0, 4, {}, [0], id="the first too"),
-        pytest.param(0, 1, {}, None, id="alone on the host"),
-        pytest.param(1, None, {}, None, id="count unknown"),
-        pytest.param(None, None, {}, None, id="nothing known"),
-        pytest.param(1, 4, {"CUDA_VISIBLE_DEVICES": "3"}, None, id="narrowed"),
-        pytest.param(1, 4, {"CUDA_VISIBLE_DEVICES": "GPU-8932f937"}, None, id="narrowed by id"),
-        pytest.param(1, 4, {"CUDA_VISIBLE_DEVICES": ""}, None, id="no GPU"),
-        pytest.param(1, 4, {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [1], id="the host's list"),
-        pytest.param(1, 4, {"ROCR_VISIBLE_DEVICES": "1"}, None, id="rocm"),
-        pytest.param(1, 4, {"HIP_VISIBLE_DEVICES": "1"}, None, id="hip"),
-        pytest.param(1, 4, {"JAX_LOCAL_DEVICE_IDS": "2,3"}, None, id="jax's own variable"),
-    ],
-)
-def test_devices_of_a_process(
-    local_index: int | None,
-    local_count: int | None,
-    environ: dict[str, str],
-    devices: list[int] | None,
-):
-    launch = Launch("openmpi", 1, 4, local_index, local_count, None, "")
-    assert choose_local_devices(launch, environ) == devices
-
-
-@pytest.mark.parametrize(
-    ("local_count", "environ", "devices"),
-    [
-        pytest.param(
-            1, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_ON_NODE": "2"}, None, id="alone"
-        ),
-        pytest.param(
-            2, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_ON_NODE": "2"}, [1], id="shared"
-        ),
-        pytest.param(
-            2, {"CUDA_VISIBLE_DEVICES": "1", "SLURM_GPUS_ON_NODE": "2"}, None, id="own one"
-        ),
-        pytest.param(
-            2, {"CUDA_VISIBLE_DEVICES": "2,3", "SLURM_GPUS_ON_NODE": "4"}, None, id="own two"
-        ),
-        pytest.param(2, {}, [1], id="nothing said"),
-    ],
-)
-def test_devices_of_a_process_under_slurm(
-    local_count: int, environ: dict[str, str], devices: list[int] | None
-):
-    launch = Launch("slurm", 1, 4, 1, local_count, None, "")
-    assert choose_local_devices(launch, environ) == devices
-
-
-def test_a_place_on_the_host_that_nobody_said_is_found_by_the_hosts():
-    hosts = ["a", "b", "a", "b", "b"]
-    launch = Launch("mpich", 3, 5, None, None, None, "")
-    found = with_local_place(launch, hosts)
-    assert (found.local_index, found.local_count) == (1, 3)
-    # Open MPI 5 numbers the processes of a host as it likes.
-    told = Launch("openmpi", 3, 5, 0, 3, None, "")
-    assert with_local_place(told, hosts) == told

@@ -1,10 +1,27 @@
-"""Where the coordinator listens: an address that all can reach, a port that nobody has."""
+"""The address where the processes of a launch meet: which one it is, and whether it is free."""
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from lerax_dist.cluster._launch import Launch
+from lerax_dist.cluster.launchers import Launch
+
+
+def rendezvous_address(launch: Launch, environ: Mapping[str, str]) -> str | None:
+    """Where processes can meet before JAX joins them: the address that JAX uses later.
+
+    Args:
+        launch: launch of this process.
+        environ: its environment variables.
+
+    Returns:
+        "host:port"; `None` if the launch has none (MPI agrees on one by messages; only JAX finds
+        that of Kubernetes and of TPU pods on Compute Engine), or if process 0 listens at another
+        address than the one where the others connect.
+    """
+    if not launch.several or None in (launch.process_index, launch.process_count):
+        return None
+    return None if environ.get("JAX_COORDINATOR_BIND_ADDRESS") else launch.coordinator
 
 
 def coordinator_host(hosts: Sequence[str], launch: Launch) -> str:
@@ -17,7 +34,7 @@ def coordinator_host(hosts: Sequence[str], launch: Launch) -> str:
     Returns:
         "127.0.0.1" if all are on one host, else the name of process 0's host.
     """
-    # Containers on several hosts may all go by one name; the launcher knows better.
+    # Containers on several hosts may all have the same host name; the launcher knows better.
     together = launch.local_count is None or launch.local_count == len(hosts)
     return "127.0.0.1" if together and len(set(hosts)) == 1 else hosts[0]
 
@@ -36,11 +53,11 @@ def reserved_port() -> Iterator[int]:
 def check_port(name: str, address: str) -> None:
     """Check that process 0 can listen on the port of `address`.
 
-    JAX ends the process by a segmentation fault on a port that is taken, and two of its services
-    that share one join each other's processes.
+    JAX ends the process by a segmentation fault if the port is taken, and two of its services that
+    share a port join each other's processes.
 
     Raises:
-        OSError: another program has the port.
+        OSError: if another program has the port.
     """
     port = int(address.rpartition(":")[2])
     try:
@@ -53,8 +70,11 @@ def check_port(name: str, address: str) -> None:
         ) from error
 
 
-def nobody_listens(address: str) -> bool:
-    """Whether the host of "host:port" says that no program has the port; false if it is silent."""
+def connection_refused(address: str) -> bool:
+    """Whether the host of "host:port" says that no program listens there.
+
+    False if there is no answer: the host may be unreachable, the program alive.
+    """
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()

@@ -1,9 +1,17 @@
-"""Where processes meet: the address that JAX takes, or none."""
+"""Where processes meet: the address that JAX takes, or none, and whether its port is free."""
+
+import socket
 
 import pytest
 
-from lerax_dist.cluster import detect
-from lerax_dist.cluster._meeting import first_node, meeting_point
+from lerax_dist.cluster import Launch, detect, rendezvous_address
+from lerax_dist.cluster._rendezvous_address import (
+    check_port,
+    connection_refused,
+    coordinator_host,
+    reserved_port,
+)
+from lerax_dist.cluster.launchers._slurm import first_node
 
 SLURM = {
     "SLURM_JOB_ID": "70001",
@@ -29,7 +37,7 @@ def test_under_slurm_it_is_the_address_that_jax_takes(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     expected = SlurmCluster.get_coordinator_address(None, port)
-    assert meeting_point(detect(environ), environ) == expected
+    assert rendezvous_address(detect(environ), environ) == expected
 
 
 def test_first_node_of_a_single_one_in_brackets():
@@ -62,7 +70,7 @@ def test_on_a_tpu_pod_of_kubernetes_it_is_the_address_that_jax_takes(
     monkeypatch.setattr(GkeTpuCluster, "wait_for_coordinator", lambda address, seconds: None)
     launch = detect(environ)
     port = environ.get("JAX_COORDINATOR_PORT")
-    assert meeting_point(launch, environ) == GkeTpuCluster.get_coordinator_address(None, port)
+    assert rendezvous_address(launch, environ) == GkeTpuCluster.get_coordinator_address(None, port)
     assert (launch.process_index, launch.process_count) == (
         GkeTpuCluster.get_process_id(),
         GkeTpuCluster.get_process_count(),
@@ -72,9 +80,9 @@ def test_on_a_tpu_pod_of_kubernetes_it_is_the_address_that_jax_takes(
 @pytest.mark.parametrize(
     "environ", [SLURM, {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "h0,h1"}]
 )
-def test_where_jax_is_told_an_address_it_is_that(environ: dict[str, str]):
+def test_an_address_that_is_given_to_jax_is_taken(environ: dict[str, str]):
     environ = environ | {"JAX_COORDINATOR_ADDRESS": "elsewhere:1"}
-    assert meeting_point(detect(environ), environ) == "elsewhere:1"
+    assert rendezvous_address(detect(environ), environ) == "elsewhere:1"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +98,7 @@ def test_where_jax_is_told_an_address_it_is_that(environ: dict[str, str]):
     ],
 )
 def test_where_no_address_is_known_there_is_none(environ: dict[str, str]):
-    assert meeting_point(detect(environ), environ) is None
+    assert rendezvous_address(detect(environ), environ) is None
 
 
 def test_by_hand_it_is_the_coordinator():
@@ -99,4 +107,48 @@ def test_by_hand_it_is_the_coordinator():
         "LERAX_DIST_NUM_PROCESSES": "2",
         "LERAX_DIST_PROCESS_ID": "1",
     }
-    assert meeting_point(detect(environ), environ) == "h:12345"
+    assert rendezvous_address(detect(environ), environ) == "h:12345"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "2"},
+        {"PALS_RANKID": "1", "PMI_RANK": "1", "PMI_SIZE": "2"},
+    ],
+)
+def test_under_flux_and_pals_it_is_the_address_that_is_given_to_jax(environ: dict[str, str]):
+    assert rendezvous_address(detect(environ), environ) is None
+    environ = environ | {"JAX_COORDINATOR_ADDRESS": "h:12345"}
+    assert rendezvous_address(detect(environ), environ) == "h:12345"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "local_count", "expected"),
+    [
+        (["n0", "n0"], 2, "127.0.0.1"),
+        (["n0", "n0"], None, "127.0.0.1"),
+        (["n0", "n1"], 1, "n0"),
+        (["box", "box"], 1, "box"),  # containers on two hosts, all of one name
+    ],
+)
+def test_coordinator_is_where_all_can_reach_it(
+    hosts: list[str], local_count: int | None, expected: str
+):
+    assert coordinator_host(hosts, Launch("openmpi", 0, 2, 0, local_count, None, "")) == expected
+
+
+def test_reserved_port_is_taken_until_the_block_ends():
+    with reserved_port() as port:
+        with pytest.raises(OSError, match="`address` needs a port that is free"):
+            check_port("address", f"127.0.0.1:{port}")
+    check_port("address", f"127.0.0.1:{port}")
+
+
+def test_port_with_a_listener_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(OSError, match="`address` needs a port that is free on process 0"):
+            check_port("address", address)
+        assert not connection_refused(address)
+    assert connection_refused(address)
