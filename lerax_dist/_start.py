@@ -99,11 +99,10 @@ def _meet(group: ProcessGroup, devices: dict[str, Any]) -> tuple[Others, dict[st
     Raises:
         TimeoutError: a process did not take part in time.
     """
-    mailbox: Any = group
     mine = devices.get("devices_per_process", {group.process_index: None})[group.process_index]
     told = group.gather(
         [group.hostname, mine], timeout=AGREEMENT_TIMEOUT, what="the hosts of the run"
     )
     everyone = told or []
     devices = with_counts(devices, [count for _, count in everyone])
-    return Others([host for host, _ in everyone], mailbox.mailbox()), devices
+    return Others([host for host, _ in everyone], group.mailbox()), devices

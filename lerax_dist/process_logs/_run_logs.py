@@ -32,8 +32,8 @@ def open_logs(run_dir: Path, run_id: str, group: ProcessGroup) -> "RunLogs":
         run_id: its id.
         group: the processes that log together.
     """
-    several: Any = group if group.process_count > 1 and hasattr(group, "board") else None
-    board = several.board(f"logs/{run_id}") if several is not None else None
+    several = group.process_count > 1
+    board = group.key_per_process(f"logs/{run_id}") if several else None
     return RunLogs(run_dir / "logs", group.process_index, group.hostname, board)
 
 
@@ -87,7 +87,7 @@ class RunLogs:
         if counts == self._posted:
             return
         try:
-            self._board.post(encode_notice(self._hostname, counts))
+            self._board.set(encode_notice(self._hostname, counts))
             self._posted = counts
         except Exception:
             # The service is gone, and so is process 0; the file has what was said.
@@ -100,7 +100,7 @@ class RunLogs:
 
     def _look(self) -> None:
         try:
-            now = {index: decode_notice(text) for index, text in self._board.read().items()}
+            now = {index: decode_notice(text) for index, text in self._board.read_all().items()}
         except Exception:
             # Likewise, or nobody has posted anything.
             return

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
 from lerax_dist.cluster._store import Store, joined_client
-from lerax_dist.cluster._watch import FOLDER
+from lerax_dist.cluster.liveness._monitor import FOLDER
 from tests.memory import Memory
 
 STEPS = 20
@@ -29,8 +29,8 @@ def tell(**values: object) -> None:
     os.write(1, f"\n{json.dumps(values)}\n".encode())
 
 
-def wait_for_the_end_of_process_0() -> None:
-    """Work that goes on when process 0 is done: until it has said that it would leave."""
+def wait_until_process_0_has_finished() -> None:
+    """Work that goes on when process 0 has finished: until it has published how it ended."""
     limit = time.monotonic() + 60.0
     assert Store(joined_client()).get(f"{FOLDER}/ends/0", limit) is not None
 
@@ -71,7 +71,7 @@ def main() -> None:
             if way == "ok":
                 return
             if way == "later":
-                wait_for_the_end_of_process_0()
+                wait_until_process_0_has_finished()
                 logger.close()
                 return
         value = jax.block_until_ready(mean(values, jnp.float32(step)))
