@@ -14,7 +14,7 @@ from tests.readers import journal_rows
 
 WORKER = Path(__file__).parent / "workers" / "ends.py"
 # Limits where it is what is tested; a busy machine needs more than these.
-HEARTBEAT = {"first": 10, "other": 10}
+HEARTBEAT = {"first": 10, "other": 10, "stall": 10, "stall_1": 10, "stall_last": 10}
 SHUTDOWN = {"early": 5}
 _LONG = 60
 # How the processes end, by test.
@@ -26,6 +26,9 @@ WAYS = {
     "first": ("kill", "go", "exit3"),
     "other": ("go", "kill", "ok"),
     "early": ("go", "ok"),
+    "stall": ("stall", "on"),
+    "stall_1": ("on", "stall"),
+    "stall_last": ("stall_last", "ok"),
 }
 
 
@@ -107,7 +110,7 @@ def test_an_exception_ends_all_and_is_reported_by_all(runs: dict[str, Future[End
     ended.check_journal()
 
 
-def test_a_process_that_does_not_notice_a_failure_elsewhere_is_ended(
+def test_a_process_that_does_not_notice_a_failure_is_ended(
     runs: dict[str, Future[Ended]],
 ):
     ended = runs["elsewhere"].result()
@@ -137,11 +140,26 @@ def test_a_process_that_was_killed_is_named_by_all(runs: dict[str, Future[Ended]
     ended.check_journal()
 
 
-def test_a_process_that_finishes_early_waits_no_longer_than_its_timeout(
+def test_a_process_that_finishes_early_waits_until_its_timeout(
     runs: dict[str, Future[Ended]],
 ):
     ended = runs["early"].result()
     assert ended.codes == [1, 0]
     waited = f"has waited `shutdown_timeout_seconds` = {SHUTDOWN['early']} s for process 0"
     assert waited in ended.messages(0) and waited in ended.messages(1)
+    ended.check_journal()
+
+
+@pytest.mark.parametrize(("name", "stalled"), [("stall", 0), ("stall_1", 1), ("stall_last", 0)])
+def test_a_stall_is_taken_back_once_the_process_is_heard_again(
+    runs: dict[str, Future[Ended]], name: str, stalled: int
+):
+    ended = runs[name].result()
+    assert ended.codes == [0, 0], [result.stderr for result in ended.results]
+    assert "the Python threads of this process did not run for " in ended.messages(stalled)
+    text = ended.messages(1 - stalled)
+    who = f"process {stalled} (host "
+    assert who in text and "has sent no heartbeat for " in text
+    assert "sends heartbeats again, after " in text
+    assert ("its service answers" in text) == (stalled == 0)
     ended.check_journal()

@@ -1,4 +1,4 @@
-"""Process 0 stands still, as one that swaps or is debugged does: no process waits for it forever."""
+"""Process 0 stands still, as one that swaps or is debugged does: all operations time out."""
 
 import socket
 from pathlib import Path

@@ -3,6 +3,7 @@
 Arguments: log_dir, heartbeat limit, shutdown limit, then one way to end per process, e.g. `ok`.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -22,6 +23,8 @@ from lerax_dist.cluster.liveness._monitor import FOLDER
 from tests.memory import Memory
 
 STEPS = 20
+# Longer than the liveness timeout (3 s) and the time after which a process is lost (4.5 s).
+STALL = 8
 
 
 def tell(**values: object) -> None:
@@ -64,16 +67,20 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             if way == "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+            if way in ("stall", "stall_last"):
+                ctypes.PyDLL(None).sleep(STALL)  # with the GIL
             if way == "exit3":
                 sys.exit(3)
             if way == "hang":
                 threading.Event().wait()
-            if way == "ok":
+            if way in ("ok", "stall_last"):
                 return
             if way == "later":
                 wait_until_process_0_has_finished()
                 logger.close()
                 return
+        if step == 2 * STEPS and way in ("stall", "on"):
+            return
         value = jax.block_until_ready(mean(values, jnp.float32(step)))
         logger.log({"mean": value}, step)
         if step > STEPS:
