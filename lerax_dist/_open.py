@@ -13,6 +13,7 @@ from lerax_dist._failures import Failures
 from lerax_dist._run_name import make_name
 from lerax_dist.backends import NoOpBackend
 from lerax_dist.cluster import (
+    Mailbox,
     ProcessGroup,
     choose_scope,
     current_group,
@@ -205,7 +206,7 @@ def _make_run(
         try:
             writer = None
             backends = checked.backends
-            hosts, devices = _gather_hosts(group, decision.scope, devices)
+            hosts, mailbox, devices = _meet_peers(group, decision.scope, devices)
             if acquired is not None:
                 facts = collect_facts(group, decision.scope, devices)
                 writer = WriterParts(acquired.journal, facts, checked.start_step, hosts)
@@ -216,6 +217,7 @@ def _make_run(
                 info,
                 backends,
                 writer,
+                mailbox,
                 failures,
                 logs=logs,
                 handle_signals=config.handle_signals,
@@ -230,12 +232,13 @@ def _make_run(
         raise
 
 
-def _gather_hosts(
+def _meet_peers(
     group: ProcessGroup, scope: str, devices: dict[str, Any]
-) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Hosts of the processes whose rows are merged, and the devices of all of them."""
-    if scope != "process":
-        return (group.hostname,), devices
+) -> tuple[tuple[str, ...], Mailbox | None, dict[str, Any]]:
+    """Hosts of the processes whose rows are merged, their channel to process 0, and the devices of
+    all of them. For all processes."""
+    if scope != "process" or group.process_count == 1:
+        return (group.hostname,), None, devices
     counts = devices.get("devices_per_process", {group.process_index: None})
     gathered = group.gather(
         [group.hostname, counts[group.process_index]],
@@ -245,7 +248,8 @@ def _gather_hosts(
     # Other processes than 0 gather nothing, and need neither.
     everyone = gathered or []
     devices = with_counts(devices, [count for _, count in everyone])
-    return tuple(host for host, _ in everyone), devices
+    hosts = tuple(host for host, _ in everyone)
+    return hosts, group.mailbox(timeout=_AGREEMENT_TIMEOUT), devices
 
 
 def _check_name(

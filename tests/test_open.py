@@ -12,6 +12,7 @@ from tests.memory import Memory
 from tests.readers import journal_records
 
 
+@ld.ProcessGroup.register
 class Forgetful:
     """A group on its own that cannot say, once the run is taken, which hosts there are."""
 

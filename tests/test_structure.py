@@ -118,7 +118,7 @@ def test_a_class_is_abstract_or_final(path):
             continue
         bases = {ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases}
         decorators = {ast.unparse(line).split("(")[0] for line in node.decorator_list}
-        open_bases = {"Protocol", "NamedTuple", "Exception", "RuntimeError", "UserWarning"}
+        open_bases = {"Protocol", "ABC", "NamedTuple", "Exception", "RuntimeError", "UserWarning"}
         if not (bases & open_bases or node.name.lstrip("_").startswith("Abstract")):
             assert "final" in decorators, f"{node.name} is neither abstract nor @final"
 

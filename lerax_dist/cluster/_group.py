@@ -1,22 +1,58 @@
-"""What a group of processes is, and the group of one."""
+"""What a group of processes is, the group of one, and what the larger ones share.
 
+`JaxGroup` and `MPIGroup` move `Message`s: each says which operation it belongs to, so that
+processes that make different calls get an error and not each other's values.
+"""
+
+import abc
+import json
 import socket
-from typing import Any, Protocol, final, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
 
-from lerax_dist.cluster._message import Message, check_timeout, decode, encode
+from lerax_dist.cluster._mailbox import LocalMailbox, Mailbox
+from lerax_dist.cluster._store import KeyPerProcess
+
+_MAX_NAMED = 16
 
 
-@runtime_checkable
-class ProcessGroup(Protocol):
+@final
+@dataclass(frozen=True)
+class ProcessInfo:
+    """Which process of a group this one is.
+
+    Attributes:
+        index: index of this process, 0 to `count - 1`.
+        count: number of processes.
+        launcher: what started the processes: "solo", "openmpi", "slurm", ...
+        hostname: name of this process's host.
+    """
+
+    index: int
+    count: int
+    launcher: str
+    hostname: str
+
+    @classmethod
+    def here(cls, index: int, count: int, launcher: str) -> "ProcessInfo":
+        """On this host."""
+        return cls(index, count, launcher, socket.gethostname())
+
+
+class ProcessGroup(abc.ABC):
     """The processes of one run and how they agree off the devices.
 
-    `broadcast`, `gather` and `barrier` are operations of all processes: each process makes the same
-    calls, in the same order, with the same `what`. Two threads of a process that use one group at a
-    time have no such order: give each its own group. Groups are compared by identity.
+    `broadcast`, `gather`, `barrier` and `mailbox` are collective: each process makes the same
+    calls, in the same order, with the same `what`. Two threads of a process that use one group at
+    the same time have no such order: give each its own group. Groups are compared by identity.
 
     Values are JSON values: numbers, strings, booleans, None, lists, dictionaries with string keys.
-    NaN and infinities are fine. What comes out has been through JSON on every process, the sender
-    too, so that a tuple is a list everywhere.
+    NaN and infinities are allowed. Every process, the sender too, gets the value as JSON returns
+    it: a tuple becomes a list.
+
+    Attributes:
+        info: which process of the group this one is.
 
     Example:
         ```python
@@ -27,40 +63,53 @@ class ProcessGroup(Protocol):
         ```
     """
 
+    info: ProcessInfo
+
     @property
     def process_index(self) -> int:
         """Index of this process, 0 to `process_count - 1`."""
-        ...
+        return self.info.index
 
     @property
     def process_count(self) -> int:
         """Number of processes."""
-        ...
+        return self.info.count
 
     @property
     def launcher(self) -> str:
         """What started the processes: "solo", "openmpi", "slurm", ..."""
-        ...
+        return self.info.launcher
 
     @property
     def hostname(self) -> str:
         """Name of this process's host."""
-        ...
+        return self.info.hostname
 
     @property
     def is_writer(self) -> bool:
         """Whether this process opens the backends and writes: process 0 does."""
-        ...
+        return self.info.index == 0
 
+    @property
+    @abc.abstractmethod
+    def hosts(self) -> Sequence[str | None]:
+        """Host name of every process, as far as known; None where it is not known yet.
+
+        Not collective. A `JaxGroup` reads it from process 0, for at most 60 s.
+        """
+
+    @abc.abstractmethod
     def broadcast(self, value: Any, *, timeout: float, what: str) -> Any:
         """Give process 0's value to every process.
 
-        Process 0 waits for nobody: it may return before another process has arrived.
+        Process 0 does not wait: it may return before another process has arrived. With an
+        `MPIGroup` that holds for values below MPI's eager limit (a few KiB); larger ones are handed
+        over directly, and process 0 names the processes that did not take them.
 
         Args:
-            value: on process 0 the value; what the others pass is not looked at.
+            value: on process 0 the value; the others' is ignored.
             timeout: longest wait in seconds.
-            what: what is given, for errors, e.g. "the run's name"; the same on every process.
+            what: what is broadcast, for errors, e.g. "the run's name"; the same on every process.
 
         Returns:
             Process 0's value.
@@ -68,44 +117,72 @@ class ProcessGroup(Protocol):
         Raises:
             TimeoutError: process 0 did not arrive in time.
         """
-        ...
 
+    @abc.abstractmethod
     def gather(self, value: Any, *, timeout: float, what: str) -> list[Any] | None:
         """Bring every process's value to process 0.
 
-        The others wait for nobody.
+        The others do not wait. With an `MPIGroup` that holds for values below MPI's eager limit (a
+        few KiB); the sender of a larger one waits for process 0.
 
         Args:
             value: this process's value.
             timeout: longest wait in seconds.
-            what: what is brought, for errors; the same on every process.
+            what: what is gathered, for errors; the same on every process.
 
         Returns:
             On process 0 the values in the order of process indices, elsewhere None.
 
         Raises:
             TimeoutError: on process 0, names the processes that did not arrive in time; elsewhere,
-                process 0 took no value in time, as it stands still or cannot be reached.
+                process 0 took no value in time: it is stuck or cannot be reached.
         """
-        ...
 
+    @abc.abstractmethod
     def barrier(self, *, timeout: float, what: str) -> None:
         """Wait until every process is here.
+
+        With an `MPIGroup` the others give process 0 two seconds more, to report who is missing.
 
         Args:
             timeout: longest wait in seconds.
             what: what is waited for, for errors; the same on every process.
 
         Raises:
-            TimeoutError: names the processes that did not arrive in time. Process 0's word goes,
-                so all end alike, unless process 0 itself is the one that comes late.
+            TimeoutError: names the processes that did not arrive in time. Process 0 decides, so all
+                processes raise or return together, unless process 0 itself times out.
         """
-        ...
+
+    @abc.abstractmethod
+    def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
+        """A channel from every process to process 0. Every process makes the same ones, in order.
+
+        Args:
+            timeout: longest wait for the other processes in seconds; only an `MPIGroup` waits.
+
+        Raises:
+            TimeoutError: a process did not make one in time.
+        """
+
+    @abc.abstractmethod
+    def key_per_process(self, name: str) -> KeyPerProcess | None:
+        """A text of each process that every process can read. Not collective, and does not wait.
+
+        Args:
+            name: its name, the same on every process.
+
+        Returns:
+            None where the processes share no key-value store: only a `JaxGroup` has one.
+        """
+
+    def __repr__(self) -> str:
+        where = f"process {self.process_index} of {self.process_count}"
+        return f"{type(self).__name__}({where}, launcher={self.launcher!r})"
 
 
 @final
-class SoloGroup:
-    """The group of a process on its own: it agrees with itself at once.
+class SoloGroup(ProcessGroup):
+    """A single-process group; operations return immediately.
 
     Args:
         launcher: what started the process, for messages.
@@ -120,47 +197,123 @@ class SoloGroup:
     """
 
     def __init__(self, launcher: str = "solo") -> None:
-        self._launcher = launcher
-        self._hostname = socket.gethostname()
+        self.info = ProcessInfo.here(0, 1, launcher)
 
     @property
-    def process_index(self) -> int:
-        """Always 0."""
-        return 0
-
-    @property
-    def process_count(self) -> int:
-        """Always 1."""
-        return 1
-
-    @property
-    def launcher(self) -> str:
-        """What started this process; a launcher can start one."""
-        return self._launcher
-
-    @property
-    def hostname(self) -> str:
-        """Name of this host."""
-        return self._hostname
-
-    @property
-    def is_writer(self) -> bool:
-        """Always true."""
-        return True
+    def hosts(self) -> list[str | None]:
+        return [self.hostname]
 
     def broadcast(self, value: Any, *, timeout: float, what: str) -> Any:
-        """`value`, through JSON as in a larger group."""
         check_timeout(timeout)
         return decode(encode(Message(0, "broadcast", what, value))).value
 
     def gather(self, value: Any, *, timeout: float, what: str) -> list[Any] | None:
-        """`[value]`, through JSON as in a larger group."""
         check_timeout(timeout)
         return [decode(encode(Message(0, "gather", what, value))).value]
 
     def barrier(self, *, timeout: float, what: str) -> None:
-        """Nobody to wait for."""
         check_timeout(timeout)
 
-    def __repr__(self) -> str:
-        return f"SoloGroup(launcher={self._launcher!r})"
+    def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
+        check_timeout(timeout)
+        return LocalMailbox()
+
+    def key_per_process(self, name: str) -> None:
+        return None
+
+
+@final
+@dataclass(frozen=True)
+class Message:
+    """One process's part in one operation of a group.
+
+    Attributes:
+        operation: how many operations the sender had begun in this group before.
+        kind: "broadcast", "gather" or "barrier".
+        what: what the sender said the operation is for.
+        value: a JSON value.
+    """
+
+    operation: int
+    kind: str
+    what: str
+    value: Any
+
+
+def encode(message: Message) -> str:
+    """A message as text.
+
+    Raises:
+        TypeError: if its value is not a JSON value.
+    """
+    try:
+        return json.dumps([message.operation, message.kind, message.what, message.value])
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`value` of the {message.kind} of {message.what} must be JSON (numbers, strings, "
+            f"lists, dictionaries), got {message.value!r}: {error}. Convert arrays by `.tolist()`."
+        ) from error
+
+
+def decode(text: str) -> Message:
+    """The message that `encode` made."""
+    return Message(*json.loads(text))
+
+
+def check_same(mine: Message, theirs: Message, their_index: int, my_index: int) -> None:
+    """Check that two processes are in the same operation.
+
+    Raises:
+        RuntimeError: they are not; from here on every value would be the wrong one.
+    """
+    same = (mine.operation, mine.kind, mine.what) == (theirs.operation, theirs.kind, theirs.what)
+    if not same:
+        raise RuntimeError(
+            f"Processes of one group disagree: operation {mine.operation} is the {mine.kind} of "
+            f"{mine.what} on process {my_index}, operation {theirs.operation} is the {theirs.kind} "
+            f"of {theirs.what} on process {their_index}. Make the same calls in the same order on "
+            "every process; no call may depend on the process or on its data."
+        )
+
+
+def missing_error(
+    mine: Message,
+    timeout: float,
+    missing: Sequence[int],
+    info: ProcessInfo,
+    hosts: Mapping[int, str],
+    note: str = "",
+) -> TimeoutError:
+    """The error of an operation that timed out before all processes had arrived.
+
+    Args:
+        mine: operation that waited.
+        timeout: how long it waited, in seconds.
+        missing: indices of the processes that did not arrive.
+        info: this process.
+        hosts: host name by process, as far as known.
+        note: a sentence about how this process knows, if not from its own wait.
+    """
+    named = [f"{i} (host {hosts[i]})" if i in hosts else str(i) for i in missing[:_MAX_NAMED]]
+    more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+    return TimeoutError(
+        f"The {mine.kind} of {mine.what} timed out after `timeout` = {timeout:g} s: "
+        f"{'process' if len(missing) == 1 else 'processes'} {', '.join(named)}{more} did not "
+        f"arrive. {note}This is process {info.index} of {info.count} (host {info.hostname}). Read "
+        "the output of the missing processes: they died, are stuck or make other calls; if they "
+        "are only slow, raise `timeout`."
+    )
+
+
+def check_timeout(timeout: float) -> float:
+    """`timeout` if it is a finite duration.
+
+    Raises:
+        ValueError: if it is not above 0 seconds, or is not finite.
+    """
+    if not 0 < timeout < float("inf"):
+        raise ValueError(
+            f"`timeout` must be a finite number of seconds above 0, got {timeout!r}. "
+            "Every wait for another process has a limit; pass a long one if need be."
+        )
+    return timeout

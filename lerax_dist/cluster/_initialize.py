@@ -13,8 +13,7 @@ import jax
 
 from lerax_dist.cluster._current import membership
 from lerax_dist.cluster._devices import choose_local_devices, with_local_index
-from lerax_dist.cluster._group import ProcessGroup
-from lerax_dist.cluster._message import check_timeout
+from lerax_dist.cluster._group import ProcessGroup, check_timeout
 from lerax_dist.cluster._mpi_group import MPIGroup
 from lerax_dist.cluster._rendezvous_address import (
     check_port,
@@ -22,10 +21,9 @@ from lerax_dist.cluster._rendezvous_address import (
     rendezvous_address,
     reserved_port,
 )
-from lerax_dist.cluster._roll import call_roll
 from lerax_dist.cluster._store import devices_have_started
-from lerax_dist.cluster._together import stay_together
 from lerax_dist.cluster.launchers import Launch, check_address, check_index, check_sources, detect
+from lerax_dist.cluster.liveness import rendezvous, start_liveness
 
 _log = logging.getLogger("lerax_dist")
 
@@ -122,7 +120,7 @@ def initialize(
             launch = _join(launch, timeout, options)
     group = membership.join(launch)
     if group.process_count > 1:
-        stay_together(options["heartbeat_timeout_seconds"], options["shutdown_timeout_seconds"])
+        start_liveness(options["heartbeat_timeout_seconds"], options["shutdown_timeout_seconds"])
     # A single process starts no service.
     coordinator = launch.coordinator if group.process_count > 1 else None
     _log.info(
@@ -161,7 +159,7 @@ def _meet(launch: Launch, timeout: float, options: dict[str, Any]) -> None:
     """
     address = rendezvous_address(launch, os.environ)
     if address is not None and "coordinator_bind_address" not in options:
-        call_roll(launch, address, timeout)
+        rendezvous(launch.process_index or 0, launch.process_count or 1, address, timeout)
 
 
 def _explicit(address: str | None, count: int | None, index: int | None, launch: Launch) -> Launch:

@@ -2,35 +2,43 @@
 
 import contextlib
 import itertools
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any, final
 
-from lerax_dist.cluster._mailbox import Mailbox, StoreMailbox
-from lerax_dist.cluster._message import (
+from lerax_dist.cluster._group import (
     Message,
+    ProcessGroup,
+    ProcessInfo,
     check_same,
     check_timeout,
     decode,
     encode,
     missing_error,
 )
-from lerax_dist.cluster._store import Board, Store, Unanswered, joined_client, joined_place
+from lerax_dist.cluster._mailbox import Mailbox, StoreMailbox
+from lerax_dist.cluster._store import (
+    KeyPerProcess,
+    Store,
+    Unanswered,
+    joined_client,
+    joined_place,
+)
 
 _ROOT = "lerax_dist"
-# How long process 0 may take to answer where nobody gives a limit, and at a limit's end.
-_PATIENCE = 60.0
-_LAST_LOOK = 1.0
+# How long process 0 may take to answer where the caller gives no timeout.
+_TIMEOUT = 60.0
+# How long it may take to answer when a timeout has passed.
+_LAST_READ_TIMEOUT = 1.0
 
 
 @final
-class JaxGroup:
+class JaxGroup(ProcessGroup):
     """The processes that have joined with `jax.distributed.initialize`. No device is involved.
 
     A process may make several groups; the n-th of one process talks to the n-th of the others, so
-    every process makes the same ones in the same order. Making one waits for nobody. All
-    operations work from any thread.
+    every process makes the same ones in the same order. Making one does not wait for the others.
+    All operations work from any thread.
 
     Args:
         launcher: what started the processes, for messages.
@@ -56,50 +64,22 @@ class JaxGroup:
                 "Call `lerax_dist.initialize()` at the top of the script."
             )
         self._store = Store(client)
-        self._index, self._count = joined_place()
-        self._launcher = launcher
-        self._hostname = socket.gethostname()
-        # As far as known, for errors: process 0 may be silent then.
-        self._hosts = {self._index: self._hostname}
-        self._store.put(f"{_ROOT}/hosts/{self._index}", self._hostname, within=_PATIENCE)
+        self.info = ProcessInfo.here(*joined_place(), launcher)
+        self._index, self._count = self.info.index, self.info.count
+        # As far as known, for errors, when process 0 may not answer.
+        self._hosts = {self._index: self.hostname}
+        self._store.put(f"{_ROOT}/hosts/{self._index}", self.hostname, within=_TIMEOUT)
         # Counted in the store and not in this module: it starts afresh with each service.
-        number = self._store.count(f"{_ROOT}/made/{self._index}", within=_PATIENCE)
+        number = self._store.count(f"{_ROOT}/made/{self._index}", within=_TIMEOUT)
         self._folder = f"{_ROOT}/groups/{number}"
         self._operations = itertools.count()
 
     @property
-    def process_index(self) -> int:
-        """Index of this process in the coordination service."""
-        return self._index
-
-    @property
-    def process_count(self) -> int:
-        """Number of processes in the coordination service."""
-        return self._count
-
-    @property
-    def launcher(self) -> str:
-        """What started the processes."""
-        return self._launcher
-
-    @property
-    def hostname(self) -> str:
-        """Name of this host."""
-        return self._hostname
-
-    @property
     def hosts(self) -> list[str | None]:
-        """Host name of every process; None for one that has not made a group yet."""
-        known = self._known_hosts(_PATIENCE)
+        known = self._known_hosts(_TIMEOUT)
         return [known.get(index) for index in range(self._count)]
 
-    @property
-    def is_writer(self) -> bool:
-        """Whether this is process 0."""
-        return self._index == 0
-
     def broadcast(self, value: Any, *, timeout: float, what: str) -> Any:
-        """Give process 0's value to every process, see `ProcessGroup.broadcast`."""
         mine_only = value if self.is_writer else None
         with self._begin("broadcast", what, mine_only, timeout) as (mine, folder, deadline):
             if self.is_writer:
@@ -116,7 +96,6 @@ class JaxGroup:
             return theirs.value
 
     def gather(self, value: Any, *, timeout: float, what: str) -> list[Any] | None:
-        """Bring every process's value to process 0, see `ProcessGroup.gather`."""
         with self._begin("gather", what, value, timeout) as (mine, folder, deadline):
             text = encode(mine)
             if not self.is_writer:
@@ -133,56 +112,50 @@ class JaxGroup:
             return [theirs.value for theirs in messages]
 
     def barrier(self, *, timeout: float, what: str) -> None:
-        """Wait until every process is here, see `ProcessGroup.barrier`."""
         with self._begin("barrier", what, None, timeout) as (mine, folder, deadline):
-            # Process 0 counts and tells the others the verdict, so that all end alike; its own
-            # arrival is written down too, for those who wait for it in vain.
+            # Process 0 decides and publishes the outcome, so that all end alike; its own arrival is
+            # written down too, for processes that wait for it in vain.
             arrival = f"{folder}/in/{self._index}"
             self._store.put(arrival, encode(mine), within=_left(deadline))
             if self.is_writer:
-                self._tell_verdict(mine, folder, timeout, deadline)
+                self._decide_barrier(mine, folder, timeout, deadline)
             else:
-                self._hear_verdict(mine, folder, timeout, deadline)
+                self._await_barrier(mine, folder, timeout, deadline)
 
-    def _tell_verdict(self, mine: Message, folder: str, timeout: float, deadline: float) -> None:
+    def _decide_barrier(self, mine: Message, folder: str, timeout: float, deadline: float) -> None:
         texts = self._collect(folder, {}, deadline)
         missing = [index for index in range(self._count) if index not in texts]
         if self._count > 1:
-            verdict = Message(mine.operation, mine.kind, mine.what, missing)
-            self._store.put(f"{folder}/out", encode(verdict), within=_left(deadline))
+            outcome = Message(mine.operation, mine.kind, mine.what, missing)
+            self._store.put(f"{folder}/out", encode(outcome), within=_left(deadline))
         self._store.delete(f"{folder}/in", within=_left(deadline))
         if missing:
             raise self._missing(mine, timeout, missing)
         for index, text in texts.items():
             check_same(mine, decode(text), index, self._index)
 
-    def _hear_verdict(self, mine: Message, folder: str, timeout: float, deadline: float) -> None:
+    def _await_barrier(self, mine: Message, folder: str, timeout: float, deadline: float) -> None:
         text = self._store.get(f"{folder}/out", deadline)
         if text is None:
-            # One look at everything: arrivals are deleted only once the verdict is there.
-            present = self._store.list(folder, within=_LAST_LOOK)
+            # Read everything once: arrivals are deleted only after the outcome is published.
+            present = self._store.list(folder, within=_LAST_READ_TIMEOUT)
             text = present.get("out")
             if text is None:
                 missing = [index for index in range(self._count) if str(index) not in present]
                 raise self._missing(mine, timeout, missing or [0])
         self._read_out(folder)
-        verdict = decode(text)
-        check_same(mine, verdict, 0, self._index)
-        if verdict.value:
-            raise self._missing(mine, timeout, verdict.value, "Process 0 had stopped waiting. ")
+        outcome = decode(text)
+        check_same(mine, outcome, 0, self._index)
+        if outcome.value:
+            raise self._missing(mine, timeout, outcome.value, "Process 0 had stopped waiting. ")
 
-    def mailbox(self) -> Mailbox:
-        """A channel to process 0. Every process makes the same ones in the same order."""
+    def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
+        check_timeout(timeout)
         folder = f"{self._folder}/{next(self._operations)}"
         return StoreMailbox(self._store, folder, self._index)
 
-    def board(self, name: str) -> Board:
-        """A text of each process, for all to read. Making one waits for nobody.
-
-        Args:
-            name: its name, the same on every process.
-        """
-        return Board(self._store, f"{_ROOT}/boards/{name}", self._index)
+    def key_per_process(self, name: str) -> KeyPerProcess:
+        return KeyPerProcess(self._store, f"{_ROOT}/per_process/{name}", self._index)
 
     @contextlib.contextmanager
     def _begin(
@@ -194,8 +167,7 @@ class JaxGroup:
         try:
             yield mine, f"{self._folder}/{mine.operation}", deadline
         except Unanswered as error:
-            place = (self._index, self._count)
-            raise missing_error(mine, timeout, [0], place, self._hosts) from error
+            raise missing_error(mine, timeout, [0], self.info, self._hosts) from error
 
     def _collect(self, folder: str, texts: dict[int, str], deadline: float) -> dict[int, str]:
         """The messages that reach a folder before a deadline, by process index."""
@@ -204,8 +176,8 @@ class JaxGroup:
             found.update(self._arrived(folder, _left(deadline)))
             first = next((index for index in range(self._count) if index not in found), None)
             if first is not None and self._store.get(f"{folder}/in/{first}", deadline) is None:
-                # Whoever came while this one was waited for has arrived all the same.
-                return found | self._arrived(folder, _LAST_LOOK)
+                # Others may have arrived while this one was waited for.
+                return found | self._arrived(folder, _LAST_READ_TIMEOUT)
         return found
 
     def _arrived(self, folder: str, within: float) -> dict[int, str]:
@@ -213,20 +185,20 @@ class JaxGroup:
         return {int(index): text for index, text in texts.items()}
 
     def _read_out(self, folder: str) -> None:
-        """Say that this process has read the folder; the last one deletes it."""
+        """Count that this process has read the folder; the last one deletes it."""
         if 0 not in self._hosts:
-            host = self._store.get(f"{_ROOT}/hosts/0", time.monotonic() + _LAST_LOOK)
+            host = self._store.get(f"{_ROOT}/hosts/0", time.monotonic() + _LAST_READ_TIMEOUT)
             self._hosts |= {} if host is None else {0: host}
-        # What was read counts, also if process 0 is silent from here on.
+        # What was read is valid even if process 0 does not answer from here on.
         with contextlib.suppress(Unanswered):
-            if self._store.count(f"{folder}/read", within=_LAST_LOOK) == self._count - 1:
-                self._store.delete(folder, within=_LAST_LOOK)
+            if self._store.count(f"{folder}/read", within=_LAST_READ_TIMEOUT) == self._count - 1:
+                self._store.delete(folder, within=_LAST_READ_TIMEOUT)
 
     def _missing(
         self, mine: Message, timeout: float, missing: list[int], note: str = ""
     ) -> TimeoutError:
-        hosts = self._known_hosts(_LAST_LOOK)
-        return missing_error(mine, timeout, missing, (self._index, self._count), hosts, note)
+        hosts = self._known_hosts(_LAST_READ_TIMEOUT)
+        return missing_error(mine, timeout, missing, self.info, hosts, note)
 
     def _known_hosts(self, within: float) -> dict[int, str]:
         with contextlib.suppress(Unanswered):
@@ -234,10 +206,7 @@ class JaxGroup:
             self._hosts |= {int(index): host for index, host in hosts.items()}
         return self._hosts
 
-    def __repr__(self) -> str:
-        return f"JaxGroup(process {self._index} of {self._count}, launcher={self._launcher!r})"
-
 
 def _left(deadline: float) -> float:
-    """Seconds that process 0 has for an answer; at the end of a wait it needs a moment still."""
-    return max(deadline - time.monotonic(), _LAST_LOOK)
+    """Seconds that process 0 has for an answer; a moment even when the deadline has passed."""
+    return max(deadline - time.monotonic(), _LAST_READ_TIMEOUT)

@@ -1,4 +1,4 @@
-"""A one-way channel from every process to process 0, for what nobody else has to wait for."""
+"""A one-way channel from every process to process 0, apart from the operations of a group."""
 
 import json
 import time
@@ -8,17 +8,17 @@ from typing import Any, Protocol, final
 
 from lerax_dist.cluster._store import Store
 
-# Messages that may be under way from one process before it waits for process 0.
-_MOST_UNREAD = 64
+# Messages of one process that may be in flight before it waits for process 0.
+_MAX_IN_FLIGHT = 64
 # How long a message may take from its first byte to its last, in seconds.
-_LONGEST_MESSAGE = 30.0
+_MESSAGE_TIMEOUT = 30.0
 
 
 class Mailbox(Protocol):
     """A channel to process 0. Usable by one thread at a time. Values are JSON values."""
 
     def has_room(self, *, timeout: float) -> bool:
-        """On another process: whether process 0 is not far behind; waits until it is so."""
+        """On another process: wait until few messages are in flight; whether that is so."""
         ...
 
     def send(self, value: Any) -> None:
@@ -26,16 +26,32 @@ class Mailbox(Protocol):
         ...
 
     def receive(self, process: int, *, timeout: float) -> Any | None:
-        """On process 0: the next message of a process.
-
-        Returns:
-            The message; `None` if none has come within `timeout` seconds.
-        """
+        """On process 0: the next message of a process; None if there is none within `timeout`."""
         ...
 
     def finish(self, *, timeout: float) -> bool:
-        """On another process: wait until what was sent needs this process no longer."""
+        """On another process: wait until its messages no longer need it; whether that is so."""
         ...
+
+
+@final
+class LocalMailbox:
+    """The mailbox of a group of one process: a queue."""
+
+    def __init__(self) -> None:
+        self._queue: deque[str] = deque()
+
+    def has_room(self, *, timeout: float) -> bool:
+        return True
+
+    def send(self, value: Any) -> None:
+        self._queue.append(json.dumps(value))
+
+    def receive(self, process: int, *, timeout: float) -> Any | None:
+        return json.loads(self._queue.popleft()) if self._queue else None
+
+    def finish(self, *, timeout: float) -> bool:
+        return True
 
 
 @final
@@ -44,7 +60,7 @@ class StoreMailbox:
 
     Args:
         store: the service.
-        folder: where in it, the same on every process and nobody else's.
+        folder: folder of the keys, the same on every process and for this mailbox alone.
         index: index of this process.
     """
 
@@ -53,19 +69,19 @@ class StoreMailbox:
         self._folder = folder
         self._index = index
         self._sent = 0
-        # Number of the next message that process 0 is to say it has read.
-        self._unread = 0
+        # Number of the next message that process 0 acknowledges.
+        self._unacknowledged = 0
         self._received: dict[int, int] = {}
 
     def has_room(self, *, timeout: float) -> bool:
-        behind = self._sent - _MOST_UNREAD
-        if behind < self._unread:
+        oldest = self._sent - _MAX_IN_FLIGHT
+        if oldest < self._unacknowledged:
             return True
-        mark = f"{self._folder}/read/{self._index}/{self._unread}"
+        mark = f"{self._folder}/read/{self._index}/{self._unacknowledged}"
         if self._store.get(mark, time.monotonic() + timeout) is None:
             return False
         self._store.delete(mark)
-        self._unread += _MOST_UNREAD
+        self._unacknowledged += _MAX_IN_FLIGHT
         return True
 
     def send(self, value: Any) -> None:
@@ -79,14 +95,13 @@ class StoreMailbox:
         if text is None:
             return None
         self._store.delete(key)
-        if number % _MOST_UNREAD == 0:
+        if number % _MAX_IN_FLIGHT == 0:
             self._store.put(f"{self._folder}/read/{process}/{number}", "")
         self._received[process] = number + 1
         return json.loads(text)
 
     def finish(self, *, timeout: float) -> bool:
-        """The service holds what was sent."""
-        return True
+        return True  # the service holds the messages
 
 
 @final
@@ -94,9 +109,9 @@ class MPIMailbox:
     """A mailbox on an MPI communicator of its own.
 
     Args:
-        send: starts sending a text to process 0; gives what says whether it has left.
+        send: starts sending a text to process 0; returns a function that says whether it is sent.
         take: the next text of a process, if there is one.
-        poll: asks until the answer is yes or a deadline has passed.
+        poll: calls a function until it is true or a deadline has passed.
     """
 
     def __init__(
@@ -108,32 +123,32 @@ class MPIMailbox:
         self._send = send
         self._take = take
         self._poll = poll
-        self._under_way: deque[Callable[[], bool]] = deque()
+        self._in_flight: deque[Callable[[], bool]] = deque()
 
     def has_room(self, *, timeout: float) -> bool:
-        while self._under_way and self._under_way[0]():
-            self._under_way.popleft()
-        return len(self._under_way) < _MOST_UNREAD or self._poll(
-            self._under_way[0], time.monotonic() + timeout
+        while self._in_flight and self._in_flight[0]():
+            self._in_flight.popleft()
+        return len(self._in_flight) < _MAX_IN_FLIGHT or self._poll(
+            self._in_flight[0], time.monotonic() + timeout
         )
 
     def send(self, value: Any) -> None:
-        self._under_way.append(self._send(json.dumps(value)))
+        self._in_flight.append(self._send(json.dumps(value)))
 
     def receive(self, process: int, *, timeout: float) -> Any | None:
         deadline = time.monotonic() + timeout
         found: list[str] = []
 
-        def look() -> bool:
-            # One that has begun to come is taken in whole.
-            text = self._take(process, max(deadline, time.monotonic() + _LONGEST_MESSAGE))
+        def arrived() -> bool:
+            # A message that has begun to arrive is read to its end.
+            text = self._take(process, max(deadline, time.monotonic() + _MESSAGE_TIMEOUT))
             if text is not None:
                 found.append(text)
             return bool(found)
 
-        return json.loads(found[0]) if self._poll(look, deadline) else None
+        return json.loads(found[0]) if self._poll(arrived, deadline) else None
 
     def finish(self, *, timeout: float) -> bool:
         return self._poll(
-            lambda: all([left() for left in self._under_way]), time.monotonic() + timeout
+            lambda: all([sent() for sent in self._in_flight]), time.monotonic() + timeout
         )

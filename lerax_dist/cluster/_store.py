@@ -1,30 +1,34 @@
-"""JAX's coordination service: a key-value store in process 0 that every process can reach.
+"""JAX's coordination service: a key-value store in process 0 that every process can read.
 
 The only use of private JAX names beside `device/_settle.py`. Checked on jax 0.10.2 and 0.12.0.
 """
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, final
 
 # A wait in the client cannot be interrupted, and Python runs signal handlers between calls only.
-_LONGEST_CALL = 1.0
+_MAX_CALL = 1.0
 
 
-def joined_client() -> Any | None:
-    """The client of JAX's coordination service, None if this process has not joined one.
+def service_state() -> Any:
+    """What JAX keeps about the coordination service that this process has joined.
 
     Raises:
-        RuntimeError: this JAX keeps it elsewhere.
+        RuntimeError: this version of JAX keeps it elsewhere.
     """
     try:
         from jax._src import distributed
 
-        return distributed.global_state.client
+        return distributed.global_state
     except (ImportError, AttributeError) as error:
         raise _unknown_jax() from error
+
+
+def joined_client() -> Any | None:
+    """The client of JAX's coordination service, None if this process has not joined one."""
+    return _attribute("client")
 
 
 def joined_place() -> tuple[int, int]:
@@ -32,22 +36,12 @@ def joined_place() -> tuple[int, int]:
 
     Not `jax.process_index()`, which starts the devices.
     """
-    try:
-        from jax._src import distributed
-
-        return distributed.global_state.process_id, distributed.global_state.num_processes
-    except (ImportError, AttributeError) as error:
-        raise _unknown_jax() from error
+    return _attribute("process_id"), _attribute("num_processes")
 
 
 def joined_address() -> str:
     """Where the coordination service listens, "host:port"."""
-    try:
-        from jax._src import distributed
-
-        return distributed.global_state.coordinator_address or ""
-    except (ImportError, AttributeError) as error:
-        raise _unknown_jax() from error
+    return _attribute("coordinator_address") or ""
 
 
 def devices_have_started() -> bool:
@@ -60,23 +54,11 @@ def devices_have_started() -> bool:
         return False  # `jax.distributed.initialize()` finds out by itself, only later
 
 
-def forget_service() -> None:
-    """Have this process leave the coordination service without a word when it exits.
-
-    JAX's own way waits at a barrier for all the others, also for those that are dead or hang, and
-    then aborts. What is forgotten is never freed: its destructor would go to that barrier.
-    """
+def _attribute(name: str) -> Any:
     try:
-        from jax._src import distributed
-
-        state = distributed.global_state
-    except (ImportError, AttributeError) as error:
+        return getattr(service_state(), name)
+    except AttributeError as error:
         raise _unknown_jax() from error
-    for name in ("preemption_sync_manager", "client", "service"):
-        thing = getattr(state, name, None)
-        if thing is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-            setattr(state, name, None)
 
 
 def _unknown_jax() -> RuntimeError:
@@ -90,15 +72,15 @@ def _unknown_jax() -> RuntimeError:
 
 @final
 class Unanswered(RuntimeError):
-    """Process 0, which holds the service, did not answer within a limit."""
+    """Process 0, which holds the service, did not answer in time."""
 
 
 @final
 class Store:
     """Text under keys, shared by all processes. Usable from any thread.
 
-    All but `get` wait for ever if process 0 stands still or cannot be reached, unless `within` says
-    how many seconds. Then they raise `Unanswered`.
+    If process 0 stands still or cannot be reached, all but `get` raise `Unanswered` after `within`
+    seconds, and wait forever without it.
     """
 
     def __init__(self, client: Any) -> None:
@@ -106,7 +88,7 @@ class Store:
         self._asking = threading.Lock()
 
     def put(self, key: str, text: str, *, within: float | None = None) -> None:
-        """Set `key`, whether or not it is set."""
+        """Set `key`; it may be set already."""
         self._ask(lambda: self._client.key_value_set(key, text, True), within)
 
     def get(self, key: str, deadline: float) -> str | None:
@@ -122,12 +104,12 @@ class Store:
         while True:
             left = max(deadline - time.monotonic(), 0.0)
             try:
-                span = max(int(1000 * min(left, _LONGEST_CALL)), 1)
+                span = max(int(1000 * min(left, _MAX_CALL)), 1)
                 return self._client.blocking_key_value_get(key, span)
             except RuntimeError as error:
                 if not str(error).startswith("DEADLINE_EXCEEDED"):
                     raise
-                if left <= _LONGEST_CALL:
+                if left <= _MAX_CALL:
                     return None
 
     def list(self, folder: str, *, within: float | None = None) -> dict[str, str]:
@@ -159,9 +141,9 @@ class Store:
                 self._asking.release()
 
         deadline = time.monotonic() + within
-        # Whoever comes while a call hangs waits for that one: one thread hangs, and not many.
+        # While a call hangs the next ones wait for it: one thread hangs, and not many.
         if self._asking.acquire(timeout=within):
-            thread = threading.Thread(target=ask, name="lerax_dist-put", daemon=True)
+            thread = threading.Thread(target=ask, name="lerax_dist-store", daemon=True)
             thread.start()
             thread.join(max(deadline - time.monotonic(), 0.0))
         if failures:
@@ -172,12 +154,12 @@ class Store:
 
 
 @final
-class Board:
+class KeyPerProcess:
     """A text of each process, which every process can read. Usable from any thread.
 
     Args:
         store: the service.
-        folder: where in it, the same on every process.
+        folder: folder of the keys, the same on every process.
         index: index of this process.
     """
 
@@ -186,10 +168,10 @@ class Board:
         self._folder = folder
         self._index = index
 
-    def post(self, text: str) -> None:
-        """Put this process's text in place of the one before."""
+    def set(self, text: str) -> None:
+        """Replace this process's text."""
         self._store.put(f"{self._folder}/{self._index}", text)
 
-    def read(self) -> dict[int, str]:
-        """The text of each process that has one, by process index."""
+    def read_all(self) -> dict[int, str]:
+        """The text of each process that has set one, by process index."""
         return {int(index): text for index, text in self._store.list(self._folder).items()}

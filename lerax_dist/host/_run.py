@@ -18,7 +18,7 @@ import numpy as np
 
 from lerax_dist._failures import Failures
 from lerax_dist._schema import HostCallback, Schema
-from lerax_dist.cluster import ProcessGroup
+from lerax_dist.cluster import Mailbox, ProcessGroup
 from lerax_dist.host._clips import ClipRenderer, ClipSpec
 from lerax_dist.host._journal_outlet import JournalOutlet
 from lerax_dist.host._peer_outlet import PeerOutlet
@@ -99,6 +99,7 @@ class Run:
         info: RunInfo,
         backends: tuple[Any, ...],
         writer: WriterParts | None,
+        mailbox: Mailbox | None,
         failures: Failures,
         *,
         logs: RunLogs,
@@ -110,6 +111,7 @@ class Run:
             info: what all processes know of the run.
             backends: the backends of this process.
             writer: what only the writer has; `None` on the other processes.
+            mailbox: the channel from the peers to the writer; `None` if there are no peers.
             failures: where to record what fails.
             logs: the text logs of the run, closed with it.
             handle_signals: whether to watch for SIGTERM and SIGUSR1.
@@ -129,15 +131,13 @@ class Run:
         self._last: FlushMarker | None = None
         # A signal that another process saw, when all were asked.
         self._peer_preempted = False
-        shares_rows = info.scope == "process"
-        self.is_written_here = writer is not None or shares_rows
+        self.is_written_here = writer is not None or mailbox is not None
         self._queue = RowQueue(failures, pause=_PEER_PAUSE if writer is None else PAUSE)
         self._sink = Sink(self._queue, failures)
         self._clips: ClipRenderer | None = None
         self._journal_outlet: JournalOutlet | None = None
         self._outlet: AbstractOutlet | None = None
         self._worker: Worker | None = None
-        mailbox = info.group.mailbox() if shares_rows and info.group.process_count > 1 else None
         if writer is not None:
             self._clips = ClipRenderer(self._queue.put, info.directory, failures)
             self._outlet = self._journal_outlet = JournalOutlet(

@@ -7,9 +7,9 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, final
+from typing import final
 
-from lerax_dist.cluster import ProcessGroup
+from lerax_dist.cluster import KeyPerProcess, ProcessGroup
 from lerax_dist.process_logs._process_log import Counts, process_log
 
 # Between two posts of a process, and between two reads of process 0, in seconds.
@@ -21,13 +21,6 @@ _CLOSE_TIMEOUT = 2.0
 _MAX_NAMED = 4
 
 _log = logging.getLogger("lerax_dist")
-
-
-class Board(Protocol):
-    """One text per process, which every process can read; see `JaxGroup.board`."""
-
-    def post(self, text: str) -> None: ...
-    def read(self) -> dict[int, str]: ...
 
 
 def open_logs(run_dir: Path, run_id: str, group: ProcessGroup) -> "RunLogs":
@@ -42,10 +35,8 @@ def open_logs(run_dir: Path, run_id: str, group: ProcessGroup) -> "RunLogs":
         run_id: id of the run.
         group: the processes that log together.
     """
-    make_board: Callable[[str], Board] | None = getattr(group, "board", None)
-    board = None
-    if make_board is not None and group.process_count > 1:
-        board = make_board(f"logs/{run_id}")
+    several = group.process_count > 1
+    board = group.key_per_process(f"logs/{run_id}") if several else None
     return RunLogs(run_dir / "logs", group.process_index, group.hostname, board)
 
 
@@ -61,7 +52,7 @@ class RunLogs:
     """
 
     def __init__(
-        self, folder: Path, process_index: int, hostname: str, board: Board | None
+        self, folder: Path, process_index: int, hostname: str, board: KeyPerProcess | None
     ) -> None:
         self._folder = folder
         self._path = folder / f"process_{process_index:04}.log"
@@ -97,26 +88,28 @@ class RunLogs:
             self._thread.join(_CLOSE_TIMEOUT)
         process_log.detach(self._path)
 
-    def _repeat(self, task: Callable[[Board], None], board: Board, interval: float) -> None:
+    def _repeat(
+        self, task: Callable[[KeyPerProcess], None], board: KeyPerProcess, interval: float
+    ) -> None:
         """Run a task at intervals, and once more at the end."""
         while not self._ending.wait(interval):
             task(board)
         task(board)
 
-    def _post(self, board: Board) -> None:
+    def _post(self, board: KeyPerProcess) -> None:
         counts = process_log.counts
         if counts == self._posted:
             return
         try:
-            board.post(encode_counts(self._hostname, counts))
+            board.set(encode_counts(self._hostname, counts))
             self._posted = counts
         except Exception:
             # The service is gone, and process 0 with it; the log file has the records.
             self._ending.set()
 
-    def _read(self, board: Board) -> None:
+    def _read(self, board: KeyPerProcess) -> None:
         try:
-            now = {index: decode_counts(text) for index, text in board.read().items()}
+            now = {index: decode_counts(text) for index, text in board.read_all().items()}
         except Exception:
             # The service is gone, or no process has posted yet.
             return

@@ -1,4 +1,4 @@
-"""The group of one, and the words of errors that larger groups raise."""
+"""The group of one, and the errors that larger groups raise."""
 
 import math
 
@@ -6,7 +6,14 @@ import jax
 import pytest
 
 from lerax_dist.cluster import JaxGroup, ProcessGroup, SoloGroup, current_group
-from lerax_dist.cluster._message import Message, check_same, decode, encode, missing_error
+from lerax_dist.cluster._group import (
+    Message,
+    ProcessInfo,
+    check_same,
+    decode,
+    encode,
+    missing_error,
+)
 
 
 def test_solo_group_is_process_0_of_1():
@@ -27,6 +34,30 @@ def test_solo_group_gives_what_a_larger_one_would():
     assert group.barrier(timeout=1, what="the end") is None
 
 
+def test_solo_group_has_a_mailbox_and_no_shared_store():
+    group = SoloGroup()
+    assert group.hosts == [group.hostname]
+    assert group.key_per_process("logs") is None
+    mailbox = group.mailbox()
+    assert mailbox.receive(0, timeout=1) is None
+    mailbox.send({"shape": (2, 3)})
+    mailbox.send(math.inf)
+    assert mailbox.has_room(timeout=1) and mailbox.finish(timeout=1)
+    assert [mailbox.receive(0, timeout=1) for _ in range(2)] == [{"shape": [2, 3]}, math.inf]
+
+
+def test_a_group_that_lacks_an_operation_cannot_be_made():
+    class Partial(ProcessGroup):
+        pass
+
+    with pytest.raises(TypeError, match="abstract methods? .*barrier"):
+        Partial()  # pyright: ignore[reportAbstractUsage]
+
+
+def test_a_group_says_which_process_it_is():
+    assert repr(SoloGroup("slurm")) == "SoloGroup(process 0 of 1, launcher='slurm')"
+
+
 def test_groups_are_compared_by_identity():
     group = SoloGroup()
     assert group == group
@@ -35,7 +66,7 @@ def test_groups_are_compared_by_identity():
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, math.inf, math.nan])
-def test_a_wait_has_an_end(timeout: float):
+def test_a_wait_needs_a_finite_timeout(timeout: float):
     group = SoloGroup()
     for operate in (
         lambda: group.broadcast(1, timeout=timeout, what="the name"),
@@ -60,15 +91,17 @@ def test_messages_survive_text():
 
 def test_missing_processes_are_named_with_their_hosts():
     mine = Message(4, "gather", "the run's name", None)
-    text = str(missing_error(mine, 2.5, [1, 3], (0, 4), {0: "n0", 1: "n1"}))
-    assert "The gather of the run's name ended after `timeout` = 2.5 s" in text
+    info = ProcessInfo(0, 4, "slurm", "n0")
+    text = str(missing_error(mine, 2.5, [1, 3], info, {0: "n0", 1: "n1"}))
+    assert "The gather of the run's name timed out after `timeout` = 2.5 s" in text
     assert "processes 1 (host n1), 3 did not arrive" in text
     assert "This is process 0 of 4 (host n0)" in text
 
 
 def test_many_missing_processes_are_counted():
     mine = Message(4, "barrier", "the start", None)
-    text = str(missing_error(mine, 2.5, range(1, 1024), (0, 1024), {}))
+    info = ProcessInfo(0, 1024, "slurm", "n0")
+    text = str(missing_error(mine, 2.5, range(1, 1024), info, {}))
     assert "15, 16 and 1007 more did not arrive" in text
 
 
@@ -93,7 +126,7 @@ def test_current_group_takes_the_given_one():
         current_group("solo")  # pyright: ignore[reportArgumentType]
 
 
-def test_a_pod_that_only_its_devices_know_of_must_be_joined(monkeypatch: pytest.MonkeyPatch):
+def test_a_pod_that_only_its_devices_show_must_be_joined(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TPU_ML_PLATFORM", "JAX")
     monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
     assert current_group().process_count == 1
@@ -105,7 +138,7 @@ def test_a_pod_that_only_its_devices_know_of_must_be_joined(monkeypatch: pytest.
     assert current_group(group) is group
 
 
-def test_devices_that_cannot_start_are_no_pod(monkeypatch: pytest.MonkeyPatch):
+def test_devices_that_cannot_start_are_not_a_pod(monkeypatch: pytest.MonkeyPatch):
     def fail() -> int:
         raise RuntimeError("no driver")
 

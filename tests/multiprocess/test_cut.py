@@ -1,4 +1,4 @@
-"""A host that is cut off in the middle of a run: who says what, how soon, and what is on disk."""
+"""A host that is cut off in the middle of a run: what is logged, how soon, and what is on disk."""
 
 import contextlib
 import json
@@ -20,9 +20,9 @@ from tests.readers import journal_rows
 
 WORKER = Path(__file__).parent / "workers" / "ends.py"
 HOSTS = 3
-# JAX ends all after half of it at the earliest; a busy machine needs more than 1 s for last words.
+# JAX ends all after half of it at the earliest; a busy machine needs more than 1 s to report.
 HEARTBEAT = 10
-# JAX's limit, the time for last words, and a machine that is busy with other tests.
+# JAX's limit, the delay of SIGABRT, and a machine that is busy with other tests.
 LIMIT = HEARTBEAT + 6 + 15
 
 pytestmark = pytest.mark.skipif(bool(obstacle()), reason=obstacle())
@@ -47,16 +47,16 @@ class Cut:
     outputs: list[tuple[str, str]]
     rows: list[tuple[int, dict[str, float]]]
 
-    def words(self, process: int) -> str:
-        """What lerax_dist said on a process's standard error."""
+    def messages(self, process: int) -> str:
+        """What lerax_dist wrote to a process's standard error."""
         lines = self.outputs[process][1].splitlines()
         return "\n".join(line for line in lines if line.startswith("lerax_dist: "))
 
     def steps(self, process: int) -> int:
         """Number of iterations that a process has got out of the collective."""
         lines = self.outputs[process][0].splitlines()
-        told = [json.loads(line)["steps"] for line in lines if line.startswith('{"process"')]
-        return told[-1]
+        reported = [json.loads(line)["steps"] for line in lines if line.startswith('{"process"')]
+        return reported[-1]
 
 
 def start(hosts: Hosts, folder: Path) -> tuple[list[int], list[tuple[str, str]]]:
@@ -112,12 +112,12 @@ def test_the_lost_host_is_named_by_all_and_all_end_in_time(cuts: dict[int, Cut],
     assert cut.seconds < LIMIT
     assert all(code != 0 for code in cut.codes)
     for process in range(HOSTS):
-        # Who is cut off itself has lost process 0, or if it is process 0 the others.
+        # The host that is cut off has lost process 0, or if it holds process 0 the others.
         alone = process == host - 1
         lost = (1 if host == 1 else 0) if alone else host - 1
-        words = cut.words(process)
-        assert f"process {lost} (host {cut.names[lost]})" in words, cut.outputs[process][1]
-        assert "has given no sign of life for " in words
+        text = cut.messages(process)
+        assert f"process {lost} (host {cut.names[lost]})" in text, cut.outputs[process][1]
+        assert "has sent no heartbeat for " in text
 
 
 @pytest.mark.parametrize("host", [3, 1], ids=["another", "coordinator"])

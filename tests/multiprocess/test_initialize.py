@@ -77,7 +77,8 @@ def test_a_missing_process_is_named_within_the_timeout(
         if index not in waiting:
             assert report["error"] == ""
             continue
-        assert f"The {operation} of the run's name ended after `timeout` = 2 s" in report["error"]
+        waited = f"The {operation} of the run's name timed out after `timeout` = 2 s"
+        assert waited in report["error"]
         host = report["hostname"]
         assert f"process {away} (host {host}) did not arrive" in report["error"]
         assert f"This is process {index} of 3" in report["error"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lerax_dist.cluster._pulse import choose_tempo
+from lerax_dist.cluster.liveness._heartbeat import choose_timing
 from tests.multiprocess.launch import launch
 from tests.readers import event_rows, journal_records, journal_rows
 
@@ -61,11 +61,11 @@ def test_a_value_that_process_0_does_not_hold_is_refused_on_every_process(tmp_pa
 
 def test_a_process_that_does_not_write_has_no_thread_but_that_which_gives_signs_of_life(tmp_path):
     writer, other = (said["threads"] for said in start("threads", tmp_path))
-    assert writer == ["lerax_dist-Memory", "lerax_dist-watch", "lerax_dist-writer"]
+    assert writer == ["lerax_dist-Memory", "lerax_dist-heartbeat", "lerax_dist-writer"]
     # It looks once a second; a second thread is there while a sign of life is on its way.
-    assert "lerax_dist-watch" in other
-    assert set(other) <= {"lerax_dist-watch", "lerax_dist-put"}
-    assert min(choose_tempo(60.0, count).period for count in range(2, 5000)) == 1.0
+    assert "lerax_dist-heartbeat" in other
+    assert set(other) <= {"lerax_dist-heartbeat", "lerax_dist-store"}
+    assert min(choose_timing(60.0, count).interval for count in range(2, 5000)) == 1.0
     assert [step for step, _ in journal_rows(tmp_path / "r")] == [0] * 10
 
 

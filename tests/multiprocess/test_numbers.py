@@ -68,7 +68,7 @@ def test_rows_equal_the_reference_for_every_split_and_every_way_to_run(
     for other in others:
         assert other["imported"] == []
         # Of the launch, not of a logger: one that watches the others, and its messages.
-        assert set(other["threads"]) <= {"lerax_dist-watch", "lerax_dist-put"}
+        assert set(other["threads"]) <= {"lerax_dist-heartbeat", "lerax_dist-store"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Process 0 stands still, as one that swaps or is debugged does: nobody waits for it for ever."""
+"""Process 0 stands still, as one that swaps or is debugged does: all operations time out."""
 
 import socket
 from pathlib import Path
@@ -16,14 +16,16 @@ def reports() -> list[dict]:
 
 
 @pytest.mark.parametrize("name", ["broadcast", "gather", "barrier"])
-def test_an_operation_ends_within_its_limit(reports: list[dict], name: str):
+def test_an_operation_times_out(reports: list[dict], name: str):
     error = reports[1]["errors"][name]
     assert error.startswith(f"The {name} of ")
-    assert f"ended after `timeout` = 1 s: process 0 (host {socket.gethostname()}) did not" in error
+    assert (
+        f"timed out after `timeout` = 1 s: process 0 (host {socket.gethostname()}) did not" in error
+    )
 
 
 def test_one_thread_at_most_is_left_to_wait(reports: list[dict]):
-    # That of the watch is in a store of its own.
+    # That of the heartbeats is in a store of its own.
     assert reports[1]["hanging"] <= 2
 
 

@@ -1,4 +1,4 @@
-"""A process that leaves by `sys.exit` while another goes on: both are told who waits for whom."""
+"""A process exits by `sys.exit` while another goes on: both report which waits for which."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ HEARTBEAT, SHUTDOWN = "10", "25"
 
 
 @pytest.mark.parametrize("leaver", [0, 1])
-def test_who_is_done_and_for_whom_it_waits_is_said(tmp_path: Path, leaver: int):
+def test_a_process_that_has_finished_reports_for_which_it_waits(tmp_path: Path, leaver: int):
     ways = ["hang", "hang"]
     ways[leaver] = "exit3"
     results = launch(
@@ -21,7 +21,7 @@ def test_who_is_done_and_for_whom_it_waits_is_said(tmp_path: Path, leaver: int):
         check=False,
     )
     assert results[leaver].returncode == 3
-    waits = f"this process is done and waits for process {1 - leaver}, at most"
+    waits = f"this process has finished and waits for process {1 - leaver}, at most"
     assert results[leaver].stderr.count(waits) == 1
     if leaver == 1:
-        assert results[0].stderr.count("without an exception (by `sys.exit`?) and waits") == 1
+        assert results[0].stderr.count("without an exception (`sys.exit`?) and waits") == 1

@@ -3,6 +3,7 @@
 Arguments: log_dir, heartbeat limit, shutdown limit, then one way to end per process, e.g. `ok`.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -18,10 +19,12 @@ from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
 from lerax_dist.cluster._store import Store, joined_client
-from lerax_dist.cluster._watch import FOLDER
+from lerax_dist.cluster.liveness._monitor import FOLDER
 from tests.memory import Memory
 
 STEPS = 20
+# Longer than the liveness timeout (3 s) and the time after which a process is lost (4.5 s).
+STALL = 8
 
 
 def tell(**values: object) -> None:
@@ -29,8 +32,8 @@ def tell(**values: object) -> None:
     os.write(1, f"\n{json.dumps(values)}\n".encode())
 
 
-def wait_for_the_end_of_process_0() -> None:
-    """Work that goes on when process 0 is done: until it has said that it would leave."""
+def wait_until_process_0_has_finished() -> None:
+    """Work that goes on when process 0 has finished: until it has published how it ended."""
     limit = time.monotonic() + 60.0
     assert Store(joined_client()).get(f"{FOLDER}/ends/0", limit) is not None
 
@@ -64,16 +67,20 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             if way == "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+            if way in ("stall", "stall_last"):
+                ctypes.PyDLL(None).sleep(STALL)  # with the GIL
             if way == "exit3":
                 sys.exit(3)
             if way == "hang":
                 threading.Event().wait()
-            if way == "ok":
+            if way in ("ok", "stall_last"):
                 return
             if way == "later":
-                wait_for_the_end_of_process_0()
+                wait_until_process_0_has_finished()
                 logger.close()
                 return
+        if step == 2 * STEPS and way in ("stall", "on"):
+            return
         value = jax.block_until_ready(mean(values, jnp.float32(step)))
         logger.log({"mean": value}, step)
         if step > STEPS:

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from lerax_dist.device._reduced import Reduced
 
 import lerax_dist as ld
-from lerax_dist.device._reduced import Reduced
 from tests.memory import Memory
 from tests.multiprocess.launch import report
 
@@ -228,6 +228,7 @@ def required(log_dir):
     return {"error": error, "failures": [failure.message for failure in logger.failures]}
 
 
+@ld.ProcessGroup.register
 class Forgetful:
     """A group that cannot say on process 0, once the run is taken, which hosts there are."""
 
@@ -270,6 +271,7 @@ def slow_open(log_dir):
     }
 
 
+@ld.ProcessGroup.register
 class SignalledWhileAsked:
     """A group whose process 1 gets a signal after its say and before it hears the answer."""
 

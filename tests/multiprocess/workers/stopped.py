@@ -43,7 +43,7 @@ else:
             operate()
         except TimeoutError as error:
             errors[name] = str(error)
-    hanging = sum(thread.name == "lerax_dist-put" for thread in threading.enumerate())
+    hanging = sum(thread.name == "lerax_dist-store" for thread in threading.enumerate())
     os.kill(pid, signal.SIGCONT)
     store.put(OVER, "")
 again = JaxGroup().gather(index, timeout=60, what="who goes on")

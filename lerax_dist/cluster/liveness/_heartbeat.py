@@ -1,0 +1,108 @@
+"""Heartbeats and the status that process 0 publishes. Pure."""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+# Messages of errors that a process gets because another process is gone.
+_CONSEQUENCE = re.compile(
+    r"\b(gloo|nccl|rccl|unavailable|deadline_exceeded|aborted|connection (closed|reset)|socket)\b",
+    re.IGNORECASE,
+)
+# Reads of the key-value store per second, all processes together.
+_MAX_READS = 500.0
+
+
+@final
+class Timing(NamedTuple):
+    """How often heartbeats are sent and how long one is valid, in seconds.
+
+    Attributes:
+        interval: time between two heartbeats.
+        timeout: a process without a heartbeat for this long is unresponsive.
+        give_up: a process that has finished waits this long for an unresponsive one.
+    """
+
+    interval: float
+    timeout: float
+    give_up: float
+
+
+def choose_timing(jax_timeout: float, process_count: int) -> Timing:
+    """The timing that fits JAX's `heartbeat_timeout_seconds`.
+
+    JAX ends all processes between a half and the whole of its timeout after the last heartbeat that
+    it got, so an unresponsive process is reported before that.
+    """
+    interval = max(1.0, process_count / _MAX_READS)
+    timeout = max(0.3 * jax_timeout, 3 * interval)
+    return Timing(interval, timeout, 1.5 * timeout)
+
+
+@final
+class Heartbeat(NamedTuple):
+    """The last heartbeat of a process: its number, and when it was received."""
+
+    number: int
+    time: float
+
+
+def receive(
+    heartbeats: Mapping[int, Heartbeat], numbers: Mapping[int, int], now: float
+) -> dict[int, Heartbeat]:
+    """Update heartbeats by numbers read at `now`. An unchanged number is not a new heartbeat."""
+    advanced = {
+        process: Heartbeat(number, now)
+        for process, number in numbers.items()
+        if process not in heartbeats or heartbeats[process].number != number
+    }
+    return {**heartbeats, **advanced}
+
+
+def overdue(
+    heartbeats: Mapping[int, Heartbeat], excluded: Collection[int], now: float, timeout: float
+) -> dict[int, float]:
+    """Seconds since the last heartbeat, of the processes for which that is `timeout` or more."""
+    return {
+        process: now - heartbeat.time
+        for process, heartbeat in heartbeats.items()
+        if process not in excluded and now - heartbeat.time >= timeout
+    }
+
+
+@final
+@dataclass(frozen=True)
+class Status:
+    """What process 0 knows and publishes for all processes.
+
+    Attributes:
+        number: number of this status; it is the heartbeat of process 0.
+        hosts: host name of process 0 and of each process named below.
+        unresponsive: seconds without a heartbeat, by process.
+        failed: why a process has ended, by process.
+    """
+
+    number: int
+    hosts: Mapping[int, str]
+    unresponsive: Mapping[int, float]
+    failed: Mapping[int, str]
+
+
+def encode_status(status: Status) -> str:
+    """A status as text."""
+    tables = (status.hosts, status.unresponsive, status.failed)
+    return json.dumps([status.number, *map(dict, tables)])
+
+
+def decode_status(text: str) -> Status:
+    """The status that `encode_status` wrote."""
+    number, *tables = json.loads(text)
+    hosts, unresponsive, failed = ({int(key): value for key, value in t.items()} for t in tables)
+    return Status(number, hosts, unresponsive, failed)
+
+
+def is_consequence(reason: str) -> bool:
+    """Whether an error reads as if the failure of another process had caused it."""
+    return _CONSEQUENCE.search(reason) is not None

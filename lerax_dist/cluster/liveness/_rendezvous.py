@@ -1,0 +1,188 @@
+"""Rendezvous before `jax.distributed.initialize`, which times out without naming who is missing.
+
+Process 0 listens where the coordination service will; each other process connects, says which one
+it is, and gets the outcome: nothing, or the error that all of them raise.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, final
+
+_MAGIC = "lerax_dist rendezvous"
+# How long a process that has connected may take to send its line, or to close.
+_LINE_TIMEOUT = 5.0
+_RETRY_INTERVAL = 0.1
+_MAX_NAMED = 16
+_MAX_LINE = 65536
+
+
+def rendezvous(index: int, count: int, address: str, timeout: float) -> None:
+    """Wait until all processes are there.
+
+    Args:
+        index: index of this process.
+        count: number of processes.
+        address: where process 0 listens, and the coordination service later.
+        timeout: longest wait in seconds.
+
+    Raises:
+        TimeoutError: names the processes that did not arrive; or process 0 could not be reached.
+        RuntimeError: two processes have the same index, or expect different numbers of processes.
+        OSError: process 0 cannot listen there.
+    """
+    deadline = time.monotonic() + timeout
+    if index == 0:
+        _coordinate(count, address, deadline, timeout)
+    else:
+        _arrive(index, count, address, deadline, timeout)
+
+
+@final
+@dataclass(frozen=True)
+class _Arrival:
+    """A process that has connected."""
+
+    index: int
+    count: int
+    host: str
+    pid: int
+    connection: socket.socket
+
+
+def _coordinate(count: int, address: str, deadline: float, timeout: float) -> None:
+    """Process 0: collect the others, and send all of them the outcome."""
+    arrived: dict[int, str] = {}
+    connections: list[socket.socket] = []
+    error: Exception | None = None
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(_listen(address))
+        while error is None and len(arrived) < count - 1:
+            arrival = _accept(server, stack, deadline)
+            if arrival is None:
+                error = TimeoutError(_missing_text(arrived, count, address, timeout))
+                break
+            connections.append(arrival.connection)
+            wrong = _contradiction(arrival, arrived, count)
+            if wrong:
+                error = RuntimeError(f"At {address} {wrong}")
+            arrived[arrival.index] = arrival.host
+        for connection in connections:
+            _answer(connection, str(error) if error else "")
+    if error:
+        raise error
+
+
+def _accept(server: socket.socket, stack: contextlib.ExitStack, deadline: float) -> _Arrival | None:
+    """The next process that arrives; None if none does before the deadline."""
+    while (left := deadline - time.monotonic()) > 0:
+        server.settimeout(left)
+        try:
+            connection = stack.enter_context(server.accept()[0])
+        except TimeoutError:
+            break
+        line = _read_line(connection)
+        if line is not None:  # else another program that scans ports
+            process = {name: line[name] for name in ("index", "count", "host", "pid")}
+            return _Arrival(**process, connection=connection)
+    return None
+
+
+def _contradiction(arrival: _Arrival, arrived: dict[int, str], count: int) -> str:
+    """Why a process does not belong to this launch; empty if it does."""
+    index, host, pid = arrival.index, arrival.host, arrival.pid
+    if arrival.count != count:
+        return (
+            f"process {index} on {host} (pid {pid}) belongs to a launch of {arrival.count} "
+            f"processes, this one has {count}. Pass the same number to all."
+        )
+    if index == 0 or index in arrived:
+        other = "this one" if index == 0 else f"one on {arrived[index]}"
+        return (
+            f"two processes are process {index} of {count}: {other}, and one on {host} "
+            f"(pid {pid}). Number the processes 0 to {count - 1}."
+        )
+    return ""
+
+
+def _arrive(index: int, count: int, address: str, deadline: float, timeout: float) -> None:
+    """Another process: connect to process 0 and wait for the outcome."""
+    host, _, port = address.rpartition(":")
+    line = {"index": index, "count": count, "host": socket.gethostname(), "pid": os.getpid()}
+    reason = "it did not answer"
+    while (left := deadline - time.monotonic()) > 0:
+        outcome = None
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), left) as connection:
+                _send_line(connection, line)
+                # Process 0 may have started later, and then waits longer.
+                connection.settimeout(left + timeout)
+                outcome = _read_line(connection)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if outcome is not None:
+            if outcome["error"]:
+                raise TimeoutError(outcome["error"])
+            return
+        time.sleep(_RETRY_INTERVAL)
+    raise TimeoutError(
+        f"process 0 could not be reached at {address} within {timeout:g} s ({reason}). Check that "
+        "it was started, that the name resolves to its host here, and that no firewall blocks the "
+        "port."
+    )
+
+
+def _listen(address: str) -> socket.socket:
+    port = int(address.rpartition(":")[2])
+    try:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"process 0 cannot listen at {address}: {error.strerror}. End the program that uses "
+            "the port (an earlier run?) or choose another port.",
+        ) from error
+
+
+def _send_line(connection: socket.socket, values: dict[str, Any]) -> None:
+    connection.sendall(json.dumps({"magic": _MAGIC, **values}).encode() + b"\n")
+
+
+def _read_line(connection: socket.socket) -> dict[str, Any] | None:
+    """The line that the other side sends; None if it is not a process of ours."""
+    if connection.gettimeout() is None:
+        connection.settimeout(_LINE_TIMEOUT)
+    try:
+        with connection.makefile("rb") as lines:
+            line = json.loads(lines.readline(_MAX_LINE))
+    except (OSError, ValueError):
+        return None
+    return line if isinstance(line, dict) and line.get("magic") == _MAGIC else None
+
+
+def _answer(connection: socket.socket, error: str) -> None:
+    with contextlib.suppress(OSError):
+        connection.settimeout(_LINE_TIMEOUT)
+        _send_line(connection, {"error": error})
+        # The side that closes first keeps the port in use for a while, and JAX needs it here.
+        connection.recv(1)
+
+
+def _missing_text(arrived: dict[int, str], count: int, address: str, timeout: float) -> str:
+    missing = [str(index) for index in range(1, count) if index not in arrived]
+    named = ", ".join(missing[:_MAX_NAMED])
+    if len(missing) > _MAX_NAMED:
+        named += f" and {len(missing) - _MAX_NAMED} more"
+    hosts = sorted({*arrived.values(), socket.gethostname()})
+    hosts_text = ", ".join(hosts[:_MAX_NAMED]) + (", ..." if len(hosts) > _MAX_NAMED else "")
+    return (
+        f"{'process' if len(missing) == 1 else 'processes'} {named} of {count} did not arrive at "
+        f"{address} within {timeout:g} s (the {len(arrived) + 1} that did are on {hosts_text}). "
+        "Check that every process was started and that its host reaches that address; read their "
+        "output. If they are only slow, raise `timeout`."
+    )
