@@ -13,3 +13,11 @@ from lerax_dist.backends._required import Required as Required
 from lerax_dist.backends._required import unwrap as unwrap
 from lerax_dist.backends._tensorboard import TensorBoardBackend as TensorBoardBackend
 from lerax_dist.backends._wandb import WandbBackend as WandbBackend
+
+# Temporary, as is `SetupProblem` in `_base.py`: the branch of the backends brings the real ones.
+ALL_BACKENDS: tuple[type[AbstractLoggingBackend], ...] = (
+    ConsoleBackend,
+    JSONLBackend,
+    TensorBoardBackend,
+    WandbBackend,
+)

@@ -2,9 +2,21 @@
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
+
+
+# Temporary, as is `check_setup` below: the branch of the backends brings the real ones.
+@final
+@dataclass(frozen=True)
+class SetupProblem:
+    """Something about this machine that a backend cannot use, for `lerax-dist doctor`."""
+
+    level: Literal["problem", "warning", "hint"]
+    what: str
+    fix: str
 
 
 class AbstractLoggingBackend(abc.ABC):
@@ -83,6 +95,15 @@ class AbstractLoggingBackend(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Write what is left and let go of everything. Called once, last."""
+
+    @classmethod
+    def check_setup(cls, timeout: float) -> list[SetupProblem]:
+        """What would keep this backend from working in this process. Never prompts, never raises.
+
+        Args:
+            timeout: longest wait for a server, in seconds.
+        """
+        return []
 
 
 @runtime_checkable
