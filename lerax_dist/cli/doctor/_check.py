@@ -1,7 +1,7 @@
-"""What a check of the doctor is, and the words that all checks share. Pure."""
+"""What a check of the doctor is, and how checks name processes."""
 
 import abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar, final
 
@@ -37,7 +37,7 @@ class Finding:
 
 
 class AbstractCheck(abc.ABC, Generic[F]):
-    """One thing that the doctor looks at. To add a check, write one and list it in `CHECKS`.
+    """One thing that the doctor looks at. To add a check, see `_checks.py`.
 
     Attributes:
         key: where its facts stand in the JSON report, under "facts".
@@ -89,12 +89,10 @@ def group_by_value(values: Sequence[T]) -> dict[T, list[int]]:
     return groups
 
 
-def format_groups(
-    groups: Mapping[T, Sequence[int]], hosts: Sequence[str], text: Callable[[T], str] = str
-) -> str:
+def format_groups(groups: Mapping[T, Sequence[int]], hosts: Sequence[str]) -> str:
     """Each value with the processes that have it; the most frequent value comes first."""
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
-    return ", ".join(f"{text(value)} on {named(indices, hosts)}" for value, indices in ordered)
+    return ", ".join(f"{value} on {named(indices, hosts)}" for value, indices in ordered)
 
 
 def one_line(error: BaseException) -> str:

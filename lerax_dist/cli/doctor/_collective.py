@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown, named, one_line
+from lerax_dist.cli.doctor._check import (
+    AbstractCheck,
+    Finding,
+    Shown,
+    group_by_value,
+    named,
+    one_line,
+)
 from lerax_dist.cli.doctor._context import Context
 
 _REPEATS = 20
@@ -41,13 +48,10 @@ class CollectiveCheck(AbstractCheck[Collective]):
             return Collective(error=one_line(error), late=context.devices_hang)
 
     def judge(self, facts: Sequence[Collective], hosts: Sequence[str]) -> Iterator[Finding]:
-        failed: dict[str, list[int]] = {}
-        for index, one in enumerate(facts):
-            if one.error:
-                failed.setdefault(f"failed ({one.error})", []).append(index)
-            elif not one.right:
-                failed.setdefault("gave a wrong sum", []).append(index)
-        for what, indices in failed.items():
+        for (error, right), indices in group_by_value([(x.error, x.right) for x in facts]).items():
+            if right and not error:
+                continue
+            what = f"failed ({error})" if error else "gave a wrong sum"
             yield Finding(
                 "problem",
                 f"a collective over all devices {what} on {named(indices, hosts)}",

@@ -46,11 +46,19 @@ class DevicesCheck(AbstractCheck[Devices]):
             return Devices(error=one_line(error), late=context.devices_hang)
 
     def judge(self, facts: Sequence[Devices], hosts: Sequence[str]) -> Iterator[Finding]:
+        failed = [one for one in facts if one.error]
         # The devices of all processes start together: where one fails, others wait and time out.
-        failed = [i for i, one in enumerate(facts) if one.error and not one.late]
-        failed = failed or [i for i, one in enumerate(facts) if one.late]
+        causes = [one for one in failed if not one.late] or failed
+        for error in dict.fromkeys(one.error for one in causes):
+            indices = [index for index, one in enumerate(facts) if one.error == error]
+            yield Finding(
+                "problem",
+                f"{named(indices, hosts)} cannot start its devices ({error})",
+                "read its error output; check that the driver is installed, that no other program "
+                "holds the device, and that the host name resolves; raise `--timeout` if it is "
+                "slow",
+            )
         if failed:
-            yield from _failed(facts, failed, hosts)
             return
         yield from _miscounted(facts, hosts)
         yield from _platforms_asked(facts, hosts)
@@ -96,21 +104,6 @@ def start_devices() -> Devices:
         jax.process_count(),
         jax.config.values["jax_platforms"] or "",
     )
-
-
-def _failed(
-    facts: Sequence[Devices], failed: Sequence[int], hosts: Sequence[str]
-) -> Iterator[Finding]:
-    errors: dict[str, list[int]] = {}
-    for index in failed:
-        errors.setdefault(facts[index].error, []).append(index)
-    for error, indices in errors.items():
-        yield Finding(
-            "problem",
-            f"{named(indices, hosts)} cannot start its devices ({error})",
-            "read its error output; check that the driver is installed, that no other program "
-            "holds the device, and that the host name resolves; raise `--timeout` if it is slow",
-        )
 
 
 def _miscounted(facts: Sequence[Devices], hosts: Sequence[str]) -> Iterator[Finding]:

@@ -5,29 +5,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, final
 
-from lerax_dist.cli.doctor._backends import BackendsCheck
 from lerax_dist.cli.doctor._check import AbstractCheck
-from lerax_dist.cli.doctor._clocks import ClocksCheck
-from lerax_dist.cli.doctor._collective import CollectiveCheck
+from lerax_dist.cli.doctor._checks import CHECKS
 from lerax_dist.cli.doctor._context import Context
-from lerax_dist.cli.doctor._devices import DevicesCheck
 from lerax_dist.cli.doctor._join import join
-from lerax_dist.cli.doctor._launch import LaunchCheck
-from lerax_dist.cli.doctor._log_folder import LogFolderCheck
 from lerax_dist.cli.doctor._report import Report, encode, stdout_for_report
-from lerax_dist.cli.doctor._versions import VersionsCheck
 from lerax_dist.cluster import Launch, detect
-
-# In the order in which facts are collected and shown. What may hang comes late.
-CHECKS: tuple[AbstractCheck[Any], ...] = (
-    LaunchCheck(),
-    VersionsCheck(),
-    ClocksCheck(),
-    LogFolderCheck(),
-    DevicesCheck(),
-    CollectiveCheck(),
-    BackendsCheck(),
-)
 
 
 def run_doctor(log_dir: str, timeout: float, *, as_json: bool) -> int:
@@ -49,7 +32,7 @@ def run_doctor(log_dir: str, timeout: float, *, as_json: bool) -> int:
             joined = join(launch, os.environ, timeout, message)
         except (ValueError, RuntimeError, TimeoutError, OSError) as error:
             if launch is None or launch.process_index in (0, None):
-                _report(timeout, trouble=str(error)).print(as_json=as_json)
+                Report(timeout, trouble=str(error)).print(as_json=as_json)
             else:
                 _print_error(launch, str(error))
             _exit(1)
@@ -98,7 +81,7 @@ class Examination:
             ]
 
     def _print(self, as_json: bool, trouble: str = "") -> bool:
-        report = _report(self._context.timeout, self._hosts, self._facts, trouble)
+        report = Report(self._context.timeout, self._hosts, self._facts, trouble)
         report.print(as_json=as_json)
         return report.is_ok
 
@@ -111,16 +94,6 @@ class Examination:
             _exit(status)
 
 
-def _report(
-    timeout: float,
-    hosts: Sequence[str] = (),
-    facts: dict[str, Sequence[Any]] | None = None,
-    trouble: str = "",
-) -> Report:
-    known = facts or {}
-    return Report(timeout, hosts, [(check, known.get(check.key, ())) for check in CHECKS], trouble)
-
-
 def _timeout_message(launch: Launch, timeout: float, as_json: bool) -> tuple[str, str]:
     """Where and what this process prints if joining does not even return at the timeout."""
     name = f"process {launch.process_index} of {launch.process_count} ({launch.launcher})"
@@ -130,7 +103,7 @@ def _timeout_message(launch: Launch, timeout: float, as_json: bool) -> tuple[str
         "were started and do not hang before they join."
     )
     if launch.process_index in (0, None):
-        return "out", _report(timeout, trouble=error).text(as_json=as_json)
+        return "out", Report(timeout, trouble=error).text(as_json=as_json)
     return "err", f"lerax-dist doctor: {error}"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, final
 
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown, named
+from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown, group_by_value, named
 from lerax_dist.cli.doctor._context import Context
 
 # Bytes.
@@ -79,11 +79,9 @@ class LogFolderCheck(AbstractCheck[Folder]):
                 f"the file system of the log folder {first.path} does not support locks (flock)",
                 "give each run its own name: two loggers that write one run will not be noticed",
             )
-        unseen: dict[Folder, list[int]] = {}
-        for index, folder in enumerate(facts):
-            if not folder.seen:
-                unseen.setdefault(folder, []).append(index)
-        for folder, indices in unseen.items():
+        for folder, indices in group_by_value(facts).items():
+            if folder.seen:
+                continue
             fix = "mount that folder on every host, or pass a `--log-dir` that is shared"
             if folder.path != first.path:
                 fix = "pass `--log-dir` as an absolute path of a folder that all hosts share"

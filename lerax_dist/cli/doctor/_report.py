@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from lerax_dist.cli._print import as_text, make_table, print_drawn, print_plain
 from lerax_dist.cli.doctor._check import AbstractCheck, Finding
+from lerax_dist.cli.doctor._checks import CHECKS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,20 +28,20 @@ class Report:
     Attributes:
         timeout: timeout of each stage in seconds.
         hosts: host name of each process.
-        results: each check with its facts; none if it was not reached or could not collect them.
+        facts: `key` of each check to its facts, if they were reached.
         trouble: error that ended the examination early; it says how to fix it.
     """
 
     timeout: float
-    hosts: Sequence[str]
-    results: Sequence[tuple[AbstractCheck[Any], Sequence[Any]]]
+    hosts: Sequence[str] = ()
+    facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     trouble: str = ""
 
     @property
     def findings(self) -> list[Finding]:
         """All findings, problems first."""
         found = [Finding("problem", self.trouble, "")] if self.trouble else []
-        for check, facts in self._judged():
+        for check, facts in self._reached():
             found += check.judge(facts, self.hosts)
         return sorted(found, key=lambda finding: list(_STYLES).index(finding.level))
 
@@ -54,11 +55,13 @@ class Report:
         by_level: dict[str, list[dict[str, str]]] = {level: [] for level in _STYLES}
         for finding in self.findings:
             by_level[finding.level].append({"what": finding.what, "fix": finding.fix})
-        facts: dict[str, Any] = {"timeout": self.timeout}
-        for check, values in self.results:
-            facts[check.key] = [encode(value) for value in values]
         levels = {f"{level}s": found for level, found in by_level.items()}
-        return {"ok": self.is_ok, **levels, "facts": facts | {"trouble": self.trouble}}
+        facts = {
+            "timeout": self.timeout,
+            **{check.key: list(map(encode, self.facts.get(check.key, ()))) for check in CHECKS},
+            "trouble": self.trouble,
+        }
+        return {"ok": self.is_ok, **levels, "facts": facts}
 
     def text(self, *, as_json: bool) -> str:
         """The report for an output that is no terminal."""
@@ -71,15 +74,15 @@ class Report:
         else:
             print_drawn(self._draw)
 
-    def _judged(self) -> Iterator[tuple[AbstractCheck[Any], Sequence[Any]]]:
-        return ((check, facts) for check, facts in self.results if facts)
+    def _reached(self) -> Iterator[tuple[AbstractCheck[Any], Sequence[Any]]]:
+        return ((check, self.facts[check.key]) for check in CHECKS if self.facts.get(check.key))
 
     def _draw(self, console: "Console") -> None:
         from rich.text import Text
 
         columns: dict[str, list[str]] = {}
         lines: list[tuple[Text, str]] = []
-        for check, facts in self._judged():
+        for check, facts in self._reached():
             for name, shown in check.show(facts):
                 if isinstance(shown, str):
                     lines.append((Text(name, "bold"), shown))

@@ -10,11 +10,11 @@ from lerax_dist.backends import AbstractLoggingBackend, NoOpBackend
 from lerax_dist.backends._base import SetupProblem
 from lerax_dist.cli.doctor._backends import BackendsCheck
 from lerax_dist.cli.doctor._check import AbstractCheck, Finding
+from lerax_dist.cli.doctor._checks import CHECKS
 from lerax_dist.cli.doctor._clocks import Clock, ClocksCheck
 from lerax_dist.cli.doctor._collective import Collective, CollectiveCheck
 from lerax_dist.cli.doctor._context import Context
 from lerax_dist.cli.doctor._devices import Devices, DevicesCheck
-from lerax_dist.cli.doctor._driver import CHECKS
 from lerax_dist.cli.doctor._join import Joined
 from lerax_dist.cli.doctor._launch import LaunchCheck, Process
 from lerax_dist.cli.doctor._log_folder import Folder, LogFolderCheck
@@ -89,7 +89,7 @@ def test_the_launch_is_shown_with_its_coordinator():
     assert told["launch"] == "4 processes on 4 hosts; slurm: SLURM_PROCID=0"
     assert told["coordinator"] == "h0:12"
     alone = dict(shown(LaunchCheck(), GOOD["processes"][:1]))
-    assert alone["launch"].startswith("one process; ") and "coordinator" not in alone
+    assert str(alone["launch"]).startswith("one process; ") and "coordinator" not in alone
 
 
 def test_versions_that_differ_name_who_has_which():
