@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Cells that say what is wrong: states of runs, and words of the doctor in capitals.
-_WRONG = ("NOT SEEN", "NOT STARTED", "FAILED", "CANNOT WRITE", "crashed", "failed", "damaged")
+_WRONG = ("NOT SEEN", "NOT STARTED", "FAILED", "CANNOT WRITE", "interrupted", "failed", "damaged")
 # Columns; no line is longer.
 _UNWRAPPED = 10_000
 

@@ -14,8 +14,9 @@ Level = Literal["problem", "warning", "hint"]
 # A line of the report (name and value), or a column of its table (head and a cell a process).
 Shown = tuple[str, str | list[str]]
 
-# A finding names at most so many processes and counts the others.
+# Processes that a finding names; it counts the others.
 _MAX_NAMED = 8
+# Characters.
 _MAX_ERROR_LENGTH = 500
 
 
@@ -40,7 +41,7 @@ class AbstractCheck(abc.ABC, Generic[F]):
     """One thing that the doctor looks at. To add a check, see `_checks.py`.
 
     Attributes:
-        key: where its facts stand in the JSON report, under "facts".
+        key: name of its facts in the JSON report, under "facts".
         fact: type of the facts of one process: a dataclass of JSON values, or `dict`.
     """
 

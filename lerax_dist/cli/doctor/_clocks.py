@@ -8,6 +8,7 @@ from typing import final
 from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown, named
 from lerax_dist.cli.doctor._context import Context
 
+# Messages there and back.
 _ROUNDS = 10
 # Seconds. Clocks that NTP synchronizes agree within milliseconds.
 _MAX_SKEW = 1.0

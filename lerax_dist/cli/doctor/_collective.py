@@ -16,6 +16,7 @@ from lerax_dist.cli.doctor._check import (
 )
 from lerax_dist.cli.doctor._context import Context
 
+# Sums of which the median time is reported.
 _REPEATS = 20
 
 

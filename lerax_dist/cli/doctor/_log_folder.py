@@ -31,8 +31,9 @@ class Folder:
     path: str  # absolute path of `--log-dir` there
     seen: bool  # whether process 0's probe file is in it; on process 0: whether it could be written
     why: str = ""  # why not
-    free: int | None = None  # bytes; None on other processes than 0, or if unknown
-    locks: bool | None = None  # whether the file system supports locks; None likewise
+    # Of process 0 alone:
+    free: int | None = None  # bytes
+    locks: bool | None = None  # whether the file system supports locks
 
 
 @final

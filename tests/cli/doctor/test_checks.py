@@ -83,11 +83,11 @@ def test_warnings_of_joining_and_a_process_alone_in_a_slurm_job():
 
 
 def test_the_launch_is_shown_with_its_coordinator():
-    told = dict(shown(LaunchCheck(), changed("processes", 0, coordinator="h0:12")))
-    assert told["process"] == ["0", "1", "2", "3"]
-    assert told["host"] == HOSTS
-    assert told["launch"] == "4 processes on 4 hosts; slurm: SLURM_PROCID=0"
-    assert told["coordinator"] == "h0:12"
+    seen = dict(shown(LaunchCheck(), changed("processes", 0, coordinator="h0:12")))
+    assert seen["process"] == ["0", "1", "2", "3"]
+    assert seen["host"] == HOSTS
+    assert seen["launch"] == "4 processes on 4 hosts; slurm: SLURM_PROCID=0"
+    assert seen["coordinator"] == "h0:12"
     alone = dict(shown(LaunchCheck(), GOOD["processes"][:1]))
     assert str(alone["launch"]).startswith("one process; ") and "coordinator" not in alone
 
@@ -124,8 +124,8 @@ def test_skew_counts_as_far_as_it_is_certain(offset: float, bound: float, level:
     findings = judged(ClocksCheck(), changed("clocks", 3, offset=offset, bound=bound))
     assert [finding.level for finding in findings] == [level] * (level is not None)
     if findings:
-        told = f"clock skew of process 3 (host h3) is {offset:+.1f} s against process 0"
-        assert findings[0].what.startswith(told) and "chrony" in findings[0].fix
+        seen = f"clock skew of process 3 (host h3) is {offset:+.1f} s against process 0"
+        assert findings[0].what.startswith(seen) and "chrony" in findings[0].fix
 
 
 def test_clocks_are_shown_in_a_unit_that_fits():
