@@ -1,25 +1,12 @@
-"""The command `lerax-dist`: looks at launches and at what runs have written."""
+"""The command `lerax-dist`: checks launches, and shows what runs have written."""
 
 import argparse
 from collections.abc import Sequence
 
 from lerax_dist._version import __version__
+from lerax_dist.cli import doctor
+from lerax_dist.cli._arguments import Commands, add_command, seconds
 
-_DOCTOR = """\
-Says whether a run would log correctly here. Start it as the training will be started: alone, by
-`mpirun -n 4 lerax-dist doctor`, by `srun lerax-dist doctor`, or by hand in each process with
-LERAX_DIST_COORDINATOR_ADDRESS, LERAX_DIST_NUM_PROCESSES and LERAX_DIST_PROCESS_ID.
-
-Every process joins; process 0 prints one report, the others print nothing unless joining fails.
-The exit status is the same on all: 0 if a run would log correctly, 1 if not. Warnings and hints do
-not count.
-
-A process that never arrives is named within about the time limit, and the others end with status
-1: by a roll call at the coordinator's address where one is known (LERAX_DIST_*, torchrun, SLURM,
-TPU pods of GKE), else through MPI. One that never even starts MPI cannot be named, nor one that
-does not join on TPU VMs of Compute Engine or in Kubernetes: every process that is there then says
-that it waits, and the silent ones are those that are missing.
-"""
 _REPLAY = """\
 Feeds a backend from the journal of a run, in order: hyperparameters, starts of training, rows. The
 run may be finished, broken off, or still being written (then up to now). The journal is only read.
@@ -71,57 +58,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status.
     """
     options = _parser().parse_args(argv)
-    # Inside: each loads what it needs only, and the doctor's processes join before anything else.
-    if options.command == "doctor":
-        from lerax_dist.cli._doctor import doctor
-
-        return doctor(options.log_dir, options.timeout, as_json=options.json)
-    if options.command == "replay":
-        from lerax_dist.cli._replay import replay_command
-
-        return replay_command(
-            options.run_dir, options.to, options.log_dir, options.name, options.project
-        )
-    if options.command == "watch":
-        return _watched(options)
-    from lerax_dist.cli._ls import list_runs
-
-    return list_runs(options.log_dir, as_json=options.json)
-
-
-def _watched(options: argparse.Namespace) -> int:
-    if options.plot or options.export:
-        from lerax_dist.cli._files import write_files
-
-        return write_files(options.run_dir, options.plot or [], options.export)
-    from lerax_dist.cli._watch import watch
-
-    return watch(options.run_dir, chart=options.chart, once=options.once, interval=options.interval)
+    return options.run(options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lerax-dist",
-        description="Looks at launches of JAX programs and at what their runs have logged.",
+        description="Checks launches of JAX programs, and shows what their runs have logged.",
         epilog="`lerax-dist COMMAND --help` says more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"lerax-dist {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add_parser in (doctor.add_parser, _add_replay, _add_watch, _add_ls):
+        add_parser(commands)
+    return parser
 
-    doctor = _add(commands, "doctor", "say whether a run would log correctly here", _DOCTOR)
-    doctor.add_argument(
-        "--log-dir", default="logs", metavar="DIR", help="folder of the runs (default: %(default)s)"
-    )
-    doctor.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=60.0,
-        metavar="SECONDS",
-        help="longest wait for the other processes at each stage (default: %(default)g)",
-    )
-    doctor.add_argument("--json", action="store_true", help="print one JSON object")
 
-    replay = _add(commands, "replay", "rebuild a backend from the journal of a run", _REPLAY)
+def _add_replay(commands: Commands) -> None:
+    replay = add_command(
+        commands, "replay", "rebuild a backend from the journal of a run", _REPLAY, _run_replay
+    )
     replay.add_argument("run_dir", metavar="RUN_DIR", help="folder that holds the journal.jsonl")
     replay.add_argument(
         "--to", required=True, choices=("tensorboard", "jsonl", "wandb"), help="backend to feed"
@@ -137,22 +93,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("--project", metavar="PROJECT", help="W&B project (default: W&B's own)")
 
-    _add_watch(commands)
 
-    ls = _add(commands, "ls", "list runs and their states", _LS)
-    ls.add_argument(
-        "log_dir",
-        nargs="?",
-        default="logs",
-        metavar="LOG_DIR",
-        help="folder of the runs (default: %(default)s)",
+def _run_replay(options: argparse.Namespace) -> int:
+    from lerax_dist.cli._replay import replay_command
+
+    return replay_command(
+        options.run_dir, options.to, options.log_dir, options.name, options.project
     )
-    ls.add_argument("--json", action="store_true", help="print a JSON array")
-    return parser
 
 
-def _add_watch(commands: argparse._SubParsersAction) -> None:
-    watch = _add(commands, "watch", "show runs as they are; draw or export them", _WATCH)
+def _add_watch(commands: Commands) -> None:
+    watch = add_command(
+        commands, "watch", "show runs as they are; draw or export them", _WATCH, _run_watch
+    )
     watch.add_argument(
         "run_dir", nargs="+", metavar="RUN_DIR", help="folder that holds the journal.jsonl"
     )
@@ -165,7 +118,7 @@ def _add_watch(commands: argparse._SubParsersAction) -> None:
     watch.add_argument("--once", action="store_true", help="print one screen and end")
     watch.add_argument(
         "--interval",
-        type=_seconds,
+        type=seconds,
         default=10.0,
         metavar="SECONDS",
         help="seconds between lines in a pipe (default: %(default)g)",
@@ -183,17 +136,29 @@ def _add_watch(commands: argparse._SubParsersAction) -> None:
     )
 
 
-def _add(commands: argparse._SubParsersAction, name: str, brief: str, long: str):
-    return commands.add_parser(
-        name,
-        help=brief,
-        description=long,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _run_watch(options: argparse.Namespace) -> int:
+    if options.plot or options.export:
+        from lerax_dist.cli._files import write_files
+
+        return write_files(options.run_dir, options.plot or [], options.export)
+    from lerax_dist.cli._watch import watch
+
+    return watch(options.run_dir, chart=options.chart, once=options.once, interval=options.interval)
+
+
+def _add_ls(commands: Commands) -> None:
+    ls = add_command(commands, "ls", "list runs and their states", _LS, _run_ls)
+    ls.add_argument(
+        "log_dir",
+        nargs="?",
+        default="logs",
+        metavar="LOG_DIR",
+        help="folder of the runs (default: %(default)s)",
     )
+    ls.add_argument("--json", action="store_true", help="print a JSON array")
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
-    return seconds
+def _run_ls(options: argparse.Namespace) -> int:
+    from lerax_dist.cli._ls import list_runs
+
+    return list_runs(options.log_dir, as_json=options.json)

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from lerax_dist.cli import _doctor, main
+from lerax_dist.cli import main
+from lerax_dist.cli.doctor import _clocks, _collective, _devices
 from lerax_dist.cluster import detect
 from tests.multiprocess.meet import meet
 
@@ -22,7 +23,7 @@ if how == "elsewhere":
     folder.mkdir()
     os.chdir(folder)
     if index == 1:
-        _doctor.time = SimpleNamespace(time=lambda: time.time() + 4.2)
+        _clocks.time = SimpleNamespace(time=lambda: time.time() + 4.2)
 elif how == "absent" and index == 2:
     sys.exit(0)
 elif how == "before_mpi" and index == 1:
@@ -32,12 +33,12 @@ elif how == "after_mpi" and index == 1:
 
     for_ever.wait()
 elif how == "collective" and index == 1:
-    _doctor.sum_over_devices = for_ever.wait
+    _collective.sum_over_devices = for_ever.wait
 elif how == "no_devices" and index == 1:
 
     def fail():
         raise RuntimeError("no accelerator found")
 
-    _doctor.start_devices = fail
+    _devices.start_devices = fail
 
 sys.exit(main(arguments))

@@ -1,7 +1,6 @@
 """Real launches of `lerax-dist doctor`: what process 0 prints, and that all end alike."""
 
 import json
-import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from lerax_dist.cli._trackers import why_no_answer
 from tests.backends.console.terminal import Terminal
 from tests.multiprocess.launch import Result, launch
 
-WORKER = Path(__file__).parent / "workers" / "doctored.py"
+WORKER = Path(__file__).parents[1] / "workers" / "doctored.py"
 
 
 def doctor(tmp_path: Path, *args: str, how: str = "as it is", **options: Any) -> list[Result]:
@@ -57,8 +55,11 @@ def test_a_good_launch_is_ok_and_said_once(tmp_path: Path, launcher: Any):
     assert all(abs(clock["offset"]) <= clock["bound"] + 1e-6 for clock in facts["clocks"])
     assert facts["clocks"][1]["bound"] < 0.5
     assert [folder["seen"] for folder in facts["folders"]] == [True, True]
-    assert facts["disk"] == facts["disk"] | {"path": str(tmp_path / "logs"), "writable": True}
-    assert facts["trackers"]["tensorboardx"] and facts["trackers"]["crc32c"]
+    assert {folder["path"] for folder in facts["folders"]} == {str(tmp_path / "logs")}
+    assert facts["folders"][0]["free"] > 0
+    assert len({tuple(versions.items()) for versions in facts["versions"]}) == 1
+    (backends,) = facts["backends"]
+    assert backends["TensorBoardBackend"] == []
     assert list(tmp_path.iterdir()) == []  # nothing stays, not even the folder it made
 
 
@@ -70,7 +71,7 @@ def test_folders_and_clocks_that_differ_are_problems(waits: dict[str, list[Resul
     here, there = (one["path"] for one in report["facts"]["folders"])
     assert here.endswith("/process0/logs") and there.endswith("/process1/logs")
     assert folder.startswith("process 1 (host ")
-    assert f"it looks at {there}, process 0 writes to {here}" in folder
+    assert f"it looks in {there}, process 0 writes to {here}" in folder
     assert "clock skew of process 1 (host " in skew and "is +4.2 s against" in skew
     clock = report["facts"]["clocks"][1]
     assert abs(clock["offset"] - 4.2) <= clock["bound"] + 1e-4
@@ -108,7 +109,7 @@ def waits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
         return {how: future.result() for how, future in futures.items()}
 
 
-def test_who_does_not_arrive_is_named_by_all_who_do(waits: dict[str, list[Result]]):
+def test_a_process_that_does_not_arrive_is_named_by_all_others(waits: dict[str, list[Result]]):
     results = waits["absent"]
     # No SIGABRT, which is how JAX would end it.
     assert [result.returncode for result in results] == [1, 1, 0]
@@ -118,37 +119,39 @@ def test_who_does_not_arrive_is_named_by_all_who_do(waits: dict[str, list[Result
     assert "process 1 of 3: process 2 of 3 did not arrive at" in results[1].stderr
 
 
-def test_a_collective_that_hangs_is_reported_with_all_that_was_learnt(
+def test_a_collective_that_hangs_is_reported_with_all_other_facts(
     waits: dict[str, list[Result]],
 ):
     results = waits["collective"]
     assert [result.returncode for result in results] == [1, 1], results[1].stderr
     report = reported(results)
     (problem,) = problems(report)
-    assert "a collective over all devices had not ended after 6 s on processes 0" in problem
-    assert report["facts"]["trackers"]["tensorboardx"]
+    assert "a collective over all devices failed (timed out after 6 s) on processes 0" in problem
+    assert report["facts"]["backends"][0]["TensorBoardBackend"] == []
 
 
-def test_who_has_no_devices_is_named_and_not_those_who_wait(waits: dict[str, list[Result]]):
+def test_a_process_without_devices_is_named_and_those_that_wait_for_it_are_not(
+    waits: dict[str, list[Result]],
+):
     results = waits["no_devices"]
     assert [result.returncode for result in results] == [1, 1]
     (problem,) = problems(reported(results))
     assert "process 1 (host" in problem and "(no accelerator found)" in problem
 
 
-def test_who_is_late_under_mpi_is_named(tmp_path: Path):
+def test_a_process_that_is_late_under_mpi_is_named(tmp_path: Path):
     results = doctor(tmp_path, "--timeout", "3", how="after_mpi", processes=2)
     assert results[0].returncode != 0
     (problem,) = problems(json.loads(results[0].stdout))
     assert "process 1 did not arrive" in problem
 
 
-def test_who_never_starts_mpi_holds_nobody_for_ever(tmp_path: Path):
+def test_a_process_that_never_starts_mpi_holds_no_other_for_ever(tmp_path: Path):
     results = doctor(tmp_path, "--timeout", "1", how="before_mpi", processes=2)
     assert results[0].returncode != 0
     (problem,) = problems(json.loads(results[0].stdout))
-    assert "process 0 of 2 (openmpi) has waited 1 s" in problem
-    assert "those that say nothing are missing" in problem
+    assert "process 0 of 2 (openmpi) timed out after 1 s" in problem
+    assert "those that print nothing are missing" in problem
 
 
 def test_variables_that_make_no_sense_are_a_problem(tmp_path: Path):
@@ -182,21 +185,9 @@ def test_one_process_with_a_server_of_wandb(tmp_path: Path):
     report = reported([result])
     assert (result.returncode, problems(report), report["warnings"]) == (0, [], [])
     assert [one["local"] for one in report["facts"]["devices"]] == [3]
-    trackers = report["facts"]["trackers"]
-    assert (trackers["wandb_credentials"], trackers["wandb_reachable"]) == (True, True)
+    assert report["facts"]["backends"][0]["WandbBackend"] == []
     assert len(asked) == 1
     assert list((tmp_path / "logs").iterdir()) == []
-
-
-def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        assert "Connection refused" in why_no_answer(url, 30.0)
-        taken.listen()  # takes the connection, and says nothing
-        assert why_no_answer(url, 0.2) != ""
-    assert why_no_answer("nonsense", 1.0) != ""
 
 
 def test_the_table_is_whole_in_a_narrow_terminal(tmp_path: Path):
@@ -205,7 +196,7 @@ def test_the_table_is_whole_in_a_narrow_terminal(tmp_path: Path):
         [sys.executable, "-m", "lerax_dist.cli", "doctor", "--log-dir", str(folder)],
         columns=80,
         rows=50,
-        env={"PYTHONPATH": str(Path(__file__).parents[2]), "WANDB_MODE": "offline"},
+        env={"PYTHONPATH": str(Path(__file__).parents[3]), "WANDB_MODE": "offline"},
     )
     assert terminal.finish() == 0
     lines = terminal.all_lines()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lerax_dist.cli._clock import compare_clocks
+from lerax_dist.cli.doctor._clocks import compare_clocks
 
 delays = st.floats(0.0, 3.0)
 

@@ -1,0 +1,151 @@
+"""The report of the doctor, as text or as JSON."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from lerax_dist.cli._print import as_text, make_table, print_drawn, print_plain
+from lerax_dist.cli.doctor._check import AbstractCheck, Finding
+from lerax_dist.cli.doctor._checks import CHECKS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+_STYLES = {"problem": "bold red", "warning": "yellow", "hint": "cyan"}
+
+
+@final
+@dataclass(frozen=True)
+class Report:
+    """What process 0 knows at the end.
+
+    Attributes:
+        timeout: timeout of each stage in seconds.
+        hosts: host name of each process.
+        facts: `key` of each check to its facts, if they were reached.
+        trouble: error that ended the examination early; it says how to fix it.
+    """
+
+    timeout: float
+    hosts: Sequence[str] = ()
+    facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    trouble: str = ""
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, problems first."""
+        found = [Finding("problem", self.trouble, "")] if self.trouble else []
+        for check, facts in self._reached():
+            found += check.judge(facts, self.hosts)
+        return sorted(found, key=lambda finding: list(_STYLES).index(finding.level))
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether a run would log correctly: there are no problems."""
+        return all(finding.level != "problem" for finding in self.findings)
+
+    def as_object(self) -> dict[str, Any]:
+        """The report as one JSON object."""
+        by_level: dict[str, list[dict[str, str]]] = {level: [] for level in _STYLES}
+        for finding in self.findings:
+            by_level[finding.level].append({"what": finding.what, "fix": finding.fix})
+        levels = {f"{level}s": found for level, found in by_level.items()}
+        facts = {
+            "timeout": self.timeout,
+            **{check.key: list(map(encode, self.facts.get(check.key, ()))) for check in CHECKS},
+            "trouble": self.trouble,
+        }
+        return {"ok": self.is_ok, **levels, "facts": facts}
+
+    def text(self, *, as_json: bool) -> str:
+        """The report for an output that is no terminal."""
+        return json.dumps(self.as_object()) if as_json else as_text(self._draw)
+
+    def print(self, *, as_json: bool) -> None:
+        """Print the report."""
+        if as_json:
+            print_plain(self.text(as_json=True))
+        else:
+            print_drawn(self._draw)
+
+    def _reached(self) -> Iterator[tuple[AbstractCheck[Any], Sequence[Any]]]:
+        return ((check, self.facts[check.key]) for check in CHECKS if self.facts.get(check.key))
+
+    def _draw(self, console: "Console") -> None:
+        from rich.text import Text
+
+        columns: dict[str, list[str]] = {}
+        lines: list[tuple[Text, str]] = []
+        for check, facts in self._reached():
+            for name, shown in check.show(facts):
+                if isinstance(shown, str):
+                    lines.append((Text(name, "bold"), shown))
+                else:
+                    columns[name] = shown
+        if columns:
+            console.print(make_table([*columns], [*zip(*columns.values(), strict=True)]))
+            console.print()
+        if lines:
+            console.print(_pairs(lines))
+            console.print()
+        findings = self.findings
+        if findings:
+            styled = [(Text(one.level, _STYLES[one.level]), str(one)) for one in findings]
+            console.print(_pairs(styled))
+            console.print()
+        count = sum(finding.level == "problem" for finding in findings)
+        if count:
+            problems = f"{count} {'problem' if count == 1 else 'problems'}"
+            console.print(Text(f"{problems}: a run would not log correctly here", "bold red"))
+        else:
+            console.print(Text("ok: a run would log correctly here", "bold green"))
+
+
+def encode(fact: Any) -> Any:
+    """A check's fact as a JSON value."""
+    return asdict(fact) if is_dataclass(fact) and not isinstance(fact, type) else fact
+
+
+@contextlib.contextmanager
+def stdout_for_report() -> Iterator[None]:
+    """Keep the standard output for the report: libraries below Python print there, e.g. Gloo.
+
+    While the block runs, `sys.stdout` is the output, and what is written to its file descriptor
+    otherwise is dropped. The error output is unaffected.
+    """
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):
+        yield  # not a file, so no library writes to it
+        return
+    sys.stdout.flush()
+    before = sys.stdout
+    kept = os.dup(descriptor)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+    try:
+        with os.fdopen(kept, "w", encoding=before.encoding, closefd=False) as sys.stdout:
+            yield
+    finally:
+        sys.stdout = before
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+def _pairs(rows: Sequence[tuple["Text", str]]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    return table
