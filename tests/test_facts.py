@@ -93,6 +93,9 @@ def test_the_job_of_a_batch_system_is_named():
 
     facts = collect_facts(SoloGroup("slurm"), "process", {}, {"SLURM_JOB_ID": "77"})
     assert (facts["slurm_job_id"], facts["launcher"]) == ("77", "slurm")
+    facts = collect_facts(SoloGroup("openmpi"), "process", {}, {"PBS_JOBID": "77.pbs"})
+    assert (facts["pbs_job_id"], facts["launcher"]) == ("77.pbs", "openmpi")
+    assert "slurm_job_id" not in facts
 
 
 def test_a_total_needs_the_number_of_every_process():

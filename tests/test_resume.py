@@ -121,6 +121,16 @@ def test_a_batch_job_that_is_started_again_finds_its_run_by_its_id(tmp_path, mon
         assert [(run.name, run.incarnation) for run in (one, two)] == [("4711", 2), ("4711_2", 2)]
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "name"),
+    [("PBS_JOBID", "77.pbs", "77.pbs"), ("FLUX_JOB_ID", "ƒ2Vy", "f2Vy")],
+)
+def test_a_made_name_holds_the_id_of_any_batch_job(tmp_path, monkeypatch, variable, value, name):
+    monkeypatch.setenv(variable, value)
+    run, _ = log(tmp_path, range(3), name=None)
+    assert run.name == name
+
+
 def test_without_a_job_a_made_name_continues_nothing(tmp_path):
     first, _ = log(tmp_path, range(3), name=None)
     second, _ = log(tmp_path, range(3), name=None)

@@ -42,6 +42,7 @@ def test_a_line_tells_processes_and_devices():
         "slurm, job 77: 4 processes on n1 (2), n2; 7 x H100 (1 to 2 a process); "
         "0123456789ab (trunk), with changes not committed"
     )
+    assert run_notes({"launcher": "pals", "pbs_job_id": "7.pbs"}) == "pals, job 7.pbs: 1 process"
     assert run_notes({}) == "solo: 1 process"
 
 

@@ -1,4 +1,4 @@
-"""What `initialize` refuses before it waits for anybody; joining is in tests/multiprocess."""
+"""Errors of `initialize` before it waits for other processes; joining is in tests/multiprocess."""
 
 import pytest
 

@@ -1,10 +1,12 @@
 """Environments as launchers leave them, and what is read from each."""
 
+import importlib
+import pkgutil
 import sys
 
 import pytest
 
-from lerax_dist.cluster import current_job, detect
+from lerax_dist.cluster import current_job, detect, launchers
 
 _SLURM_JOB = {
     "SLURM_JOB_ID": "71",
@@ -393,6 +395,14 @@ def test_flux_and_pals_use_mpi_only_where_mpi4py_is_installed(monkeypatch: pytes
     assert not detect(_FLUX).uses_mpi
     assert detect(_OPENMPI).uses_mpi
     assert not detect(_SRUN).uses_mpi
+
+
+def test_every_launcher_is_in_the_table():
+    for module in pkgutil.iter_modules(launchers.__path__, f"{launchers.__name__}."):
+        importlib.import_module(module.name)
+    assert {type(one) for one in launchers.LAUNCHERS} == set(
+        launchers.AbstractLauncher.__subclasses__()
+    )
 
 
 def test_long_values_are_cut():
