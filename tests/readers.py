@@ -86,6 +86,12 @@ def event_images(run_dir: Path) -> list[tuple[str, int, np.ndarray]]:
     ]
 
 
+def clip_frames(path: Path) -> np.ndarray:
+    """The frames of a clip that the logger keeps, whose neighbours differ."""
+    with Image.open(path) as image:
+        return np.stack([np.array(each) for each in ImageSequence.Iterator(image)])
+
+
 def gif_frames(gif: bytes) -> np.ndarray:
     """The frames of a GIF of constant speed, each as often as it is shown."""
     frames, times = [], []

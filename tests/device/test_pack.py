@@ -312,20 +312,20 @@ def collectives(n, **kinds):
 
 def test_any_number_of_metrics_takes_one_collective():
     assert collectives(5) == {"all-reduce": 1}
-    assert collectives(200) == {"all-reduce": 1}
+    assert collectives(64) == {"all-reduce": 1}
     assert collectives(5, sum=Sum, last=Last) == {"all-reduce": 1}
-    assert collectives(200, sum=Sum, last=Last) == {"all-reduce": 1}
+    assert collectives(64, sum=Sum, last=Last) == {"all-reduce": 1}
 
 
 def test_a_few_maxima_ride_in_the_mean_and_many_take_one_collective_more():
     assert collectives(5, max=Max, min=Min) == {"all-reduce": 1}
     assert collectives(16, max=Max, min=Min) == {"all-reduce": 1}
     assert collectives(17, max=Max, min=Min) == {"all-reduce": 2}
-    assert collectives(200, max=Max, min=Min) == {"all-reduce": 2}
+    assert collectives(64, max=Max, min=Min) == {"all-reduce": 2}
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6, 8])
-@pytest.mark.parametrize("others", [0, 100], ids=["in slots", "by a maximum of their own"])
+@pytest.mark.parametrize("others", [0, 20], ids=["in slots", "by a maximum of their own"])
 def test_what_lies_beside_maxima_is_the_same_to_the_last_bit(devices, others, rng):
     """Also where the maxima are infinite or NaN on one device."""
     values = rng.normal(size=24).astype(np.float32)
