@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
+from lerax_dist import RunState
 from lerax_dist.journal._record import Event, Row, decode
 
 
@@ -55,6 +56,13 @@ def current_rows(records: list[Any]) -> list[Row]:
         elif isinstance(record, Event) and record.kind == "resume":
             rows = [row for row in rows if row.step < record.body["start_step"]]
     return rows
+
+
+def start_step_of(state: RunState) -> int | None:
+    """Where a state says that its run is to go on."""
+    upper, lower = (int(half) for half in np.asarray(state.start_step))
+    step = (upper << 32) + lower
+    return None if step == 2**64 - 1 else step
 
 
 def event_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
