@@ -132,3 +132,9 @@ def open_together(
         made = [pool.submit(make, Peer(world, process)) for process in range(count)]
         until = time.monotonic() + deadline
         return world, [each.result(until - time.monotonic()) for each in made]
+
+
+def writer_and_idle(make: Callable[[Peer], LoggerT]) -> tuple[LoggerT, LoggerT]:
+    """The logger that writes a run of one program over two processes, and the one that does not."""
+    _, (writer, idle) = open_together(2, make)
+    return writer, idle

@@ -1,8 +1,14 @@
-"""What a compiled program does between devices and to the host, counted in its text."""
+"""What a compiled program does between devices and to the host: in its text, and as it runs."""
 
 import re
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import numpy as np
+import pytest
+from jax.experimental import buffer_callback
 
 
 def compiled_text(function, *args) -> str:
@@ -24,3 +30,56 @@ def collective_operands(text: str) -> dict[str, int]:
 def callbacks(text: str) -> int:
     """How many host callbacks the program holds."""
     return len(re.findall(r"custom_call_target=\"[^\"]*callback[^\"]*\"", text))
+
+
+def payloads(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """What host callbacks bring while they run, of steps that are traced from now on."""
+    found: list[np.ndarray] = []
+
+    def buffer(call: Any, *args: Any, real: Any = buffer_callback.buffer_callback, **options: Any):
+        def spy(context: Any, results: Any, payload: Any) -> Any:
+            found.append(np.asarray(payload).copy())
+            return call(context, results, payload)
+
+        return real(spy, *args, **options)
+
+    def debug(call: Any, *args: Any, real: Any = jax.debug.callback, **options: Any):
+        def spy(payload: Any) -> None:
+            found.append(np.asarray(payload).copy())
+            call(payload)
+
+        return real(spy, *args, **options)
+
+    monkeypatch.setattr(buffer_callback, "buffer_callback", buffer)
+    monkeypatch.setattr(jax.debug, "callback", debug)
+    return found
+
+
+def compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Programs that are compiled ahead of their call, as those that copy a row are."""
+    found: list[Any] = []
+
+    def count(lowered: Any, *args: Any, real: Any = jax.stages.Lowered.compile, **options: Any):
+        found.append(lowered)
+        return real(lowered, *args, **options)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", count)
+    return found
+
+
+def python_lines(call: Callable[..., Any], *args: Any, within: str = "") -> int:
+    """How many lines of Python a call runs in this thread, in files `within` a folder."""
+    lines = 0
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal lines
+        lines += event == "line" and within in frame.f_code.co_filename
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call(*args)
+    finally:
+        sys.settrace(before)
+    return lines

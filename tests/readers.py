@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
+from lerax_dist import RunState
 from lerax_dist.journal._record import Event, Row, decode
 
 
@@ -57,6 +58,13 @@ def current_rows(records: list[Any]) -> list[Row]:
     return rows
 
 
+def start_step_of(state: RunState) -> int | None:
+    """Where a state says that its run is to go on."""
+    upper, lower = (int(half) for half in np.asarray(state.start_step))
+    step = (upper << 32) + lower
+    return None if step == 2**64 - 1 else step
+
+
 def event_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
     """Step and scalars of every event of the one event file with rows in a folder, likewise."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
@@ -84,6 +92,12 @@ def event_images(run_dir: Path) -> list[tuple[str, int, np.ndarray]]:
         for value in event.summary.value
         if value.HasField("image")
     ]
+
+
+def clip_frames(path: Path) -> np.ndarray:
+    """The frames of a clip that the logger keeps, whose neighbours differ."""
+    with Image.open(path) as image:
+        return np.stack([np.array(each) for each in ImageSequence.Iterator(image)])
 
 
 def gif_frames(gif: bytes) -> np.ndarray:

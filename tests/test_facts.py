@@ -1,3 +1,8 @@
+"""What a run says of where it runs, and from what code.
+
+Git is asked by the private function that does so: at the door each question is an interpreter.
+"""
+
 import json
 import subprocess
 import sys
@@ -7,8 +12,8 @@ import pytest
 
 import lerax_dist as ld
 from lerax_dist import _facts
-from lerax_dist._facts import git_state, parse_git_status, versions
-from lerax_dist.cluster import SoloGroup, with_counts
+from lerax_dist._facts import git_state, parse_git_status
+from lerax_dist.cluster import with_counts
 from tests.memory import Memory
 
 
@@ -83,19 +88,25 @@ def test_a_machine_without_git_is_no_obstacle(tmp_path, monkeypatch):
     assert git_state(tmp_path) is None
 
 
-def test_only_packages_that_are_there_have_a_version():
-    assert {"python", "jax", "numpy"} <= set(versions())
-    assert None not in versions().values()
+def facts_of(log_dir):
+    told = Told()
+    ld.Logger(told, log_dir=log_dir).close()
+    return told.calls[1][1]
 
 
-def test_the_job_of_a_batch_system_is_named():
-    from lerax_dist._facts import collect_facts
+def test_only_packages_that_are_there_have_a_version(tmp_path):
+    versions = facts_of(tmp_path)["versions"]
+    assert {"python", "jax", "numpy", "lerax_dist"} <= set(versions)
+    assert None not in versions.values()
 
-    facts = collect_facts(SoloGroup("slurm"), "process", {}, {"SLURM_JOB_ID": "77"})
-    assert (facts["slurm_job_id"], facts["launcher"]) == ("77", "slurm")
-    facts = collect_facts(SoloGroup("openmpi"), "process", {}, {"PBS_JOBID": "77.pbs"})
-    assert (facts["pbs_job_id"], facts["launcher"]) == ("77.pbs", "openmpi")
-    assert "slurm_job_id" not in facts
+
+def test_the_job_of_a_batch_system_is_named(tmp_path, monkeypatch):
+    assert "slurm_job_id" not in facts_of(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    assert facts_of(tmp_path)["slurm_job_id"] == "77"
+    monkeypatch.delenv("SLURM_JOB_ID")
+    monkeypatch.setenv("PBS_JOBID", "77.pbs")
+    assert facts_of(tmp_path)["pbs_job_id"] == "77.pbs"
 
 
 def test_a_total_needs_the_number_of_every_process():

@@ -1,88 +1,106 @@
-from datetime import datetime
+"""The arguments that both loggers share: names, folders, steps."""
+
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
-from lerax_dist._run import check_hparams, check_name, check_step, choose_log_dir, make_name
+import lerax_dist as ld
+from tests.memory import Memory
 
-NOW = datetime(2026, 1, 31, 12, 30, 45)
-
-
-def test_a_name_is_made_of_policy_environment_and_time():
-    env, policy = SimpleNamespace(name="CartPole"), SimpleNamespace(name="MLP")
-    assert make_name(env, policy, NOW) == "MLP_CartPole_20260131_123045"
-    assert make_name(env, None, NOW) == "CartPole_20260131_123045"
-    assert make_name(None, None, NOW) == "20260131_123045"
+TIME = r"20\d{6}_\d{6}"
 
 
-def test_what_has_no_name_goes_by_its_class():
-    assert make_name(3, None, NOW) == "int_20260131_123045"
-    assert make_name(int, None, NOW) == "int_20260131_123045"
-    assert make_name(None, None, "4711") == "4711"
+def name_of(tmp_path, env: Any = None, policy: Any = None):
+    with ld.LoggingCallback(Memory(), env=env, policy=policy, log_dir=tmp_path) as logger:
+        assert logger.run_dir.parent == tmp_path.resolve()
+        return logger.name
 
 
-def test_a_made_name_never_leaves_its_folder():
-    for name in ("../../etc", "a/b", "a\nb", "..", "ALE/Pong-v5"):
-        made = make_name(SimpleNamespace(name=name), None, NOW)
-        assert check_name(made) == made
-        assert "/" not in made
+@pytest.mark.parametrize(
+    ("env", "policy", "pattern"),
+    [
+        (SimpleNamespace(name="CartPole"), SimpleNamespace(name="MLP"), f"MLP_CartPole_{TIME}"),
+        (SimpleNamespace(name="CartPole"), None, f"CartPole_{TIME}"),
+        (None, None, TIME),
+        # What has no name goes by its class.
+        (3, None, f"int_{TIME}"),
+        (int, None, f"int_{TIME}"),
+    ],
+)
+def test_a_name_is_made_of_policy_environment_and_time(tmp_path, env, policy, pattern):
+    import re
+
+    assert re.fullmatch(pattern, name_of(tmp_path, env, policy))
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "a\nb", "..", "ALE/Pong-v5"])
+def test_a_made_name_never_leaves_its_folder(tmp_path, name):
+    made = name_of(tmp_path, SimpleNamespace(name=name))
+    assert "/" not in made
+    # And it may be given, too.
+    with ld.Logger(Memory(), made, log_dir=tmp_path, resume="must") as logger:
+        assert logger.name == made
+
+
+def given(tmp_path, name: Any):
+    with ld.Logger(Memory(), name, log_dir=tmp_path) as logger:
+        assert logger.run_dir == tmp_path.resolve() / logger.name
+        return logger.name
 
 
 @pytest.mark.parametrize("name", ["run", "group/run 1", "ppo-α", ".hidden", "a..b"])
-def test_a_relative_path_is_a_good_name(name):
-    assert check_name(name) == name
+def test_a_relative_path_is_a_good_name(tmp_path, name):
+    assert given(tmp_path, name) == name
 
 
 @pytest.mark.parametrize("name", ["a/b/", "a//b", "./a/b", "a/./b"])
-def test_a_name_is_written_in_one_way(name):
-    assert check_name(name) == "a/b"
+def test_a_name_is_written_in_one_way(tmp_path, name):
+    assert given(tmp_path, name) == "a/b"
 
 
 @pytest.mark.parametrize(
     "name", ["../x", "a/../../x", "/x", "", "  ", ".", "a\nb", "a\x00", "a\\b"]
 )
-def test_a_name_that_leaves_the_folder_or_is_empty_is_refused(name):
+def test_a_name_that_leaves_the_folder_or_is_empty_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="`name`.*relative path inside `log_dir`"):
-        check_name(name)
+        given(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_is_no_string_is_refused():
+def test_a_name_that_is_no_string_is_refused(tmp_path):
     with pytest.raises(TypeError, match="`name` must be a string or None, got 3"):
-        check_name(3)
+        given(tmp_path, 3)
 
 
-def test_the_folder_is_the_given_one_else_the_backends_else_logs():
-    backends = [SimpleNamespace(), SimpleNamespace(log_dir=Path("/scratch/a"))]
-    assert choose_log_dir("x", backends) == Path("x")
-    assert choose_log_dir(None, backends) == Path("/scratch/a")
-    assert choose_log_dir(None, backends[:1]) == Path("logs")
+def test_the_folder_is_the_given_one_else_the_backends_else_logs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
+    class Placed(Memory):
+        log_dir = Path("scratch/a")
 
-def test_a_step_is_an_integer_of_any_kind():
-    import numpy as np
-
-    assert check_step(np.int64(10**12)) == 10**12
+    for log_dir, backends, folder in (
+        ("x", [Memory(), Placed()], "x"),
+        (None, [Memory(), Placed()], "scratch/a"),
+        (None, [Memory()], "logs"),
+    ):
+        with ld.Logger(backends, "r", log_dir=log_dir) as logger:
+            assert logger.run_dir == tmp_path.resolve() / folder / "r"
 
 
 @pytest.mark.parametrize("step", [1.0, "1", None, True, [1]])
-def test_a_step_that_is_no_integer_is_refused(step):
-    with pytest.raises(TypeError, match="`step` must be an integer, got"):
-        check_step(step)
+def test_a_step_that_is_no_integer_is_refused(tmp_path, step):
+    with ld.Logger(Memory(), log_dir=tmp_path) as logger:
+        with pytest.raises(TypeError, match="`step` must be an integer, got"):
+            logger.log({"x": 1.0}, step)
 
 
-def test_a_negative_step_is_refused():
-    with pytest.raises(ValueError, match="`step` must be 0 or more, got -1"):
-        check_step(-1)
-
-
-def test_nested_hyperparameters_get_dotted_names():
-    assert check_hparams({"a": {"b": 1}, "c": "x"}) == {"a.b": 1, "c": "x"}
-    assert check_hparams(None) == {}
-
-
-def test_hyperparameters_that_are_no_mapping_are_refused():
-    with pytest.raises(TypeError, match="`hparams` must be a mapping"):
-        check_hparams([1])
-    with pytest.raises(TypeError, match="names are strings"):
-        check_hparams({1: 2})
+def test_a_step_is_an_integer_of_any_size_and_kind_but_not_negative(tmp_path):
+    memory = Memory()
+    with ld.Logger(memory, log_dir=tmp_path) as logger:
+        logger.log({"x": 1.0}, np.int64(10**12))
+        with pytest.raises(ValueError, match="`step` must be 0 or more, got -1"):
+            logger.log({"x": 1.0}, -1)
+    assert memory.rows == [(10**12, {"x": 1.0})]

@@ -1,6 +1,5 @@
 """Where a run stands: into a checkpoint, out of it again, and the run goes on from there."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 import lerax_dist as ld
-from lerax_dist._state import RestoredRun, read_state, write_state
-from lerax_dist.journal._identity import Identity
 from tests.memory import Memory
-from tests.readers import current_rows, journal_records
+from tests.readers import current_rows, journal_records, start_step_of
 
 
 def through_equinox(state: ld.RunState, folder: Path) -> ld.RunState:
@@ -49,38 +46,62 @@ def shown(run_dir: Path) -> list[int]:
     return [row.step for row in current_rows(journal_records(run_dir))]
 
 
-PAST = RestoredRun("Über/läufe 1", Identity("0123456789ab", 7), 2**40 + 5)
+NAME = "Über/läufe 1"
+
+
+def known_state(log_dir: Path, *, rows: bool) -> ld.RunState:
+    """A state of a run, which knows where to go on or leaves it to the first row."""
+    steps = [2**40 + 4]
+    _, state = log(log_dir, steps, NAME)
+    if not rows:
+        _, state = log(log_dir, [], NAME)
+    assert start_step_of(state) == (2**40 + 5 if rows else None)
+    return state
 
 
 @pytest.mark.parametrize("through", [through_equinox, through_orbax, through_devices])
-@pytest.mark.parametrize("past", [PAST, PAST._replace(start_step=None)])
-def test_a_state_comes_out_of_a_checkpoint_as_it_went_in(tmp_path, through, past):
-    state = through(write_state(past), tmp_path)
-    assert read_state(state) == past
+@pytest.mark.parametrize("rows", [True, False])
+def test_a_state_comes_out_of_a_checkpoint_as_it_went_in(tmp_path, through, rows):
+    before = known_state(tmp_path / "logs", rows=rows)
+    after = through(before, tmp_path)
+    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(one, other)
+    logger, _ = log(tmp_path / "logs", [7], None, state=after)
+    assert (logger.name, logger.incarnation) == (NAME, int(before.incarnation) + 1)
+    assert logger.run_id.encode() == before.run_id.tobytes().rstrip(b"\0")
+    events = [r.body for r in journal_records(logger.run_dir) if getattr(r, "kind", "") == "resume"]
+    assert events[-1]["start_step"] == (2**40 + 5 if rows else 7)
 
 
-def test_the_arrays_of_a_state_have_the_same_shapes_for_every_run():
+def test_the_arrays_of_a_state_have_the_same_shapes_for_every_run(tmp_path):
     def shapes(state):
         return [(leaf.shape, leaf.dtype, type(leaf)) for leaf in jax.tree.leaves(state)]
 
-    assert shapes(write_state(PAST)) == shapes(ld.RunState.empty())
+    assert shapes(known_state(tmp_path, rows=True)) == shapes(ld.RunState.empty())
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(ld.RunState.empty())) < 1000
 
 
 def test_no_run_is_no_state(tmp_path):
-    assert read_state(None) is None
-    assert read_state(ld.RunState.empty()) is None
     logger, _ = log(tmp_path, range(3), state=ld.RunState.empty(), resume="never")
     assert (logger.name, logger.incarnation) == ("r", 1)
+    logger, _ = log(tmp_path, range(3), state=None, resume="never")
+    assert (logger.name, logger.incarnation) == ("r_2", 1)
 
 
 def test_what_a_state_cannot_be_is_said(tmp_path):
     with pytest.raises(TypeError, match="`state` must be a `RunState`, got a dict. Restore"):
         log(tmp_path, [], state={"name": np.zeros(512)})
+    odd = eqx.tree_at(
+        lambda s: s.run_id, known_state(tmp_path / "a", rows=True), np.full(64, 200, np.uint8)
+    )
     with pytest.raises(ValueError, match="`state.run_id` is no text in UTF-8"):
-        read_state(eqx.tree_at(lambda s: s.run_id, write_state(PAST), np.full(64, 200, np.uint8)))
-    with pytest.raises(ValueError, match="`name` has 513 bytes in UTF-8, and a `RunState` holds"):
-        write_state(PAST._replace(name="n" * 513))
+        log(tmp_path, [], state=odd)
+    long = "/".join(["n" * 127] * 4 + ["n"])
+    with ld.Logger(Memory(), long, log_dir=tmp_path) as logger:
+        with pytest.raises(
+            ValueError, match="`name` has 513 bytes in UTF-8, and a `RunState` hold"
+        ):
+            logger.state()
 
 
 def test_a_run_goes_on_after_the_checkpoint_whatever_came_after_it(tmp_path):
@@ -105,30 +126,27 @@ def test_an_explicit_start_step_goes_before_that_of_the_state(tmp_path):
 
 def test_a_state_is_of_what_is_current_not_of_what_was_superseded(tmp_path):
     _, first = log(tmp_path, range(5))
-    assert read_state(first) == RestoredRun("r", first_identity(tmp_path), 5)
+    assert start_step_of(first) == 5
     log(tmp_path, range(5, 20))
     logger = ld.Logger(Memory(), log_dir=tmp_path, state=first)
     # No row yet: it stands where it was told to go on, not at the 20 of the life before.
-    assert read_state(logger.state()) == RestoredRun("r", Identity(logger.run_id, 3), 5)
+    assert start_step_of(logger.state()) == 5
     logger.log({"x": 0.0}, 5)
-    assert read_state(logger.state()) == RestoredRun("r", Identity(logger.run_id, 3), 6)
+    assert start_step_of(logger.state()) == 6
     logger.close()
-    assert read_state(logger.state()) == RestoredRun("r", Identity(logger.run_id, 3), 6)
-
-
-def first_identity(log_dir: Path) -> Identity:
-    return Identity(json.loads((log_dir / "r" / "run.json").read_text())["run_id"], 1)
+    last = logger.state()
+    assert start_step_of(last) == 6
+    assert (int(first.incarnation), int(last.incarnation)) == (1, 3)
+    np.testing.assert_array_equal(first.run_id, last.run_id)
 
 
 def test_a_state_before_the_first_row_is_the_start_or_leaves_it_to_the_first_row(tmp_path):
     _, state = log(tmp_path, [])
-    past = read_state(state)
-    assert past is not None and past.start_step == 0
+    assert start_step_of(state) == 0
     log(tmp_path, range(5))
     # Continued without saying where: only the first row tells.
     _, state = log(tmp_path, [])
-    past = read_state(state)
-    assert past is not None and past.start_step is None
+    assert start_step_of(state) is None
     log(tmp_path, [3], state=state)
     assert shown(tmp_path / "r") == [0, 1, 2, 3]
 

@@ -4,15 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
-from lerax_dist.device._buffer import Buffer
+from tests.loop import KEY, iteration, mesh_of, reset, step_states, training
 from tests.memory import Memory
-from tests.program import callbacks, collective_operands, compiled_text
+from tests.program import callbacks, collective_operands, compiled_text, payloads
 
-KEY = jax.random.key(0)
 RNG = np.random.default_rng(11)
 ITERATIONS, ENVIRONMENTS = 23, 8
 # What every environment has at every iteration; some have ended no episode for a while.
@@ -21,14 +19,10 @@ ENDED = (np.arange(ITERATIONS)[:, None] + np.arange(ENVIRONMENTS)) > 9
 LOSSES = RNG.normal(0.0, 3.0, (ITERATIONS, ENVIRONMENTS)).astype(np.float32)
 
 
-def mesh_of(n):
-    return jax.sharding.Mesh(np.array(jax.devices()[:n]), ("d",), axis_types=(AxisType.Auto,))
-
-
 def train(logger, returns, ended, losses, *, ends=True):
     """All iterations in one scan; `ends` tells the logger of the end."""
 
-    def iteration(carry, seen):
+    def iterate(carry, seen):
         state, count = carry
         average, done, loss = seen
         steps = jnp.full(average.shape, 10**8, jnp.int32) + count + 0 * done.astype(int)
@@ -36,17 +30,12 @@ def train(logger, returns, ended, losses, *, ends=True):
             steps, average, done.astype(int), done, average * done, done.astype(float)
         )
         log = {"loss": loss.mean(), "worst": ld.Max(loss.max()), "sum": ld.Sum(loss.sum())}
-        context = ld.IterationContext(state, states, None, None, count + 1, None, log)
-        return (logger.on_iteration(context, key=KEY), count + 1), None
+        return (iteration(logger, states, log, count + 1, state=state), count + 1), None
 
-    state = logger.reset(ld.ResetContext(), key=KEY)
-    (state, count), _ = jax.lax.scan(
-        iteration, (state, jnp.zeros((), jnp.int32)), (returns, ended, losses)
-    )
+    start = reset(logger), jnp.zeros((), jnp.int32)
+    (state, count), _ = jax.lax.scan(iterate, start, (returns, ended, losses))
     if ends:
-        states = ld.LoggingCallbackStepState.initial()
-        end = ld.TrainingContext(state, states, None, None, 0, count, None)
-        state = logger.on_training_end(end, key=KEY)
+        logger.on_training_end(training(state, 0, count=count), key=KEY)
     return count
 
 
@@ -58,7 +47,7 @@ def run(memory, log_dir, devices, data=(RETURNS, ENDED, LOSSES), **options):
             mapped = jax.shard_map(
                 lambda *d: train(logger, *d),
                 mesh=mesh_of(devices),
-                in_specs=P(None, "d"),
+                in_specs=P(None, "a"),
                 out_specs=P(),
             )
             jax.block_until_ready(jax.jit(mapped)(*data))
@@ -137,7 +126,7 @@ def test_a_transfer_is_one_collective_and_one_callback(devices, tmp_path):
         mapped = jax.shard_map(
             lambda *d: train(logger, *d),
             mesh=mesh_of(devices),
-            in_specs=P(None, "d"),
+            in_specs=P(None, "a"),
             out_specs=P(),
         )
         text = compiled_text(mapped, RETURNS, ENDED, LOSSES)
@@ -146,25 +135,38 @@ def test_a_transfer_is_one_collective_and_one_callback(devices, tmp_path):
         assert collective_operands(text) == {"all-reduce": 2}
 
 
-def test_callbacks_come_once_in_so_many_rows_and_carry_no_more_than_64_kib(tmp_path, monkeypatch):
-    sizes = []
+def test_callbacks_come_once_in_so_many_rows(tmp_path, monkeypatch):
+    found = payloads(monkeypatch)
     with ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=10) as logger:
-        sink = logger._session.run.sink
-        rows = sink.rows
-
-        def spying(row_format, stride):
-            deliver = rows(row_format, stride)
-
-            def spy(part, parts, payload):
-                sizes.append(np.array(payload).nbytes)
-                deliver(part, parts, payload)
-
-            return spy
-
-        monkeypatch.setattr(sink, "rows", spying)
         jax.block_until_ready(jax.jit(lambda *d: train(logger, *d))(RETURNS, ENDED, LOSSES))
-    assert len(sizes) == 3
-    assert max(sizes) <= 64 * 1024
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("devices", [0, 4])
+def test_a_message_of_more_than_64_kib_leaves_in_payloads_below_it(tmp_path, monkeypatch, devices):
+    """One payload of 100 KiB or more stops several devices for ever."""
+    found = payloads(monkeypatch)
+    memory, metrics, rows = Memory(), 200, 100
+
+    def loop(values):
+        def iterate(state, count):
+            log = {f"m{place}": values.mean() + place * count for place in range(metrics)}
+            log["sum"] = ld.Sum(values.sum() * count)
+            return iteration(logger, step_states(count[None]), log, count, state=state), None
+
+        jax.lax.scan(iterate, reset(logger), jnp.arange(1, rows + 1))
+
+    with ld.LoggingCallback(memory, log_dir=tmp_path, rows_per_transfer=rows) as logger:
+        if devices:
+            loop = jax.shard_map(loop, mesh=mesh_of(devices), in_specs=P("a"), out_specs=None)
+        jax.block_until_ready(jax.jit(loop)(jnp.arange(8.0)))
+    sizes = [payload.nbytes for payload in found]
+    assert sum(sizes) > 64 * 1024 >= max(sizes) and len(sizes) == 2
+    assert len(memory.rows) == rows
+    for count, (_, row) in enumerate(memory.rows, 1):
+        got = [row[f"train/m{place}"] for place in range(metrics)]
+        np.testing.assert_allclose(got, 3.5 + count * np.arange(metrics), rtol=1e-6)
+        assert row["train/sum"] == 28 * count
 
 
 def test_a_row_without_room_in_the_buffer_leaves_at_once(tmp_path, monkeypatch):
@@ -176,15 +178,12 @@ def test_a_row_without_room_in_the_buffer_leaves_at_once(tmp_path, monkeypatch):
 
         def step(state, values):
             log = {f"m{place}": values[place] for place in range(n)}
-            states = ld.LoggingCallbackStepState.initial()
-            context = ld.IterationContext(state, states, None, None, jnp.asarray(1), None, log)
-            return logger.on_iteration(context, key=KEY)
+            return iteration(logger, step_states([1]), log, state=state)
 
-        state = logger.reset(ld.ResetContext(), key=KEY)
-        state = jax.jit(step)(state, jnp.arange(float(n)))
+        state = jax.jit(step)(reset(logger), jnp.arange(float(n)))
         logger.flush()
         assert [memory.rows[0][1][f"train/m{place}"] for place in range(n)] == list(range(n))
-        assert isinstance(state, Buffer) and int(state.count) == 0
+        assert int(state.count) == 0
     assert not logger.failures
 
 
@@ -194,12 +193,11 @@ def test_rows_wait_in_the_state_and_leave_when_it_is_flushed(tmp_path):
 
         @jax.jit
         def step(state, count):
-            states = ld.LoggingCallbackStepState.initial()
-            log = {"n": count.astype(float)}
-            context = ld.IterationContext(state, states, None, None, count, None, log)
-            return logger.on_iteration(context, key=KEY)
+            return iteration(
+                logger, step_states([1]), {"n": count.astype(float)}, count, state=state
+            )
 
-        state = logger.reset(ld.ResetContext(), key=KEY)
+        state = reset(logger)
         for count in range(1, 14):
             state = step(state, jnp.asarray(count))
         logger.flush()
@@ -232,16 +230,14 @@ def test_a_state_that_reset_did_not_give_is_refused(tmp_path):
 
 def test_a_state_from_outside_of_the_shard_map_is_refused(tmp_path):
     with ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=10) as logger:
-        outside = logger.reset(ld.ResetContext(), key=KEY)
+        outside = reset(logger)
 
         def step(state, values):
-            states = ld.LoggingCallbackStepState.initial()
             log = {"mean": values.mean()}
-            context = ld.IterationContext(state, states, None, None, jnp.asarray(1), None, log)
-            state = logger.on_iteration(context, key=KEY)
+            state = iteration(logger, step_states([1]), log, state=state)
             return jax.tree.leaves(state)[0][None]
 
-        mapped = jax.shard_map(step, mesh=mesh_of(2), in_specs=(P(), P("d")), out_specs=P("d"))
+        mapped = jax.shard_map(step, mesh=mesh_of(2), in_specs=(P(), P("a")), out_specs=P("a"))
         with pytest.raises(ValueError, match="all inside the same `shard_map`"):
             jax.jit(mapped)(outside, jnp.ones(4))
 
@@ -250,14 +246,9 @@ def test_other_metrics_in_a_later_step_are_refused(tmp_path):
     with ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=10) as logger:
 
         def step(state, name):
-            states = ld.LoggingCallbackStepState.initial()
-            context = ld.IterationContext(
-                state, states, None, None, jnp.asarray(1), None, {name: jnp.ones(())}
-            )
-            return logger.on_iteration(context, key=KEY)
+            return iteration(logger, step_states([1]), {name: jnp.ones(())}, state=state)
 
-        state = logger.reset(ld.ResetContext(), key=KEY)
-        state = step(state, "a")
+        state = step(reset(logger), "a")
         with pytest.raises(ValueError, match="`training_log` must hold the same metrics"):
             step(state, "b")
         logger.flush_state(state)

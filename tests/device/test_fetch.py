@@ -1,7 +1,5 @@
 """Rows of a plain loop: known again without a look at each metric, and still checked."""
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,162 +7,208 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lerax_dist._layout import Layout
-from lerax_dist.device import _fetch
-from lerax_dist.device._fetch import Fetcher
+import lerax_dist as ld
+from tests.loop import mesh_of
+from tests.memory import Memory
+from tests.peers import writer_and_idle
+from tests.program import compiled_ahead, python_lines
+
+# Rows with few metrics and with many: what is not done for each metric costs both the same.
+FEW, MANY = 4, 40
 
 
-def row(fetched):
-    names, numbers, arrays = fetched
-    values = dict.fromkeys(names)
-    values |= numbers
-    for some, vector in arrays:
-        values |= zip(some, np.asarray(vector).tolist(), strict=True)
-    return values
+@pytest.fixture
+def memory():
+    return Memory()
 
 
-def plans(monkeypatch):
-    """The metrics that were looked at one by one."""
-    looked_at = []
-    check = _fetch.check_metrics
-
-    def look(flat, here):
-        looked_at.append(flat)
-        check(flat, here)
-
-    monkeypatch.setattr(_fetch, "check_metrics", look)
-    return looked_at
+@pytest.fixture
+def open_logger(tmp_path):
+    """Opens loggers, each a run of its own."""
+    names = iter(map(str, range(100)))
+    return lambda backend=None: ld.Logger(backend or Memory(), next(names), log_dir=tmp_path)
 
 
-def programs(monkeypatch):
-    """The programs that were compiled ahead of their call, as those that copy a row are."""
-    compiled = []
-    compile_ = jax.stages.Lowered.compile
-
-    def count(lowered, *args, **options):
-        compiled.append(lowered)
-        return compile_(lowered, *args, **options)
-
-    monkeypatch.setattr(jax.stages.Lowered, "compile", count)
-    return compiled
+@pytest.fixture
+def logger(memory, tmp_path):
+    with ld.Logger(memory, "r", log_dir=tmp_path) as logger:
+        yield logger
 
 
-def nested(value, rate=0.5):
-    return {"train": {"loss": value, "deep": {"norm": value * 2}}, "rate": rate, "count": 2**40 + 1}
+@pytest.fixture(params=["writer", "idle"])
+def either(request, tmp_path):
+    """The logger of the process that writes, or of one that does not: both check alike."""
+    writer, idle = writer_and_idle(
+        lambda group: ld.Logger(Memory(), "pair", log_dir=tmp_path, group=group, scope="global")
+    )
+    yield writer if request.param == "writer" else idle
+    idle.close()
+    writer.close()
 
 
-def test_rows_of_one_layout_are_looked_at_once(monkeypatch):
-    looked_at = plans(monkeypatch)
-    fetcher = Fetcher()
-    for step in range(5):
-        got = row(fetcher.fetch(nested(jnp.float32(step), rate=step / 7)))
-        assert list(got) == ["train/loss", "train/deep/norm", "rate", "count"]
-        assert list(got.values()) == [step, 2 * step, step / 7, 2**40 + 1]
-    assert len(looked_at) == 1
+def logged(logger, memory, *rows):
+    """Logs these rows, and gives what the backend got."""
+    for step, metrics in enumerate(rows):
+        logger.log(metrics, step)
+    logger.flush()
+    return [row for _, row in memory.rows]
 
 
-def test_rows_that_differ_in_their_names_are_copied_by_one_program(monkeypatch):
-    looked_at, compiled = plans(monkeypatch), programs(monkeypatch)
-    fetcher = Fetcher()
-    for step in range(3):
-        for task in range(30):
-            metrics = {f"task{task}/loss": jnp.float32(step), "count": jnp.int32(task)}
-            assert row(fetcher.fetch(metrics)) == {f"task{task}/loss": step, "count": task}
-    assert len(looked_at) == 30
+def row_of(count, prefix="m", value=1.0):
+    return {f"{prefix}{place}": jnp.float32(value) for place in range(count)}
+
+
+def are_alike(few, many):
+    """Whether as many lines of Python ran, but for some that any call may run now and then."""
+    return np.max(np.abs(np.subtract(few, many))) < (MANY - FEW) / 4
+
+
+def test_rows_of_one_layout_are_known_again(logger, memory):
+    rows = [
+        {
+            "train": {"loss": jnp.float32(step), "deep": {"norm": jnp.float32(2 * step)}},
+            "rate": step / 7,
+            "count": 2**40 + 1,
+        }
+        for step in range(5)
+    ]
+    got = logged(logger, memory, *rows)
+    for step, row in enumerate(got):
+        assert list(row) == ["train/loss", "train/deep/norm", "rate", "count"]
+        assert list(row.values()) == [step, 2 * step, step / 7, 2**40 + 1]
+
+
+def test_the_training_thread_runs_no_python_for_each_metric(open_logger):
+    def lines(count):
+        with open_logger() as logger:
+            values = jax.jit(lambda: row_of(count))()
+            first = python_lines(logger.log, values, 0)
+            return first, python_lines(logger.log, values, 1)
+
+    (few, few_again), (many, many_again) = lines(FEW), lines(MANY)
+    assert are_alike(few_again, many_again)
+    # The first row is looked at metric by metric.
+    assert many - few > MANY - FEW
+
+
+def test_rows_that_differ_in_their_names_are_copied_by_one_program(logger, memory, monkeypatch):
+    compiled = compiled_ahead(monkeypatch)
+    rows = [
+        {f"task{task}/loss": jnp.float32(step), "count": jnp.int32(task)}
+        for step in range(3)
+        for task in range(30)
+    ]
+    assert logged(logger, memory, *rows) == [
+        {f"task{task}/loss": step, "count": task} for step in range(3) for task in range(30)
+    ]
     assert len(compiled) <= 1
 
 
-def test_a_kind_of_row_that_comes_often_is_not_forgotten_for_those_that_come_once(monkeypatch):
-    for way in ("fetch", "check"):
-        looked_at = plans(monkeypatch)
-        fetcher = Fetcher()
+def test_thirty_kinds_of_rows_are_known_again(open_logger):
+    def lines(count):
+        with open_logger() as logger:
+            rows = [row_of(count, f"task{task}/") for task in range(30)]
+            for row in rows:
+                logger.log(row, 0)
+            return [python_lines(logger.log, row, 1) for row in rows]
+
+    assert are_alike(lines(FEW), lines(MANY))
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_kind_of_row_that_comes_often_is_not_forgotten_for_those_that_come_once(tmp_path, writes):
+    def lines(count):
+        pair = writer_and_idle(
+            lambda group: ld.Logger(
+                Memory(), str(count), log_dir=tmp_path, group=group, scope="global"
+            )
+        )
+        logger = pair[not writes]
         for task in range(100):
-            getattr(fetcher, way)({"loss": jnp.float32(task)})
-            getattr(fetcher, way)({f"task{task}/loss": jnp.float32(task)})
-        assert len(looked_at) == 101
-        monkeypatch.undo()
+            logger.log(row_of(count), task)
+            logger.log({f"task{task}/loss": jnp.float32(task)}, task)
+        found = python_lines(logger.log, row_of(count), 100)
+        for each in pair:
+            each.close()
+        return found
+
+    few, many = lines(FEW), lines(MANY)
+    # A process that does not write runs a line for each array; to look at one takes forty.
+    assert many - few < (MANY - FEW) * (0.25 if writes else 4)
 
 
-def test_values_that_take_turns_on_two_devices_are_looked_at_once_each(monkeypatch):
-    looked_at, compiled = plans(monkeypatch), programs(monkeypatch)
-    fetcher = Fetcher()
-    for step in range(10):
-        value = jax.device_put(jnp.float32(step), jax.devices()[step % 2])
-        assert row(fetcher.fetch({"a": value})) == {"a": step}
-    assert len(looked_at) == 2
-    assert len(compiled) <= 2
+def test_values_that_take_turns_on_two_devices_are_known_again(open_logger, monkeypatch):
+    compiled = compiled_ahead(monkeypatch)
+
+    def lines(count):
+        memory = Memory()
+        with open_logger(memory) as logger:
+            found = []
+            for step in range(10):
+                device = jax.devices()[step % 2]
+                row = jax.device_put(row_of(count, value=step), device)
+                # JAX itself looks at each array of a row that lies elsewhere.
+                found.append(python_lines(logger.log, row, step, within="lerax_dist"))
+        assert [set(row.values()) for _, row in memory.rows] == [{step} for step in range(10)]
+        return found[2:]
+
+    assert are_alike(lines(FEW), lines(MANY))
+    assert len(compiled) <= 4
 
 
-def test_a_process_that_does_not_write_compiles_nothing(monkeypatch):
-    compiled = programs(monkeypatch)
+def test_a_process_that_does_not_write_compiles_nothing(tmp_path, monkeypatch):
+    writer, idle = writer_and_idle(
+        lambda group: ld.Logger(Memory(), "r", log_dir=tmp_path, group=group, scope="global")
+    )
+    compiled = compiled_ahead(monkeypatch)
     # As many as no other test has: their program would be there already.
-    metrics = {f"m{i}": jnp.float16(i) for i in range(11)}
-    Fetcher().check(metrics)
+    metrics = {f"m{place}": jnp.float16(place) for place in range(11)}
+    idle.log(metrics, 0)
     assert not compiled
-    Fetcher().fetch(metrics)
+    writer.log(metrics, 0)
     assert len(compiled) == 1
+    idle.close()
+    writer.close()
 
 
 @pytest.mark.parametrize(("kind", "count"), [(AxisType.Auto, 12), (AxisType.Explicit, 13)])
-def test_a_row_may_be_logged_where_a_mesh_is_set(kind, count):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",), axis_types=(kind,))
+def test_a_row_may_be_logged_where_a_mesh_is_set(logger, memory, kind, count):
+    mesh = mesh_of(2, kind=kind)
     one = jnp.float32(1)
     second = jax.device_put(one, jax.devices()[1])
     both = jax.device_put(one, NamedSharding(mesh, P()))
     with jax.set_mesh(mesh):
-        for value in (one, second, both, one + both):
-            # As many as no other test has: their program would be there already.
-            metrics = {f"m{i}": value for i in range(count)}
-            assert row(Fetcher().fetch(metrics)) == dict.fromkeys(metrics, float(value))
+        values = [one, second, both, one + both]
+        # As many as no other test has: their program would be there already.
+        rows = [{f"m{i}": value for i in range(count)} for value in values]
+        for step, row in enumerate(rows):
+            logger.log(row, step)
+    logger.flush()
+    assert [set(row.values()) for _, row in memory.rows] == [{1.0}, {1.0}, {1.0}, {2.0}]
 
 
-def test_a_row_may_be_logged_while_something_else_is_traced():
+def test_a_row_may_be_logged_while_something_else_is_traced(logger, memory):
     metrics = {f"m{i}": jnp.float32(i) for i in range(14)}
-    jax.grad(lambda x: (Fetcher().fetch(metrics), x)[1])(1.0)
+    jax.grad(lambda x: (logger.log(metrics, 0), x)[1])(1.0)
+    logger.flush()
+    assert memory.rows == [(0, {f"m{i}": i for i in range(14)})]
 
 
-def test_values_of_64_bits_stay_so():
+def test_values_of_64_bits_stay_so(logger, memory):
     with jax.enable_x64(True):
         value = jnp.asarray(1 / 3, jnp.float64)
-    assert row(Fetcher().fetch({"a": value, "b": jnp.float32(1)})) == {"a": 1 / 3, "b": 1.0}
+    assert logged(logger, memory, {"a": value, "b": jnp.float32(1)}) == [{"a": 1 / 3, "b": 1.0}]
 
 
-def bytecodes(call, *args):
-    """How many lines of Python a call runs."""
-    lines = 0
-
-    def trace(frame, event, arg):
-        nonlocal lines
-        lines += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call(*args)
-    finally:
-        sys.settrace(before)
-    return lines
-
-
-def test_the_training_thread_runs_no_python_for_each_metric():
-    def lines(count):
-        fetcher = Fetcher()
-        values = jax.jit(lambda: {f"m{i}": jnp.float32(i) for i in range(count)})()
-        fetcher.fetch(values)
-        return bytecodes(fetcher.fetch, values)
-
-    assert lines(4) == lines(64)
-
-
-def test_a_change_of_weak_type_compiles_nothing_anew(monkeypatch):
-    looked_at = plans(monkeypatch)
-    fetcher = Fetcher()
+def test_a_change_of_weak_type_compiles_nothing_anew(logger, memory, monkeypatch):
     weak, strong = jnp.asarray(1.5), jnp.asarray(1.5, jnp.float32)
     assert weak.weak_type and not strong.weak_type
-    for first, second in [(weak, weak), (weak, strong), (strong, weak), (strong, strong)]:
-        assert row(fetcher.fetch({"a": first, "b": second})) == {"a": 1.5, "b": 1.5}
-    assert len(looked_at) == 1
+    logger.log({"a": weak, "b": weak}, 0)
+    compiled = compiled_ahead(monkeypatch)
+    pairs = [(weak, weak), (weak, strong), (strong, weak), (strong, strong)]
+    got = logged(logger, memory, *({"a": first, "b": second} for first, second in pairs))
+    assert got == [{"a": 1.5, "b": 1.5}] * 5
+    assert not compiled
 
 
 @pytest.mark.parametrize(
@@ -177,62 +221,63 @@ def test_a_change_of_weak_type_compiles_nothing_anew(monkeypatch):
         (np.complex128(1j), TypeError, "'a' is .* of type complex128"),
     ],
 )
-@pytest.mark.parametrize("way", ["fetch", "check"])
-def test_a_later_row_is_checked_like_the_first(value, error, match, way):
-    fetcher = Fetcher()
-    for good in (jnp.float32(1), np.zeros(())):
-        getattr(fetcher, way)({"a": good, "b": 1.0})
+def test_a_later_row_is_checked_like_the_first(either, value, error, match):
+    for step, good in enumerate((jnp.float32(1), np.zeros(()))):
+        either.log({"a": good, "b": 1.0}, step)
     with pytest.raises(error, match=match):
-        getattr(fetcher, way)({"a": value, "b": 1.0})
+        either.log({"a": value, "b": 1.0}, 2)
 
 
-@pytest.mark.parametrize("way", ["fetch", "check"])
-def test_a_value_of_a_later_row_that_is_gone_is_named(way):
-    fetcher = Fetcher()
-    getattr(fetcher, way)({"a": jnp.float32(1), "b": 1.0})
+def test_a_value_of_a_later_row_that_is_gone_is_named(either):
+    either.log({"a": jnp.float32(1), "b": 1.0}, 0)
     gone = jnp.float32(2)
     gone.delete()
     with pytest.raises(ValueError, match="'a' was deleted: it has been donated"):
-        getattr(fetcher, way)({"a": gone, "b": 1.0})
+        either.log({"a": gone, "b": 1.0}, 1)
 
 
-def test_arrays_of_another_dtype_or_place_are_taken_as_they_are():
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",), axis_types=(AxisType.Auto,))
-    fetcher = Fetcher()
-    for value in (
+def test_arrays_of_another_dtype_or_place_are_taken_as_they_are(logger, memory):
+    values = (
         jnp.float32(3),
         jnp.int32(3),
         jax.device_put(jnp.float32(3), jax.devices()[1]),
-        jax.device_put(jnp.float32(3), NamedSharding(mesh, P())),
+        jax.device_put(jnp.float32(3), NamedSharding(mesh_of(8), P())),
         jnp.bfloat16(3),
         jnp.float32(3),
-    ):
-        assert row(fetcher.fetch({"a": value, "b": jnp.float32(4)})) == {"a": 3, "b": 4}
+    )
+    got = logged(logger, memory, *({"a": value, "b": jnp.float32(4)} for value in values))
+    assert got == [{"a": 3, "b": 4}] * 6
 
 
-def test_a_value_is_copied_before_it_is_donated_or_changed():
-    fetcher = Fetcher()
+def test_a_value_is_copied_before_it_is_donated_or_changed(logger, memory):
     changing = np.zeros(())
     train = jax.jit(lambda x: x + 1, donate_argnums=0)
     value = jnp.float32(0)
-    rows = []
-    for _ in range(20):
+    for step in range(20):
         value = train(value)
         changing += 1
-        rows.append(fetcher.fetch({"value": value, "changing": changing}))
-    assert [row(one) for one in rows] == [{"value": n, "changing": n} for n in range(1, 21)]
+        logger.log({"value": value, "changing": changing}, step)
+    logger.flush()
+    assert [row for _, row in memory.rows] == [{"value": n, "changing": n} for n in range(1, 21)]
 
 
-def test_layouts_that_differ_in_a_name_an_order_or_a_type_are_others():
-    layout = Layout({"a": {"x": 1.0}, "b": 2.0})
-    assert layout.values({"a": {"x": 3.0}, "b": 4.0}) == [{"x": 3.0}, 4.0, 3.0]
-    assert layout.names() == ["", "b", "a/x"]
-    for other in (
+def test_rows_that_differ_in_a_name_an_order_or_a_type_are_others(logger, memory):
+    rows = [
+        {"a": {"x": 1.0}, "b": 2.0},
+        {"a": {"x": 3.0}, "b": 4.0},
         {"a": {"y": 1.0}, "b": 2.0},
         {"b": 2.0, "a": {"x": 1.0}},
         {"a": {"x": 1}, "b": 2.0},
         {"a": 1.0, "b": 2.0},
-        {"a": {"x": 1.0, "y": 1.0}, "b": 2.0},
-        [1],
-    ):
-        assert layout.values(other) is None
+        {"a": {"x": 1.0, "y": 5.0}, "b": 2.0},
+    ]
+    got = logged(logger, memory, *rows)
+    assert [list(row.items()) for row in got] == [
+        [("a/x", 1.0), ("b", 2.0)],
+        [("a/x", 3.0), ("b", 4.0)],
+        [("a/y", 1.0), ("b", 2.0)],
+        [("b", 2.0), ("a/x", 1.0)],
+        [("a/x", 1.0), ("b", 2.0)],
+        [("a", 1.0), ("b", 2.0)],
+        [("a/x", 1.0), ("a/y", 5.0), ("b", 2.0)],
+    ]

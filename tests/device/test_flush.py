@@ -2,15 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
+from tests.loop import KEY, iteration, mesh_of, reset, step_states, training
 from tests.memory import Memory
 
-KEY = jax.random.key(0)
 EARLY = "known only once `on_iteration` of this logger has been traced. Call it before"
 
 
@@ -25,22 +23,12 @@ def logger(memory, tmp_path):
         yield logger
 
 
-def reset(logger):
-    return logger.reset(ld.ResetContext(), key=KEY)
-
-
 def log(logger, state, count):
-    states = ld.LoggingCallbackStepState.initial()
-    context = ld.IterationContext(
-        state, states, None, None, count, None, {"n": count.astype(float)}
-    )
-    return logger.on_iteration(context, key=KEY)
+    return iteration(logger, step_states([1]), {"n": count.astype(float)}, count, state=state)
 
 
 def end(logger, state):
-    states = ld.LoggingCallbackStepState.initial()
-    context = ld.TrainingContext(state, states, None, None, 0, jnp.asarray(0), None)
-    return logger.on_training_end(context, key=KEY)
+    return logger.on_training_end(training(state, 0), key=KEY)
 
 
 def logged(logger, memory):
@@ -61,7 +49,7 @@ def loop(logger, *, flush_first):
     def flush(state, due):
         return jax.lax.cond(due, logger.flush_state, lambda state: state, state)
 
-    def iteration(state, count):
+    def iterate(state, count):
         if flush_first:
             state = flush(state, (count - 1) % 3 == 0)
         state = log(logger, state, count)
@@ -69,7 +57,7 @@ def loop(logger, *, flush_first):
             state = flush(state, count % 3 == 0)
         return state, None
 
-    state, _ = jax.lax.scan(iteration, reset(logger), jnp.arange(1, 7))
+    state, _ = jax.lax.scan(iterate, reset(logger), jnp.arange(1, 7))
     return state
 
 
@@ -110,11 +98,11 @@ def test_a_flush_traced_too_early_is_not_taken_for_one_of_the_rows(memory, tmp_p
 
 def test_rows_of_each_device_are_not_flushed_outside_of_the_shard_map(logger):
     """Also without type checks, where the first device's rows would pass for those of all."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("d",), axis_types=(AxisType.Auto,))
+    mesh = mesh_of(4)
     mapped = jax.shard_map(
         lambda counts: log(logger, reset(logger), counts[0]),
         mesh=mesh,
-        in_specs=P("d"),
+        in_specs=P("a"),
         out_specs=P(),
         check_vma=False,
     )
@@ -130,14 +118,14 @@ def test_rows_of_each_device_are_not_flushed_outside_of_the_shard_map(logger):
 
 
 def test_steps_over_other_devices_are_told_from_other_metrics(logger):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("d",), axis_types=(AxisType.Auto,))
+    mesh = mesh_of(2)
 
     def step(counts):
         log(logger, reset(logger), counts[0])
         return counts
 
     jax.eval_shape(step, jnp.arange(2))
-    mapped = jax.shard_map(step, mesh=mesh, in_specs=P("d"), out_specs=P("d"))
+    mapped = jax.shard_map(step, mesh=mesh, in_specs=P("a"), out_specs=P("a"))
     with pytest.raises(ValueError, match="the same number of devices, got 2 after 1"):
         jax.eval_shape(mapped, jnp.arange(2))
     # Or its last row would be said to wait.

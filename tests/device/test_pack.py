@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+import lerax_dist as ld
 from lerax_dist import Last, Max, Mean, Min, Sum, reduce
-from lerax_dist.device._axes import find_axes
-from lerax_dist.device._episodes import Episodes
-from lerax_dist.device._merge import merge
-from lerax_dist.device._pack import share
+from tests.loop import iteration, mesh_of, step_states
+from tests.memory import Memory
+from tests.peers import open_together
 from tests.program import callbacks, collective_operands, compiled_text
 
 VALUES = np.random.default_rng(7).normal(3.0, 2.0, size=(12, 5)).astype(np.float32)
@@ -22,13 +21,6 @@ MASK = np.random.default_rng(8).random((12, 5)) < 0.4
 def rng():
     """One for each test, which gets the same numbers whatever ran before it."""
     return np.random.default_rng(9)
-
-
-def mesh_of(*shape):
-    devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)
-    return jax.sharding.Mesh(
-        devices, ("a", "b")[: len(shape)], axis_types=(AxisType.Auto,) * len(shape)
-    )
 
 
 def metrics_of(values, mask):
@@ -109,31 +101,32 @@ def test_last_along_axes_of_which_it_differs_along_one():
     np.testing.assert_allclose(jax.jit(step)(VALUES)["last"], VALUES[0, 0] + 10, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("devices", [1, 2, 3, 5, 6, 7])
-def test_last_is_the_same_to_the_last_bit_over_any_number_of_devices(devices, double):
+def test_last_is_the_same_to_the_last_bit_over_any_number_of_devices(tmp_path, devices, double):
     """In the step and on the host."""
     values = [7.0, -0.1, 3e-4, 3e38, 1e-42, -0.0, np.nan, -np.inf]
-    with jax.enable_x64(double):
-        schemas = []
+    memory = Memory()
+    with jax.enable_x64(double), ld.LoggingCallback(memory, log_dir=tmp_path) as logger:
 
         def step(own):
-            axes = find_axes(None)
             lasts = {str(place): Last(own[0, place]) for place in range(len(values))}
-            schema, vector = share(lasts, axes)
-            schemas.append(schema)
-            return merge(schema, vector, axes), jnp.stack([*reduce(lasts).values()])
+            iteration(logger, step_states([1]), lasts)
+            return jnp.stack([*reduce(lasts).values()])
 
         # Each device has values of its own, and those of the first one are taken.
         data = jnp.asarray(values) + jnp.arange(float(devices))[:, None]
         data = data.at[0].set(jnp.asarray(values))
         mapped = jax.shard_map(step, mesh=mesh_of(devices), in_specs=P("a"), out_specs=P())
-        vector, in_step = jax.jit(mapped)(data)
-        _, _, on_host, _ = schemas[0].finish(schemas[0].totals(np.asarray(vector)[None]))
+        in_step = jax.jit(mapped)(data)
         expected = np.asarray(data[0])
+        logger.flush()
     np.testing.assert_array_equal(np.asarray(in_step), expected)
-    np.testing.assert_array_equal(on_host[0].astype(expected.dtype), expected)
-    assert in_step.dtype == expected.dtype and np.signbit(on_host[0][5])
+    ((_, row),) = memory.rows
+    on_host = np.array([row[f"train/{place}"] for place in range(len(values))])
+    np.testing.assert_array_equal(on_host.astype(expected.dtype), expected)
+    assert in_step.dtype == expected.dtype and np.signbit(on_host[5])
 
 
 @pytest.mark.parametrize(
@@ -223,77 +216,84 @@ def test_a_partial_of_an_array_is_refused_with_its_shape(partial):
         partial(jnp.ones(3))
 
 
-class StepStates:
-    def __init__(self, returns, lengths, steps):
-        self.average_return, self.average_length, self.step = returns, lengths, steps
+def states_of(returns, lengths, steps):
+    """Step states of environments that have ended an episode where their length is above 0."""
+    ended = lengths > 0
+    return ld.LoggingCallbackStepState(steps, returns, lengths.astype(int), ended, returns, lengths)
 
 
-def merged_episodes(returns, lengths, steps, devices):
-    schemas = []
-
-    def step(r, n, s):
-        states, axes = StepStates(r, n, s), find_axes(None)
-        schema, vector = share({}, axes, partials={"e/": Episodes(states)}, step_state=states)
-        schemas.append(schema)
-        return merge(schema, vector, axes)
-
-    mapped = jax.shard_map(
-        step, mesh=mesh_of(devices), in_specs=P("a"), out_specs=P(), check_vma=False
-    )
-    vector = np.asarray(jax.jit(mapped)(returns, lengths, steps))
-    return only_row(schemas[0].finish(schemas[0].totals(vector[None])))
+def only_row(memory):
+    """Step of the one row that was logged, and its metrics but for times."""
+    ((step, row),) = memory.rows
+    return step, {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
-def only_row(finished):
-    """Step and metrics of the one row that is finished."""
-    names, (step,), (values,), (absent,) = finished
-    rows = zip(names, values, absent, strict=True)
-    return step, {name: value for name, value, gap in rows if not gap}
+def merged_episodes(log_dir, returns, lengths, steps, devices):
+    """The one row of environments that are split over devices."""
+    memory = Memory()
+    with ld.LoggingCallback(memory, log_dir=log_dir) as logger:
+        mapped = jax.shard_map(
+            lambda *states: iteration(logger, states_of(*states), {}),
+            mesh=mesh_of(devices),
+            in_specs=P("a"),
+            out_specs=P(),
+            check_vma=False,
+        )
+        jax.block_until_ready(jax.jit(mapped)(returns, lengths, steps))
+    assert logger.failures == ()
+    return only_row(memory)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6])
-def test_episode_statistics_count_only_environments_that_have_ended_an_episode(devices, rng):
+def test_episode_statistics_count_only_environments_that_have_ended_an_episode(
+    tmp_path, devices, rng
+):
     returns = rng.normal(100.0, 30.0, 12).astype(np.float32)
     lengths = np.where(np.arange(12) % 3 == 0, 0, 7 + np.arange(12)).astype(np.float32)
     steps = np.arange(12, dtype=np.int32) + 10**8
-    step, got = merged_episodes(returns, lengths, steps, devices)
+    step, got = merged_episodes(tmp_path, returns, lengths, steps, devices)
     ended = returns[lengths > 0].astype(np.float64)
     assert step == int(steps.astype(np.int64).sum())
     expected = {
-        "e/return": ended.mean(),
-        "e/return_min": ended.min(),
-        "e/return_max": ended.max(),
-        "e/return_std": ended.std(),
-        "e/length": lengths[lengths > 0].astype(np.float64).mean(),
-        "e/count": 8,
+        "episode/return": ended.mean(),
+        "episode/return_min": ended.min(),
+        "episode/return_max": ended.max(),
+        "episode/return_std": ended.std(),
+        "episode/length": lengths[lengths > 0].astype(np.float64).mean(),
+        "episode/count": 8,
     }
     assert sorted(got) == sorted(expected)
-    assert got["e/count"] == 8
+    assert got["episode/count"] == 8
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, rtol=1e-6, err_msg=name)
 
 
-def test_a_small_spread_around_a_large_return_is_not_lost_in_float32(rng):
+def test_a_small_spread_around_a_large_return_is_not_lost_in_float32(tmp_path, rng):
     returns = (500 + rng.normal(0, 0.5, 1024)).astype(np.float32)
     ones = np.ones(1024, np.float32)
-    _, got = merged_episodes(returns, ones, np.zeros(1024, np.int32), 4)
+    _, got = merged_episodes(tmp_path, returns, ones, np.zeros(1024, np.int32), 4)
     exact = returns.astype(np.float64)
-    np.testing.assert_allclose(got["e/return_std"], exact.std(), rtol=1e-5)
-    np.testing.assert_allclose(got["e/return"], exact.mean(), rtol=1e-7)
+    np.testing.assert_allclose(got["episode/return_std"], exact.std(), rtol=1e-5)
+    np.testing.assert_allclose(got["episode/return"], exact.mean(), rtol=1e-7)
 
 
 @pytest.mark.parametrize("value", [0.0, 3e38])
-def test_a_return_of_zero_has_no_sign_and_a_huge_one_no_overflow(value):
+def test_a_return_of_zero_has_no_sign_and_a_huge_one_no_overflow(tmp_path, value):
     ones = np.ones(8, np.float32)
-    _, got = merged_episodes(value * ones, ones, np.zeros(8, np.int32), 4)
-    assert got["e/return"] == got["e/return_min"] == got["e/return_max"] == np.float32(value)
-    assert not np.signbit(got["e/return_min"])
+    _, got = merged_episodes(tmp_path, value * ones, ones, np.zeros(8, np.int32), 4)
+    assert (
+        got["episode/return"]
+        == got["episode/return_min"]
+        == got["episode/return_max"]
+        == np.float32(value)
+    )
+    assert not np.signbit(got["episode/return_min"])
 
 
-def test_before_the_first_episode_ends_there_is_no_return_but_a_count_of_0():
+def test_before_the_first_episode_ends_there_is_no_return_but_a_count_of_0(tmp_path):
     zeros = np.zeros(8, np.float32)
-    _, got = merged_episodes(zeros, zeros, np.zeros(8, np.int32), 4)
-    assert got == {"e/count": 0.0}
+    _, got = merged_episodes(tmp_path, zeros, zeros, np.zeros(8, np.int32), 4)
+    assert got == {"episode/count": 0.0}
 
 
 def collectives(n, **kinds):
@@ -312,20 +312,20 @@ def collectives(n, **kinds):
 
 def test_any_number_of_metrics_takes_one_collective():
     assert collectives(5) == {"all-reduce": 1}
-    assert collectives(200) == {"all-reduce": 1}
+    assert collectives(64) == {"all-reduce": 1}
     assert collectives(5, sum=Sum, last=Last) == {"all-reduce": 1}
-    assert collectives(200, sum=Sum, last=Last) == {"all-reduce": 1}
+    assert collectives(64, sum=Sum, last=Last) == {"all-reduce": 1}
 
 
 def test_a_few_maxima_ride_in_the_mean_and_many_take_one_collective_more():
     assert collectives(5, max=Max, min=Min) == {"all-reduce": 1}
     assert collectives(16, max=Max, min=Min) == {"all-reduce": 1}
     assert collectives(17, max=Max, min=Min) == {"all-reduce": 2}
-    assert collectives(200, max=Max, min=Min) == {"all-reduce": 2}
+    assert collectives(64, max=Max, min=Min) == {"all-reduce": 2}
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6, 8])
-@pytest.mark.parametrize("others", [0, 100], ids=["in slots", "by a maximum of their own"])
+@pytest.mark.parametrize("others", [0, 20], ids=["in slots", "by a maximum of their own"])
 def test_what_lies_beside_maxima_is_the_same_to_the_last_bit(devices, others, rng):
     """Also where the maxima are infinite or NaN on one device."""
     values = rng.normal(size=24).astype(np.float32)
@@ -361,29 +361,31 @@ def test_double_precision_is_kept_where_jax_has_it():
         assert reduce({"a": jnp.asarray(exact)})["a"] == exact
 
 
-def test_shares_of_processes_with_unlike_data_merge_to_the_numbers_of_all(rng):
+def test_rows_of_processes_with_unlike_data_merge_to_the_numbers_of_all(tmp_path, rng):
     """Three processes; one has ended no episode, and `Last` is the first one's."""
     returns = rng.normal(300.0, 50.0, 12).astype(np.float32)
-    lengths = np.where(np.arange(12) < 4, 0, 9).astype(np.float32)
-    axes, totals = find_axes(None), []
-    for process in (1, 0, 2):
+    lengths = np.where(np.arange(12) // 4 == 1, 0, 9).astype(np.float32)
+    memory = Memory()
+    _, loggers = open_together(
+        3,
+        lambda group: ld.LoggingCallback(
+            memory, "r", log_dir=tmp_path, group=group, scope="process"
+        ),
+    )
+    for process, logger in reversed([*enumerate(loggers)]):
         mine = slice(4 * process, 4 * process + 4)
-        states = StepStates(returns[mine], lengths[mine], np.full(4, 10**9, np.int32))
-        schema, vector = share(
-            {"last": Last(process + 5.0), "max": Max(float(process))},
-            axes,
-            partials={"e/": Episodes(states)},
-            step_state=states,
-            leads=process == 1,
-        )
-        totals += schema.totals(np.asarray(vector)[None])
-    step, got = only_row(schema.finish([schema.combine(totals)]))
+        steps = jnp.full(4, 10**9, jnp.int32)
+        states = states_of(jnp.asarray(returns[mine]), jnp.asarray(lengths[mine]), steps)
+        iteration(logger, states, {"last": Last(process + 5.0), "max": Max(float(process))})
+        logger.close()
+    assert [logger.failures for logger in loggers] == [(), (), ()]
+    step, got = only_row(memory)
     exact = returns[lengths > 0].astype(np.float64)
     assert step == 12 * 10**9
-    assert (got["last"], got["max"], got["e/count"]) == (6.0, 2.0, 8.0)
-    np.testing.assert_allclose(got["e/return"], exact.mean(), rtol=1e-6)
-    np.testing.assert_allclose(got["e/return_std"], exact.std(), rtol=1e-5)
-    np.testing.assert_allclose(got["e/return_min"], exact.min(), rtol=1e-6)
+    assert (got["train/last"], got["train/max"], got["episode/count"]) == (5.0, 2.0, 8.0)
+    np.testing.assert_allclose(got["episode/return"], exact.mean(), rtol=1e-6)
+    np.testing.assert_allclose(got["episode/return_std"], exact.std(), rtol=1e-5)
+    np.testing.assert_allclose(got["episode/return_min"], exact.min(), rtol=1e-6)
 
 
 def test_maxima_keep_double_precision_where_jax_has_it():

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
-from lerax_dist.device._fetch import Fetcher
-from lerax_dist.device._reduced import Reduced
+from tests.loop import mesh_of
 from tests.memory import Memory
+from tests.peers import writer_and_idle
+from tests.program import compiled_ahead, python_lines
 
 
 def step(values) -> Any:
@@ -45,8 +45,7 @@ def test_to_jax_it_is_one_array_however_many_metrics():
 
 
 def test_a_logger_takes_it_as_it_is_and_beside_others(tmp_path):
-    mesh = Mesh(np.array(jax.devices()[:4]), ("d",), axis_types=(AxisType.Auto,))
-    mapped = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=P("d"), out_specs=P()))
+    mapped = jax.jit(jax.shard_map(step, mesh=mesh_of(4), in_specs=P("a"), out_specs=P()))
     memory = Memory()
     with ld.Logger(memory, "r", log_dir=tmp_path) as logger:
         for count in range(40):
@@ -64,18 +63,23 @@ def test_a_logger_takes_it_as_it_is_and_beside_others(tmp_path):
     assert not logger.failures
 
 
-def test_it_is_not_copied_and_only_its_first_row_is_looked_at(monkeypatch):
-    from lerax_dist.device import _fetch
+def test_it_is_not_copied_and_only_its_first_row_is_looked_at(tmp_path, monkeypatch):
+    def lines(count):
+        metrics = jax.jit(lambda x: ld.reduce({f"m{i}": x * i for i in range(count)}))
+        rows = [metrics(jnp.float32(step)) for step in range(3)]
+        compiled = compiled_ahead(monkeypatch)
+        pair = writer_and_idle(
+            lambda group: ld.Logger(
+                Memory(), str(count), log_dir=tmp_path, group=group, scope="global"
+            )
+        )
+        found = [python_lines(logger.log, row, 0) for logger in pair for row in rows]
+        for logger in pair:
+            logger.close()
+        assert not compiled
+        return np.array(found)[[1, 2, 4, 5]]
 
-    looked_at = []
-    monkeypatch.setattr(_fetch, "check_vector", lambda names, *_: looked_at.append(names))
-    fetcher = Fetcher()
-    for _ in range(3):
-        metrics = step(jnp.arange(4.0))
-        names, numbers, ((same, vector),) = fetcher.fetch(metrics)
-        fetcher.check(metrics)
-        assert vector is metrics.vector and names == same == ("a", "b/c", "b/d") and not numbers
-    assert len(looked_at) == 1
+    assert np.abs(lines(40) - lines(4)).max() < 9
 
 
 def test_what_is_wrong_with_it_is_said(tmp_path):
@@ -84,7 +88,7 @@ def test_what_is_wrong_with_it_is_said(tmp_path):
         with pytest.raises(ValueError, match="'train/a' twice"):
             logger.log({"train": metrics, "train/a": 1.0}, 0)
         with pytest.raises(ValueError, match="must be a scalar"):
-            logger.log(Reduced(("a",), jnp.ones((3, 1))), 0)
+            logger.log(jax.tree.map(lambda leaf: jnp.ones((3, leaf.size)), metrics), 0)
         with pytest.raises(ValueError, match="empty name"):
             logger.log({"": metrics}, 0)
         with pytest.raises(TypeError, match="has the name 3"):
@@ -95,16 +99,19 @@ def test_what_is_wrong_with_it_is_said(tmp_path):
             jax.jit(lambda values: logger.log(step(values), 2))(jnp.arange(4.0))
         with pytest.raises(TypeError, match="'a' belongs to a trace.*Return the value"):
             jax.jit(lambda metrics: logger.log(metrics, 2))(metrics)
-        metrics.vector.delete()
+        jax.tree.leaves(metrics)[0].delete()
         with pytest.raises(ValueError, match="donated"):
-            logger.log(Reduced(metrics.names, metrics.vector), 2)
+            logger.log(jax.tree.map(lambda leaf: leaf, metrics), 2)
 
 
-@pytest.mark.parametrize("way", ["fetch", "check"])
-def test_a_name_that_it_shares_with_what_is_beside_it_is_told_on_every_process(way):
+def test_a_name_that_it_shares_with_what_is_beside_it_is_told_on_every_process(tmp_path):
     metrics, short = step(jnp.arange(4.0)), ld.reduce({"c": 1.0})
-    look = getattr(Fetcher(), way)
-    for other in ({"train/b/c": 1.0}, {"train/b": {"c": jnp.float32(1)}}, {"train/b": short}):
-        with pytest.raises(ValueError, match="'train/b/c' twice"):
-            look({"train": metrics, **other})
-    look({"train": metrics, "eval": short, "c": 1.0})
+    pair = writer_and_idle(
+        lambda group: ld.Logger(Memory(), "r", log_dir=tmp_path, group=group, scope="global")
+    )
+    for logger in pair:
+        for other in ({"train/b/c": 1.0}, {"train/b": {"c": jnp.float32(1)}}, {"train/b": short}):
+            with pytest.raises(ValueError, match="'train/b/c' twice"):
+                logger.log({"train": metrics, **other}, 0)
+        logger.log({"train": metrics, "eval": short, "c": 1.0}, 0)
+        logger.close()

@@ -1,3 +1,8 @@
+"""Steps are counted exactly: in parts that survive a float32 mean over any number of devices.
+
+A pure test of what the package keeps to itself; through the door see `tests/test_callback.py`.
+"""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

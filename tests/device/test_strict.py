@@ -4,13 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
+from tests.loop import iteration, mesh_of, reset
 from tests.memory import Memory
-
-KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("together", [1, 2])
@@ -30,18 +28,17 @@ def test_shapes_and_types_need_no_promotion(tmp_path, devices, together):
             },
         }
 
-        def iteration(carry, count):
+        def iterate(carry, count):
             state, states = carry
             states = each(states, average)
-            context = ld.IterationContext(state, states, None, None, count, None, log)
-            return (logger.on_iteration(context, key=KEY), states), None
+            return (iteration(logger, states, log, count, state=state), states), None
 
-        start = (logger.reset(ld.ResetContext(), key=KEY), each(states, average))
-        (state, _), _ = jax.lax.scan(iteration, start, jnp.arange(1, 4))
+        start = (reset(logger), each(states, average))
+        (state, _), _ = jax.lax.scan(iterate, start, jnp.arange(1, 4))
         logger.flush_state(state)
         return ld.reduce(log)
 
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("d",), axis_types=(AxisType.Auto,))
+    mesh = mesh_of(devices)
     backend = Memory()
     with (
         jax.numpy_rank_promotion("raise"),
@@ -49,7 +46,7 @@ def test_shapes_and_types_need_no_promotion(tmp_path, devices, together):
         ld.LoggingCallback(backend, log_dir=tmp_path, rows_per_transfer=together) as logger,
     ):
         mapped = jax.shard_map(
-            lambda x: dict(step(x)), mesh=mesh, in_specs=P("d"), out_specs=P(), check_vma=False
+            lambda x: dict(step(x)), mesh=mesh, in_specs=P("a"), out_specs=P(), check_vma=False
         )
         in_step = jax.jit(mapped)(jnp.arange(12.0))
     assert not logger.failures

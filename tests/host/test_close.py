@@ -15,7 +15,7 @@ import pytest
 import lerax_dist as ld
 from tests.loop import iteration, step_states
 from tests.memory import Hangs, Memory
-from tests.readers import journal_records, journal_steps
+from tests.readers import journal_records, journal_steps, start_step_of
 
 LIMIT = 20.0
 
@@ -129,39 +129,24 @@ def test_rows_that_the_devices_do_not_deliver_in_time_are_reported(tmp_path):
         jax.effects_barrier()
 
 
-def resumed_at(state, tmp_path):
-    """Where a run goes on that is opened from a state; `None` if its first row decides."""
-    copy = tmp_path / f"copy-{time.monotonic_ns()}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the run is not in that folder
-        with ld.Logger(Memory(), log_dir=copy, state=state, resume="auto") as again:
-            pass
-    found = [
-        record.body["start_step"]
-        for record in journal_records(again.run_dir)
-        if getattr(record, "kind", "") == "resume"
-    ]
-    return found[0] if found else None
-
-
 def test_a_checkpoint_says_which_row_is_the_last_unless_rows_are_late(tmp_path):
     logger = ld.LoggingCallback(Memory(), "r", log_dir=tmp_path)
     gate = Gate(logger)
-    assert resumed_at(logger.state(LIMIT), tmp_path) == 0
+    assert start_step_of(logger.state(LIMIT)) == 0
     gate.open.set()
     jax.block_until_ready(gate(7))
-    assert resumed_at(logger.state(LIMIT), tmp_path) == 15
+    assert start_step_of(logger.state(LIMIT)) == 15
     gate.open.clear()
     gate.began.clear()
     gate(8)
     assert gate.began.wait(LIMIT)
     with pytest.warns(ld.LoggingWarning, match="^state: .* 0.3 s: .*devices"):
         late = logger.state(0.3)
-    assert resumed_at(late, tmp_path) is None
+    assert start_step_of(late) is None
     gate.open.set()
-    assert resumed_at(logger.state(LIMIT), tmp_path) == 17
+    assert start_step_of(logger.state(LIMIT)) == 17
     logger.close()
-    assert resumed_at(logger.state(LIMIT), tmp_path) == 17
+    assert start_step_of(logger.state(LIMIT)) == 17
 
 
 def python(program, *args):

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lerax_dist.host._clip_file import load_clip
 from tests.multiprocess.launch import launch
 from tests.multiprocess.workers.filmed import (
     ENVIRONMENTS,
@@ -16,7 +15,7 @@ from tests.multiprocess.workers.filmed import (
     STEPS,
     WIDTH,
 )
-from tests.readers import event_images, journal_records, journal_rows
+from tests.readers import clip_frames, event_images, journal_records, journal_rows
 from tests.video.walk import expected_frames
 
 WORKER = Path(__file__).parent / "workers" / "filmed.py"
@@ -43,7 +42,7 @@ def test_two_processes_of_two_devices_record_each_clip_once_to_the_bit(tmp_path,
         ]
         for body, (_, _, shown) in zip(bodies, images, strict=True):
             expected = expected_frames(2.0 * body["iteration"], STEPS, WIDTH, HEIGHT)
-            kept = load_clip(run_dir / body["file"], body["shape"][0], body["fps"])
+            kept = clip_frames(run_dir / body["file"])
             np.testing.assert_array_equal(kept, expected)
             np.testing.assert_array_equal(shown, expected)
         # The policy was played by one device of process 0, on the iterations that record.
