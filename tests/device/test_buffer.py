@@ -171,8 +171,8 @@ def test_a_message_of_more_than_64_kib_leaves_in_payloads_below_it(tmp_path, mon
 
 def test_a_row_without_room_in_the_buffer_leaves_at_once(tmp_path, monkeypatch):
     # With the true size a step of so many metrics would take a minute to compile.
-    monkeypatch.setattr("lerax_dist.device._buffer._LEAST", 16)
-    monkeypatch.setattr("lerax_dist.device._buffer._ROOM", 1)
+    monkeypatch.setattr("lerax_dist.device._sender._MIN_NUMBERS", 16)
+    monkeypatch.setattr("lerax_dist.device._sender._NUMBERS_A_ROW", 1)
     memory, n = Memory(), 40
     with ld.LoggingCallback(memory, log_dir=tmp_path, rows_per_transfer=2) as logger:
 

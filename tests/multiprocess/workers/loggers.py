@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from lerax_dist.device._reduced import Reduced
+from lerax_dist.device._pack import Reduced
 
 import lerax_dist as ld
 from tests.memory import Memory
