@@ -1,7 +1,7 @@
-"""A custom logging backend: rows in a SQLite database, for SQL and any tool that reads it.
+"""A logging backend of your own: rows in a SQLite database, for SQL and any tool that reads it.
 
-A backend has five methods. Only process 0 opens it, and all calls come from one thread. It may be
-slow, or fail: the training never waits for it, and the journal has every row.
+A backend is five methods. It is opened in process 0 only, and all calls come from one thread. It
+may be slow, or fail: the training does not wait for it, and every row is in the journal.
 
     python examples/custom_backend.py
     mpirun -n 2 python examples/custom_backend.py    # one database, written by process 0
@@ -19,7 +19,7 @@ import lerax_dist as ld
 
 @final
 class SQLiteBackend(ld.AbstractLoggingBackend):
-    """Appends every value to the table `metrics` of a database, which many runs may share."""
+    """Appends every value to the table `metrics` of a database that many runs may share."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -43,7 +43,7 @@ class SQLiteBackend(ld.AbstractLoggingBackend):
         self._db.close()
 
     def _insert(self, rows: list[tuple[str, int | None, str, Any]]) -> None:
-        with self._db:  # a transaction: a row is written completely or not at all
+        with self._db:  # a transaction: a row is there as a whole or not at all
             self._db.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?)", rows)
 
 
