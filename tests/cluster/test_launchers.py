@@ -122,7 +122,9 @@ _TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZ
             id="mpich in flux run",
         ),
         pytest.param(
-            _FLUX | {"FLUX_JOB_SIZE": "1", "FLUX_TASK_RANK": "0"} | _OPENMPI,
+            _FLUX
+            | {"FLUX_JOB_SIZE": "1", "FLUX_TASK_RANK": "0", "PMI_SIZE": "1", "PMI_RANK": "0"}
+            | _OPENMPI,
             *("openmpi", (2, 4), (1, 2)),
             id="openmpi in flux run",
         ),
@@ -232,6 +234,14 @@ _TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZ
             id="torchrun in srun",
         ),
         pytest.param(
+            _TORCHRUN | {"JAX_COORDINATOR_ADDRESS": "h0:1"},
+            *("torchrun", (3, 4), (1, 2)),
+            id="torchrun and an address",
+        ),
+        pytest.param(
+            _GKE | {"RANK": "0", "WORLD_SIZE": "1"}, "tpu", (1, 2), (0, 1), id="gke and RANK"
+        ),
+        pytest.param(
             {"JAX_COORDINATOR_ADDRESS": "h0:1"}, "jax", (None, None), (None, None), id="address"
         ),
         pytest.param({"RANK": "captain"}, "solo", (0, 1), (0, 1), id="RANK alone"),
@@ -239,6 +249,12 @@ _TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZ
             {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"},
             *("kubernetes", (2, None), (None, None)),
             id="kubernetes",
+        ),
+        pytest.param(
+            {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"}
+            | {"JAX_COORDINATOR_ADDRESS": "h0:1"},
+            *("kubernetes", (2, None), (None, None)),
+            id="kubernetes and an address",
         ),
         pytest.param({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "solo", (0, 1), (0, 1), id="any pod"),
     ],
