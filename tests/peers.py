@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import lerax_dist as ld
+from lerax_dist.cluster._group import ProcessInfo
+
 LoggerT = TypeVar("LoggerT")
 
 
@@ -72,17 +75,12 @@ class Mailbox:
         return True
 
 
-class Peer:
-    """The group of one of them, in the sense of `lerax_dist.ProcessGroup`."""
-
-    launcher = "memory"
+class Peer(ld.ProcessGroup):
+    """The group of one of them."""
 
     def __init__(self, world: World, process_index: int) -> None:
         self._world = world
-        self.process_index = process_index
-        self.process_count = world.count
-        self.hostname = f"host{process_index}"
-        self.is_writer = process_index == 0
+        self.info = ProcessInfo(process_index, world.count, "memory", f"host{process_index}")
         self._calls: dict[str, int] = defaultdict(int)
 
     def broadcast(self, value: Any, *, timeout: float, what: str) -> Any:
@@ -101,8 +99,15 @@ class Peer:
     def barrier(self, *, timeout: float, what: str) -> None:
         self.broadcast(self.gather(None, timeout=timeout, what=what), timeout=timeout, what=what)
 
-    def mailbox(self) -> Mailbox:
+    @property
+    def hosts(self) -> list[str]:
+        return [f"host{index}" for index in range(self.process_count)]
+
+    def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
         return Mailbox(self._world, self.process_index)
+
+    def key_per_process(self, name: str) -> None:
+        return None
 
     def _put(self, kind: str, value: Any) -> None:
         with self._world.changed:

@@ -427,14 +427,14 @@ def test_a_name_that_leaves_the_folder_is_refused_and_nothing_is_made(name, tmp_
 
 
 def test_no_backend_and_what_is_none_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="`backend` must hold at least one"):
+    with pytest.raises(ValueError, match="`backend` must contain at least one"):
         ld.LoggingCallback([], log_dir=tmp_path)
     with pytest.raises(TypeError, match="`backend` must be a logging backend, got 'tensorboard'"):
         ld.LoggingCallback("tensorboard", log_dir=tmp_path)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="got the class Memory. Call it"):
         ld.LoggingCallback(Memory, log_dir=tmp_path)  # pyright: ignore[reportArgumentType]
     one = Memory()
-    with pytest.raises(ValueError, match="holds one backend twice"):
+    with pytest.raises(ValueError, match="contains one backend twice"):
         ld.LoggingCallback([one, one], log_dir=tmp_path)
 
 

@@ -167,7 +167,7 @@ def test_log_inside_jit_is_refused_with_its_mend(logger):
 
 def test_log_after_close_is_refused(logger):
     logger.close()
-    with pytest.raises(RuntimeError, match="`log` was called after `close\\(\\)` of the run 'r'"):
+    with pytest.raises(RuntimeError, match="`log` was called after `close\\(\\)` of run 'r'"):
         logger.log({"a": 1.0}, 0)
     with pytest.raises(RuntimeError, match="`log_hparams` was called after"):
         logger.log_hparams({})

@@ -94,7 +94,7 @@ def test_what_a_state_cannot_be_is_said(tmp_path):
     odd = eqx.tree_at(
         lambda s: s.run_id, known_state(tmp_path / "a", rows=True), np.full(64, 200, np.uint8)
     )
-    with pytest.raises(ValueError, match="`state.run_id` is no text in UTF-8"):
+    with pytest.raises(ValueError, match="`state.run_id` is not UTF-8"):
         log(tmp_path, [], state=odd)
     long = "/".join(["n" * 127] * 4 + ["n"])
     with ld.Logger(Memory(), long, log_dir=tmp_path) as logger:
@@ -189,5 +189,5 @@ def test_another_run_of_that_name_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="but .*two/r holds one with the id"):
         log(tmp_path / "two", range(3), state=state)
     assert (tmp_path / "two" / "r" / "journal.jsonl").read_bytes() == before
-    with pytest.raises(ValueError, match="`resume` is \"never\", but `state` is of the run 'r'"):
+    with pytest.raises(ValueError, match="conflicts with `state`, which continues run 'r'"):
         log(tmp_path / "one", range(3), state=state, resume="never")

@@ -2,10 +2,10 @@ import threading
 
 import numpy as np
 import pytest
-from lerax_dist._session import Session
 
 import lerax_dist as ld
 from lerax_dist.backends import MemoryBackend, as_backend, check_backends, takes_batches, unwrap
+from lerax_dist.host._run import Run
 from tests.memory import Memory
 
 
@@ -27,13 +27,13 @@ def test_a_required_backend_that_opens_is_like_any_other(tmp_path):
 
 
 def test_one_that_does_not_open_in_time_is_an_error_that_says_so(tmp_path, monkeypatch):
-    backend, close = Hangs(), Session.close
+    backend, close = Hangs(), Run.close
 
-    def let_go_and_close(session, failed, timeout):
+    def let_go_and_close(run, failed, timeout):
         backend.let_go.set()
-        close(session, failed, timeout)
+        close(run, failed, timeout)
 
-    monkeypatch.setattr(Session, "close", let_go_and_close)
+    monkeypatch.setattr(Run, "close", let_go_and_close)
     with (
         pytest.warns(ld.LoggingWarning, match="not open after 0.5 s"),
         pytest.raises(RuntimeError, match="Hangs: `open` has been running"),

@@ -214,7 +214,7 @@ def test_rows_wait_in_the_state_and_leave_when_it_is_flushed(tmp_path):
 
 def test_a_run_that_is_closed_while_rows_wait_says_so(tmp_path):
     with (
-        pytest.warns(ld.LoggingWarning, match="up to 9 rows .* still wait on the devices"),
+        pytest.warns(ld.LoggingWarning, match="up to 9 rows .* still buffered on the devices"),
         ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=10) as logger,
     ):
         jax.block_until_ready(
@@ -224,7 +224,7 @@ def test_a_run_that_is_closed_while_rows_wait_says_so(tmp_path):
 
 def test_a_state_that_reset_did_not_give_is_refused(tmp_path):
     with ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=10) as logger:
-        with pytest.raises(ValueError, match="`state` must be what `reset` gave"):
+        with pytest.raises(ValueError, match="`state` must be what `reset` returned"):
             logger.flush_state(ld.EmptyCallbackState())
 
 

@@ -120,7 +120,7 @@ def test_without_the_hosts_processor_a_call_is_refused_while_tracing(sender, mon
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", local_devices)
-    with pytest.raises(ValueError, match="no `cpu` beside 'gpu'.* `JAX_PLATFORMS=cuda,cpu`"):
+    with pytest.raises(ValueError, match="names 'gpu' without `cpu`.* `JAX_PLATFORMS=cuda,cpu`"):
         jax.eval_shape(sender.send, jnp.asarray(1))
 
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from lerax_dist.device._pack import Reduced
 
 import lerax_dist as ld
+from lerax_dist.device._pack import Reduced
 from tests.memory import Memory
 from tests.multiprocess.launch import report
 
