@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import final
 
-from lerax_dist.cluster._address import nobody_listens
 from lerax_dist.cluster._store import Store, joined_address, joined_client
 from lerax_dist.cluster.liveness._exit import end_process
 from lerax_dist.cluster.liveness._heartbeat import decode_status
@@ -27,6 +27,7 @@ FOLDER = "lerax_dist/liveness"
 # How long process 0 may take to answer a read and to take a message.
 _READ_TIMEOUT = 0.5
 WRITE_TIMEOUT = 3.0
+_CONNECT_TIMEOUT = 1.0
 _MAX_REASON_LENGTH = 300
 
 
@@ -162,13 +163,19 @@ class HeartbeatMonitor:
 
 
 def check_service_listens() -> None:
-    """Check that the port of the coordination service is open, which is known at once.
+    """Check that the port of the coordination service is not closed.
 
     Raises:
-        RuntimeError: its host says that no program listens there.
+        RuntimeError: its host says at once that no program listens there.
     """
-    if nobody_listens(joined_address()):
-        raise RuntimeError(f"no program listens at {joined_address()} any more")
+    address = joined_address()
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT).close()
+    except ConnectionRefusedError as error:
+        raise RuntimeError(f"no program listens at {address} any more") from error
+    except (OSError, ValueError):
+        pass  # a host that does not answer proves nothing
 
 
 def own_failure() -> str:
