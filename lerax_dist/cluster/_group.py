@@ -8,7 +8,7 @@ import abc
 import json
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from lerax_dist.cluster._mailbox import LocalMailbox, Mailbox
@@ -32,12 +32,7 @@ class ProcessInfo:
     index: int
     count: int
     launcher: str
-    hostname: str
-
-    @classmethod
-    def here(cls, index: int, count: int, launcher: str) -> "ProcessInfo":
-        """On this host."""
-        return cls(index, count, launcher, socket.gethostname())
+    hostname: str = field(default_factory=socket.gethostname)
 
 
 class ProcessGroup(abc.ABC):
@@ -50,9 +45,6 @@ class ProcessGroup(abc.ABC):
     Values are JSON values: numbers, strings, booleans, None, lists, dictionaries with string keys.
     NaN and infinities are allowed. Every process, the sender too, gets the value as JSON returns
     it: a tuple becomes a list.
-
-    Attributes:
-        info: which process of the group this one is.
 
     Example:
         ```python
@@ -102,9 +94,7 @@ class ProcessGroup(abc.ABC):
     def broadcast(self, value: Any, *, timeout: float, what: str) -> Any:
         """Give process 0's value to every process.
 
-        Process 0 does not wait: it may return before another process has arrived. With an
-        `MPIGroup` that holds for values below MPI's eager limit (a few KiB); larger ones are handed
-        over directly, and process 0 names the processes that did not take them.
+        Process 0 does not wait: it may return before another process has arrived.
 
         Args:
             value: on process 0 the value; the others' is ignored.
@@ -122,8 +112,7 @@ class ProcessGroup(abc.ABC):
     def gather(self, value: Any, *, timeout: float, what: str) -> list[Any] | None:
         """Bring every process's value to process 0.
 
-        The others do not wait. With an `MPIGroup` that holds for values below MPI's eager limit (a
-        few KiB); the sender of a larger one waits for process 0.
+        The others do not wait.
 
         Args:
             value: this process's value.
@@ -142,8 +131,6 @@ class ProcessGroup(abc.ABC):
     def barrier(self, *, timeout: float, what: str) -> None:
         """Wait until every process is here.
 
-        With an `MPIGroup` the others give process 0 two seconds more, to report who is missing.
-
         Args:
             timeout: longest wait in seconds.
             what: what is waited for, for errors; the same on every process.
@@ -155,7 +142,7 @@ class ProcessGroup(abc.ABC):
 
     @abc.abstractmethod
     def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
-        """A channel from every process to process 0. Every process makes the same ones, in order.
+        """A channel from every process to process 0.
 
         Args:
             timeout: longest wait for the other processes in seconds; only an `MPIGroup` waits.
@@ -168,11 +155,10 @@ class ProcessGroup(abc.ABC):
     def key_per_process(self, name: str) -> KeyPerProcess | None:
         """A text of each process that every process can read. Not collective, and does not wait.
 
+        None where the processes share no key-value store: only a `JaxGroup` has one.
+
         Args:
             name: its name, the same on every process.
-
-        Returns:
-            None where the processes share no key-value store: only a `JaxGroup` has one.
         """
 
     def __repr__(self) -> str:
@@ -197,7 +183,7 @@ class SoloGroup(ProcessGroup):
     """
 
     def __init__(self, launcher: str = "solo") -> None:
-        self.info = ProcessInfo.here(0, 1, launcher)
+        self.info = ProcessInfo(0, 1, launcher)
 
     @property
     def hosts(self) -> list[str | None]:
@@ -225,14 +211,7 @@ class SoloGroup(ProcessGroup):
 @final
 @dataclass(frozen=True)
 class Message:
-    """One process's part in one operation of a group.
-
-    Attributes:
-        operation: how many operations the sender had begun in this group before.
-        kind: "broadcast", "gather" or "barrier".
-        what: what the sender said the operation is for.
-        value: a JSON value.
-    """
+    """One process's part in one operation of a group; `operation` is its number."""
 
     operation: int
     kind: str
@@ -287,8 +266,8 @@ def missing_error(
     """The error of an operation that timed out before all processes had arrived.
 
     Args:
-        mine: operation that waited.
-        timeout: how long it waited, in seconds.
+        mine: operation that timed out.
+        timeout: its timeout in seconds.
         missing: indices of the processes that did not arrive.
         info: this process.
         hosts: host name by process, as far as known.

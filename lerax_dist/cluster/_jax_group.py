@@ -64,7 +64,7 @@ class JaxGroup(ProcessGroup):
                 "Call `lerax_dist.initialize()` at the top of the script."
             )
         self._store = Store(client)
-        self.info = ProcessInfo.here(*joined_place(), launcher)
+        self.info = ProcessInfo(*joined_place(), launcher)
         self._index, self._count = self.info.index, self.info.count
         # As far as known, for errors, when process 0 may not answer.
         self._hosts = {self._index: self.hostname}

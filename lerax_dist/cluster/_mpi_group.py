@@ -25,7 +25,7 @@ _TAG = 29517
 # How much longer the others wait at a barrier for process 0 to report who is missing.
 _BARRIER_GRACE = 2.0
 _MAX_POLL_INTERVAL = 0.002
-# A mailbox is polled by a thread of its own, for which less CPU time counts more than latency.
+# Less CPU time counts more than latency for a mailbox.
 _MAX_MAILBOX_POLL_INTERVAL = 0.02
 
 
@@ -37,6 +37,10 @@ class MPIGroup(ProcessGroup):
     or dead is a `TimeoutError`, not a hang. What has no timeout is the end: an MPI process that
     exits with an error waits in `MPI_Finalize` for the others (`python -m mpi4py script.py` aborts
     the launch instead).
+
+    Values above MPI's eager limit (a few KiB) are handed over directly: their sender does wait for
+    the receivers, and names those that did not take them. At a barrier the others give process 0
+    two seconds more, to report which processes are missing.
 
     MPI must have been started with `MPI_THREAD_MULTIPLE`, mpi4py's default, for use from another
     thread than MPI's main one; that is checked on each use. One operation runs at a time.
@@ -66,7 +70,7 @@ class MPIGroup(ProcessGroup):
             library = self._mpi.Get_library_version().splitlines()[0].strip("\x00 ")
             _check_world(launch, comm.Get_rank(), comm.Get_size(), library)
         launcher = launch.launcher if launch.uses_mpi else "mpi"
-        self.info = ProcessInfo.here(comm.Get_rank(), comm.Get_size(), launcher)
+        self.info = ProcessInfo(comm.Get_rank(), comm.Get_size(), launcher)
         self._index, self._count = self.info.index, self.info.count
         self._hosts = {self._index: self.hostname}
         self._lock = threading.Lock()
@@ -133,11 +137,8 @@ class MPIGroup(ProcessGroup):
             # MPI uses the bytes until it is done.
             return lambda: bool(data is not None and request.Test())
 
-        return MPIMailbox(
-            send,
-            ft.partial(self._take, comm),
-            ft.partial(_poll, max_interval=_MAX_MAILBOX_POLL_INTERVAL),
-        )
+        poll = ft.partial(_poll, max_interval=_MAX_MAILBOX_POLL_INTERVAL)
+        return MPIMailbox(send, ft.partial(self._take, comm), poll)
 
     def key_per_process(self, name: str) -> None:
         return None
@@ -157,7 +158,7 @@ class MPIGroup(ProcessGroup):
     def _begin(
         self, kind: str, what: str, value: Any, timeout: float
     ) -> Iterator[tuple[Message, float]]:
-        """One operation at a time; gives its message and its deadline."""
+        """One operation at a time: its message and its deadline."""
         deadline = time.monotonic() + check_timeout(timeout)
         self._check_thread()
         if not self._lock.acquire(timeout=timeout):
@@ -188,7 +189,7 @@ class MPIGroup(ProcessGroup):
         return list(range(1, self._count))
 
     def _send(self, text: str, receivers: Sequence[int], deadline: float) -> list[int]:
-        """Send to some processes; returns those that did not take it before the deadline."""
+        """Send to processes; returns those that did not take it before the deadline."""
         data = text.encode()
         requests = {
             index: self._comm.Isend([data, self._mpi.BYTE], dest=index, tag=_TAG)
@@ -279,16 +280,10 @@ def _import_mpi() -> Any:
 
 
 def _check_world(launch: Launch, index: int, count: int, library: str) -> None:
-    """Check that MPI sees the launch that the environment describes.
-
-    Args:
-        launch: what the environment says.
-        index: rank in MPI's world.
-        count: size of MPI's world.
-        library: name and version of the MPI library.
+    """Check that rank `index` of `count` is what the environment describes.
 
     Raises:
-        RuntimeError: if it does not. mpi4py with the library of another MPI than `mpirun`'s sees N
+        RuntimeError: if it is not. mpi4py with the library of another MPI than `mpirun`'s sees N
             worlds of one process each.
     """
     if not launch.uses_mpi or launch.process_count is None:

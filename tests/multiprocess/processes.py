@@ -39,7 +39,7 @@ def run_all(
         running: list[subprocess.Popen[bytes]] = []
         stack.callback(_kill, mark)
         for number, (command, environ) in enumerate(starts):
-            # Files, not pipes: nobody has to read them for the workers to go on.
+            # Files, not pipes: workers go on without anything being read.
             out = stack.enter_context((folder / f"{number:04}.out").open("wb"))
             err = stack.enter_context((folder / f"{number:04}.err").open("wb"))
             running.append(

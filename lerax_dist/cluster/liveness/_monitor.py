@@ -27,6 +27,7 @@ FOLDER = "lerax_dist/liveness"
 # How long process 0 may take to answer a read and to take a message.
 _READ_TIMEOUT = 0.5
 WRITE_TIMEOUT = 3.0
+_CONNECT_TIMEOUT = 1.0
 _MAX_REASON_LENGTH = 300
 
 
@@ -162,13 +163,14 @@ class HeartbeatMonitor:
 
 
 def check_service_listens() -> None:
-    """Check that the port of the coordination service is open, which is known at once.
+    """Check that the port of the coordination service is not closed.
 
     Raises:
-        RuntimeError: its host says that no program listens there.
+        RuntimeError: its host says at once that no program listens there.
     """
-    if connection_refused(joined_address()):
-        raise RuntimeError(f"no program listens at {joined_address()} any more")
+    address = joined_address()
+    if connection_refused(address):
+        raise RuntimeError(f"no program listens at {address} any more")
 
 
 def own_failure() -> str:

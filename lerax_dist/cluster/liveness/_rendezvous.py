@@ -9,8 +9,7 @@ import json
 import os
 import socket
 import time
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
 _MAGIC = "lerax_dist rendezvous"
 # How long a process that has connected may take to send its line, or to close.
@@ -41,18 +40,6 @@ def rendezvous(index: int, count: int, address: str, timeout: float) -> None:
         _arrive(index, count, address, deadline, timeout)
 
 
-@final
-@dataclass(frozen=True)
-class _Arrival:
-    """A process that has connected."""
-
-    index: int
-    count: int
-    host: str
-    pid: int
-    connection: socket.socket
-
-
 def _coordinate(count: int, address: str, deadline: float, timeout: float) -> None:
     """Process 0: collect the others, and send all of them the outcome."""
     arrived: dict[int, str] = {}
@@ -61,23 +48,25 @@ def _coordinate(count: int, address: str, deadline: float, timeout: float) -> No
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_listen(address))
         while error is None and len(arrived) < count - 1:
-            arrival = _accept(server, stack, deadline)
-            if arrival is None:
+            accepted = _accept(server, stack, deadline)
+            if accepted is None:
                 error = TimeoutError(_missing_text(arrived, count, address, timeout))
                 break
-            connections.append(arrival.connection)
-            wrong = _contradiction(arrival, arrived, count)
-            if wrong:
+            line, connection = accepted
+            connections.append(connection)
+            if wrong := _contradiction(line, arrived, count):
                 error = RuntimeError(f"At {address} {wrong}")
-            arrived[arrival.index] = arrival.host
+            arrived[line["index"]] = line["host"]
         for connection in connections:
             _answer(connection, str(error) if error else "")
     if error:
         raise error
 
 
-def _accept(server: socket.socket, stack: contextlib.ExitStack, deadline: float) -> _Arrival | None:
-    """The next process that arrives; None if none does before the deadline."""
+def _accept(
+    server: socket.socket, stack: contextlib.ExitStack, deadline: float
+) -> tuple[dict[str, Any], socket.socket] | None:
+    """The line of the next process and its connection; None if none arrives in time."""
     while (left := deadline - time.monotonic()) > 0:
         server.settimeout(left)
         try:
@@ -86,17 +75,16 @@ def _accept(server: socket.socket, stack: contextlib.ExitStack, deadline: float)
             break
         line = _read_line(connection)
         if line is not None:  # else another program that scans ports
-            process = {name: line[name] for name in ("index", "count", "host", "pid")}
-            return _Arrival(**process, connection=connection)
+            return line, connection
     return None
 
 
-def _contradiction(arrival: _Arrival, arrived: dict[int, str], count: int) -> str:
+def _contradiction(line: dict[str, Any], arrived: dict[int, str], count: int) -> str:
     """Why a process does not belong to this launch; empty if it does."""
-    index, host, pid = arrival.index, arrival.host, arrival.pid
-    if arrival.count != count:
+    index, host, pid = line["index"], line["host"], line["pid"]
+    if line["count"] != count:
         return (
-            f"process {index} on {host} (pid {pid}) belongs to a launch of {arrival.count} "
+            f"process {index} on {host} (pid {pid}) belongs to a launch of {line['count']} "
             f"processes, this one has {count}. Pass the same number to all."
         )
     if index == 0 or index in arrived:

@@ -79,9 +79,10 @@ class ShutdownHook:
         self._log_wait_at = time.monotonic() + QUIET_WAIT
         deadline = time.monotonic() + self._timeout
         try:
-            # If this process stood still, what its thread has concluded is older than that.
-            longest = self._setup.timing.interval + WRITE_TIMEOUT
-            if time.monotonic() - self._monitor.state.now > longest:
+            # What the thread has concluded may have ended since, above all if this process itself
+            # stood still: look again before leaving for that.
+            state, longest = self._monitor.state, self._setup.timing.interval + WRITE_TIMEOUT
+            if state.lost or time.monotonic() - state.now > longest:
                 self._monitor.turn()
             leave = self._leave_last if self._setup.index == 0 else self._leave
             all_finished = leave(own_failure(), deadline)

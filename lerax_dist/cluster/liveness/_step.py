@@ -7,6 +7,9 @@ process concludes about each other process, from its heartbeats alone:
       ^                                              |                                 |
       +-------------------- its heartbeat advances: taken back, and logged ------------+
 
+Process 0 hears all and publishes who is unresponsive; the others hear it, and believe it. For them
+process 0 is lost only while its coordination service does not answer either.
+
 What another process says of itself is final: it finished (no exception) or it failed (a reason).
 
 What becomes of this process:
@@ -22,7 +25,7 @@ No heartbeat is never a reason to end: JAX decides who is dead, and ends all pro
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -53,14 +56,9 @@ _MAX_TURN = 3.0
 @final
 @dataclass(frozen=True)
 class Setup:
-    """What stays the same.
+    """What stays the same: this process, the timing, and JAX's `jax_enable_recoverability`.
 
-    Attributes:
-        index: index of this process.
-        count: number of processes.
-        host: host name of this process.
-        timing: see `Timing`.
-        recoverable: whether the others go on when a process fails (`jax_enable_recoverability`).
+    With `recoverable` the others go on when a process fails.
     """
 
     index: int
@@ -73,17 +71,17 @@ class Setup:
 @final
 @dataclass(frozen=True)
 class Observation:
-    """What this process reads in one turn.
+    """What this process reads in one turn; empty where it reads nothing.
 
     Attributes:
         answered: whether the coordination service answered.
-        service_error: why the coordination service is lost; empty if it is not.
+        service_error: why the coordination service is lost.
         numbers: heartbeat numbers; on process 0 of the others, elsewhere of process 0.
-        reported: seconds without a heartbeat as process 0 reports them; empty on process 0.
+        reported: seconds without a heartbeat as process 0 has published them.
         failed: why processes have ended, by process.
         finished: on process 0, the processes that have ended without an exception.
         hosts: host names, by process.
-        own_failure: the exception that has ended this program; empty while there is none.
+        own_failure: the exception that has ended this program.
         leaving: whether this program runs its shutdown hook.
         ending: whether it does, or its main thread has ended.
     """
@@ -103,22 +101,18 @@ class Observation:
 @final
 @dataclass(frozen=True)
 class State:
-    """What this process knows.
+    """What this process knows; `failed`, `hosts` and `service_error` as in `Observation`.
 
     Attributes:
-        setup: what stays the same.
         now: time of the last step.
         clock: seconds for which this process has observed the others: the time while it stood still
-            itself says nothing about them. All other times are times of this clock.
+            itself says nothing about them. The times below are times of this clock.
         resumed: when this process last went on after it had stood still.
         number: number of its next heartbeat.
         heartbeats: last heartbeat by process.
         unresponsive: seconds without a heartbeat, by unresponsive process.
-        lost: the processes that nobody waits for any more.
-        failed: why processes have ended, by process.
+        lost: the processes that a process that has finished no longer waits for.
         finished: on process 0, when processes ended without an exception.
-        hosts: host names as far as known.
-        service_error: why the coordination service is lost; empty if it is not.
         deadline: when this process is ended unless it ends by itself.
         logged: what is logged once and has been.
         ended: whether `End` was due.
@@ -203,17 +197,9 @@ Action = Log | Publish | End
 
 
 def step(state: State, observation: Observation, now: float) -> tuple[State, list[Action]]:
-    """The next state, and what is due.
-
-    Args:
-        state: state after the last step.
-        observation: what was read since.
-        now: time, in seconds.
-    """
-    actions: list[Action] = []
+    """The state after an observation at time `now` (seconds), and the actions that are due."""
     state = dataclasses.replace(state, hosts={**state.hosts, **observation.hosts})
-    state, due = _advance_clock(state, now)
-    actions += due
+    state, actions = _advance_clock(state, now)
     for rule in _RULES:
         state, due = rule(state, observation)
         actions += due
@@ -273,7 +259,7 @@ def _unresponsive_text(state: State, process: int, seconds: float, answered: boo
 
 
 def _check_failures(state: State, observation: Observation) -> tuple[State, list[Action]]:
-    """Which processes have failed, and until when this one may go on."""
+    """Which processes have failed, and how long this one may go on."""
     actions: list[Action] = []
     logged, deadline = state.logged, state.deadline
     for process, reason in observation.failed.items():
@@ -294,7 +280,7 @@ def _check_failures(state: State, observation: Observation) -> tuple[State, list
 def _check_finished(state: State, observation: Observation) -> tuple[State, list[Action]]:
     """On process 0: log once which processes have finished, as this one may wait for them."""
     new = {i: state.clock for i in observation.finished if i not in state.finished and i != 0}
-    finished = {**state.finished, **new}
+    finished = {i: t for i, t in {**state.finished, **new}.items() if i not in state.failed}
     waited = max((state.clock - since for since in finished.values()), default=0.0)
     logged = state.logged
     actions: list[Action] = []
@@ -353,11 +339,7 @@ def _end(state: State, observation: Observation) -> tuple[State, list[Action]]:
     return dataclasses.replace(state, ended=True), [*actions, End()]
 
 
-_Rule = Callable[[State, Observation], tuple[State, list[Action]]]
-_RULES: Sequence[_Rule] = (
-    *(_check_heartbeats, _check_failures, _check_finished, _check_service),
-    *(_publish, _end),
-)
+_RULES = (_check_heartbeats, _check_failures, _check_finished, _check_service, _publish, _end)
 
 
 def name_all(processes: Sequence[int]) -> str:
