@@ -3,7 +3,6 @@
 import threading
 import tracemalloc
 import warnings
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -285,10 +284,11 @@ def test_a_run_keeps_no_frames_of_a_clip_that_is_written_and_closed_no_thread(tm
         assert not thread.is_alive(), thread.name
 
 
-def test_a_clip_of_a_plain_loop_is_taken_after_others_were_left_out(tmp_path):
-    """A hanging disk of clips keeps rows and the loop going: here its folder is a file."""
-    with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
-        Path(logger.run_dir / "videos").write_text("")
+def test_a_clip_that_cannot_be_kept_costs_no_row_and_no_later_clip(tmp_path):
+    backend = Memory()
+    with ld.Logger(backend, "r", log_dir=tmp_path) as logger:
+        # Its folder is a file.
+        (logger.run_dir / "videos").write_text("")
         with pytest.warns(ld.LoggingWarning, match="step 0") as warned:
             for step in range(3):
                 logger.log({"x": 1.0}, step)
@@ -298,3 +298,4 @@ def test_a_clip_of_a_plain_loop_is_taken_after_others_were_left_out(tmp_path):
         (logger.run_dir / "videos").unlink()
         logger.log_video("v", noise(2, 3), 3)
     assert [body["step"] for body in clip_events(logger)] == [3]
+    assert [step for step, _ in backend.rows] == [0, 1, 2]
