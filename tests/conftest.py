@@ -2,7 +2,9 @@
 
 import os
 import resource
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # Eight devices in one process; a deadlock of theirs fails in a minute instead of for ever.
@@ -22,6 +24,19 @@ for _name in list(os.environ):
         del os.environ[_name]
 # JAX processes that are ended by a signal would each leave a core of some 200 MB.
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+# Folders whose tests all start other processes, as do the tests of any file that uses `launch`.
+_LAUNCHING = {"benchmarks", "docs", "examples", "multiprocess", "newest", "slurm"}
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make check` leaves to `make test`; a single test carries the mark itself."""
+    for item in items:
+        folder = item.path.relative_to(_HERE).parts[0]
+        if folder in _LAUNCHING or hasattr(getattr(item, "module", None), "launch"):
+            item.add_marker(pytest.mark.launch)
+
 
 # Compiling takes longer than any deadline for an example, and a failure should come again.
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)

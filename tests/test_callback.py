@@ -359,6 +359,7 @@ assert not out.is_ready()
 """
 
 
+@pytest.mark.launch
 def test_a_program_that_ends_while_its_step_still_runs_loses_nothing(tmp_path):
     root = Path(__file__).parents[1]
     done = subprocess.run(

@@ -164,6 +164,7 @@ def start(log_dir, first, last, end):
     assert done.returncode == (-signal.SIGKILL if end == "kill" else 0), done.stderr
 
 
+@pytest.mark.launch
 def test_a_run_killed_twice_is_one_curve_everywhere(tmp_path):
     start(tmp_path, 0, 60, "kill")
     start(tmp_path, 40, 90, "kill")

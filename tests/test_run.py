@@ -1,5 +1,6 @@
 """The arguments that both loggers share: names, folders, steps."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,8 +32,6 @@ def name_of(tmp_path, env: Any = None, policy: Any = None):
     ],
 )
 def test_a_name_is_made_of_policy_environment_and_time(tmp_path, env, policy, pattern):
-    import re
-
     assert re.fullmatch(pattern, name_of(tmp_path, env, policy))
 
 
@@ -100,7 +99,8 @@ def test_a_step_that_is_no_integer_is_refused(tmp_path, step):
 def test_a_step_is_an_integer_of_any_size_and_kind_but_not_negative(tmp_path):
     memory = Memory()
     with ld.Logger(memory, log_dir=tmp_path) as logger:
-        logger.log({"x": 1.0}, np.int64(10**12))
+        step: Any = np.int64(10**12)
+        logger.log({"x": 1.0}, step)
         with pytest.raises(ValueError, match="`step` must be 0 or more, got -1"):
             logger.log({"x": 1.0}, -1)
     assert memory.rows == [(10**12, {"x": 1.0})]

@@ -8,14 +8,12 @@ import threading
 import time
 from pathlib import Path
 
-import equinox as eqx
 import pytest
 
 import lerax_dist as ld
 from tests.memory import Memory
-from tests.multiprocess.launch import environment, free_port, launch
-from tests.multiprocess.test_loggers import WORKER
-from tests.readers import journal_records, journal_rows
+from tests.multiprocess.launch import environment, free_port
+from tests.readers import journal_records
 
 LONG_STEP = Path(__file__).parent / "host" / "workers" / "long_step.py"
 
@@ -78,6 +76,7 @@ def test_another_thread_cannot_handle_signals_and_is_told_so(tmp_path):
     assert "signals can be handled by the main thread only, and this is 'other'" in errors[0]
 
 
+@pytest.mark.launch
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_rows_are_on_the_disk_within_a_second_though_the_step_takes_longer(tmp_path, number):
     """Though `jax.distributed.initialize()` has made a handler that Python does not know of."""
@@ -113,23 +112,3 @@ def test_rows_are_on_the_disk_within_a_second_though_the_step_takes_longer(tmp_p
     assert synced < words.index("row", at) < words.index("left")
     assert "before" in words
     assert journal_records(tmp_path / "r")[-1].body["state"] == "preempted"
-
-
-def test_a_signal_to_one_process_ends_all_of_them_at_the_same_step(tmp_path):
-    """Process 1 signals itself; both leave after the same step, and the run goes on from there."""
-    for incarnation in (1, 2):
-        results = launch(WORKER, "preempted", str(tmp_path), processes=2, timeout=120)
-        steps = [result.report["steps"] for result in results]
-        assert steps[0] == steps[1]
-        assert len(steps[0]) == 7
-        (run_dir,) = (path for path in tmp_path.iterdir() if path.is_dir())
-        records = journal_records(run_dir)
-        assert records[-1].body["state"] == "preempted"
-        assert [r.report["incarnation"] for r in results] == [incarnation] * 2
-        assert journal_rows(run_dir)[-1][0] == steps[0][-1]
-        assert results[0].report["state"] == results[1].report["state"]
-    # One process instead of two.
-    state = eqx.tree_deserialise_leaves(tmp_path / "state.eqx", ld.RunState.empty())
-    with ld.Logger(Memory(), log_dir=tmp_path, state=state) as logger:
-        assert (logger.run_dir, logger.incarnation) == (run_dir, 3)
-    assert journal_records(run_dir)[-3].body == {"start_step": steps[0][-1] + 1}

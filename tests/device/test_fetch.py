@@ -124,10 +124,11 @@ def test_a_kind_of_row_that_comes_often_is_not_forgotten_for_those_that_come_onc
             )
         )
         logger = pair[not writes]
+        logger.log(row_of(count), 0)
+        found = 0
         for task in range(100):
-            logger.log(row_of(count), task)
             logger.log({f"task{task}/loss": jnp.float32(task)}, task)
-        found = python_lines(logger.log, row_of(count), 100)
+            found = max(found, python_lines(logger.log, row_of(count), task))
         for each in pair:
             each.close()
         return found

@@ -219,9 +219,11 @@ class AtClose(Memory):
 
     def __init__(self, act):
         super().__init__()
-        self.act, self.logger, self.release = act, None, threading.Event()
+        self.act, self.release = act, threading.Event()
+        self.logger: ld.Logger | None = None
 
     def log_scalars(self, scalars, step):
+        assert self.logger is not None
         until = time.monotonic() + LIMIT
         while not is_closing(self.logger) and time.monotonic() < until:
             self.release.wait(0.01)

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import json, resource, tempfile
 from pathlib import Path
@@ -22,6 +24,7 @@ print(json.dumps(seen))
 """
 
 
+@pytest.mark.launch
 def test_memory_is_flat_over_forty_thousand_rows():
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True
