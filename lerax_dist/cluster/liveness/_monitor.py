@@ -27,7 +27,6 @@ FOLDER = "lerax_dist/liveness"
 # How long process 0 may take to answer a read and to take a message.
 _READ_TIMEOUT = 0.5
 WRITE_TIMEOUT = 3.0
-_CONNECT_TIMEOUT = 1.0
 _MAX_REASON_LENGTH = 300
 
 
