@@ -75,7 +75,7 @@ class Pump:
     def close(self) -> None:
         """Ask the thread to hand on what is left and to close the backend; see `ended`."""
         self._closing.set()
-        self._journal.poke()
+        self._journal.wake()
 
     @property
     def lag(self) -> float:

@@ -124,7 +124,7 @@ def test_a_full_disk_costs_no_row_and_stops_nobody(path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
-        with pytest.warns(LoggingWarning, match="cannot write.*rows wait in memory"):
+        with pytest.warns(LoggingWarning, match="failed to write.*Rows are buffered in memory"):
             for step in range(50):
                 journal.append([row(step)])
         assert path.stat().st_size == 1000
