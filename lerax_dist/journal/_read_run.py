@@ -126,10 +126,17 @@ class RunData:
         Raises:
             KeyError: no row has it.
         """
+        return Curve(self.steps[self.rows_with(name)], self._cells[name][1])
+
+    def rows_with(self, name: str) -> np.ndarray:
+        """Places of the rows that have a metric, `(points,)` int64.
+
+        Raises:
+            KeyError: no row has it.
+        """
         if name not in self._cells:
             raise KeyError(f"{name!r} is not a metric of this run. It has: {', '.join(self.names)}")
-        places, values = self._cells[name]
-        return Curve(self.steps[places], values)
+        return self._cells[name][0]
 
     @functools.cached_property
     def columns(self) -> Mapping[str, np.ndarray]:
