@@ -1,7 +1,7 @@
-"""A logging backend of one's own: rows in a SQLite database, for SQL and any tool that reads it.
+"""A logging backend of your own: rows in a SQLite database, for SQL and any tool that reads it.
 
 A backend is five methods. It is opened in process 0 only, and all calls come from one thread. It
-may be slow, or fail: the training does not wait for it, and every row is in the journal anyway.
+may be slow, or fail: the training does not wait for it, and every row is in the journal.
 
     python examples/custom_backend.py
     mpirun -n 2 python examples/custom_backend.py    # one database, written by process 0

@@ -21,6 +21,7 @@ from lerax_dist._version import __version__ as __version__
 from lerax_dist.backends import AbstractLoggingBackend as AbstractLoggingBackend
 from lerax_dist.backends import ConsoleBackend as ConsoleBackend
 from lerax_dist.backends import JSONLBackend as JSONLBackend
+from lerax_dist.backends import MemoryBackend as MemoryBackend
 from lerax_dist.backends import NoOpBackend as NoOpBackend
 from lerax_dist.backends import Required as Required
 from lerax_dist.backends import TensorBoardBackend as TensorBoardBackend

@@ -36,7 +36,7 @@ def collect_facts(
         environ: environment variables.
 
     Returns:
-        Facts fit for JSON, see `SupportsRunFacts`.
+        Facts fit for JSON, see `AbstractLoggingBackend`.
     """
     folder = _unless_gone(_code_folder)
     facts: dict[str, Any] = {

@@ -12,7 +12,7 @@ from lerax_dist._open import open_session
 from lerax_dist._run import check_hparams, check_step, check_tag
 from lerax_dist._state import RunState
 from lerax_dist.backends import AbstractLoggingBackend, Required
-from lerax_dist.backends._gif import check_fps, check_frames
+from lerax_dist.backends._video import check_fps, check_frames
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import Fetcher
 from lerax_dist.host._sink import HostRow, Start

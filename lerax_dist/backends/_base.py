@@ -1,10 +1,31 @@
 """What a logging backend is, and nothing else: no backend imports jax."""
 
+# ruff: noqa: B027 (hooks are empty and not abstract on purpose: most backends need none)
+
 import abc
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, final
 
 import numpy as np
+
+
+@final
+@dataclass(frozen=True)
+class SetupProblem:
+    """Something about this machine that a backend cannot use, for `lerax-dist doctor`.
+
+    Attributes:
+        level: `"problem"` if the backend would fail, `"warning"` if it would do less than it is
+            meant to, `"hint"` if something could be better.
+        what: what is wrong.
+        fix: what to do about it.
+    """
+
+    level: Literal["problem", "warning", "hint"]
+    what: str
+    fix: str
 
 
 class AbstractLoggingBackend(abc.ABC):
@@ -12,8 +33,17 @@ class AbstractLoggingBackend(abc.ABC):
 
     Life of a backend: `open`, then any number of `log_*`, then `close`. All calls come from one
     thread that serves this backend alone, in the process that writes (process 0). A call that
-    raises is tried again a few times and then reported, one that hangs stops nobody else, and rows
-    wait in the journal meanwhile. A backend never sees a `jax.Array`.
+    raises `OSError` is retried a few times and then reported; one that hangs delays neither the
+    training nor another backend. The journal has every row. A backend never sees a `jax.Array`.
+
+    The five abstract methods make a backend. The hooks below them do nothing unless they are
+    overridden. Class attributes and class methods serve the command line: `lerax-dist replay` can
+    write old runs to a backend with a `replay_name`, and `lerax-dist doctor` calls `check_setup`.
+
+    Attributes:
+        replay_name: name for `lerax-dist replay --to`; None if a run cannot be replayed to it.
+        replay_files: glob patterns of its files in the folder of a run. A replay does not start if
+            there are some already.
 
     Example:
         ```python
@@ -37,16 +67,14 @@ class AbstractLoggingBackend(abc.ABC):
         with Logger([PrintBackend(), TensorBoardBackend("logs")]) as logger:
             logger.log({"train": {"loss": 0.5}}, step=0)
         ```
-
-    A backend may have further methods, which are called if they are there: `log_rows` instead of
-    `log_scalars` (see `SupportsRows`), `on_training_start`
-    (see `SupportsTrainingStart`), `on_run` and `on_end` (see `SupportsRunFacts` and
-    `SupportsRunEnd`), `on_identity` and `on_resume` (see `SupportsIdentity` and `SupportsResume`).
     """
+
+    replay_name: ClassVar[str | None] = None
+    replay_files: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def open(self, name: str) -> None:
-        """Make ready to write the run `name`. Called once, before any other method.
+        """Prepare to write the run `name`. Called once, before any `log_*`.
 
         Args:
             name: name of the run, a relative path; process 0 chose it.
@@ -82,12 +110,56 @@ class AbstractLoggingBackend(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Write what is left and let go of everything. Called once, last."""
+        """Write what is buffered and release all resources. Called once, last."""
 
+    def on_identity(self, run_id: str, incarnation: int) -> None:
+        """Learn which run it is, e.g. to continue it elsewhere. Called once, before `open`.
 
-@runtime_checkable
-class SupportsRows(Protocol):
-    """A backend that takes many rows at once, which is cheaper, and wants to know their times."""
+        Args:
+            run_id: id of the run, the same each time that it is resumed.
+            incarnation: 1 for the first start of the run, then one more each time.
+        """
+
+    def on_run(self, facts: dict[str, Any]) -> None:
+        """Learn where and from what code the run was started.
+
+        Called after `open` and before the first row. A replay calls it once for each incarnation of
+        the run; the last is the current one.
+
+        Args:
+            facts: plain JSON values. `name`, `run_id`, `incarnation`, `time` (seconds since the
+                epoch), `pid` and `host` of process 0, `launcher`, `scope`, `process_count`,
+                `hosts` (of each process), `platform` and `device_kind`, `devices_per_process`,
+                `device_count`, `versions` (package to version), `git` (`commit`, `branch`,
+                `dirty`), `command`, `directory`, `slurm_job_id`. Read them with `get`: what is not
+                known is None or missing, and journals of older versions hold the first few only.
+        """
+
+    def on_training_start(self, total_timesteps: int, total_iterations: int) -> None:
+        """Learn the length of the training, e.g. for a progress bar.
+
+        Args:
+            total_timesteps: global steps that the training will take; 0 if unknown.
+            total_iterations: iterations that it will take; 0 if unknown.
+        """
+
+    def on_resume(self, start_step: int) -> None:
+        """Learn that the run resumes after it was interrupted. Called before the first row.
+
+        Args:
+            start_step: rows of earlier incarnations at this step or after it are superseded.
+        """
+
+    def on_end(self, state: str) -> None:
+        """Learn how the run ended. Called after the last row and before `close`.
+
+        It is not called if the process that writes is killed. A replay calls it once for each
+        incarnation that was closed; the last is the current state.
+
+        Args:
+            state: `"finished"`, `"failed"` or `"preempted"`; or `"interrupted"`, in a replay of a
+                run that was never closed.
+        """
 
     def log_rows(
         self,
@@ -96,10 +168,11 @@ class SupportsRows(Protocol):
         steps: Sequence[int],
         times: Sequence[float],
     ) -> None:
-        """Write rows that have the same metrics. Called instead of `log_scalars`.
+        """Write rows that have the same metrics: cheaper than one by one, and with their times.
 
-        A call that raises is taken to have written none of its rows: they come again, each by
-        itself in a `log_scalars`.
+        By default each row goes to `log_scalars`. A backend that overrides this gets its rows here
+        instead. If a call raises an error, none of its rows counts as written: an `OSError` is
+        retried with one row a call, after any other error the rows go to `log_scalars`.
 
         Args:
             names: names of the metrics.
@@ -107,121 +180,60 @@ class SupportsRows(Protocol):
             steps: global step of each row, exact.
             times: when each row was logged, in seconds since the epoch.
         """
-        ...
+        for row, step in zip(values, steps, strict=True):
+            self.log_scalars(dict(zip(names, row, strict=True)), step)
 
+    def log_vectors(self, vectors: dict[str, np.ndarray], step: int) -> None:
+        """Write the metrics of a row whose values are vectors, e.g. a histogram.
 
-@runtime_checkable
-class SupportsTrainingStart(Protocol):
-    """A backend that wants to know the length of the training, e.g. for a progress bar."""
-
-    def on_training_start(self, total_timesteps: int, total_iterations: int) -> None:
-        """Training starts.
+        Called after the scalars of the same row. By default vectors are skipped.
 
         Args:
-            total_timesteps: global steps that the training will take; 0 if unknown.
-            total_iterations: iterations that it will take; 0 if unknown.
+            vectors: metric name to a one-dimensional array of `float64`.
+            step: global step of the row, exact.
         """
-        ...
 
-
-@runtime_checkable
-class SupportsRunFacts(Protocol):
-    """A backend that wants to know where and from what code the run was started."""
-
-    def on_run(self, facts: dict[str, Any]) -> None:
-        """What is known of the run. Called after `open` and before the first row.
-
-        A replay calls it once for each incarnation of the run; the last says how it is now.
+    @classmethod
+    def for_replay(cls, log_dir: Path | None, *, project: str | None) -> Self:
+        """A backend to which `lerax-dist replay` writes a run.
 
         Args:
-            facts: plain JSON values. `name`, `run_id`, `incarnation`, `time` (seconds since the
-                epoch), `pid` and `host` of process 0, `launcher`, `scope`, `process_count`,
-                `hosts` (of each process), `platform` and `device_kind`, `devices_per_process`,
-                `device_count`, `versions` (package to version), `git` (`commit`, `branch`,
-                `dirty`), `command`, `directory`, `slurm_job_id`. Ask with `get`: what is not known
-                is None or missing, and journals of older versions hold the first few only.
+            log_dir: folder in which each run has its own; None for the default of the backend.
+            project: project to write to, for backends that have projects; None if none was given.
+
+        Raises:
+            TypeError: this backend cannot be replayed to.
         """
-        ...
-
-
-@runtime_checkable
-class SupportsRunEnd(Protocol):
-    """A backend that wants to know how the run ended, e.g. to mark it as failed."""
-
-    def on_end(self, state: str) -> None:
-        """The run has ended. Called after the last row and before `close`.
-
-        It is not called if the process that writes is killed. A replay calls it once for each
-        incarnation that was closed; the last says how it is now.
-
-        Args:
-            state: `"finished"`, `"failed"` or `"preempted"`; or `"interrupted"`, in a replay of a
-                run that was never closed.
-        """
-        ...
-
-
-@runtime_checkable
-class SupportsIdentity(Protocol):
-    """A backend that wants to know which run it writes, before it opens, e.g. to continue it."""
-
-    def on_identity(self, run_id: str, incarnation: int) -> None:
-        """Called once, before `open`.
-
-        Args:
-            run_id: id of the run, the same each time that it is continued.
-            incarnation: 1 for the first process that writes it, then one more each time.
-        """
-        ...
-
-
-@runtime_checkable
-class SupportsResume(Protocol):
-    """A backend that can hide rows of an earlier incarnation which come again."""
-
-    def on_resume(self, start_step: int) -> None:
-        """The run goes on after it was interrupted. Called before the first row.
-
-        Args:
-            start_step: rows of earlier incarnations at this step or after it are superseded.
-        """
-        ...
-
-
-_METHODS = ("open", "log_hparams", "log_scalars", "log_video", "close")
-
-
-def check_backends(backend: object) -> tuple[AbstractLoggingBackend, ...]:
-    """One backend or a sequence of them, as a tuple.
-
-    A subclass of `AbstractLoggingBackend` is a backend; so is any object with its five methods
-    (lerax's own backends are).
-
-    Raises:
-        ValueError: the sequence is empty, or holds one backend twice.
-        TypeError: something in it is not a backend.
-    """
-    if isinstance(backend, (str, bytes, Mapping)) or not hasattr(backend, "__iter__"):
-        members: tuple[Any, ...] = (backend,)
-    else:
-        members = tuple(backend)  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]
-    if not members:
-        raise ValueError(
-            "`backend` must hold at least one backend, got an empty sequence. "
-            "Use `NoOpBackend()` to log to the journal only."
+        raise TypeError(
+            f"`{cls.__name__}` cannot be replayed to. Override `for_replay` and set `replay_name`."
         )
-    for member in members:
-        missing = [method for method in _METHODS if not callable(getattr(member, method, None))]
-        if missing or isinstance(member, type):
-            what = f"the class {member.__name__}" if isinstance(member, type) else repr(member)
-            mend = (
-                "Call it to make an instance."
-                if isinstance(member, type)
-                else f"Subclass `AbstractLoggingBackend`; it lacks {', '.join(missing)}."
-            )
-            raise TypeError(f"`backend` must be a logging backend, got {what}. {mend}")
-    if len({id(member) for member in members}) != len(members):
-        raise ValueError(
-            f"`backend` holds one backend twice: {members!r}. Give each destination an instance."
-        )
-    return members
+
+    @classmethod
+    def check_setup(cls, timeout: float) -> list[SetupProblem]:
+        """Find what keeps this backend from working in this process. Never prompts, never raises.
+
+        Args:
+            timeout: longest wait for a server, in seconds.
+        """
+        return []
+
+
+def not_open(backend: object) -> RuntimeError:
+    """The error of a backend that is written to before `open` or after `close`."""
+    return RuntimeError(
+        f"`{type(backend).__name__}` must be open to be written to, and it is not: either `open` "
+        "was not called or `close` was. Log before the run is closed, or start a new run."
+    )
+
+
+def already_open(backend: object, name: str) -> RuntimeError:
+    """The error of a backend that is opened twice: two runs would be written to one place."""
+    return RuntimeError(
+        f"`{type(backend).__name__}` must be closed before it opens run {name!r}, and it still "
+        "writes another. Give each run a backend of its own."
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

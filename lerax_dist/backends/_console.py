@@ -6,9 +6,7 @@ from typing import IO, TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from lerax_dist.backends._base import AbstractLoggingBackend
-from lerax_dist.backends._closed import already_open, not_open
-from lerax_dist.backends._gif import check_frames
+from lerax_dist.backends._base import AbstractLoggingBackend, already_open, not_open
 from lerax_dist.backends._plain import (
     format_facts,
     format_hparams,
@@ -17,6 +15,7 @@ from lerax_dist.backends._plain import (
     is_due,
 )
 from lerax_dist.backends._terminal import is_terminal
+from lerax_dist.backends._video import check_frames
 from lerax_dist.backends._view import HEADLINE, RunView
 
 if TYPE_CHECKING:

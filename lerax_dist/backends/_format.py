@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers as text for people."""
 
 import math
 
@@ -15,9 +15,9 @@ def format_value(value: float) -> str:
 
 
 def format_change(value: float, before: float) -> str:
-    """What was added to a value since the one before, with its sign; `=` for nothing.
+    """The change of a value since the one before, with its sign; `=` if there is none.
 
-    Three digits: it tells the direction and the size, the value tells the rest.
+    Three digits show its direction and size; the rest is in the value.
     """
     change = value - before
     if not math.isfinite(change):

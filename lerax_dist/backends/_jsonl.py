@@ -1,41 +1,41 @@
-"""Rows as JSON Lines, for pandas, jq and whatever comes next."""
+"""Rows as JSON Lines, for pandas, jq and any other tool."""
 
 import contextlib
 import json
 import math
-import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, BinaryIO, Self, final
 from urllib.parse import quote
 
 import numpy as np
 
-from lerax_dist.backends._appender import LineAppender
-from lerax_dist.backends._base import AbstractLoggingBackend
-from lerax_dist.backends._closed import already_open, not_open
-from lerax_dist.backends._gif import encode_gif
+from lerax_dist.backends._append import Appender
+from lerax_dist.backends._base import AbstractLoggingBackend, already_open, not_open
+from lerax_dist.backends._video import encode_gif
+from lerax_dist.journal import replace_file
 
-# What orjson writes as Python does, in a tenth of the time.
-_QUICK = {float, np.float64}
+# Types that orjson writes as Python does, in a tenth of the time.
+_FAST_TYPES = {float, np.float64, list}
 
 
 @final
 class JSONLBackend(AbstractLoggingBackend):
     """Logging backend that appends one JSON object a row to `<log_dir>/<name>/metrics.jsonl`.
 
-    A row is `{"step":12,"train/loss":0.5}`; `pandas.read_json(path, lines=True)` reads the file.
-    After a resume a step may come twice; then the later row counts
-    (`rows.drop_duplicates("step", keep="last")`).
+    A row is `{"step":12,"train/loss":0.5}`. Each row is with the operating system when the call
+    returns, so that it outlives the process. Every line is valid JSON: NaN is `null`, and
+    infinities are `1e999` and `-1e999`, numbers that parse to infinity. A metric that is itself
+    called `step` is written as `metrics/step`. Metrics whose values are vectors follow in a line of
+    their own with the same step, as lists.
 
-    Each row is handed to the operating system before the call returns, so that it outlives the
-    process. Every line is valid JSON: NaN is `null`, and infinities are `1e999` and `-1e999`,
-    numbers that parse to infinity. A metric that is itself called `step` goes by `metrics/step`.
+    A line without `step` marks that the run was resumed: after `{"resume":6}`, the rows above it at
+    step 6 or later are superseded. The short way to the rows that count is `lerax_dist.read_run`,
+    which reads the journal beside this file. The second example reads this file alone, for
+    `pandas.DataFrame(rows)` and the like. Keep all rows of a step: one may be of training and one
+    of evaluation.
 
-    Hyperparameters go to `hparams.json` and videos to `videos/<tag>/<step>.gif` beside it.
-
-    Attributes:
-        log_dir: folder in which each run has its own.
+    Hyperparameters are in `hparams.json` and videos in `videos/<tag>/<step>.gif` beside it.
 
     Args:
         log_dir: folder in which each run has its own.
@@ -46,36 +46,62 @@ class JSONLBackend(AbstractLoggingBackend):
             logger.log({"train": {"loss": 0.5}}, step=12)
         print(Path("logs/known/metrics.jsonl").read_text())  # {"step":12,"train/loss":0.5}
         ```
+
+        ```python
+        import json
+
+        rows = []
+        with open("logs/known/metrics.jsonl", errors="replace") as lines:
+            for line in lines:
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue  # A damaged line.
+                if "step" in row:
+                    rows.append(row)
+                else:
+                    rows = [earlier for earlier in rows if earlier["step"] < row["resume"]]
+        ```
     """
+
+    replay_name = "jsonl"
+    replay_files = ("metrics.jsonl",)
 
     def __init__(self, log_dir: str | Path = "logs") -> None:
         self._log_dir = Path(log_dir)
-        self._rows: LineAppender | None = None
+        self._lines: Appender | None = None
         self._run_dir = self._log_dir
 
     @property
     def log_dir(self) -> Path:
+        """Folder in which each run has its own."""
         return self._log_dir
 
+    @classmethod
+    def for_replay(cls, log_dir: Path | None, *, project: str | None) -> Self:
+        return cls() if log_dir is None else cls(log_dir)
+
     def open(self, name: str) -> None:
-        if self._rows is not None:
+        if self._lines is not None:
             raise already_open(self, name)
         # Absolute: the program may change its folder.
         self._run_dir = (self._log_dir / name).resolve()
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        self._rows = LineAppender(self._run_dir / "metrics.jsonl")
+        self._lines = Appender.for_lines(self._run_dir / "metrics.jsonl")
+
+    def on_resume(self, start_step: int) -> None:
+        """Mark the rows above that are superseded."""
+        self._append([f'{{"resume":{int(start_step)}}}'])
 
     def log_hparams(self, hparams: dict[str, Any]) -> None:
-        if self._rows is None:
+        if self._lines is None:
             raise not_open(self)
         path = self._run_dir / "hparams.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         _replace(path, (json_value(known | hparams) + "\n").encode())
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
-        if self._rows is None:
-            raise not_open(self)
-        self._rows.append(json_row(scalars, step))
+        self._append([json_row(scalars, step)])
 
     def log_rows(
         self,
@@ -84,30 +110,30 @@ class JSONLBackend(AbstractLoggingBackend):
         steps: Sequence[int],
         times: Sequence[float],
     ) -> None:
-        """Write rows, all of them or none.
-
-        Args:
-            names: see `SupportsRows`.
-            values: likewise.
-            steps: likewise.
-            times: not written.
-        """
-        if self._rows is None:
-            raise not_open(self)
+        """Write rows, all of them or none. Their times are not written."""
         rows = (dict(zip(names, row, strict=True)) for row in values.tolist())
-        self._rows.append("\n".join(map(json_row, rows, steps)))
+        self._append(map(json_row, rows, steps))
+
+    def log_vectors(self, vectors: dict[str, np.ndarray], step: int) -> None:
+        """Write vectors as lists, in a line of their own."""
+        self._append([json_row({tag: vector.tolist() for tag, vector in vectors.items()}, step)])
 
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
-        if self._rows is None:
+        if self._lines is None:
             raise not_open(self)
         path = video_path(self._run_dir / "videos", tag, step)
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, encode_gif(frames, fps))
 
     def close(self) -> None:
-        if self._rows is not None:
-            self._rows.close()
-            self._rows = None
+        lines, self._lines = self._lines, None
+        if lines is not None:
+            lines.close()
+
+    def _append(self, lines: Iterable[str]) -> None:
+        if self._lines is None:
+            raise not_open(self)
+        self._lines.append("".join(f"{line}\n" for line in lines).encode())
 
 
 def json_row(scalars: Mapping[str, Any], step: int) -> str:
@@ -117,8 +143,8 @@ def json_row(scalars: Mapping[str, Any], step: int) -> str:
         scalars: metric name to value.
         step: global step.
     """
-    if "step" not in scalars and _QUICK.issuperset(map(type, scalars.values())):
-        # Inside: a process that does not write must not load it.
+    if "step" not in scalars and _FAST_TYPES.issuperset(map(type, scalars.values())):
+        # Inside: a process that does not write must not load orjson.
         import orjson
 
         with contextlib.suppress(TypeError):  # E.g. a step of more than 64 bits.
@@ -158,7 +184,7 @@ def _json_float(value: float) -> str:
 
 
 def video_path(folder: Path, tag: str, step: int) -> Path:
-    """Where a clip goes: below `folder` whatever the tag, and different for different tags."""
+    """File of a clip: below `folder` for any tag, and a different one for different tags."""
     parts = [quote(part, safe=" ") or "%" for part in tag.split("/")]
     # `quote` leaves dots alone, and "." and ".." would lead out of the folder.
     parts = [part if part.strip(".") else part.replace(".", "%2E") for part in parts]
@@ -172,7 +198,7 @@ def _free_name(name: str, taken: Container[str]) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    # Written beside and renamed, so that a reader, or a crash, never meets half a file.
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    beside.write_bytes(content)
-    beside.replace(path)
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    replace_file(path, write)

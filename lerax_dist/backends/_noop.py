@@ -9,7 +9,9 @@ from lerax_dist.backends._base import AbstractLoggingBackend
 
 @final
 class NoOpBackend(AbstractLoggingBackend):
-    """Takes everything and writes nothing: for runs whose journal is enough, and for tests.
+    """Logging backend that writes nothing, for runs whose journal is enough.
+
+    To look at rows in a test, use `MemoryBackend`.
 
     Example:
         ```python

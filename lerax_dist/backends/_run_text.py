@@ -1,18 +1,22 @@
-"""What is known of a run, as text for people. Pure."""
+"""The facts of a run as text for people. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from lerax_dist.backends._events import markdown_table
+
+def markdown_table(values: Mapping[str, Any]) -> str:
+    """Names and values as a table in Markdown."""
+    rows = [f"|{_cell(name)}|{_cell(value)}|" for name, value in values.items()]
+    return "\n".join(["|name|value|", "|-|-|", *rows])
 
 
 def run_markdown(facts: Mapping[str, Any]) -> str:
     """The facts of a run as a table in Markdown, with the command line below it.
 
     Args:
-        facts: see `SupportsRunFacts`; what is missing is left out.
+        facts: see `AbstractLoggingBackend.on_run`; what is missing is skipped.
     """
     rows = {
         "run": facts.get("name"),
@@ -29,7 +33,7 @@ def run_markdown(facts: Mapping[str, Any]) -> str:
     }
     table = markdown_table({name: value for name, value in rows.items() if value})
     command = facts.get("command")
-    # Indented: what stands in it is no markup, backticks included.
+    # Indented: it is shown as it is, backticks included.
     return f"{table}\n\n    {' '.join(str(command).split())}" if command else table
 
 
@@ -84,3 +88,8 @@ def _git(git: Mapping[str, Any] | None) -> str | None:
     branch = f" ({git['branch']})" if git.get("branch") else ""
     dirty = ", with changes not committed" if git.get("dirty") else ""
     return f"{git['commit'][:12]}{branch}{dirty}"
+
+
+def _cell(value: Any) -> str:
+    text = str(value).replace("\\", "\\\\").replace("|", "\\|")
+    return text.replace("\r", "").replace("\n", "<br>")

@@ -1,28 +1,33 @@
-"""Weights & Biases, online or offline, without ever asking anything."""
+"""Weights & Biases, online or offline, without a prompt."""
 
 import io
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, Self, final
 
 import numpy as np
 
-from lerax_dist.backends._base import AbstractLoggingBackend
-from lerax_dist.backends._closed import already_open, not_open
-from lerax_dist.backends._gif import encode_gif
-from lerax_dist.backends._mp4 import check_mp4, encode_mp4
+from lerax_dist.backends._base import (
+    AbstractLoggingBackend,
+    SetupProblem,
+    already_open,
+    not_open,
+    one_line,
+)
 from lerax_dist.backends._run_text import run_notes
-from lerax_dist.backends._wandb_config import merged, nested, summary_of, with_step
-from lerax_dist.backends._wandb_login import has_credentials
+from lerax_dist.backends._video import check_mp4, encode_gif, encode_mp4
+from lerax_dist.backends._wandb_setup import find_problems, has_credentials
 
+# Seconds to wait for W&B's server; W&B's own 90 are long for a run that waits to start.
 _INIT_TIMEOUT = 30.0
-"""Seconds to wait for W&B's server; W&B's own 90 are long for a run that waits to start."""
-
+# Exit code of a process that SIGTERM ended; W&B takes a run for preempted if it is not 0.
 _PREEMPTED = 143
-"""Exit code of a process that SIGTERM ended; W&B takes a run for preempted if it is not 0."""
 _EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 1, "preempted": _PREEMPTED}
+# Words in the last part of a metric's name, by which its summary has its best value, too.
+_MORE_IS_BETTER = {"return", "returns", "reward", "rewards", "accuracy", "acc", "score"}
+_LESS_IS_BETTER = {"loss", "error", "perplexity"}
 
 _log = logging.getLogger(__name__)
 
@@ -31,20 +36,21 @@ _log = logging.getLogger(__name__)
 class WandbBackend(AbstractLoggingBackend):
     """Logging backend that writes to Weights & Biases.
 
-    `wandb.init` is called in `open` and `run.finish` in `close`. It never prompts. With neither
-    account nor network the run is kept in files, and one line says how to upload them: with
+    `wandb.init` is called in `open` and `run.finish` in `close`. It never prompts. With
     `mode=None` a run is online if W&B finds an API key (`WANDB_API_KEY`, `.netrc`, settings) and
-    offline otherwise; `WANDB_MODE` and `wandb offline` are respected; a server that does not
-    answer within 30 seconds (`WANDB_INIT_TIMEOUT`) makes it offline too.
+    offline otherwise; `WANDB_MODE` and `wandb offline` are respected. If the server does not answer
+    within 30 seconds (`WANDB_INIT_TIMEOUT`), the run is offline, too. An offline run is kept in
+    files, and a warning in the log says how to upload them.
 
-    The x-axis is a metric of its own, `global_step`, so that a step that comes twice (after a
-    resume) is kept, which W&B's own step would drop. A metric that is itself called `global_step`
-    goes by `metrics/global_step`. A run's summary holds the last value of each metric, and of some
-    the best beside it: the highest of returns, rewards, accuracies and scores, the lowest of losses
-    and errors (`episode/return.max`, `train/loss.min`).
+    The x-axis is a metric of its own, `global_step`: W&B's own step would drop a step that is
+    logged twice, e.g. after a resume. A metric that is itself called `global_step` is written as
+    `metrics/global_step`. A run's summary has the last value of each metric, and of some the best
+    beside it: the highest of returns, rewards, accuracies and scores, the lowest of losses and
+    errors (`episode/return.max`, `train/loss.min`).
 
-    The run ends at W&B as it did here: finished, failed, or preempted (W&B requeues a sweep's run).
-    What is known of its processes, devices and code stands in its notes.
+    The run ends at W&B with the state that it has here: finished, failed, or preempted (then W&B
+    requeues a run of a sweep). Its notes say on which processes and devices and from what code it
+    ran.
 
     Example:
         ```python
@@ -55,25 +61,27 @@ class WandbBackend(AbstractLoggingBackend):
 
     Args:
         project: W&B project name.
-        config: hyperparameters passed to `wandb.init`. Those of the run are added to them, and
-            where both have a value this one stays.
+        config: hyperparameters passed to `wandb.init`. Those of the run are added to them; where
+            both have a value, the one in `config` is kept.
         quiet: suppress W&B's console output, for the whole process. Useful with `ConsoleBackend`.
-        mode: `"online"`, `"offline"` or `"disabled"`; `None` decides as told above.
+        mode: `"online"`, `"offline"` or `"disabled"`; `None` for the rule above.
         entity: W&B user or team; the account's default if `None`.
-        group: name that several runs share.
+        group: name shared by several runs.
         job_type: what the run does within its group, e.g. `"train"`.
         tags: labels of the run.
         notes: a text on the run; by default where it runs, on what devices, and from what commit.
-        id: W&B's id of the run; one that exists is continued. By default a logger gives the id of
-            its own run, so that a run that is resumed stays one run.
-        resume: `"allow"`, `"must"`, `"never"` or `"auto"`, as W&B has it, for an id that exists
-            online; `None` for `"allow"`. Offline there is nobody to ask: syncing merges by id.
+        id: W&B's id of the run; one that exists is resumed. By default it is the id of the
+            logger's run, so that a run that is resumed is one run at W&B, too.
+        resume: W&B's `resume` for an id that exists online: `"allow"`, `"must"`, `"never"` or
+            `"auto"`; `None` for `"allow"`. Offline runs with one id are merged by `wandb sync`.
         dir: folder for W&B's files; `WANDB_DIR` or the working directory if `None`.
         video_format: `"gif"`, or `"mp4"`, which needs `pip install "lerax-dist[mp4]"`.
 
     Raises:
-        ValueError: `mode` or `video_format` is something else, or mp4s cannot be made here.
+        ValueError: `mode` or `video_format` is not one of these, or mp4 needs a missing package.
     """
+
+    replay_name = "wandb"
 
     def __init__(
         self,
@@ -121,13 +129,20 @@ class WandbBackend(AbstractLoggingBackend):
         self._known: set[str] = set()
         self._exit_code = 0
 
-    def on_identity(self, run_id: str, incarnation: int) -> None:
-        """Make a run that is continued one run at W&B, too, unless the user chose an id.
+    @classmethod
+    def for_replay(cls, log_dir: Path | None, *, project: str | None) -> Self:
+        if log_dir is not None:
+            # W&B would use a temporary folder if it did not exist.
+            log_dir.mkdir(parents=True, exist_ok=True)
+        return cls(project, quiet=True, dir=log_dir)
 
-        Args:
-            run_id: id of the run.
-            incarnation: not needed: W&B knows whether it has seen the id.
-        """
+    @classmethod
+    def check_setup(cls, timeout: float) -> list[SetupProblem]:
+        """Whether W&B can be imported, is online, has an API key, and its server answers."""
+        return find_problems(timeout)
+
+    def on_identity(self, run_id: str, incarnation: int) -> None:
+        """Make a resumed run one run at W&B, too, unless the user chose an id."""
         self._run_id = run_id
 
     def open(self, name: str) -> None:
@@ -137,7 +152,7 @@ class WandbBackend(AbstractLoggingBackend):
         import wandb
 
         quiet = {"silent": True, "console": "off"} if self._quiet else {}
-        # Some lines are printed before a run has settings; only the process's own silence those.
+        # Some lines are printed before a run has settings; only those of the process suppress them.
         settings = wandb.setup(wandb.Settings(**quiet)).settings
         mode = self._mode or settings.mode
         if mode == "online" and not has_credentials(settings):
@@ -148,7 +163,7 @@ class WandbBackend(AbstractLoggingBackend):
             try:
                 self._run = self._start(wandb, name, mode, quiet)
             except (wandb.Error, OSError) as error:
-                mode, why = "offline", f"W&B could not be reached ({_first_line(error)})"
+                mode, why = "offline", f"W&B could not be reached ({one_line(error)})"
         if self._run is None:
             self._run = self._start(wandb, name, mode, quiet)
         self._known, self._exit_code = set(), 0
@@ -159,24 +174,20 @@ class WandbBackend(AbstractLoggingBackend):
             _log.warning("W&B run %s is offline: %s. Upload: wandb sync %s", name, why, folder)
 
     def on_run(self, facts: dict[str, Any]) -> None:
-        """Make what is known of the run its notes, unless it has some.
-
-        Args:
-            facts: see `SupportsRunFacts`.
-        """
+        """Write the facts of the run as its notes, unless it has some."""
         run = self._opened()
-        # A run that is continued may have notes that somebody wrote on W&B's page.
+        # A run that is resumed may have notes that a person wrote on W&B's page.
         if not run.notes:
             run.notes = run_notes(facts)
-        # In a replay a later incarnation goes on where an earlier one ended.
+        # In a replay a later incarnation follows the end of an earlier one.
         self._exit_code = 0
 
     def on_end(self, state: str) -> None:
-        """Have the run end at W&B as it did here, see `SupportsRunEnd`."""
+        """End the run at W&B with the state that it has here."""
         self._exit_code = _EXIT_CODES.get(state, 1)
 
     def log_hparams(self, hparams: dict[str, Any]) -> None:
-        # W&B updates the top level only, which would drop the rest of a dictionary in `config`.
+        # W&B updates the top level only: the rest of a dictionary in `config` would be lost.
         config = merged(nested(hparams), self._init["config"])
         self._opened().config.update(config, allow_val_change=True)
 
@@ -222,10 +233,10 @@ class WandbBackend(AbstractLoggingBackend):
         settings = dict(quiet)
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             settings["init_timeout"] = _INIT_TIMEOUT
-        # Offline there is nothing to ask whether the run exists; syncing merges by id.
+        # Offline it is not known whether the run exists; `wandb sync` merges by id.
         run_id = self._init["id"] or self._run_id
         resume = (self._resume or "allow") if run_id is not None and mode == "online" else None
-        # A run of its own, never the module's current one: two runs in a process must not mix.
+        # Never the module's current run: two runs in a process must not mix.
         return wandb.init(
             **{**self._init, "id": run_id},
             name=name,
@@ -236,5 +247,67 @@ class WandbBackend(AbstractLoggingBackend):
         )
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def nested(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names as nested dictionaries: `policy.width` becomes `{"policy": {"width": ...}}`.
+
+    Where a name is a value and a prefix too (`policy` and `policy.width`), the longer one keeps
+    its dots, so that both are kept.
+    """
+    tree: dict[str, Any] = {}
+    # Shorter names first: whether `policy` is a value must be known before `policy.width` comes.
+    for name in sorted(hparams, key=lambda name: name.count(".")):
+        parts = name.split(".")
+        *parents, leaf = parts if all(parts) else [name]
+        level: Any = tree
+        for parent in parents:
+            level = level.setdefault(parent, {}) if isinstance(level, dict) else None
+        if isinstance(level, dict):
+            level[leaf] = _plain(hparams[name])
+        else:
+            tree[name] = _plain(hparams[name])
+    return tree
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, level by level; where both have a value, that of `over`."""
+    result = dict(under)
+    for name, value in over.items():
+        below = result.get(name)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = merged(below, value)
+        result[name] = value
+    return result
+
+
+def with_step(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """A row with its global step; a metric that is itself called `global_step` is renamed."""
+    row: dict[str, Any] = {"global_step": step}
+    for name, value in metrics.items():
+        if name == "global_step":
+            name = "metrics/global_step"
+            while name in metrics:
+                name += "_"
+        row[name] = value
+    return row
+
+
+def summary_of(tag: str) -> str | None:
+    """What W&B keeps of a metric in the summary of a run, as W&B's names of aggregates.
+
+    Args:
+        tag: metric name; its last part says whether more is better.
+
+    Returns:
+        Last and best value; None for the last value alone.
+    """
+    words = set(tag.rpartition("/")[2].lower().split("_"))
+    # The best value over a run of e.g. the worst environment means little.
+    if words & {"min", "max", "std"}:
+        return None
+    if words & _MORE_IS_BETTER:
+        return "last,max"
+    return "last,min" if words & _LESS_IS_BETTER else None
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from lerax_dist.backends._wandb_login import has_credentials
+from lerax_dist.backends._wandb_setup import has_credentials
 from lerax_dist.cli._facts import Trackers
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lerax_dist.backends import takes_batches
 from lerax_dist.host._clip_file import load_clip
 from lerax_dist.journal._record import Event, Record, Row
 
@@ -18,7 +19,7 @@ Call = tuple[str, tuple[Any, ...]]
 
 def together(records: Sequence[Record], backend: Any) -> Iterator[list[Record]]:
     """The records in their order, with rows that the backend takes in one call as one list."""
-    if not hasattr(backend, "log_rows"):
+    if not takes_batches(backend):
         yield from ([record] for record in records)
         return
     for names, group in itertools.groupby(records, key=_names):
@@ -36,7 +37,7 @@ def _names(record: Record) -> tuple[str, ...] | None:
 def rows_call(batch: Sequence[Record], backend: Any) -> Call | None:
     """The one call that hands on what `together` gave, if it is rows that the backend takes so."""
     rows = [record for record in batch if isinstance(record, Row)]
-    if not rows or not hasattr(backend, "log_rows"):
+    if not rows or not takes_batches(backend):
         return None
     values = np.stack([row.values for row in rows])
     return "log_rows", (

@@ -1,31 +1,33 @@
-"""Writing a file whole or not at all."""
+"""Replaces a file as a whole: a reader, or a crash, never meets half of it."""
 
-import contextlib
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+_NUMBERS = itertools.count()
+
 
 def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file beside another and put it in its place, whole or not at all.
+    """Write a file beside `path`, wait for the disk, and rename it to `path`.
 
     Args:
-        path: the file, which need not exist.
-        write: writes the new content.
+        path: the file; it may exist, its folder must.
+        write: writes what the file shall contain.
 
     Raises:
-        OSError: it cannot be written; what was there stays.
+        OSError: the file cannot be written; what was there stays.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    # Nothing of the name: TensorBoard reads whatever has "tfevents" in its name.
+    beside = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}.part")
     try:
-        with fresh.open("wb") as file:
+        with beside.open("xb") as file:
             write(file)
             file.flush()
-            # Otherwise a host that loses power may be left with an empty file under the name.
+            # Else a host that loses power may be left with an empty file under the name below.
             os.fsync(file.fileno())
-        os.replace(fresh, path)
+        os.replace(beside, path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise

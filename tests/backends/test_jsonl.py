@@ -1,4 +1,6 @@
+import inspect
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import lerax_dist as ld
 from lerax_dist.backends import JSONLBackend
 from lerax_dist.backends._jsonl import json_row, json_value, video_path
 
@@ -73,6 +76,70 @@ def test_rows_that_come_together_are_a_line_each(backend, tmp_path):
     ]
 
 
+def recipe_rows(folder: Path, monkeypatch) -> list[dict]:
+    """Rows by the recipe of the docstring, run as it is there."""
+    _, recipe = re.findall(r"```python\n(.*?)```", inspect.getdoc(JSONLBackend) or "", re.DOTALL)
+    assert '"logs/known/metrics.jsonl"' in recipe
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent(recipe), names)
+    return names["rows"]
+
+
+def test_the_recipe_leaves_superseded_rows_out(tmp_path, monkeypatch):
+    first = ld.Logger(JSONLBackend(tmp_path / "logs"), "known")
+    for step in range(10):
+        first.log({"x": float(step)}, step)
+    first.close(failed=True)
+    # It resumes with another log interval: 6, 7 and 9 do not come again.
+    with ld.Logger(JSONLBackend(tmp_path / "logs"), "known", start_step=6) as second:
+        for step in (8, 12):
+            second.log({"x": step + 0.5}, step)
+    assert [(row["step"], row["x"]) for row in recipe_rows(tmp_path, monkeypatch)] == [
+        *((step, float(step)) for step in range(6)),
+        *((8, 8.5), (12, 12.5)),
+    ]
+
+
+def test_the_recipe_keeps_rows_of_training_and_evaluation_at_one_step(tmp_path, monkeypatch):
+    with ld.Logger(JSONLBackend(tmp_path / "logs"), "known") as logger:
+        logger.log({"train": {"loss": 0.5}}, 10)
+        logger.log({"eval": {"loss": 0.25}}, 10)
+    assert recipe_rows(tmp_path, monkeypatch) == [
+        {"step": 10, "train/loss": 0.5},
+        {"step": 10, "eval/loss": 0.25},
+    ]
+
+
+def test_the_recipe_leaves_a_damaged_line_out(tmp_path, monkeypatch):
+    folder = tmp_path / "logs" / "known"
+    folder.mkdir(parents=True)
+    lines = b'{"step":1,"x":1.0}\n{"step":2,"x"\n\xff\x00\n{"step":3,"x":null}\n{"step":4,'
+    (folder / "metrics.jsonl").write_bytes(lines)
+    assert recipe_rows(tmp_path, monkeypatch) == [{"step": 1, "x": 1.0}, {"step": 3, "x": None}]
+
+
+def test_a_resumed_run_has_a_line_that_says_so(backend, tmp_path):
+    backend.log_scalars(row(a=1.0), step=5)
+    backend.on_resume(5)
+    backend.log_scalars(row(a=2.0), step=5)
+    text = (tmp_path / "group" / "run" / "metrics.jsonl").read_text()
+    assert text == '{"step":5,"a":1.0}\n{"resume":5}\n{"step":5,"a":2.0}\n'
+
+
+def test_vectors_are_lists_in_a_line_with_the_step(backend, tmp_path):
+    backend.log_scalars(row(a=1.0), step=5)
+    backend.log_vectors({"h": np.array([0.5, 2.0]), "one": np.array([1.0])}, 5)
+    backend.log_vectors({"h": np.array([np.nan, -np.inf])}, 6)
+    lines = (tmp_path / "group" / "run" / "metrics.jsonl").read_text().splitlines()
+    assert lines[1] == '{"step":5,"h":[0.5,2.0],"one":[1.0]}'
+    assert [strict(line) for line in lines] == [
+        {"step": 5, "a": 1.0},
+        {"step": 5, "h": [0.5, 2.0], "one": [1.0]},
+        {"step": 6, "h": [None, -np.inf]},
+    ]
+
+
 def test_pandas_reads_the_file(backend, tmp_path):
     pandas = pytest.importorskip("pandas")
     backend.log_hparams({"lr": 1e-3})
@@ -103,7 +170,7 @@ def test_hyperparameters_are_a_file_of_their_own(backend, tmp_path):
     path = tmp_path / "group" / "run" / "hparams.json"
     expected = {"lr": 0.5, "clip": float("inf"), "name": "x", "on": True}
     assert strict(path.read_text()) == expected
-    assert [file.name for file in path.parent.glob("*.part")] == []
+    assert sorted(file.name for file in path.parent.iterdir()) == ["hparams.json", "metrics.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +249,8 @@ def test_what_is_not_open_refuses_rows(tmp_path):
         backend.log_hparams({})
     with pytest.raises(RuntimeError, match="must be open"):
         backend.log_video("v", np.zeros((1, 2, 2, 3), np.uint8), 0, 50.0)
+    with pytest.raises(RuntimeError, match="must be open"):
+        backend.on_resume(0)
 
 
 def test_log_dir_can_be_read(tmp_path):

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lerax_dist.backends import TensorBoardBackend
-from lerax_dist.backends._events import markdown_table
+from lerax_dist.backends._run_text import markdown_table
 from tests.readers import event_rows
 
 
@@ -191,13 +191,13 @@ def test_rows_that_come_again_after_a_full_disk_are_there_once(tmp_path):
     program = """
         room(2000)
         values, steps = np.arange(60.0).reshape(60, 1), list(range(60))
-        backend.log_rows(("m",), values[:20], steps[:20], [0.0] * 20)
+        backend.log_rows(("m",), values[:20], steps[:20], [1.5e9] * 20)
         try:
-            backend.log_rows(("m",), values[20:], steps[20:], [0.0] * 40)
+            backend.log_rows(("m",), values[20:], steps[20:], [1.5e9] * 40)
         except OSError:
             print("full")
         room(whole)
-        backend.log_rows(("m",), values[20:], steps[20:], [0.0] * 40)
+        backend.log_rows(("m",), values[20:], steps[20:], [1.5e9] * 40)
         backend.close()
     """
     result = run_on_a_disk(program, tmp_path)
@@ -228,7 +228,6 @@ def test_a_full_disk_is_left_no_file_for_each_row_that_is_tried(tmp_path, room):
 
 
 def test_rows_that_come_together_keep_their_own_steps_and_times(backend, tmp_path):
-    # Steps of one byte and of two are different templates.
     steps, times = [1, 126, 127, 128, 129], [1.5e9, 1.5e9 + 2, 1.5e9 + 4, 1.5e9 + 6, 1.5e9 + 8]
     values = np.arange(10.0).reshape(5, 2)
     backend.log_rows(("a", "b"), values, steps, times)
@@ -342,8 +341,9 @@ def test_making_a_backend_makes_no_file(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def many_rows(backend, folder):
+def test_every_row_comes_back_with_its_step_and_float32_values(tmp_path):
     """Rows of two kinds that take turns, over steps that take one to four bytes."""
+    backend = TensorBoardBackend(tmp_path)
     generator = np.random.default_rng(0)
     written = []
     with contextlib.closing(backend):
@@ -351,17 +351,32 @@ def many_rows(backend, folder):
         for index in range(300):
             step = index**3
             tags = [f"train/m{i}" for i in range(64)] if index % 2 else ["eval/a", "eval/b"]
-            row = {tag: np.float64(generator.normal()) for tag in tags}
+            row: dict[str, Any] = {tag: np.float64(generator.normal()) for tag in tags}
             backend.log_scalars(row, step)
             written.append((step, {tag: float(np.float32(row[tag])) for tag in tags}))
         backend.log_hparams({"seed": 1})
-    assert event_rows(folder / "run") == written
+    assert event_rows(tmp_path / "run") == written
 
 
-def test_every_row_comes_back_with_its_step_and_float32_values(tmp_path):
-    many_rows(TensorBoardBackend(tmp_path), tmp_path)
+def test_many_sets_of_metrics_are_written(backend, tmp_path):
+    for round_ in range(2):
+        for index in range(40):
+            backend.log_scalars(scalars(**{f"m{index}": round_}), step=round_)
+    for index in range(40):
+        assert rows(tmp_path / "group" / "run", f"m{index}") == [(0, 0.0), (1, 1.0)]
 
 
-def test_so_it_does_without_the_c_package_for_checksums(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "crc32c", None)
-    many_rows(TensorBoardBackend(tmp_path), tmp_path)
+@pytest.mark.parametrize("package", ["tensorboardX", "crc32c"])
+def test_the_doctor_says_which_package_is_missing(monkeypatch, package):
+    assert TensorBoardBackend.check_setup(1.0) == []
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    (found,) = TensorBoardBackend.check_setup(1.0)
+    assert (found.level, package in found.what) == ("problem", True)
+    assert "pip install tensorboardX crc32c" in found.fix
+
+
+def test_a_replay_writes_to_the_folder(tmp_path):
+    assert TensorBoardBackend.replay_name == "tensorboard"
+    assert TensorBoardBackend.for_replay(tmp_path, project=None).log_dir == tmp_path

@@ -1,6 +1,7 @@
 """Runs compared, laid out and described, as TensorBoard itself reads them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from tensorboard.plugins.hparams import api_pb2 as _api_pb2
 from tensorboard.plugins.hparams import backend_context, list_session_groups
 
 from lerax_dist.backends import TensorBoardBackend
-from lerax_dist.backends._tensorboard_bands import find_bands
 
 # Protobuf makes its classes while it is imported, where no type checker sees them.
 api_pb2: Any = _api_pb2
@@ -130,17 +130,27 @@ def test_metrics_with_a_minimum_and_a_maximum_get_a_band_each_once_they_come(tmp
     ]
 
 
-@pytest.mark.parametrize(
-    ("tags", "bands"),
-    [
-        ([], []),
-        (["a", "a_min"], []),
-        (["a_min", "a_max"], []),
-        (["a_max", "a", "a_min"], ["a"]),
-    ],
-)
-def test_a_band_needs_all_three(tags, bands):
-    assert find_bands(tags) == bands
+def test_hyperparameters_that_cannot_be_replaced_leave_nothing_that_tensorboard_reads(
+    tmp_path, monkeypatch
+):
+    backend = TensorBoardBackend(tmp_path)
+    backend.open("a")
+    backend.log_hparams({"lr": 0.1})
+    seen = []
+
+    def dies(source, target):
+        seen.extend(path.name for path in (tmp_path / "a").iterdir())
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(OSError, match="the disk is full"):
+        backend.log_hparams({"lr": 0.2})
+    monkeypatch.undo()
+    # While it is written, too, half a file is not one that TensorBoard looks for.
+    assert len(seen) == 3 and len([name for name in seen if "tfevents" in name]) == 2
+    assert len(list((tmp_path / "a").iterdir())) == 2
+    backend.close()
+    assert values(sessions(tmp_path)["a"]) == {"lr": 0.1}
 
 
 def test_what_is_known_of_the_run_is_a_text(tmp_path):

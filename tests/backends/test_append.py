@@ -4,14 +4,14 @@ import textwrap
 
 import pytest
 
-from lerax_dist.backends._appender import LineAppender
+from lerax_dist.backends._append import Appender
 
 
 def test_lines_are_added_to_those_there(tmp_path):
     path = tmp_path / "lines"
     path.write_text("one\n")
-    appender = LineAppender(path)
-    appender.append("two")
+    appender = Appender.for_lines(path)
+    appender.append(b"two\n")
     assert path.read_text() == "one\ntwo\n"
     appender.close()
 
@@ -21,8 +21,8 @@ def test_lines_are_added_to_those_there(tmp_path):
 def test_half_a_line_left_by_a_crash_is_set_aside(tmp_path, whole, torn):
     path = tmp_path / "lines"
     path.write_text(whole + torn)
-    appender = LineAppender(path)
-    appender.append("next")
+    appender = Appender.for_lines(path)
+    appender.append(b"next\n")
     appender.close()
     assert path.read_text() == whole + "next\n"
     assert (tmp_path / "lines.torn").read_text() == torn + "\n"
@@ -31,7 +31,7 @@ def test_half_a_line_left_by_a_crash_is_set_aside(tmp_path, whole, torn):
 def test_a_whole_file_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "lines"
     path.write_text("one\n")
-    LineAppender(path).close()
+    Appender.for_lines(path).close()
     assert [file.name for file in tmp_path.iterdir()] == ["lines"]
 
 
@@ -40,18 +40,18 @@ def test_a_line_that_a_full_disk_cuts_is_whole_when_tried_again(tmp_path):
     program = """
         import resource, signal, sys
         from pathlib import Path
-        from lerax_dist.backends._appender import LineAppender
+        from lerax_dist.backends._append import Appender
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        appender = LineAppender(Path(sys.argv[1]))
-        appender.append("first")
+        appender = Appender.for_lines(Path(sys.argv[1]))
+        appender.append(b"first\\n")
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
         for _ in range(3):
             try:
-                appender.append("second")
+                appender.append(b"second\\n")
             except OSError:
                 print("full")
         resource.setrlimit(resource.RLIMIT_FSIZE, (-1, resource.RLIM_INFINITY))
-        appender.append("second")
+        appender.append(b"second\\n")
         appender.close()
     """
     path = tmp_path / "lines"
@@ -65,13 +65,13 @@ def test_half_a_line_does_not_stay_when_nobody_tries_again(tmp_path):
     program = """
         import resource, signal, sys
         from pathlib import Path
-        from lerax_dist.backends._appender import LineAppender
+        from lerax_dist.backends._append import Appender
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        appender = LineAppender(Path(sys.argv[1]))
-        appender.append("first")
+        appender = Appender.for_lines(Path(sys.argv[1]))
+        appender.append(b"first\\n")
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
         try:
-            appender.append("second")
+            appender.append(b"second\\n")
         except OSError:
             print("full")
         appender.close()
@@ -81,3 +81,16 @@ def test_half_a_line_does_not_stay_when_nobody_tries_again(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (result.stdout, result.stderr) == ("full\n", "")
     assert path.read_text() == "first\n"
+
+
+def test_a_new_file_must_not_exist(tmp_path):
+    path = tmp_path / "new"
+    appender = Appender.for_new_file(path)
+    appender.append(b"one")
+    appender.append(b"two")
+    appender.close()
+    appender.close()
+    assert path.read_bytes() == b"onetwo"
+    with pytest.raises(FileExistsError):
+        Appender.for_new_file(path)
+    assert path.read_bytes() == b"onetwo"

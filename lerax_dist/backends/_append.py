@@ -1,0 +1,114 @@
+"""Appends to a file that a crash or a full disk may cut short."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Self, final
+
+
+@final
+class Appender:
+    """A file to which data are appended, each piece whole or not at all.
+
+    A piece is with the operating system when `append` returns, so that it outlives the process. If
+    writing one fails half way (the disk is full), the half is removed: at once if possible, else
+    before the next piece, so that a caller may retry.
+
+    Args:
+        path: the file; it is made if it does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("ab+", buffering=0)
+        self._size = os.fstat(self._file.fileno()).st_size
+        self._is_whole = True
+
+    @classmethod
+    def for_lines(cls, path: Path) -> Self:
+        """An appender for a file of lines, which may exist.
+
+        Half a line that a crash has left at its end is moved to `<path>.torn`, since the next line
+        would be damaged, too.
+
+        Args:
+            path: the file.
+
+        Raises:
+            OSError: it cannot be read or written.
+        """
+        appender = cls(path)
+        whole = _size_of_whole_lines(appender._file.fileno())
+        torn = os.pread(appender._file.fileno(), appender._size - whole, whole)
+        if torn:
+            with path.with_name(path.name + ".torn").open("ab") as beside:
+                beside.write(torn + b"\n")
+            appender._size = whole
+            appender._remove_half()
+        return appender
+
+    @classmethod
+    def for_new_file(cls, path: Path) -> Self:
+        """An appender for a file that must not exist.
+
+        Args:
+            path: the file.
+
+        Raises:
+            OSError: it exists, or it cannot be made.
+        """
+        path.touch(exist_ok=False)
+        return cls(path)
+
+    def append(self, data: bytes) -> None:
+        """Append a piece.
+
+        Args:
+            data: what to append.
+
+        Raises:
+            OSError: nothing of it was appended.
+        """
+        if not self._is_whole:
+            self._remove_half()
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except BaseException:
+            self._is_whole = False
+            with contextlib.suppress(OSError):
+                self._remove_half()
+            raise
+        self._size += len(data)
+
+    def close(self) -> None:
+        """Wait for the disk and close the file. A second call does nothing.
+
+        Raises:
+            OSError: something is not on the disk.
+        """
+        if self._file.closed:
+            return
+        try:
+            if not self._is_whole:
+                self._remove_half()
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+
+    def _remove_half(self) -> None:
+        self._file.truncate(self._size)
+        self._is_whole = True
+
+
+def _size_of_whole_lines(descriptor: int) -> int:
+    """Size of a file up to its last line feed, which is included."""
+    end = os.fstat(descriptor).st_size
+    while end:
+        start = max(0, end - 65536)
+        at = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+        end = start
+    return 0
