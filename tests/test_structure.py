@@ -50,7 +50,7 @@ ARROWS = {
     "cli": {"_run", "_version", "backends", "cluster", "host", "journal"},
     "__init__": {
         *("_callback", "_failures", "_logger", "_protocol", "_state", "_version"),
-        *("backends", "cluster", "device", "host", "process_logs"),
+        *("backends", "cluster", "device", "host", "journal", "process_logs"),
     },
 }
 WITHOUT_JAX = {
@@ -70,7 +70,10 @@ WITHOUT_JAX = {
     *("_failures", "backends", "host", "journal", "process_logs"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.
-LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "av", "matplotlib", "pyarrow"}
+LAZY = {
+    *("mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "av"),
+    *("pandas", "pyarrow"),
+}
 PRIVATE_JAX = {"cluster/_store.py", "device/_settle.py"}
 
 

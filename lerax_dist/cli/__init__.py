@@ -120,9 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
     replay = _add(commands, "replay", "rebuild a backend from the journal of a run", _REPLAY)
     replay.add_argument("run_dir", metavar="RUN_DIR", help="folder that holds the journal.jsonl")
-    replay.add_argument(
-        "--to", required=True, choices=_replay_names(), help="backend to feed"
-    )
+    replay.add_argument("--to", required=True, choices=_replay_names(), help="backend to feed")
     replay.add_argument(
         "--log-dir",
         metavar="OUT",

@@ -157,4 +157,3 @@ class FollowedRun:
         if self._closed is not None:
             notes += [str(failure) for failure in self._closed.body.get("failures", [])]
         return notes
-

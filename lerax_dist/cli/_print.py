@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"problem": "bold red", "warning": "yellow", "hint": "cyan"}
 # Words in capitals are what has gone wrong.
-_WRONG = ("NOT SEEN", "NOT STARTED", "FAILED", "CANNOT WRITE", "crashed", "failed", "damaged")
+_WRONG = ("NOT SEEN", "NOT STARTED", "FAILED", "CANNOT WRITE", "interrupted", "failed", "damaged")
 _UNWRAPPED = 10_000
 
 

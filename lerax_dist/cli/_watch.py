@@ -161,7 +161,7 @@ class _PlainLines:
         self.print_due(at_end=True)
 
 
-def _standing(run: FollowedRun) -> list[str]:
+def _state_line(run: FollowedRun) -> list[str]:
     view = run.view
     facts = [format_facts(view.facts)] if view.facts else []
     return [f"run {view.name}", view.state, *facts, *view.notes]

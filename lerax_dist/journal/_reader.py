@@ -330,7 +330,7 @@ class JournalReader:
         return batches
 
     def _is_new(self, number: int) -> bool:
-        """Whether a record of this number has not come yet; takes note of those that are missing."""
+        """Whether a record of this number is the first; takes note of the numbers in between."""
         if number == self._next:
             self._next += 1
             return True
@@ -560,8 +560,6 @@ def state_of(ends: Ends, alive: bool) -> str:
     last = ends.last
     if isinstance(last, Event) and last.kind == "close":
         return str(last.body.get("state", "finished"))
-    if alive:
-        return "running"
     if last is None:
         return "damaged" if ends.size else "empty"
-    return "interrupted"
+    return "running" if alive else "interrupted"

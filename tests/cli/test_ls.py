@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lerax_dist.cli._ends import Ends, read_ends
+from lerax_dist.cli._runs import describe, headline, show_age
 
 import lerax_dist as ld
 from lerax_dist.cli import _ends, main
-from lerax_dist.cli._ends import Ends, read_ends
-from lerax_dist.cli._runs import describe, headline, show_age
 from lerax_dist.journal._record import Event, Row, encode
 
 WORKER = Path(__file__).parent / "workers" / "run.py"

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lerax_dist.cli._reader import Damage, JournalReader
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lerax_dist as ld
 from lerax_dist.cli import _replay, main
-from lerax_dist.cli._reader import Damage, JournalReader
 from lerax_dist.cli._replay import Outcome, replay
 from lerax_dist.journal._record import Row
 from tests.backends.read_wandb import read_wandb
-from tests.cli.journals import opened, write
+from tests.journal.journals import opened, write
 from tests.memory import Memory
 from tests.readers import event_rows, journal_rows, without_gauges
 

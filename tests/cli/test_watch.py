@@ -9,7 +9,7 @@ from pathlib import Path
 from lerax_dist.cli import main
 from lerax_dist.cli._followed import FollowedRun
 from tests.backends.terminal import Terminal
-from tests.cli.journals import closed, extend, lines, opened, resumed, row, started, write
+from tests.journal.journals import closed, extend, lines, opened, resumed, row, started, write
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "workers" / "writing.py"

@@ -7,13 +7,13 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from lerax_dist.cli._curves import choose, read_bands
+from lerax_dist.cli._plot import curves_of, draw_figure
 from PIL import Image
 
 import lerax_dist as ld
 from lerax_dist.cli import main
-from lerax_dist.cli._curves import choose, read_bands
-from lerax_dist.cli._plot import curves_of, draw_figure
-from tests.cli.journals import opened, row, write
+from tests.journal.journals import opened, row, write
 from tests.readers import current_rows, journal_records
 
 
