@@ -16,6 +16,8 @@ from lerax_dist.backends._view import RunView, chosen_metric
 COLOURS = ("green", "yellow", "magenta", "blue", "red", "cyan")
 _LABEL = 26
 _VALUE = 11
+# As long as the longest state, "interrupted".
+_STATE = 11
 _GAP = 3
 _BESIDE = 36
 
@@ -69,7 +71,7 @@ def _heading(number: int, run: Shown, width: int) -> list[Line]:
     label = fit(view.name, min(_LABEL, max(8, width // 3)))
     line: Line = [("● ", _colour(number)), (label, "bold")]
     state, style = state_piece(view.state)
-    parts: list[Line] = [[(fit(state, 9), style)]]
+    parts: list[Line] = [[(fit(state, _STATE), style)]]
     if progress.share is not None:
         parts.append(bar(progress.share, 26 if width >= 120 else 18))
     if view.state != "waiting":
