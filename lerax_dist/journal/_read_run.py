@@ -78,6 +78,7 @@ class RunData:
         events: all that is in the journal besides rows, e.g. videos.
         superseded: number of rows that were left out, as a later incarnation logged them again.
         damage: what is wrong with the journal: `lines` damaged, records `missing`, end `torn`.
+        cells: name of each metric to the places of its rows, and its values there.
 
     Example:
         ```python
@@ -104,13 +105,12 @@ class RunData:
     events: tuple[Event, ...]
     superseded: int
     damage: Damage
-    # Name of a metric to the places of its rows and its values there.
-    _cells: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    cells: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all metrics, in order of first appearance."""
-        return tuple(self._cells)
+        return tuple(self.cells)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -118,7 +118,7 @@ class RunData:
 
     def __contains__(self, name: object) -> bool:
         """Whether any row has a metric."""
-        return name in self._cells
+        return name in self.cells
 
     def __getitem__(self, name: str) -> Curve:
         """Steps and values of a metric, at the rows that have it.
@@ -126,23 +126,26 @@ class RunData:
         Raises:
             KeyError: no row has it.
         """
-        return Curve(self.steps[self.rows_with(name)], self._cells[name][1])
+        return Curve(self.steps[self.rows_with(name)], self.cells[name][1])
 
     def rows_with(self, name: str) -> np.ndarray:
         """Places of the rows that have a metric, `(points,)` int64.
 
+        Args:
+            name: name of the metric.
+
         Raises:
             KeyError: no row has it.
         """
-        if name not in self._cells:
+        if name not in self.cells:
             raise KeyError(f"{name!r} is not a metric of this run. It has: {', '.join(self.names)}")
-        return self._cells[name][0]
+        return self.cells[name][0]
 
     @functools.cached_property
     def columns(self) -> Mapping[str, np.ndarray]:
         """All metrics: name to `(rows,)` or `(rows, size)` float64, NaN where a row has none."""
         columns = {}
-        for name, (places, values) in self._cells.items():
+        for name, (places, values) in self.cells.items():
             columns[name] = np.full((len(self), *values.shape[1:]), np.nan)
             columns[name][places] = values
         return columns
@@ -170,7 +173,7 @@ class RunData:
         return pandas.DataFrame(frame)
 
     def _arrays(self, name: str) -> list[np.ndarray | None]:
-        places, values = self._cells[name]
+        places, values = self.cells[name]
         arrays: list[np.ndarray | None] = [None] * len(self)
         for place, value in zip(places, values, strict=True):
             arrays[place] = value
@@ -186,6 +189,9 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
 
     Args:
         path: folder of the run, or its `journal.jsonl`.
+
+    Returns:
+        The run as it is now.
 
     Raises:
         FileNotFoundError: there is no journal.
@@ -226,7 +232,7 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
         events=tuple(event for _, event in events),
         superseded=reader.superseded,
         damage=reader.damage,
-        _cells=_cells(rows, order),
+        cells=_cells(rows, order),
     )
 
 
