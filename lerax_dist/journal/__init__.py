@@ -1,5 +1,8 @@
 """The journal of a run: the one primary copy, append-only, read by everything else."""
 
+from lerax_dist.journal._ends import Ends as Ends
+from lerax_dist.journal._ends import read_ends as read_ends
+from lerax_dist.journal._ends import state_of as state_of
 from lerax_dist.journal._files import replace_file as replace_file
 from lerax_dist.journal._heartbeat import Heartbeat as Heartbeat
 from lerax_dist.journal._heartbeat import Liveness as Liveness
@@ -14,10 +17,7 @@ from lerax_dist.journal._read_run import journal_of as journal_of
 from lerax_dist.journal._read_run import read_run as read_run
 from lerax_dist.journal._reader import JOURNAL as JOURNAL
 from lerax_dist.journal._reader import Damage as Damage
-from lerax_dist.journal._reader import Ends as Ends
 from lerax_dist.journal._reader import JournalReader as JournalReader
-from lerax_dist.journal._reader import read_ends as read_ends
-from lerax_dist.journal._reader import state_of as state_of
 from lerax_dist.journal._record import Event as Event
 from lerax_dist.journal._record import JournalFormatError as JournalFormatError
 from lerax_dist.journal._record import Record as Record

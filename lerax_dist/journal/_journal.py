@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, final
 
 from lerax_dist._failures import Failures
-from lerax_dist.journal._reader import read_last
+from lerax_dist.journal._ends import read_last
 from lerax_dist.journal._record import Record, decode, encode
 
 # Size of the lines whose records readers find in memory; those further behind read the file. A

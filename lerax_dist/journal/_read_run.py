@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
+from lerax_dist.journal._ends import read_ends, state_of
 from lerax_dist.journal._heartbeat import Liveness
 from lerax_dist.journal._reader import (
     JOURNAL,
     Damage,
     JournalReader,
     Rows,
-    read_ends,
-    state_of,
 )
 from lerax_dist.journal._record import Event
 

@@ -222,21 +222,27 @@ def event_of(fields: Mapping[str, Any]) -> tuple[int, Event]:
 
 def row_of(fields: Mapping[str, Any]) -> tuple[int, Row] | None:
     """Number and row of what `parse` gives for one; `None` if a value is not a number."""
-    metrics: dict[str, float] = {}
+    number, time, step = fields["n"], fields["time"], fields["step"]
+    iteration, metrics = fields.get("iteration"), fields["metrics"]
+    try:
+        # NumPy reads "NaN" and "Infinity", too.
+        values = np.array(list(metrics.values()), np.float64)
+        if values.ndim == 1:
+            return number, Row(time, step, iteration, tuple(metrics), values)
+    except (ValueError, TypeError, OverflowError):
+        pass
+    scalars: dict[str, float] = {}
     vectors: dict[str, np.ndarray] = {}
     try:
-        for name, value in fields["metrics"].items():
-            if isinstance(value, list):
-                # It reads "NaN" and "Infinity", too.
-                vectors[name] = np.array(value, np.float64)
-                if vectors[name].ndim != 1:
-                    return None
+        for name, value in metrics.items():
+            array = np.array(value, np.float64)
+            if array.ndim == 1:
+                vectors[name] = array
             else:
-                metrics[name] = math.nan if value is None else float(value)
+                scalars[name] = float(array)
     except (ValueError, TypeError, OverflowError):
         return None
-    step, iteration = fields["step"], fields.get("iteration")
-    return fields["n"], Row.of(fields["time"], step, iteration, metrics, vectors)
+    return number, Row.of(time, step, iteration, scalars, vectors)
 
 
 def _check_format(version: Any) -> None:

@@ -1,5 +1,6 @@
 """A journal is read once, whatever becomes of it meanwhile."""
 
+import io
 import os
 import zlib
 from pathlib import Path
@@ -20,7 +21,8 @@ from lerax_dist.journal import (
     read_ends,
     read_run,
 )
-from lerax_dist.journal._reader import find_events, read_backwards, read_last
+from lerax_dist.journal._ends import read_backwards, read_last
+from lerax_dist.journal._reader import find_events
 from tests.journal.journals import closed, extend, lines, opened, resumed, row, write
 
 
@@ -108,7 +110,7 @@ def test_a_file_without_lines_is_read_once_and_left_behind(tmp_path, monkeypatch
         assert reader.read() == []
         assert not reader.behind
     assert sum(read) < 25_000_000
-    monkeypatch.setattr("lerax_dist.journal._reader._MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("lerax_dist.journal._reader.MAX_LINE_BYTES", 1 << 20)
     extend(path, b"\n" + lines([opened(), row(1, a=1.0)]))
     assert steps(reader.records()) == [1]
 
@@ -200,7 +202,7 @@ def test_a_newer_format_is_named_by_every_way_to_read(tmp_path):
     st.integers(1, 64),
 )
 def test_lines_backwards_are_the_lines(tmp_path, monkeypatch, whole, rest, span):
-    monkeypatch.setattr("lerax_dist.journal._reader._END_BYTES", span)
+    monkeypatch.setattr("lerax_dist.journal._ends._END_BYTES", span)
     data = b"".join(whole) + rest.replace(b"\n", b"")
     path = tmp_path / "file"
     path.write_bytes(data)
@@ -208,7 +210,7 @@ def test_lines_backwards_are_the_lines(tmp_path, monkeypatch, whole, rest, span)
         for stop in {0, sum(map(len, whole[: len(whole) // 2]))}:
             found = list(read_backwards(file.fileno(), len(data), stop))[::-1]
             assert b"".join(line for _, line in found) == data[stop:]
-            assert [line for _, line in found] == data[stop:].splitlines(keepends=True)
+            assert [line for _, line in found] == io.BytesIO(data[stop:]).readlines()
             offset = stop
             for start, line in found:
                 assert start == offset
