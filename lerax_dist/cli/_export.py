@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from lerax_dist.cli._watch import labels_of
 from lerax_dist.journal import JournalFormatError, RunData, read_run, replace_file
 
@@ -34,7 +32,7 @@ def export(run_dirs: Sequence[str], table: str) -> int:
                 f"Use e.g. {path.stem}.csv."
             )
         runs = dict(zip(labels_of(run_dirs), map(read_run, run_dirs), strict=True))
-        names = list(dict.fromkeys(name for run in runs.values() for name in run.names))
+        names = list(dict.fromkeys(name for run in runs.values() for name in run.columns))
         replace_file(path, _WRITERS[path.suffix](runs, names))
     except (OSError, ValueError, RuntimeError, JournalFormatError) as error:
         print(f"lerax-dist watch: {error}", file=sys.stderr)
@@ -93,13 +91,11 @@ _WRITERS = {".csv": _csv, ".parquet": _parquet}
 
 def _cells(run: RunData, name: str) -> list[Any]:
     """A value for each row, `None` where a row has none: not NaN, which a row may have."""
-    cells = np.full(len(run), None, object)
-    if name in run:
-        values = run[name].values
-        for place, value in zip(run.rows_with(name), values.tolist(), strict=True):
-            cells[place] = value
-    return cells.tolist()
+    if name not in run:
+        return [None] * len(run)
+    pairs = zip(run.columns[name].tolist(), run.present[name].tolist(), strict=True)
+    return [value if has else None for value, has in pairs]
 
 
 def _is_vector(runs: Mapping[str, RunData], name: str) -> bool:
-    return any(run[name].values.ndim > 1 for run in runs.values() if name in run)
+    return any(run.columns[name].ndim > 1 for run in runs.values() if name in run)

@@ -1,6 +1,5 @@
 """The rows of a run as NumPy arrays: what a user reads a journal with."""
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +76,9 @@ class RunData:
         events: all that is in the journal besides rows, e.g. videos.
         superseded: number of rows that were left out, as a later incarnation logged them again.
         damage: what is wrong with the journal: `lines` damaged, records `missing`, end `torn`.
-        cells: name of each metric to the places of its rows, and its values there.
+        columns: all metrics, in order of first appearance: name to `(rows,)` float64, of a vector
+            metric `(rows, size)`. NaN where a row has none.
+        present: name of each metric to `(rows,)` bool, whether the row has it.
 
     Example:
         ```python
@@ -104,12 +105,8 @@ class RunData:
     events: tuple[Event, ...]
     superseded: int
     damage: Damage
-    cells: Mapping[str, tuple[np.ndarray, np.ndarray]]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all metrics, in order of first appearance."""
-        return tuple(self.cells)
+    columns: Mapping[str, np.ndarray]
+    present: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -117,7 +114,7 @@ class RunData:
 
     def __contains__(self, name: object) -> bool:
         """Whether any row has a metric."""
-        return name in self.cells
+        return name in self.columns
 
     def __getitem__(self, name: str) -> Curve:
         """Steps and values of a metric, at the rows that have it.
@@ -125,29 +122,10 @@ class RunData:
         Raises:
             KeyError: no row has it.
         """
-        return Curve(self.steps[self.rows_with(name)], self.cells[name][1])
-
-    def rows_with(self, name: str) -> np.ndarray:
-        """Places of the rows that have a metric, `(points,)` int64.
-
-        Args:
-            name: name of the metric.
-
-        Raises:
-            KeyError: no row has it.
-        """
-        if name not in self.cells:
-            raise KeyError(f"{name!r} is not a metric of this run. It has: {', '.join(self.names)}")
-        return self.cells[name][0]
-
-    @functools.cached_property
-    def columns(self) -> Mapping[str, np.ndarray]:
-        """All metrics: name to `(rows,)` or `(rows, size)` float64, NaN where a row has none."""
-        columns = {}
-        for name, (places, values) in self.cells.items():
-            columns[name] = np.full((len(self), *values.shape[1:]), np.nan)
-            columns[name][places] = values
-        return columns
+        if name not in self.columns:
+            names = ", ".join(self.columns)
+            raise KeyError(f"{name!r} is not a metric of this run. It has: {names}")
+        return Curve(self.steps[self.present[name]], self.columns[name][self.present[name]])
 
     def to_pandas(self) -> "pandas.DataFrame":
         """The rows as a `pandas.DataFrame`: `step`, `time`, `iteration`, and a column a metric.
@@ -168,15 +146,9 @@ class RunData:
         iterations[self.iterations < 0] = pandas.NA
         frame: dict[str, Any] = {"step": self.steps, "time": self.times, "iteration": iterations}
         for name, column in self.columns.items():
-            frame[name] = column if column.ndim == 1 else self._arrays(name)
+            pairs = zip(column, self.present[name], strict=True)
+            frame[name] = column if column.ndim == 1 else [v if has else None for v, has in pairs]
         return pandas.DataFrame(frame)
-
-    def _arrays(self, name: str) -> list[np.ndarray | None]:
-        places, values = self.cells[name]
-        arrays: list[np.ndarray | None] = [None] * len(self)
-        for place, value in zip(places, values, strict=True):
-            arrays[place] = value
-        return arrays
 
 
 def read_run(path: str | os.PathLike[str]) -> RunData:
@@ -218,7 +190,8 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
     incarnations = _incarnations([event for _, event in events])
     facts = incarnations[-1].facts if incarnations else {}
     hparams = [event.body.get("hparams") for _, event in events if event.kind == "hparams"]
-    order, heads = _heads(rows)
+    places, heads = _heads(rows)
+    columns, present = _columns(rows, places)
     return RunData(
         journal,
         str(facts.get("name", journal.resolve().parent.name)),
@@ -231,7 +204,8 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
         events=tuple(event for _, event in events),
         superseded=reader.superseded,
         damage=reader.damage,
-        cells=_cells(rows, order),
+        columns=columns,
+        present=present,
     )
 
 
@@ -265,21 +239,16 @@ def _incarnations(events: Sequence[Event]) -> tuple[Incarnation, ...]:
 
 
 def _heads(rows: Sequence[Rows]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The place of each row by its number, and steps, times and iterations in that order."""
+    """The place of each row by its number; steps, times and iterations by place."""
     numbers = np.array([number for batch in rows for number in batch.numbers], np.float64)
-    # A file that was pieced together may hold them in another order.
     order = np.argsort(numbers, kind="stable")
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
     steps = [step for batch in rows for step in batch.steps]
     times = [time for batch in rows for time in batch.times]
-    iterations = [_whole(number) for batch in rows for number in batch.iterations]
+    iterations = [n if isinstance(n, int) else -1 for batch in rows for n in batch.iterations]
     heads = [_integers(steps), np.array(times, np.float64), _integers(iterations)]
     return places, [head[order] for head in heads]
-
-
-def _whole(iteration: Any) -> int:
-    return iteration if isinstance(iteration, int) else -1
 
 
 def _integers(values: Sequence[int]) -> np.ndarray:
@@ -290,33 +259,33 @@ def _integers(values: Sequence[int]) -> np.ndarray:
         return np.array(values, object)
 
 
-def _cells(rows: Sequence[Rows], places: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Name of each metric to the places of its rows, in order, and its values there."""
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+def _columns(
+    rows: Sequence[Rows], places: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Each metric as a column with a value for each row, and which rows have it."""
+    columns: dict[str, np.ndarray] = {}
+    present: dict[str, np.ndarray] = {}
     start = 0
     for batch in rows:
-        stop = start + len(batch.numbers)
-        here = places[start:stop]
-        for column, name in enumerate(batch.names):
-            parts.setdefault(name, []).append((here, batch.values[:, column]))
-        for name, vectors in batch.vectors.items():
-            parts.setdefault(name, []).append((here, vectors))
-        start = stop
-    cells = {}
-    for name, found in parts.items():
-        where = np.concatenate([here for here, _ in found])
-        values = _stacked([part for _, part in found])
-        order = np.argsort(where, kind="stable")
-        cells[name] = where[order], values[order]
-    return cells
+        here = places[start : start + len(batch.numbers)]
+        start += len(here)
+        for name, values in [
+            *zip(batch.names, batch.values.T, strict=True),
+            *batch.vectors.items(),
+        ]:
+            if name not in columns:
+                columns[name] = np.full((len(places), *values.shape[1:]), np.nan)
+                present[name] = np.zeros(len(places), bool)
+            if columns[name].shape[1:] != values.shape[1:]:
+                columns[name], values = _widened(columns[name], values)
+            columns[name][here] = values
+            present[name][here] = True
+    return columns, present
 
 
-def _stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Values one below the other; vectors of several sizes are filled up with NaN."""
-    if all(part.shape[1:] == parts[0].shape[1:] for part in parts):
-        return np.concatenate(parts)
-    wide = [part.reshape(len(part), -1) for part in parts]
-    size = max(part.shape[1] for part in wide)
-    return np.concatenate(
-        [np.pad(part, ((0, 0), (0, size - part.shape[1])), constant_values=np.nan) for part in wide]
-    )
+def _widened(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Vectors of several sizes as wide as the widest, filled up with NaN."""
+    wide = [array.reshape(len(array), -1) for array in arrays]
+    size = max(array.shape[1] for array in wide)
+    missing = [((0, 0), (0, size - array.shape[1])) for array in wide]
+    return [np.pad(w, m, constant_values=np.nan) for w, m in zip(wide, missing, strict=True)]

@@ -23,7 +23,7 @@ def test_a_run_comes_back_as_it_was_logged(tmp_path):
                 logger.log({"eval": {"return": -step}}, 2**40 + step)
     run = ld.read_run(tmp_path / "r")
     assert (run.name, run.state, run.hparams) == ("r", "finished", {"lr": 0.5})
-    assert run.names[:2] == ("train/loss", "eval/return") and "train/loss" in run
+    assert list(run.columns)[:2] == ["train/loss", "eval/return"] and "train/loss" in run
     assert len(run) == 12 and run.steps.dtype == np.int64
     steps, losses = run["train/loss"]
     assert steps.tolist() == [2**40 + step for step in range(10)]
@@ -80,8 +80,8 @@ def test_a_run_that_is_written_and_one_that_was_killed(tmp_path):
 def test_a_file_that_holds_nothing_is_said_to(tmp_path, content, state, damage):
     (tmp_path / "journal.jsonl").write_bytes(content)
     run = ld.read_run(tmp_path)
-    assert (run.state, run.damage, len(run), run.names) == (state, damage, 0, ())
-    assert run.columns == {} and run.hparams == {} and run.run_id is None
+    assert (run.state, run.damage, len(run), run.columns) == (state, damage, 0, {})
+    assert run.present == {} and run.hparams == {} and run.run_id is None
     assert run.to_pandas().shape == (0, 3)
 
 
