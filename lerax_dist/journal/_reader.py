@@ -74,17 +74,22 @@ class Rows(NamedTuple):
 
     def records(self) -> Iterator[tuple[int, Row]]:
         """Each row with its number."""
-        for place, (number, *head) in enumerate(
-            zip(self.numbers, self.times, self.steps, self.iterations, strict=True)
-        ):
+        for place, number in enumerate(self.numbers):
+            time, step, iteration = self.times[place], self.steps[place], self.iterations[place]
             vectors = {name: values[place] for name, values in self.vectors.items()}
-            yield number, Row(*head, self.names, self.values[place], vectors)
+            yield number, Row(time, step, iteration, self.names, self.values[place], vectors)
 
     def take(self, places: Sequence[int]) -> "Rows":
         """Some of the rows."""
-        heads = ([column[place] for place in places] for column in self[:4])
-        vectors = {name: values[places] for name, values in self.vectors.items()}
-        return Rows(*heads, self.names, self.values[places], vectors)
+        return Rows(
+            [self.numbers[place] for place in places],
+            [self.times[place] for place in places],
+            [self.steps[place] for place in places],
+            [self.iterations[place] for place in places],
+            self.names,
+            self.values[places],
+            {name: values[places] for name, values in self.vectors.items()},
+        )
 
 
 Batch = Rows | tuple[int, Event]

@@ -53,4 +53,4 @@ def age(run_dir: Path, seconds: float = 100.0) -> None:
     """Make a run look as if its writer had given no sign of life for a while."""
     for path in (run_dir / "journal.jsonl", run_dir / "run.json"):
         if path.exists():
-            os.utime(path, (time.time() - seconds,) * 2)
+            os.utime(path, (time.time() - seconds, time.time() - seconds))
