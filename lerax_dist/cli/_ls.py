@@ -136,7 +136,7 @@ def describe(name: str, ends: Ends, alive: bool, now: float) -> ListedRun:
 
 
 def headline(rows: Sequence[Row]) -> tuple[str | None, float | None]:
-    """The metric that tells most of a run, and its last value among some rows.
+    """The most informative metric of a run, and its last value among some rows.
 
     `episode/return` if any row has it, else the first whose last part contains "loss", else none.
     """

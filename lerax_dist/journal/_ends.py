@@ -112,7 +112,7 @@ def read_backwards(fd: int, size: int, stop: int = 0) -> Iterator[tuple[int, byt
     while end > stop:
         start = max(end - span, stop)
         data = os.pread(fd, end - start, start)
-        # What stands before the first line end belongs to a line that starts before this piece.
+        # The bytes before the first line end belong to a line that starts before this piece.
         cut = data.find(b"\n") + 1 if start > stop else 0
         if start > stop and not 0 < cut < len(data):
             if span < MAX_LINE_BYTES:

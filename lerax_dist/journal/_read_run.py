@@ -57,7 +57,7 @@ class Incarnation(NamedTuple):
 class RunData:
     """A run as its journal has it, made by `read_run`.
 
-    Rows stand in the order in which they were written. `run["train/loss"]` are the steps and values
+    Rows are in the order in which they were written. `run["train/loss"]` are the steps and values
     of one metric, `run.columns` all metrics side by side.
 
     Attributes:

@@ -30,7 +30,7 @@ JOURNAL = "journal.jsonl"
 _CHUNK_BYTES = 1 << 20
 # A line longer than this is damaged.
 MAX_LINE_BYTES = 1 << 26
-# How much of a file tells it from another one in its place.
+# Size of the beginning by which a file is distinguished from another one in its place.
 _HEAD_BYTES = 256
 
 
@@ -426,7 +426,7 @@ class _Group:
 
 
 def _array(values: Sequence[Any], dimensions: int) -> np.ndarray | None:
-    """An array of so many dimensions; `None` if it is not one."""
+    """An array of `dimensions` axes; `None` if the values do not make one."""
     try:
         array = np.array(values, np.float64)
     except (ValueError, TypeError, OverflowError):
