@@ -79,8 +79,9 @@ class FollowedRun:
             records = self._reader.read(_BATCH_BYTES)
         except (OSError, JournalFormatError) as error:
             records = []
-            why = error.strerror if isinstance(error, OSError) else error
-            self._unreadable = f"cannot read {self._reader.path} ({why})"
+            self._unreadable = str(error)
+            if isinstance(error, OSError):
+                self._unreadable = f"cannot read {self._reader.path} ({error.strerror})"
         if self._reader.generation != self._generation:
             self._generation = self._reader.generation
             self._begin()

@@ -11,7 +11,7 @@ from typing import BinaryIO, final
 
 from lerax_dist._failures import Failures
 from lerax_dist.journal._ends import read_last
-from lerax_dist.journal._record import Record, decode, encode
+from lerax_dist.journal._record import JournalFormatError, Record, decode, encode
 
 # Size of the lines whose records readers find in memory; those further behind read the file. A
 # record takes several times as much as its line, and this is what a run of millions of rows holds.
@@ -109,9 +109,9 @@ class Journal:
         try:
             # Whether the file ends within a line is `_torn`, from here on.
             self._next, self._torn, self.last = read_last(self._fd, self._size)
-        except BaseException:
+        except JournalFormatError as error:
             os.close(self._fd)
-            raise
+            raise JournalFormatError(f"{path}: {error}") from None
         self._start = (self._next, self._size)
         self._changed = threading.Condition()
         self._recent: deque[_Kept] = deque()

@@ -252,9 +252,9 @@ class JournalReader:
         try:
             return self._decode(lines)
         except JournalFormatError as error:
-            # What follows would be guesses.
-            self._newer = error
-            raise
+            # Kept: what follows would be guesses.
+            self._newer = JournalFormatError(f"{self.path}: {error}")
+            raise self._newer from None
 
     def _start_anew(self) -> None:
         self.generation += 1
