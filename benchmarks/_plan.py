@@ -73,6 +73,7 @@ def full(gpu: bool, grid: bool) -> list[Measurement]:
         Measurement("inside", ("--rounds", "2"), devices=4),
         Measurement("writers"),
         Measurement("writers", ("--without-crc32c",)),
+        Measurement("reading"),
         # Programs for many devices and many metrics at once take minutes to compile.
         Measurement("counts", ("--devices", "1", "2", "8", "--metrics", "4", "64", "256"), 8),
         Measurement("counts", ("--devices", "8", "--metrics", "1024"), 8),
@@ -103,5 +104,6 @@ def quick() -> list[Measurement]:
     return [
         Measurement("loops", (*cell, "scan", "python")),
         Measurement("writers", ("--rows", "50", "--rounds", "2", "--without-crc32c")),
+        Measurement("reading", ("--rows", "2000", "--rounds", "2")),
         Measurement("counts", ("--devices", "2", "--metrics", "4"), devices=2),
     ]

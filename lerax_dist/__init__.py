@@ -41,5 +41,7 @@ from lerax_dist.device._partials import Mean as Mean
 from lerax_dist.device._partials import Min as Min
 from lerax_dist.device._partials import Sum as Sum
 from lerax_dist.device._step_state import LoggingCallbackStepState as LoggingCallbackStepState
+from lerax_dist.journal import RunData as RunData
+from lerax_dist.journal import read_run as read_run
 from lerax_dist.process_logs import get_logger as get_logger
 from lerax_dist.process_logs import setup_logging as setup_logging

@@ -217,7 +217,7 @@ def test_the_file_that_says_who_a_run_is_is_on_the_disk_before_it_has_its_name(
 
     def fsync(descriptor, real=os.fsync):
         real(descriptor)
-        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("run.json.new"):
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".part"):
             sizes.append(os.fstat(descriptor).st_size)
 
     def replace(source, target, real=os.replace):

@@ -55,7 +55,10 @@ WITHOUT_JAX = set(ARROWS) - {
     *("_protocol", "_state", "_callback", "_logger", "__init__"),
 }
 # Imported where they are used only: they start things, or cost the processes that do not write.
-LAZY = {"mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "av", "matplotlib", "pyarrow"}
+LAZY = {
+    *("mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "av"),
+    *("pandas", "pyarrow"),
+}
 PRIVATE_JAX = {"cluster/_store.py", "device/_jax.py"}
 
 

@@ -8,43 +8,40 @@ from lerax_dist.cli import doctor
 from lerax_dist.cli._arguments import Commands, add_command, seconds
 
 _REPLAY = """\
-Feeds a backend from the journal of a run, in order: hyperparameters, starts of training, rows. The
-run may be finished, broken off, or still being written (then up to now). The journal is only read.
-Lines that are damaged are counted and left out. Videos are not in the journal.
+Feeds a backend from the journal of a run, in order: hyperparameters, starts of training, rows and
+videos. The run may be finished, killed, or still being written (then up to now). The journal is
+only read. Damaged lines are counted and left out, and so are rows that a later incarnation of the
+run has logged again, and videos whose files are gone.
 
-Nothing is ever replaced: a folder that holds output of the same kind (an event file, a
-metrics.jsonl) is refused; give another --log-dir or --name, or move that output away. W&B gets a
-new run each time. Values and steps are those of the journal (TensorBoard keeps float32); the wall
-time of TensorBoard and W&B is that of the replay.
+Nothing is ever replaced: if the folder holds output of the same kind (an event file, a
+metrics.jsonl), nothing is written; give another --log-dir or --name, or move that output away. W&B
+gets a new run each time. Values and steps are those of the journal (TensorBoard keeps float32).
+TensorBoard's events have the times of their rows; W&B's have the time of the replay.
 """
 _WATCH = """\
 Shows runs as they are, by their journals, which are only read and never locked: from any machine
 that sees the folder, while the run goes on or after it has ended. One run is shown as its own
-console would, several side by side. Rows that a later incarnation of the run has done again are
+console would, several side by side. Rows that a later incarnation of the run has logged again are
 hidden. It ends when every run has finished or failed, or with Ctrl-C.
 
 In a pipe there is a line a run every --interval seconds; --once prints one screen and ends.
 
-States: running, finished, failed, preempted (it may be continued), crashed (no close record, and
-nobody has it open), open (no close record, and from here nobody can tell), waiting (no journal
-yet), empty, damaged.
+States: running, finished, failed, preempted (it may be resumed), interrupted (its writer gives no
+sign of life: no heartbeat and no row for a minute), waiting (no journal yet), empty, damaged.
 
   lerax-dist watch logs/a
   lerax-dist watch logs/a logs/b --chart train/loss
-  lerax-dist watch logs/a logs/b --plot curves.svg episode/return 'train/*'
-  lerax-dist watch logs/a --export rows.parquet
+  lerax-dist watch logs/a logs/b --export rows.parquet
 
---plot draws a curve a run for each metric: with a band from X_min to X_max where the run has them,
-else of X_std where it has that. --export writes every row: its run, step, time, iteration, and a
-column for each metric, empty where the row has none.
+--export writes every row: its run, step, time, iteration, and a column for each metric, empty where
+the row has none. In Python, `lerax_dist.read_run` gives the same as NumPy arrays.
 """
 _LS = """\
 Lists the runs in a folder: every folder below it that holds a journal.jsonl. Only the head and the
 tail of each journal are read.
 
-States: running (a logger has the journal open), finished, failed, preempted, crashed (no close
-record, and nobody has it open), open (no close record, and from here nobody can tell whether it is
-open: a network file system), empty, damaged.
+States: running, finished, failed, preempted (it may be resumed), interrupted (its writer gives no
+sign of life: no heartbeat and no row for a minute), empty, damaged.
 """
 
 
@@ -79,9 +76,7 @@ def _add_replay(commands: Commands) -> None:
         commands, "replay", "rebuild a backend from the journal of a run", _REPLAY, _run_replay
     )
     replay.add_argument("run_dir", metavar="RUN_DIR", help="folder that holds the journal.jsonl")
-    replay.add_argument(
-        "--to", required=True, choices=("tensorboard", "jsonl", "wandb"), help="backend to feed"
-    )
+    replay.add_argument("--to", required=True, choices=_replay_names(), help="backend to feed")
     replay.add_argument(
         "--log-dir",
         metavar="OUT",
@@ -94,6 +89,12 @@ def _add_replay(commands: Commands) -> None:
     replay.add_argument("--project", metavar="PROJECT", help="W&B project (default: W&B's own)")
 
 
+def _replay_names() -> tuple[str, ...]:
+    from lerax_dist.backends import ALL_BACKENDS
+
+    return tuple(each.replay_name for each in ALL_BACKENDS if each.replay_name is not None)
+
+
 def _run_replay(options: argparse.Namespace) -> int:
     from lerax_dist.cli._replay import replay_command
 
@@ -104,7 +105,7 @@ def _run_replay(options: argparse.Namespace) -> int:
 
 def _add_watch(commands: Commands) -> None:
     watch = add_command(
-        commands, "watch", "show runs as they are; draw or export them", _WATCH, _run_watch
+        commands, "watch", "show runs as they are, or export them", _WATCH, _run_watch
     )
     watch.add_argument(
         "run_dir", nargs="+", metavar="RUN_DIR", help="folder that holds the journal.jsonl"
@@ -124,12 +125,6 @@ def _add_watch(commands: Commands) -> None:
         help="seconds between lines in a pipe (default: %(default)g)",
     )
     watch.add_argument(
-        "--plot",
-        nargs="+",
-        metavar=("OUT", "METRIC"),
-        help="draw metrics (names or patterns) into a .png, .svg or .pdf; needs `lerax-dist[plot]`",
-    )
-    watch.add_argument(
         "--export",
         metavar="OUT",
         help="write all rows into a .csv or .parquet; the latter needs `lerax-dist[parquet]`",
@@ -137,10 +132,10 @@ def _add_watch(commands: Commands) -> None:
 
 
 def _run_watch(options: argparse.Namespace) -> int:
-    if options.plot or options.export:
-        from lerax_dist.cli._files import write_files
+    if options.export:
+        from lerax_dist.cli._export import export
 
-        return write_files(options.run_dir, options.plot or [], options.export)
+        return export(options.run_dir, options.export)
     from lerax_dist.cli._watch import watch
 
     return watch(options.run_dir, chart=options.chart, once=options.once, interval=options.interval)

@@ -1,91 +1,67 @@
-"""All rows of runs in a file: CSV, or Parquet."""
+"""`lerax-dist watch --export`: the rows of runs as one CSV or Parquet file, by `read_run`."""
 
-import contextlib
 import csv
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import io
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
-from lerax_dist.cli._reader import JournalReader
-from lerax_dist.journal._record import Row
+from lerax_dist.cli._watch import labels_of
+from lerax_dist.journal import JournalFormatError, RunData, read_run, replace_file
 
-HEADS = ("run", "step", "time", "iteration")
-_BATCH = 16_384
-
-
-class Source(NamedTuple):
-    """A run to export.
-
-    Attributes:
-        label: what to call it.
-        journal: its journal.
-        stop: byte of the journal up to which it is exported.
-    """
-
-    label: str
-    journal: Path
-    stop: int
+_HEADS = ("run", "step", "time", "iteration")
 
 
-def survey(runs: Mapping[str, Path]) -> tuple[list[Source], list[str]]:
-    """What there is to export: the runs as they are now, and the names of all their metrics.
-
-    Raises:
-        OSError: a journal cannot be read.
-    """
-    sources, names = [], {}
-    for label, journal in runs.items():
-        reader = JournalReader(journal)
-        for _, record in reader.records():
-            if isinstance(record, Row):
-                names |= dict.fromkeys(record.names)
-        sources.append(Source(label, journal, reader.offset))
-    return sources, list(names)
-
-
-def export(sources: Sequence[Source], names: Sequence[str], path: Path) -> int:
-    """Write all rows that stand.
+def export(run_dirs: Sequence[str], table: str) -> int:
+    """Write the rows of runs into a file.
 
     Args:
-        sources: the runs.
-        names: metrics, a column each.
-        path: file to write; its end says in which format.
+        run_dirs: folders of the runs, or their journals.
+        table: the file; its suffix says in which format.
 
     Returns:
-        Number of rows.
-
-    Raises:
-        OSError: a file cannot be read or written.
-        RuntimeError: the format needs a package that is not installed.
+        Exit status.
     """
-    if path.suffix == ".csv":
-        return _write_csv(_rows(sources), names, path)
-    return _write_parquet(_rows(sources), names, path)
+    try:
+        path = Path(table)
+        if path.suffix not in _WRITERS:
+            raise ValueError(
+                f"`--export` {table!r} must end in {', '.join(_WRITERS)}, which says the format. "
+                f"Use e.g. {path.stem}.csv."
+            )
+        runs = dict(zip(labels_of(run_dirs), map(read_run, run_dirs), strict=True))
+        names = list(dict.fromkeys(name for run in runs.values() for name in run.columns))
+        replace_file(path, _WRITERS[path.suffix](runs, names))
+    except (OSError, ValueError, RuntimeError, JournalFormatError) as error:
+        print(f"lerax-dist watch: {error}", file=sys.stderr)
+        return 1
+    rows = sum(map(len, runs.values()))
+    of = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    print(f"{rows:,} rows with {len(names):,} metrics of {of} in {path}", file=sys.stderr)
+    return 0
 
 
-def _rows(sources: Sequence[Source]) -> Iterator[tuple[str, Row]]:
-    for label, journal, stop in sources:
-        for _, record in JournalReader(journal).records(stop):
-            if isinstance(record, Row):
-                yield label, record
+def _csv(runs: Mapping[str, RunData], names: Sequence[str]) -> Callable[[BinaryIO], None]:
+    def write(file: BinaryIO) -> None:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        writer = csv.writer(text)
+        writer.writerow([*_HEADS, *names])
+        for label, run in runs.items():
+            columns = [_cells(run, name) for name in names]
+            iterations = [None if number < 0 else number for number in run.iterations.tolist()]
+            heads = ([label] * len(run), run.steps.tolist(), run.times.tolist(), iterations)
+            # A list is written as JSON; a float with all its digits; `None` leaves a cell empty.
+            for row in zip(*heads, *columns, strict=True):
+                writer.writerow([json.dumps(c) if isinstance(c, list) else c for c in row])
+        text.flush()
+        text.detach()
+
+    return write
 
 
-def _write_csv(rows: Iterator[tuple[str, Row]], names: Sequence[str], path: Path) -> int:
-    count = 0
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*HEADS, *names])
-        for label, row in rows:
-            count += 1
-            # `float` is written with all its digits; `None` leaves the cell empty.
-            values = map(row.metrics.get, names)
-            numbers = [None if value is None else float(value) for value in values]
-            writer.writerow([label, row.step, row.time, row.iteration, *numbers])
-    return count
-
-
-def _write_parquet(rows: Iterator[tuple[str, Row]], names: Sequence[str], path: Path) -> int:
+def _parquet(runs: Mapping[str, RunData], names: Sequence[str]) -> Callable[[BinaryIO], None]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -94,31 +70,32 @@ def _write_parquet(rows: Iterator[tuple[str, Row]], names: Sequence[str], path: 
             "`--export` to Parquet needs pyarrow, which is not installed. Install it by "
             "`pip install 'lerax-dist[parquet]'`, or export to a .csv, which needs nothing."
         ) from error
-    kinds = (pyarrow.string(), pyarrow.int64(), pyarrow.float64(), pyarrow.int64())
-    fields: list[Any] = list(zip(HEADS, kinds, strict=True))
-    schema = pyarrow.schema([*fields, *((name, pyarrow.float64()) for name in names)])
-    count = 0
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        while batch := list(itertools.islice(rows, _BATCH)):
-            found = [row.metrics for _, row in batch]
-            columns = [
-                [label for label, _ in batch],
-                [row.step for _, row in batch],
-                [row.time for _, row in batch],
-                [row.iteration for _, row in batch],
-                *([metrics.get(name) for metrics in found] for name in names),
-            ]
-            writer.write_batch(pyarrow.record_batch(columns, schema=schema))
-            count += len(batch)
-    return count
+    number, vector = pyarrow.float64(), pyarrow.list_(pyarrow.float64())
+    kinds = [pyarrow.string(), pyarrow.int64(), number, pyarrow.int64()]
+    kinds += [vector if _is_vector(runs, name) else number for name in names]
+    schema = pyarrow.schema(list(zip([*_HEADS, *names], kinds, strict=True)))
+
+    def write(file: BinaryIO) -> None:
+        with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+            for label, run in runs.items():
+                iterations = pyarrow.array(run.iterations, mask=run.iterations < 0)
+                heads = [[label] * len(run), run.steps, run.times, iterations]
+                cells: list[Any] = [_cells(run, name) for name in names]
+                writer.write_table(pyarrow.table([*heads, *cells], schema=schema))
+
+    return write
 
 
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A file to write in place of another, which it replaces once it is whole."""
-    fresh = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        yield fresh
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+_WRITERS = {".csv": _csv, ".parquet": _parquet}
+
+
+def _cells(run: RunData, name: str) -> list[Any]:
+    """A value for each row, `None` where a row has none: not NaN, which a row may have."""
+    if name not in run:
+        return [None] * len(run)
+    pairs = zip(run.columns[name].tolist(), run.present[name].tolist(), strict=True)
+    return [value if has else None for value, has in pairs]
+
+
+def _is_vector(runs: Mapping[str, RunData], name: str) -> bool:
+    return any(run.columns[name].ndim > 1 for run in runs.values() if name in run)

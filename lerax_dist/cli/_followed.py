@@ -1,21 +1,30 @@
 """A run as it is seen from outside, by its journal."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
 from lerax_dist.backends._format import format_duration
 from lerax_dist.backends.console._view import RunView
-from lerax_dist.cli._locks import is_locked
-from lerax_dist.cli._reader import JournalReader
-from lerax_dist.cli._runs import state_of
-from lerax_dist.journal._record import Event, Record, Row
+from lerax_dist.journal import (
+    Ends,
+    Event,
+    JournalFormatError,
+    JournalReader,
+    Liveness,
+    Record,
+    Row,
+    state_of,
+)
 
-_ASK_AGAIN = 2.0
-"""Seconds between two looks at whether somebody has the journal open."""
+# Seconds between two looks at whether the writer is alive.
+_LIVENESS_INTERVAL = 2.0
+# Seconds without a record after which it is said.
+_SILENCE = 60.0
+# How much is read before the display may be drawn again.
 _BATCH_BYTES = 1 << 20
-"""How much is read before the display may be drawn again."""
 
 
 @final
@@ -30,18 +39,26 @@ class FollowedRun:
         label: what to call it; `None` for its own name, as soon as the journal says.
         chart: metric to draw.
         clock: present time in seconds since the epoch.
+        monotonic: monotonic time in seconds.
     """
 
     def __init__(
-        self, journal: Path, label: str | None, chart: str, clock: Callable[[], float]
+        self,
+        journal: Path,
+        label: str | None,
+        chart: str,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reader = JournalReader(journal)
+        self._liveness = Liveness(journal, monotonic, clock)
         self._label = label
         self._chart = chart
         self._clock = clock
-        self._age = self._reader.age
-        self._asked: float | None = None
-        self._locked: bool | None = None
+        self._monotonic = monotonic
+        self._generation = self._reader.generation
+        self._looked: float | None = None
+        self._alive = False
         self._unreadable = ""
         self._begin()
 
@@ -52,7 +69,7 @@ class FollowedRun:
 
     @property
     def ended(self) -> bool:
-        """Whether it is over, and nothing says that it will be continued."""
+        """Whether it has finished or failed, so that nothing more is expected."""
         return self._closed is not None and self.view.state in ("finished", "failed")
 
     def poll(self) -> None:
@@ -60,11 +77,13 @@ class FollowedRun:
         self._unreadable = ""
         try:
             records = self._reader.read(_BATCH_BYTES)
-        except OSError as error:
+        except (OSError, JournalFormatError) as error:
             records = []
-            self._unreadable = f"cannot read {self._reader.path} ({error.strerror})"
-        if self._reader.age != self._age:
-            self._age = self._reader.age
+            self._unreadable = str(error)
+            if isinstance(error, OSError):
+                self._unreadable = f"cannot read {self._reader.path} ({error.strerror})"
+        if self._reader.generation != self._generation:
+            self._generation = self._reader.generation
             self._begin()
         for _, record in records:
             self._take(record)
@@ -80,10 +99,10 @@ class FollowedRun:
         name = self._label or self._reader.path.resolve().parent.name
         self.view = RunView(name, self._chart, self._clock())
         self._closed: Event | None = None
-        self._newest: float | None = None
+        self._last: Record | None = None
 
     def _take(self, record: Record) -> None:
-        self._newest = record.time
+        self._last = record
         if isinstance(record, Row):
             self.view.add(record.metrics, record.step, record.time)
             return
@@ -103,24 +122,20 @@ class FollowedRun:
                 self._closed = record
 
     def _state(self) -> str:
-        if self._closed is not None:
-            return str(self._closed.body.get("state", "finished"))
-        if not self._reader.path.exists():
-            return "waiting"
-        if self.behind:
-            return "reading"
-        return state_of(None, self._reader.size, self._newest is not None, self._ask())
+        if self._closed is None:
+            if not self._reader.path.exists():
+                return "waiting"
+            if self.behind:
+                return "reading"
+        last = [] if self._last is None else [(0, self._last)]
+        return state_of(Ends(self._reader.size, last), self._is_alive())
 
-    def _ask(self) -> bool | None:
-        now = self._clock()
-        if self._asked is None or now - self._asked >= _ASK_AGAIN:
-            self._asked = now
-            try:
-                with self._reader.path.open("rb") as file:
-                    self._locked = is_locked(file)
-            except OSError:
-                self._locked = None
-        return self._locked
+    def _is_alive(self) -> bool:
+        now = self._monotonic()
+        if self._looked is None or now - self._looked >= _LIVENESS_INTERVAL:
+            self._looked = now
+            self._alive = self._liveness.is_alive()
+        return self._alive
 
     def _notes(self) -> list[str]:
         reader = self._reader
@@ -136,14 +151,10 @@ class FollowedRun:
             lost.append(f"{reader.damage.missing:,} records missing")
         if lost:
             notes.append("the journal has " + ", ".join(lost))
-        if self._closed is None and self._newest is not None:
-            silent = self._clock() - self._newest
-            if silent > _SILENT:
-                notes.append(f"nothing new for {format_duration(silent)}")
+        if self._closed is None and self._last is not None:
+            silence = self._clock() - self._last.time
+            if silence > _SILENCE:
+                notes.append(f"nothing new for {format_duration(silence)}")
         if self._closed is not None:
-            notes += [str(told) for told in self._closed.body.get("failures", [])]
+            notes += [str(failure) for failure in self._closed.body.get("failures", [])]
         return notes
-
-
-_SILENT = 60.0
-"""Seconds without a record after which it is said."""

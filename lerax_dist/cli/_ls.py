@@ -1,16 +1,29 @@
-"""`lerax-dist ls`: the runs in a folder."""
+"""`lerax-dist ls`: the runs in a folder, by the two ends of their journals."""
 
+import dataclasses
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, final
 
-from lerax_dist.cli._ends import read_ends
+from lerax_dist.backends.console._view import HEADLINE, chosen_metric
 from lerax_dist.cli._print import print_table
-from lerax_dist.cli._reader import JOURNAL
-from lerax_dist.cli._runs import HEADS, Run, as_object, as_row, describe
+from lerax_dist.journal import (
+    JOURNAL,
+    Ends,
+    JournalFormatError,
+    Liveness,
+    Row,
+    read_ends,
+    state_of,
+)
+
+_HEADS = ("run", "state", "last step", "rows", "last row", "last value")
 
 
 def list_runs(log_dir: str, *, as_json: bool) -> int:
@@ -25,28 +38,144 @@ def list_runs(log_dir: str, *, as_json: bool) -> int:
     """
     base = Path(log_dir)
     if not base.is_dir():
-        print(f"lerax-dist ls: {log_dir} is not a folder. Give that of the runs.", file=sys.stderr)
+        print(
+            f"lerax-dist ls: {log_dir} is not a folder. Give the folder of the runs.",
+            file=sys.stderr,
+        )
         return 1
     runs = sorted(_runs(base), key=lambda run: (run.time or 0.0, run.name))
     if as_json:
-        print(json.dumps([as_object(run) for run in runs]))
+        print(json.dumps([_as_object(run) for run in runs]))
     elif runs:
-        print_table(HEADS, [as_row(run) for run in runs])
+        print_table(_HEADS, [_as_row(run) for run in runs])
     else:
-        print(f"lerax-dist ls: no run in {log_dir} (no {JOURNAL})", file=sys.stderr)
+        print(f"lerax-dist ls: there is no run in {log_dir} (no {JOURNAL})", file=sys.stderr)
     return 0
 
 
-def _runs(base: Path) -> Iterator[Run]:
+@final
+@dataclass(frozen=True)
+class ListedRun:
+    """A run as `ls` shows it.
+
+    Attributes:
+        name: its folder, relative to the folder that was listed.
+        state: see `state_of`; or `"unreadable"`.
+        rows: number of rows; estimated by the number of the last record where the middle was not
+            read, so a run that was resumed there has some fewer. `None` if there is no record.
+        step: global step of the last row.
+        time: when it came, in seconds since the epoch.
+        age: seconds since then.
+        metric: name of the metric that is shown, see `headline`.
+        value: its value.
+        processes: number of processes of the run.
+        host: host that wrote it.
+        pid: process that wrote it there.
+    """
+
+    name: str
+    state: str
+    rows: int | None = None
+    step: int | None = None
+    time: float | None = None
+    age: float | None = None
+    metric: str | None = None
+    value: float | None = None
+    processes: int | None = None
+    host: str | None = None
+    pid: int | None = None
+
+
+def _runs(base: Path) -> Iterator[ListedRun]:
     for folder, _, files in os.walk(base):
         if JOURNAL not in files:
             continue
         name = str(Path(folder).relative_to(base))
         name = base.resolve().name if name == "." else name
+        journal = Path(folder) / JOURNAL
         try:
-            ends = read_ends(Path(folder) / JOURNAL)
-        except OSError as error:
-            yield Run(name, "unreadable")
-            print(f"lerax-dist ls: {folder}: {error.strerror}", file=sys.stderr)
+            ends = read_ends(journal)
+        except (OSError, JournalFormatError) as error:
+            yield ListedRun(name, "unreadable")
+            why = error.strerror if isinstance(error, OSError) else error
+            print(f"lerax-dist ls: {folder}: {why}", file=sys.stderr)
             continue
-        yield describe(name, ends, time.time())
+        yield describe(name, ends, Liveness(journal).is_alive(), time.time())
+
+
+def describe(name: str, ends: Ends, alive: bool, now: float) -> ListedRun:
+    """What the ends of a journal say of a run.
+
+    Args:
+        name: what the run is called.
+        ends: first and last records.
+        alive: whether its writer gives signs of life.
+        now: time in seconds since the epoch.
+    """
+    records = [*ends.head, *ends.tail]
+    opened: dict[str, Any] = {}
+    for _, record in records:
+        if not isinstance(record, Row) and record.kind == "open":
+            opened = record.body
+    rows = [record for _, record in records if isinstance(record, Row)]
+    run = ListedRun(
+        name,
+        state_of(ends, alive),
+        rows=_count(ends, len(records), len(rows)) if records else None,
+        processes=opened.get("process_count"),
+        host=opened.get("host"),
+        pid=opened.get("pid"),
+    )
+    if not rows:
+        return run
+    metric, value = headline(rows)
+    newest, age = rows[-1], max(now - rows[-1].time, 0.0)
+    return dataclasses.replace(
+        run, step=newest.step, time=newest.time, age=age, metric=metric, value=value
+    )
+
+
+def headline(rows: Sequence[Row]) -> tuple[str | None, float | None]:
+    """The most informative metric of a run, and its last value among some rows.
+
+    `episode/return` if any row has it, else the first whose last part contains "loss", else none.
+    """
+    newest = {name: value for row in rows for name, value in row.metrics.items()}
+    name = chosen_metric(newest, HEADLINE)
+    return name, None if name is None else float(newest[name])
+
+
+def _count(ends: Ends, records: int, rows: int) -> int:
+    if ends.whole:
+        return rows
+    last = (ends.tail or ends.head)[-1][0]
+    return last + 1 - (records - rows)
+
+
+def _as_object(run: ListedRun) -> dict[str, Any]:
+    """A run as one JSON object; a value that JSON lacks is its name."""
+    fields = dataclasses.asdict(run)
+    value = run.value
+    if value is not None and not math.isfinite(value):
+        fields["value"] = "NaN" if math.isnan(value) else str(value).replace("inf", "Infinity")
+    return fields
+
+
+def _as_row(run: ListedRun) -> list[str]:
+    shown = "" if run.metric is None else f"{run.metric} {run.value:.4g}"
+    return [
+        run.name,
+        run.state,
+        "" if run.step is None else f"{run.step:,}",
+        "" if run.rows is None else f"{run.rows:,}",
+        "" if run.age is None else show_age(run.age),
+        shown,
+    ]
+
+
+def show_age(seconds: float) -> str:
+    """A time span in one unit, e.g. "3 min ago"."""
+    for unit, length, limit in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if seconds < length * limit:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds / 86400:.0f} d ago"

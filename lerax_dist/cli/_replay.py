@@ -8,36 +8,40 @@ from pathlib import Path
 from typing import final
 
 from lerax_dist._run_name import check_name
-from lerax_dist.backends import (
-    AbstractLoggingBackend,
-    JSONLBackend,
-    TensorBoardBackend,
-    WandbBackend,
+from lerax_dist.backends import ALL_BACKENDS, AbstractLoggingBackend
+from lerax_dist.host._backend_worker import Call, calls_of
+from lerax_dist.journal import (
+    Damage,
+    Event,
+    JournalReader,
+    Liveness,
+    Record,
+    Row,
+    journal_of,
+    read_ends,
 )
-from lerax_dist.cli._ends import read_ends
-from lerax_dist.cli._locks import is_locked
-from lerax_dist.cli._reader import JOURNAL, Damage, JournalReader
-from lerax_dist.host._dispatch import Call, call_of, rows_call
-from lerax_dist.journal._record import Event, Record, Row
 
-_PATTERNS = {"tensorboard": "*tfevents*", "jsonl": "metrics.jsonl"}
+# Seconds between two lines about the progress.
 _INTERVAL = 2.0
+
+REPLAYABLE = {each.replay_name: each for each in ALL_BACKENDS if each.replay_name is not None}
+"""What `--to` may be, and the class that it means."""
 
 
 @final
 @dataclass
 class Outcome:
-    """What a replay has handed on.
+    """What a replay has written.
 
     Attributes:
         rows: number of rows.
-        superseded: number of rows that were left out, since they came again.
+        superseded: number of rows that were left out, as a later incarnation logged them again.
         first: step of the first.
         last: step of the last.
         damage: what was wrong with the journal.
         clips: number of videos.
         broken: number of videos whose files could not be read.
-        running: whether a logger had the journal open.
+        running: whether the run was still being written.
     """
 
     rows: int = 0
@@ -57,40 +61,35 @@ def replay_command(
 
     Args:
         run_dir: folder of the run, or its journal.
-        to: "tensorboard", "jsonl" or "wandb".
-        log_dir: folder that the run's own goes to; None for that of the journal.
-        name: name to write under; None for the run's own.
+        to: name of a backend, see `REPLAYABLE`.
+        log_dir: folder that the run's own goes to; `None` for that of the journal.
+        name: name to write under; `None` for the run's own.
         project: W&B project.
 
     Returns:
-        Exit status: 0 if every record that could be read was handed on.
+        Exit status: 0 if every record that could be read was written.
     """
-    journal = Path(run_dir)
-    if journal.is_dir():
-        journal = journal / JOURNAL
-    if not journal.is_file():
-        print(
-            f"lerax-dist replay: there is no {JOURNAL} in {run_dir}. Give the folder of a run; "
-            "`lerax-dist ls` lists them.",
-            file=sys.stderr,
-        )
-        return 1
     outcome = Outcome()
     try:
+        kind = REPLAYABLE[to]
+        journal = journal_of(run_dir)
         own = _own_name(journal)
-        base, chosen = place(journal, own, log_dir, name)
-        if to != "wandb":
-            _check_free(base / chosen, to)
+        base = Path(log_dir) if log_dir is not None else None
+        if kind.replay_files:
+            base, chosen = place(journal, own, log_dir, name)
+            _check_free(base / chosen, kind)
         else:
             chosen = check_name(name or own)
-        backend = _backend(to, base, log_dir, project)
-        replay(journal, backend, chosen, outcome, _told_at_times(journal, outcome))
+            if base is not None:
+                base.mkdir(parents=True, exist_ok=True)
+        backend = kind.for_replay(base, project=project)
+        replay(journal, backend, chosen, outcome, _print_progress(journal, outcome))
     except Exception as error:  # a backend may raise anything, e.g. W&B its own errors
         done = f"stopped after {outcome.rows:,} rows: " if outcome.rows else ""
         print(f"lerax-dist replay: {done}{str(error) or repr(error)}", file=sys.stderr)
         return 1
-    where = "W&B" if to == "wandb" else str(base / chosen)
-    print(_summary(outcome, where, to), file=sys.stderr)
+    where = f" in {base / chosen}" if kind.replay_files and base is not None else ""
+    print(_summary(outcome, f"{to}{where}"), file=sys.stderr)
     return 0
 
 
@@ -101,7 +100,7 @@ def replay(
     outcome: Outcome,
     on_record: Callable[[int], None] = lambda offset: None,
 ) -> None:
-    """Hand the records of a journal to a backend, which is opened and closed.
+    """Write the records of a journal to a backend, which is opened and closed.
 
     Rows that a later incarnation of the run has superseded are left out.
 
@@ -109,20 +108,19 @@ def replay(
         journal: the file; only read.
         backend: what to feed.
         name: name of the run.
-        outcome: what was handed on is counted here.
-        on_record: told after each record how far in the file it was, in bytes.
+        outcome: what was written is counted here.
+        on_record: called after each record with how much of the file was read, in bytes.
     """
-    with journal.open("rb") as file:
-        outcome.running = bool(is_locked(file))
+    alive = Liveness(journal).is_alive()
     reader = JournalReader(journal)
     ended = True
     backend.open(name)
     try:
         for _, record in reader.records():
-            call = _call_of(record, backend, journal.parent, outcome)
-            # There is nothing to hide from a backend that gets the rows that stand only.
-            if call is not None and call[0] != "on_resume":
-                getattr(backend, call[0])(*call[1])
+            for call in _calls_of(record, backend, journal.parent, outcome):
+                # A backend that gets no superseded rows has none to drop.
+                if call.method != "on_resume":
+                    getattr(backend, call.method)(*call.args)
             if isinstance(record, Event) and record.kind in ("open", "close"):
                 ended = record.kind == "close"
             if isinstance(record, Row):
@@ -130,23 +128,24 @@ def replay(
                 outcome.first = record.step if outcome.first is None else outcome.first
                 outcome.last = record.step
             on_record(reader.offset)
-        if not ended and not outcome.running:
+        outcome.running = alive and not ended
+        if not ended and not alive:
             backend.on_end("interrupted")
     finally:
         outcome.superseded, outcome.damage = reader.superseded, reader.damage
         backend.close()
 
 
-def _call_of(
+def _calls_of(
     record: Record, backend: AbstractLoggingBackend, run_dir: Path, outcome: Outcome
-) -> Call | None:
+) -> list[Call]:
     try:
-        call = rows_call([record], backend) or call_of(record, backend, run_dir)
+        calls = calls_of(record, backend, run_dir)
     except (OSError, ValueError):
         outcome.broken += 1
-        return None
-    outcome.clips += call is not None and call[0] == "log_video"
-    return call
+        return []
+    outcome.clips += any(call.method == "log_video" for call in calls)
+    return calls
 
 
 def place(journal: Path, own: str, log_dir: str | None, name: str | None) -> tuple[Path, str]:
@@ -178,33 +177,21 @@ def _own_name(journal: Path) -> str:
     return journal.resolve().parent.name
 
 
-def _check_free(folder: Path, to: str) -> None:
-    there = sorted(folder.glob(_PATTERNS[to]))
-    if there:
+def _check_free(folder: Path, kind: type[AbstractLoggingBackend]) -> None:
+    found = sorted(path for pattern in kind.replay_files for path in folder.glob(pattern))
+    if found:
         raise RuntimeError(
-            f"{there[0]} is there already, and nothing is replaced. Give another --log-dir or "
-            "--name, or move it away."
+            f"{found[0]} exists, and nothing is replaced. Give another --log-dir or --name, or "
+            "move it away."
         )
 
 
-def _backend(
-    to: str, base: Path, log_dir: str | None, project: str | None
-) -> AbstractLoggingBackend:
-    if to == "tensorboard":
-        return TensorBoardBackend(base)
-    if to == "jsonl":
-        return JSONLBackend(base)
-    if log_dir is not None:
-        base.mkdir(parents=True, exist_ok=True)
-    return WandbBackend(project, quiet=True, dir=log_dir)
-
-
-def _told_at_times(journal: Path, outcome: Outcome) -> Callable[[int], None]:
-    """Says on the error output how far it is, now and then."""
+def _print_progress(journal: Path, outcome: Outcome) -> Callable[[int], None]:
+    """A function that says on the error output how far the replay is, every two seconds."""
     size = max(journal.stat().st_size, 1)
     last = time.monotonic()
 
-    def tell(offset: int) -> None:
+    def on_record(offset: int) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last > _INTERVAL:
@@ -212,14 +199,14 @@ def _told_at_times(journal: Path, outcome: Outcome) -> Callable[[int], None]:
             share = min(offset / size, 1.0)
             print(f"{share:4.0%}  {outcome.rows:,} rows", file=sys.stderr, flush=True)
 
-    return tell
+    return on_record
 
 
-def _summary(outcome: Outcome, where: str, to: str) -> str:
+def _summary(outcome: Outcome, where: str) -> str:
     steps = "" if outcome.first is None else f", steps {outcome.first:,} to {outcome.last:,}"
-    lines = [f"{outcome.rows:,} rows{steps} to {to} in {where}"]
+    lines = [f"{outcome.rows:,} rows{steps} to {where}"]
     if outcome.superseded:
-        lines.append(f"{outcome.superseded:,} rows were left out that came again after a resume")
+        lines.append(f"{outcome.superseded:,} rows were left out that a resumed run logged again")
     if outcome.clips:
         lines.append(f"{outcome.clips:,} videos")
     if outcome.broken:
@@ -234,5 +221,5 @@ def _summary(outcome: Outcome, where: str, to: str) -> str:
     if outcome.running:
         lines.append("the run is still being written; this is what it had up to now")
     elif damage.torn:
-        lines.append("the last line of the journal is broken off: its writer was killed there")
+        lines.append("the last line of the journal has no end: its writer was killed there")
     return "\n".join(lines)

@@ -19,21 +19,16 @@ from lerax_dist.backends.console._plain import format_facts, format_row, is_due
 from lerax_dist.backends.console._view import printable
 from lerax_dist.cli._compare import Shown, compare
 from lerax_dist.cli._followed import FollowedRun
-from lerax_dist.cli._reader import JOURNAL
+from lerax_dist.journal import JOURNAL, journal_of
 
-_PAUSE = 0.25
+# Seconds between two looks at the journals.
+_POLL_INTERVAL = 0.25
+# Columns of a screen that goes to no terminal, unless COLUMNS says otherwise.
 _WIDTH = 100
-"""Columns of a screen that goes to no terminal, unless COLUMNS says otherwise."""
-
-
-def journal_of(run_dir: str) -> Path:
-    """The journal of a run, given by its folder or by itself."""
-    path = Path(run_dir)
-    return path if path.is_file() else path / JOURNAL
 
 
 def labels_of(run_dirs: Sequence[str]) -> list[str]:
-    """What to call several runs: the names of their folders; their paths where those are alike."""
+    """What to call several runs: the names of their folders, or their paths if two are alike."""
     names = [Path(run_dir).resolve().name for run_dir in run_dirs]
     return [
         name if names.count(name) == 1 else run_dir
@@ -55,7 +50,7 @@ def watch(run_dirs: Sequence[str], *, chart: str, once: bool, interval: float) -
     """
     labels = labels_of(run_dirs) if len(run_dirs) > 1 else [None]
     runs = [
-        FollowedRun(journal_of(run_dir), label, chart, time.time)
+        FollowedRun(_journal_path(run_dir), label, chart)
         for run_dir, label in zip(run_dirs, labels, strict=True)
     ]
     console = get_console()
@@ -66,9 +61,15 @@ def watch(run_dirs: Sequence[str], *, chart: str, once: bool, interval: float) -
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        # Whoever reads has seen enough, e.g. `head`. What is still buffered goes nowhere.
+        # The reader of the pipe has ended, e.g. `head`. What is still buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _journal_path(run_dir: str) -> Path:
+    """Where the journal of a run is or will be: `run_dir` may be the journal itself."""
+    path = Path(run_dir)
+    return path if path.is_file() else path / JOURNAL
 
 
 def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Console) -> None:
@@ -90,23 +91,21 @@ def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Conso
                 run.poll()
             behind = any(run.behind for run in runs)
             if lines is not None and not behind:
-                lines.tell()
+                lines.print_due()
             if not behind:
                 if all(run.ended for run in runs):
                     return
-                time.sleep(_PAUSE)
+                time.sleep(_POLL_INTERVAL)
 
 
 def _show_once(
     runs: list[FollowedRun], chart: str, console: Console, run_dirs: Sequence[str]
 ) -> int:
     for run, run_dir in zip(runs, run_dirs, strict=True):
-        if not journal_of(run_dir).is_file():
-            print(
-                f"lerax-dist watch: there is no {JOURNAL} in {run_dir}. Give the folder of a run; "
-                "`lerax-dist ls` lists them.",
-                file=sys.stderr,
-            )
+        try:
+            journal_of(run_dir)
+        except FileNotFoundError as error:
+            print(f"lerax-dist watch: {error}", file=sys.stderr)
             return 1
         run.poll()
         while run.behind:
@@ -138,13 +137,13 @@ class _PlainLines:
     def __init__(self, runs: Sequence[FollowedRun], interval: float) -> None:
         self._runs = runs
         self._interval = interval
-        self._told: list[tuple[float | None, int | None, str]] = [(None, None, "")] * len(runs)
+        self._printed: list[tuple[float | None, int | None, str]] = [(None, None, "")] * len(runs)
 
-    def tell(self, at_end: bool = False) -> None:
+    def print_due(self, at_end: bool = False) -> None:
         """Print what is due."""
         now = time.monotonic()
         for number, run in enumerate(self._runs):
-            at, step, state = self._told[number]
+            at, step, state = self._printed[number]
             view = run.view
             mark = f"{view.name}: " if len(self._runs) > 1 else ""
             with view.lock:
@@ -154,15 +153,15 @@ class _PlainLines:
                     _print(mark + format_row(view, view.latest, None, run.now()))
                     at, step = now, view.progress.step
                 if view.state != state:
-                    _print(mark + "  ".join(_standing(run)))
-                self._told[number] = (at, step, view.state)
+                    _print(mark + "  ".join(_state_line(run)))
+                self._printed[number] = (at, step, view.state)
 
     def finish(self) -> None:
         """Print what was not due yet."""
-        self.tell(at_end=True)
+        self.print_due(at_end=True)
 
 
-def _standing(run: FollowedRun) -> list[str]:
+def _state_line(run: FollowedRun) -> list[str]:
     view = run.view
     facts = [format_facts(view.facts)] if view.facts else []
     return [f"run {view.name}", view.state, *facts, *view.notes]

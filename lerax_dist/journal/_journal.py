@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import BinaryIO, final
 
 from lerax_dist._failures import Failures
-from lerax_dist.journal._record import Record, decode, encode
+from lerax_dist.journal._ends import read_last
+from lerax_dist.journal._record import JournalFormatError, Record, decode, encode
 
-# What readers find in memory, by the size of its lines; those further behind read the file. A row
-# takes several times as much as an object, and this is what a run of millions of rows holds.
+# Size of the lines whose records readers find in memory; those further behind read the file. A
+# record takes several times as much as its line, and this is what a run of millions of rows holds.
 _RECENT_BYTES = 1 << 20
-# What is kept while the file cannot be written (disk full, quota, a file system that went away).
+# Size of the lines that are buffered while the file cannot be written (disk full, quota, ...).
 _UNWRITTEN_BYTES = 256 << 20
+# Size of a write, about.
 _WRITE_BYTES = 1 << 20
 
 
@@ -26,8 +28,15 @@ class JournalInUse(RuntimeError):
 
 @final
 class _Kept:
-    """A record in memory; `end` is where its line ends in the file, `None` until it is there. The
-    line is let go of then."""
+    """A record in memory.
+
+    Attributes:
+        number: its number.
+        record: the record.
+        line: its line; empty once that is written.
+        size: size of the line.
+        end: byte offset after its line, `None` until it is written.
+    """
 
     __slots__ = ("end", "line", "number", "record", "size")
 
@@ -41,11 +50,11 @@ class _Kept:
 
 @final
 class Cursor:
-    """How far one reader has come. Owned by that reader.
+    """How far one reader has read. Owned by that reader.
 
     Attributes:
         number: number of the next record to read.
-        offset: a place in the file at or before it.
+        offset: a byte offset at or before its line.
         file: the file, while the reader is so far behind that it needs it.
     """
 
@@ -55,7 +64,7 @@ class Cursor:
         self.file: BinaryIO | None = None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self.file is not None:
             self.file.close()
             self.file = None
@@ -73,8 +82,13 @@ class Journal:
     def __init__(self, path: Path, failures: Failures) -> None:
         """Open a journal, or make one. What it holds already stays as it is.
 
+        Args:
+            path: the file.
+            failures: where to record what fails later.
+
         Raises:
             JournalInUse: another logger has it open.
+            JournalFormatError: it is in a newer format.
             OSError: the file cannot be opened.
         """
         self.path = path
@@ -92,14 +106,19 @@ class Journal:
             # Some network file systems know no locks; the run is as safe there as it can be.
             pass
         self._size = os.fstat(self._fd).st_size
-        self._next, self._torn, self.last = _read_tail(self._fd, self._size)
+        try:
+            # Whether the file ends within a line is `_torn`, from here on.
+            self._next, self._torn, self.last = read_last(self._fd, self._size)
+        except JournalFormatError as error:
+            os.close(self._fd)
+            raise JournalFormatError(f"{path}: {error}") from None
         self._start = (self._next, self._size)
         self._changed = threading.Condition()
         self._recent: deque[_Kept] = deque()
         self._recent_bytes = 0
         self._unwritten: deque[_Kept] = deque()
         self._unwritten_bytes = 0
-        self._lost = 0
+        self._dropped = 0
 
     @property
     def end(self) -> int:
@@ -114,7 +133,7 @@ class Journal:
         """Append records, hand them to the system, and wake the readers.
 
         A file that cannot be written costs no record: readers get them from memory, and they are
-        written as soon as the file takes them again.
+        written as soon as it can be written again.
         """
         fresh = self._encoded(records)
         size = sum(kept.size for kept in fresh)
@@ -136,7 +155,7 @@ class Journal:
             try:
                 fresh.append(_Kept(number, record, encode(record, number)))
             except Exception as error:
-                # One that JSON cannot hold must not cost its neighbours.
+                # One that JSON cannot hold must not cost its neighbors.
                 self._failures.record("journal", f"cannot encode {record!r} ({error!r})", error)
         return fresh
 
@@ -144,47 +163,63 @@ class Journal:
         return not self._unwritten or kept.number < self._unwritten[0].number
 
     def _write(self) -> None:
+        """Write the buffered lines, whole ones only: one that was cut off is written again."""
         while self._unwritten:
-            batch, size = [], 0
-            for kept in self._unwritten:
-                batch.append(kept)
-                size += kept.size
-                if size > _WRITE_BYTES:
-                    break
-            # A line that was torn, by this run or one before it, must not swallow the next.
-            mend = b"\n" if self._torn else b""
-            data = mend + b"".join(kept.line for kept in batch)
-            done, error = _write_all(self._fd, data)
-            end = self._size + (len(mend) if done else 0)
-            self._size += done
-            self._torn = (self._torn and not done) or (error is not None and 0 < done)
-            for kept in batch:
-                end += kept.size
-                if end > self._size:
-                    break
-                kept.end = end
-                kept.line = b""
-                self._unwritten.popleft()
-                self._unwritten_bytes -= kept.size
+            batch = self._next_batch()
+            # A line that was cut off, by this run or one before it, must not swallow the next.
+            prefix = b"\n" if self._torn else b""
+            done, error = _write_all(self._fd, prefix + b"".join(kept.line for kept in batch))
+            if done == 0:
+                # Nothing was written, so the file ends as before.
+                written = []
+            else:
+                written = self._mark_written(batch, self._size + len(prefix), self._size + done)
+                # Bytes after the last whole line are the start of one that was cut off.
+                whole = written[-1].end if written else self._size + len(prefix)
+                self._size += done
+                self._torn = whole != self._size
+            for _ in written:
+                self._unwritten_bytes -= self._unwritten.popleft().size
             if error is not None:
-                self._keep_failure(error)
+                self._record_failure(error)
                 return
 
-    def _keep_failure(self, error: OSError) -> None:
+    def _next_batch(self) -> list[_Kept]:
+        batch, size = [], 0
+        for kept in self._unwritten:
+            batch.append(kept)
+            size += kept.size
+            if size > _WRITE_BYTES:
+                break
+        return batch
+
+    def _mark_written(self, batch: list[_Kept], start: int, stop: int) -> list[_Kept]:
+        """Those of a batch, written from `start` on, whose lines are whole if `stop` is the end."""
+        written = []
+        for kept in batch:
+            start += kept.size
+            if start > stop:
+                break
+            kept.end = start
+            kept.line = b""
+            written.append(kept)
+        return written
+
+    def _record_failure(self, error: OSError) -> None:
         self._failures.record(
             "journal",
-            f"cannot write {self.path} ({error.strerror}); rows wait in memory and are written "
-            "once the file takes them again",
+            f"failed to write {self.path} ({error.strerror}). Rows are buffered in memory and "
+            "written once the file can be written again",
             error,
         )
         while self._unwritten_bytes > _UNWRITTEN_BYTES:
             self._unwritten_bytes -= self._unwritten.popleft().size
-            self._lost += 1
-        if self._lost:
+            self._dropped += 1
+        if self._dropped:
             self._failures.record(
                 "journal",
-                f"{self.path} could not be written for so long that it lacks the oldest of the "
-                "rows that waited; backends that kept up have them",
+                f"{self.path} could not be written for so long that the buffer is full: its oldest "
+                "rows were dropped. Backends that kept up have them",
             )
 
     def read(self, cursor: Cursor, most: int) -> list[Record]:
@@ -211,7 +246,7 @@ class Journal:
             line = cursor.file.readline()
             if not line.endswith(b"\n"):
                 if not records:
-                    self._skip_lost(cursor, torn=bool(line))
+                    self._skip_dropped(cursor, torn=bool(line))
                 cursor.file.seek(cursor.offset)
                 break
             cursor.offset += len(line)
@@ -221,8 +256,8 @@ class Journal:
                 records.append(decoded[1])
         return records
 
-    def _skip_lost(self, cursor: Cursor, torn: bool) -> None:
-        """At the end of the file: what is neither there nor in memory is lost to a broken disk."""
+    def _skip_dropped(self, cursor: Cursor, torn: bool) -> None:
+        """At the end of the file: skip what is neither there nor in memory."""
         assert cursor.file is not None
         with self._changed:
             # Unless the file has grown since: then the reader goes on there.
@@ -237,7 +272,7 @@ class Journal:
                 self._changed.wait()
 
     def wake(self) -> None:
-        """Wake every reader that waits, to look at what it waits for."""
+        """Wake every reader that waits, to check again what it waits for."""
         with self._changed:
             self._changed.notify_all()
 
@@ -247,15 +282,17 @@ class Journal:
         try:
             os.fsync(self._fd)
         except OSError as error:
-            self._failures.record("journal", f"cannot sync {self.path} ({error.strerror})", error)
+            self._failures.record(
+                "journal", f"failed to sync {self.path} ({error.strerror})", error
+            )
 
     def close(self) -> None:
-        """Put the file on the disk and let go of it. The appending thread must have ended."""
+        """Put the file on the disk and close it. The appending thread must have ended."""
         self.sync()
-        missing = self._lost + len(self._unwritten)
+        missing = self._dropped + len(self._unwritten)
         if missing:
             self._failures.record("journal", f"{self.path} lacks {missing} rows")
-        # By itself it would stay for as long as a forked process holds the file, too.
+        # A forked process that holds the file, too, would otherwise keep the lock.
         with contextlib.suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
@@ -269,21 +306,3 @@ def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
     except OSError as error:
         return done, error
     return done, None
-
-
-def _read_tail(fd: int, size: int) -> tuple[int, bool, Record | None]:
-    """Number after the last whole record of a file, whether it ends within a line, that record."""
-    if size == 0:
-        return 0, False, None
-    torn = os.pread(fd, 1, size - 1) != b"\n"
-    span = 1 << 16
-    while True:
-        start = max(size - span, 0)
-        lines = os.pread(fd, size - start, start).splitlines(keepends=True)
-        for line in reversed(lines):
-            decoded = decode(line)
-            if decoded is not None:
-                return decoded[0] + 1, torn, decoded[1]
-        if start == 0:
-            return 0, torn, None
-        span *= 8

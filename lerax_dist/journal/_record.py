@@ -167,11 +167,17 @@ def decode(line: bytes) -> tuple[int, Record] | None:
         JournalFormatError: the line says that what follows is in a newer format.
     """
     fields = parse(line)
-    return None if fields is None else record_of(fields)
+    if fields is None:
+        return None
+    return row_of(fields) if fields["kind"] == "row" else event_of(fields)
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The fields of a line; `None` if the line is damaged."""
+    """The fields of a line: `n`, `time` and `kind`, of a row `step` and `metrics` as well.
+
+    Returns:
+        Name to value; `None` if the line is damaged.
+    """
     # Inside, see `_row_body`.
     import orjson
 
@@ -180,44 +186,63 @@ def parse(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         fields = orjson.loads(body)
-        if fields.get("kind") != "row" or type(fields["step"]) is not int:
-            # Python's own keeps integers of more than 64 bits, which hyperparameters may be.
-            fields = json.loads(body)
-    except ValueError:
-        try:
-            # Half a surrogate pair in a name, which only Python's own reads.
-            fields = json.loads(body)
-        except ValueError:
-            return None
-    except (AttributeError, KeyError):
+        # Types are compared, as a big integer becomes a float here.
+        if fields["kind"] == "row" and type(fields["step"]) is type(fields["n"]) is int:
+            if type(fields["metrics"]) is dict and type(fields["time"]) is float:
+                return fields
+    except (ValueError, TypeError, LookupError):
+        pass
+    return _parse_anything(body)
+
+
+def _parse_anything(body: bytes) -> dict[str, Any] | None:
+    """By Python's own reader: it keeps integers of any size, and reads names that are no UTF-8."""
+    try:
+        fields = json.loads(body)
+        number, time, kind = fields["n"], fields["time"], fields["kind"]
+        good = type(number) is int and type(time) in (float, int) and type(kind) is str
+        if good and kind == "row":
+            good = type(fields["step"]) is int and type(fields["metrics"]) is dict
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
-    return fields if isinstance(fields, dict) else None
+    return fields if good else None
 
 
-def record_of(fields: dict[str, Any]) -> tuple[int, Record] | None:
-    """Number and record of what `parse` gives; `None` if it is no record.
+def event_of(fields: Mapping[str, Any]) -> tuple[int, Event]:
+    """Number and event of what `parse` gives for one.
 
     Raises:
         JournalFormatError: see `decode`.
     """
-    fields = dict(fields)
+    body = {key: value for key, value in fields.items() if key not in ("n", "time", "kind")}
+    if fields["kind"] == "open":
+        _check_format(body.pop("format", 1))
+    return fields["n"], Event(fields["time"], fields["kind"], body)
+
+
+def row_of(fields: Mapping[str, Any]) -> tuple[int, Row] | None:
+    """Number and row of what `parse` gives for one; `None` if a value is not a number."""
+    number, time, step = fields["n"], fields["time"], fields["step"]
+    iteration, metrics = fields.get("iteration"), fields["metrics"]
     try:
-        number, time, kind = int(fields.pop("n")), float(fields.pop("time")), fields.pop("kind")
-        if kind != "row":
-            if kind == "open":
-                _check_format(fields.pop("format", 1))
-            return number, Event(time, str(kind), fields)
-        metrics: dict[str, float] = {}
-        vectors: dict[str, np.ndarray] = {}
-        for name, value in fields["metrics"].items():
-            if isinstance(value, list):
-                vectors[name] = np.array([float(each) for each in value], np.float64)
+        # NumPy reads "NaN" and "Infinity", too.
+        values = np.array(list(metrics.values()), np.float64)
+        if values.ndim == 1:
+            return number, Row(time, step, iteration, tuple(metrics), values)
+    except (ValueError, TypeError, OverflowError):
+        pass
+    scalars: dict[str, float] = {}
+    vectors: dict[str, np.ndarray] = {}
+    try:
+        for name, value in metrics.items():
+            array = np.array(value, np.float64)
+            if array.ndim == 1:
+                vectors[name] = array
             else:
-                metrics[name] = float(value)
-        step, iteration = int(fields["step"]), fields.get("iteration")
-        return number, Row.of(time, step, iteration, metrics, vectors)
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
+                scalars[name] = float(array)
+    except (ValueError, TypeError, OverflowError):
         return None
+    return number, Row.of(time, step, iteration, scalars, vectors)
 
 
 def _check_format(version: Any) -> None:

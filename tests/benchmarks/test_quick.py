@@ -15,15 +15,17 @@ def test_a_quick_run_writes_table_numbers_and_plots(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert [line[:4] for line in done.stderr.splitlines() if line[:1] == "["] == [
-        "[1/3",
-        "[2/3",
-        "[3/3",
+        "[1/4",
+        "[2/4",
+        "[3/4",
+        "[4/4",
     ]
     raw = json.loads((tmp_path / "results.json").read_text())["results"]
     seen = {(result["suite"], result["variant"], result["quantity"]) for result in raw}
     for variant in ("no logging, again", "LoggingCallback, 10 a transfer", "Logger"):
         assert ("loops", variant, "share of step") in seen
     assert ("writers", "tensorboardX add_scalar", "sustained") in seen
+    assert ("reading", "read_run", "takes") in seen
     counts = {result["quantity"]: result["median"] for result in raw if result["suite"] == "counts"}
     assert (counts["collective operands"], counts["host callbacks"]) == (1, 1)
     lines = (tmp_path / "results.md").read_text().splitlines()

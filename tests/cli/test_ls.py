@@ -4,16 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lerax_dist as ld
-from lerax_dist.cli import _ends, main
-from lerax_dist.cli._ends import Ends, read_ends
-from lerax_dist.cli._runs import describe, headline, show_age
-from lerax_dist.journal._record import Event, Row, encode
+from lerax_dist.cli import main
+from lerax_dist.cli._ls import describe, headline, show_age
+from lerax_dist.journal import Event, Row, encode, read_ends
+from tests.journal.journals import age
 
 WORKER = Path(__file__).parent / "workers" / "run.py"
 
@@ -42,7 +43,7 @@ def row(step: int, **metrics: float) -> Row:
 OPEN = Event(1000.0, "open", {"name": "r", "process_count": 8, "host": "h", "pid": 7})
 
 
-def test_a_run_runs_and_then_has_crashed(tmp_path, capsys):
+def test_a_run_runs_and_is_then_interrupted(tmp_path, capsys):
     write_finished(tmp_path)
     worker = subprocess.Popen(
         [sys.executable, str(WORKER), str(tmp_path), "live"],
@@ -55,11 +56,12 @@ def test_a_run_runs_and_then_has_crashed(tmp_path, capsys):
         assert worker.stdout.readline() == b"written\n"
         running = listed(tmp_path, capsys)
         worker.kill()
-    crashed = listed(tmp_path, capsys)
+    age(tmp_path / "live")
+    killed = listed(tmp_path, capsys)
     assert running["live"]["state"] == "running"
     assert running["live"]["pid"] == worker.pid
-    assert crashed["live"]["state"] == "crashed"
-    for runs in (running, crashed):
+    assert killed["live"]["state"] == "interrupted"
+    for runs in (running, killed):
         live, done = runs["live"], runs["done/a"]
         assert (live["step"], live["rows"]) == (400, 5)
         assert (live["metric"], live["value"]) == ("episode/return", 40.0)
@@ -79,7 +81,8 @@ def test_a_run_that_failed(tmp_path, capsys):
 
 def test_asking_does_not_keep_a_logger_from_the_run(tmp_path, capsys):
     write_journal(tmp_path / "r" / "journal.jsonl", [OPEN, row(1, loss=2.0)])
-    assert listed(tmp_path, capsys)["r"]["state"] == "crashed"
+    age(tmp_path / "r")
+    assert listed(tmp_path, capsys)["r"]["state"] == "interrupted"
     with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path):
         assert listed(tmp_path, capsys)["r"]["state"] == "running"
     assert listed(tmp_path, capsys)["r"]["state"] == "finished"
@@ -93,11 +96,12 @@ def test_what_is_empty_or_damaged_is_said(tmp_path, capsys):
     write_journal(tmp_path / "torn" / "journal.jsonl", [OPEN, row(3, loss=np.nan)])
     with (tmp_path / "torn" / "journal.jsonl").open("ab") as file:
         file.write(b'{"n": 2, "ti')
+    age(tmp_path / "torn")
     runs = listed(tmp_path, capsys)
     assert runs["damaged"]["state"] == "damaged"
     assert runs["empty"]["state"] == "empty"
     torn = runs["torn"]
-    assert (torn["state"], torn["step"], torn["value"]) == ("crashed", 3, "NaN")
+    assert (torn["state"], torn["step"], torn["value"]) == ("interrupted", 3, "NaN")
 
 
 def test_a_large_journal_is_read_at_its_ends_only(tmp_path, monkeypatch):
@@ -112,8 +116,8 @@ def test_a_large_journal_is_read_at_its_ends_only(tmp_path, monkeypatch):
         return pread(descriptor, length, offset)
 
     pread = os.pread
-    monkeypatch.setattr(_ends.os, "pread", counted)
-    run = describe("r", read_ends(path), now=30_000.0)
+    monkeypatch.setattr(os, "pread", counted)
+    run = describe("r", read_ends(path), alive=True, now=30_000.0)
     assert sum(read) < 200_000 < size / 10
     assert (run.state, run.step, run.rows, run.age) == ("finished", 19_999, 20_000, 9001.0)
     assert (run.processes, run.host) == (8, "h")
@@ -124,7 +128,7 @@ def test_a_row_is_found_behind_events_that_are_long(tmp_path):
     long = Event(1.0, "close", {"state": "failed", "failures": ["x" * 400_000]})
     rows = [row(step, loss=1.0) for step in range(5000)]
     write_journal(path, [OPEN, *rows, long])
-    run = describe("r", read_ends(path), now=0.0)
+    run = describe("r", read_ends(path), alive=True, now=0.0)
     assert (run.state, run.step, run.rows) == ("failed", 4999, 5000)
 
 
@@ -132,13 +136,17 @@ def test_rows_that_a_resume_has_superseded_are_not_the_last(tmp_path):
     path = tmp_path / "journal.jsonl"
     rows = [row(step, loss=step) for step in range(0, 100, 10)]
     write_journal(path, [OPEN, *rows, OPEN, Event(5.0, "resume", {"start_step": 40})])
-    run = describe("r", read_ends(path), now=0.0)
+    run = describe("r", read_ends(path), alive=True, now=0.0)
     assert (run.step, run.value, run.rows) == (30, 30.0, 4)
 
 
-def test_a_file_system_without_locks_leaves_it_open():
-    ends = Ends(1, [(0, OPEN), (1, row(1, loss=1.0))], locked=None)
-    assert describe("r", ends, now=0.0).state == "open"
+def test_a_journal_of_a_newer_format_is_named(tmp_path, capsys):
+    line = encode(OPEN, 0).replace(b'"format":2', b'"format":3')
+    body = line[: line.rindex(b',"crc"')] + b"}"
+    (tmp_path / "journal.jsonl").write_bytes(b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body)))
+    assert main(["ls", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "unreadable" in said.out and "format 3" in said.err
 
 
 def test_the_headline():
@@ -170,6 +178,6 @@ def test_the_table(tmp_path, capsys):
 def test_nothing_there(tmp_path, capsys):
     assert main(["ls", str(tmp_path)]) == 0
     said = capsys.readouterr()
-    assert said.out == "" and "no run in" in said.err
+    assert said.out == "" and "there is no run in" in said.err
     assert main(["ls", str(tmp_path / "none")]) == 1
     assert "is not a folder" in capsys.readouterr().err

@@ -11,11 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import lerax_dist as ld
 from lerax_dist.cli import _replay, main
-from lerax_dist.cli._reader import Damage, JournalReader
 from lerax_dist.cli._replay import Outcome, replay
-from lerax_dist.journal._record import Row
+from lerax_dist.journal import Damage, JournalReader, Row
 from tests.backends.read_wandb import read_wandb
-from tests.cli.journals import opened, write
+from tests.journal.journals import age, opened, write
 from tests.memory import Memory
 from tests.readers import event_rows, journal_rows, without_gauges
 
@@ -116,7 +115,7 @@ def test_nothing_is_replaced(run_dir, capsys):
         before = {path: path.read_bytes() for path in run_dir.iterdir()}
         capsys.readouterr()
         assert main(["replay", str(run_dir), "--to", to]) == 1
-        assert "is there already, and nothing is replaced" in capsys.readouterr().err
+        assert "exists, and nothing is replaced" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in run_dir.iterdir()} == before
 
 
@@ -126,13 +125,14 @@ def test_damaged_lines_are_counted_and_the_rest_is_there(run_dir, capsys):
     lines[50] = lines[50].replace(b"train", b"tr\x00in")  # lost
     lines.insert(100, lines[100][:20] + b"\n")  # torn, and written again whole
     path.write_bytes(b"".join(lines)[:-10])
+    age(run_dir)
     before = path.read_bytes()
     assert main(["replay", str(path), "--to", "tensorboard"]) == 0
     said = capsys.readouterr().err
     assert "299 rows" in said
     assert "2 damaged lines in the journal were left out" in said
     assert "1 records are missing" in said
-    assert "the last line of the journal is broken off" in said
+    assert "the last line of the journal has no end" in said
     assert len(event_rows(run_dir)) == STEPS - 1
     assert path.read_bytes() == before
 
@@ -176,7 +176,7 @@ def test_rows_that_came_again_after_a_resume_are_left_out(tmp_path, capsys):
     assert main(["replay", str(tmp_path / "r"), "--to", "jsonl"]) == 0
     lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(8))
-    assert "3 rows were left out that came again after a resume" in capsys.readouterr().err
+    assert "3 rows were left out that a resumed run logged again" in capsys.readouterr().err
 
 
 class Told(Memory):
@@ -198,6 +198,7 @@ def test_a_backend_hears_of_the_run_and_its_end_and_of_an_end_that_never_came(ru
     # As a killed process leaves it.
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-1]))
+    age(run_dir)
     told = Told()
     replay(journal, told, "a", Outcome())
     assert told.calls[-2:] == [("end", "interrupted"), ("close",)]

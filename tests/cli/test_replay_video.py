@@ -7,8 +7,7 @@ import pytest
 import lerax_dist as ld
 from lerax_dist._failures import Failures
 from lerax_dist.cli import main
-from lerax_dist.journal._journal import Journal
-from lerax_dist.journal._record import Event
+from lerax_dist.journal import Event, Journal
 from tests.readers import event_images, journal_records
 from tests.video.test_record import EXPECTED, RECORDED, X, program
 from tests.video.walk import Walk
@@ -43,5 +42,5 @@ def test_superseded_clips_and_those_whose_files_are_gone_are_left_out(run_dir, t
     assert main(["replay", str(copy), "--to", "jsonl", "--log-dir", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
     assert "1 videos were left out whose files cannot be read" in said
-    assert "2 rows were left out that came again" in said
+    assert "2 rows were left out that a resumed run logged again" in said
     assert not list(tmp_path.rglob("*.gif"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from lerax_dist.cli import main
 from lerax_dist.cli._followed import FollowedRun
 from tests.backends.console.terminal import Terminal
-from tests.cli.journals import closed, extend, lines, opened, resumed, row, started, write
+from tests.journal.journals import age, closed, extend, lines, opened, resumed, row, started, write
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "workers" / "writing.py"
@@ -70,16 +70,30 @@ def test_a_run_that_another_process_writes_is_followed_to_its_end(tmp_path):
     assert not terminal.screen.cursor.hidden
 
 
-def test_a_run_that_dies_is_seen_to_crash_and_ctrl_c_ends_the_watch(tmp_path):
+def test_a_run_that_was_killed_is_interrupted_and_ctrl_c_ends_the_watch(tmp_path):
     with writer(tmp_path, "r") as tell:
         assert tell("20") == "done"
-        terminal = Terminal([*WATCH, str(tmp_path / "r")], 100, 30, PLAIN)
-        terminal.wait_for("running")
         tell("die")
-    terminal.wait_for("crashed")
+    age(tmp_path / "r")
+    terminal = Terminal([*WATCH, str(tmp_path / "r")], 100, 30, PLAIN)
+    terminal.wait_for("interrupted")
     terminal.interrupt()
     assert terminal.finish() == 0
-    assert "── crashed" in "\n".join(terminal.lines())
+    assert "── interrupted" in "\n".join(terminal.lines())
+
+
+def test_a_watched_run_is_interrupted_a_minute_after_its_last_sign_of_life(tmp_path):
+    path = write(tmp_path, [opened(), row(1, a=1.0)])
+    now = [0.0]
+    run = FollowedRun(path, None, "a", monotonic=lambda: now[0])
+    states = []
+    for seconds in range(0, 141, 10):
+        now[0] = float(seconds)
+        if seconds == 50:
+            extend(path, lines([row(2, a=1.0)], first=2))
+        run.poll()
+        states.append(run.view.state)
+    assert states == ["running"] * 11 + ["interrupted"] * 4
 
 
 def test_a_pipe_gets_plain_lines(tmp_path):
@@ -108,11 +122,12 @@ def test_runs_side_by_side(tmp_path, capsys):
         rows = [row(step, episode__return=factor * step, loss=0.5) for step in range(1, 9)]
         write(tmp_path / name, [opened(), started(8), *rows, closed()])
     write(tmp_path / "c", [opened(), row(3, other=1.0)])
+    age(tmp_path / "c")
     said = once(*(tmp_path / name for name in "abc"), capsys=capsys).splitlines()
     assert [line.split()[:3] for line in said[:3]] == [
         ["●", "a", "finished"],
         ["●", "b", "finished"],
-        ["●", "c", "crashed"],
+        ["●", "c", "interrupted"],
     ]
     (values,) = [line.split() for line in said if line.startswith("  return")]
     assert values == ["return", "8", "24", "-"] or values[::2] == ["return", "▁▂▃▄▅▆▇█", "▁▂▃▄▅▆▇█"]
@@ -148,9 +163,10 @@ def test_a_damaged_journal_is_shown_with_what_it_lacks(tmp_path, capsys):
     data[2] = data[2].replace(b"loss", b"l\x00ss")
     path = write(tmp_path / "r", [])
     path.write_bytes(b"".join(data) + b'{"n": 6, "ti')
+    age(tmp_path / "r")
     said = once(tmp_path / "r", capsys=capsys)
     assert "the journal has 1 damaged lines, 1 records missing" in said
-    assert "5 steps" in said and "── crashed" in said
+    assert "5 steps" in said and "── interrupted" in said
     path.write_bytes(b"\x00" * 1000)
     assert "── damaged" in once(tmp_path / "r", capsys=capsys)
 

@@ -6,15 +6,23 @@ import sys
 import textwrap
 import threading
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
 import pytest
 
 from lerax_dist._failures import Failures, LoggingWarning
-from lerax_dist.journal import _journal
-from lerax_dist.journal._journal import Journal, JournalInUse
-from lerax_dist.journal._record import Row, decode
+from lerax_dist.journal import (
+    Event,
+    Journal,
+    JournalFormatError,
+    JournalInUse,
+    Row,
+    _journal,
+    decode,
+    encode,
+)
 from tests.readers import decoded
 
 
@@ -116,6 +124,17 @@ def test_one_run_has_one_writer(path):
     Journal(path, Failures()).close()
 
 
+def test_a_journal_of_a_newer_format_is_not_continued(path):
+    line = encode(Event(0.0, "open", {"name": "r"}), 0).replace(b'"format":2', b'"format":3')
+    body = line[: line.rindex(b',"crc"')] + b"}"
+    newer = b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
+    path.write_bytes(newer)
+    for _ in range(2):  # also the second time: the lock is not kept
+        with pytest.raises(JournalFormatError, match="journal.jsonl: .*format 3.*up to 2"):
+            Journal(path, Failures())
+    assert path.read_bytes() == newer
+
+
 def test_a_full_disk_costs_no_row_and_stops_nobody(path):
     """The file size limit of the process stands for the disk: writes end within a line."""
     journal = Journal(path, Failures())
@@ -124,7 +143,7 @@ def test_a_full_disk_costs_no_row_and_stops_nobody(path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
-        with pytest.warns(LoggingWarning, match="cannot write.*rows wait in memory"):
+        with pytest.warns(LoggingWarning, match="failed to write.*Rows are buffered in memory"):
             for step in range(50):
                 journal.append([row(step)])
         assert path.stat().st_size == 1000

@@ -127,7 +127,8 @@ def sealed(line: bytes) -> bytes:
     "body",
     [
         *(b"{}", b"[]", b"7", b"{", b'{"kind":"row"}', b'{"n":1,"time":0,"kind":"row","step":1}'),
-        b'{"n":1,"time":0,"kind":"row","step":1,"metrics":{"x":null}}',
+        b'{"n":1,"time":0,"kind":"row","step":1,"metrics":{"x":{}}}',
+        b'{"n":1,"time":0,"kind":"row","step":1.5,"metrics":{}}',
         b'{"n":1,"time":0,"kind":"row","step":1,"metrics":{"x":[[1]]}}',
         b'{"n":"a","time":0,"kind":"open"}',
     ],

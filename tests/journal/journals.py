@@ -1,11 +1,12 @@
 """Writes journals as a logger does, record by record."""
 
+import os
 import time
 from pathlib import Path
 
 import numpy as np
 
-from lerax_dist.journal._record import Event, Record, Row, encode
+from lerax_dist.journal import Event, Record, Row, encode
 
 
 def opened(name: str = "r", **facts) -> Event:
@@ -46,3 +47,10 @@ def write(run_dir: Path, records: list[Record]) -> Path:
 def extend(path: Path, data: bytes) -> None:
     with path.open("ab") as file:
         file.write(data)
+
+
+def age(run_dir: Path, seconds: float = 100.0) -> None:
+    """Make a run look as if its writer had given no sign of life for a while."""
+    for path in (run_dir / "journal.jsonl", run_dir / "run.json"):
+        if path.exists():
+            os.utime(path, (time.time() - seconds, time.time() - seconds))
