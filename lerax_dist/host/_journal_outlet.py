@@ -16,7 +16,7 @@ from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._reorder import PartialRow
 from lerax_dist.host._sink import TrainingStart
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker, Item
-from lerax_dist.journal import Event, Identity, Journal, Record, Row
+from lerax_dist.journal import HEARTBEAT_INTERVAL, Event, Heartbeat, Identity, Journal, Record, Row
 
 # How long a record may be with the operating system only, where a power failure loses it.
 _SYNC_AFTER = 0.5
@@ -78,6 +78,7 @@ class JournalOutlet(AbstractOutlet):
             for backend, label in zip(backends, labels(backends), strict=True)
         ]
         self._self_metrics = SelfMetrics(queue, self._lags)
+        self._heartbeat = Heartbeat(journal.path.parent)
         self._peer_deadline: float | None = None
         self._sync_at: float | None = None
         self._is_over = False
@@ -112,12 +113,15 @@ class JournalOutlet(AbstractOutlet):
         return {worker.label: worker.lag for worker in self._workers}
 
     def timeout(self, now: float) -> float | None:
-        waits = [_PEER_INTERVAL] if self._merger.is_waiting else []
+        waits = [HEARTBEAT_INTERVAL]
+        if self._merger.is_waiting:
+            waits.append(_PEER_INTERVAL)
         if self._sync_at is not None:
             waits.append(max(self._sync_at - now, 0.0))
-        return min(waits, default=None)
+        return min(waits)
 
     def write(self, items: list[Item], now: float) -> int:
+        self._heartbeat.beat()
         written = 0
         for item in items:
             if isinstance(item, PeerRows):

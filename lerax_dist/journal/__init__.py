@@ -4,6 +4,7 @@ from lerax_dist.journal._ends import Ends as Ends
 from lerax_dist.journal._ends import read_ends as read_ends
 from lerax_dist.journal._ends import state_of as state_of
 from lerax_dist.journal._files import replace_file as replace_file
+from lerax_dist.journal._heartbeat import HEARTBEAT_INTERVAL as HEARTBEAT_INTERVAL
 from lerax_dist.journal._heartbeat import Heartbeat as Heartbeat
 from lerax_dist.journal._heartbeat import Liveness as Liveness
 from lerax_dist.journal._identity import Identity as Identity

@@ -14,7 +14,7 @@ from typing import final
 
 RUN_FILE = "run.json"
 # Seconds between two heartbeats.
-_INTERVAL = 10.0
+HEARTBEAT_INTERVAL = 10.0
 # Seconds without a sign of life after which a writer counts as dead: several heartbeats, and the
 # time for which a network file system may show an old state.
 _TIMEOUT = 60.0
@@ -40,7 +40,7 @@ class Heartbeat:
         For one thread.
         """
         now = self._clock()
-        if now - self._last >= _INTERVAL:
+        if now - self._last >= HEARTBEAT_INTERVAL:
             self._last = now
             # It is for display only, and some file systems know no times.
             with contextlib.suppress(OSError):

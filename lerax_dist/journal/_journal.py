@@ -155,8 +155,12 @@ class Journal:
             try:
                 fresh.append(_Kept(number, record, encode(record, number)))
             except Exception as error:
-                # One that JSON cannot hold must not cost its neighbors.
-                self._failures.record("journal", f"cannot encode {record!r} ({error!r})", error)
+                # One that JSON cannot hold must not cost its neighbors. Its content is not in the
+                # message: the text of an integer of 5,000 digits raises, too.
+                what = "a row" if isinstance(record, Row) else f"the event {record.kind!r}"
+                self._failures.record(
+                    "journal", f"cannot encode {what} ({error!r}); it is skipped", error
+                )
         return fresh
 
     def _may_leave(self, kept: _Kept) -> bool:
