@@ -11,7 +11,7 @@ from typing import BinaryIO, final
 
 from lerax_dist._failures import Failures
 from lerax_dist.journal._ends import read_last
-from lerax_dist.journal._record import JournalFormatError, Record, decode, encode
+from lerax_dist.journal._record import JournalFormatError, Record, Row, decode, encode
 
 # Size of the lines whose records readers find in memory; those further behind read the file. A
 # record takes several times as much as its line, and this is what a run of millions of rows holds.
