@@ -72,7 +72,6 @@ def full(gpu: bool, grid: bool) -> list[Measurement]:
         Measurement("inside"),
         Measurement("inside", ("--rounds", "2"), devices=4),
         Measurement("writers"),
-        Measurement("writers", ("--without-crc32c",)),
         Measurement("reading"),
         # Programs for many devices and many metrics at once take minutes to compile.
         Measurement("counts", ("--devices", "1", "2", "8", "--metrics", "4", "64", "256"), 8),
@@ -103,7 +102,7 @@ def quick() -> list[Measurement]:
     cell = ("--metrics", "4", "--steps-ms", "1", "--rounds", "2", "--forms")
     return [
         Measurement("loops", (*cell, "scan", "python")),
-        Measurement("writers", ("--rows", "50", "--rounds", "2", "--without-crc32c")),
+        Measurement("writers", ("--rows", "50", "--rounds", "2", "--without-wandb")),
         Measurement("reading", ("--rows", "2000", "--rounds", "2")),
         Measurement("counts", ("--devices", "2", "--metrics", "4"), devices=2),
     ]
