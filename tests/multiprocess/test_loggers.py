@@ -52,7 +52,7 @@ def test_a_value_that_process_0_does_not_hold_is_refused_on_every_process(tmp_pa
             kind, text = refused[name]
             assert kind == "ValueError"
             assert "'x' is addressable only on processes [1, 2], not on the process" in text
-            assert "Bring it there in every process" in text
+            assert "Replicate it on all processes first" in text
     # To process 1 it is a value of its own, as the others have theirs.
     assert [refused["one"] is None for refused in said] == [False, True, False]
     assert "addressable only on processes [1]" in said[0]["one"][1] and said[0]["one"] == said[2]["one"]
@@ -107,7 +107,7 @@ def test_a_step_that_runs_as_a_program_of_each_process_is_told_so(tmp_path):
     assert other["rows"] == 0
     (text,) = other["warnings"]
     assert "process 1 received a row but only process 0 writes" in text
-    assert "compile one program over a mesh" in text and 'scope="process"' in text
+    assert "build it from `jax.devices()`" in text and 'scope="process"' in text
 
 
 def test_backends_that_raise_or_hang_cost_the_training_nothing(tmp_path):
