@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import final
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(
     r"^(?P<indent> *)(?:<!-- (?P<why>[^>]*) -->\n *)?```(?P<info>[^\n]*)\n"
