@@ -1,4 +1,4 @@
-"""What the README shows is run as it stands there; its other blocks are run by tests/docs."""
+"""The program of the README runs as it is; tests/docs runs its other blocks."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every public name says what it takes, gives and raises, and shows how it is used."""
+"""Every public name describes its arguments, result and errors, and has an example."""
 
 import enum
 import inspect
