@@ -24,7 +24,7 @@ def test_a_file_that_it_names_is_there(path):
 
 def test_the_names_of_its_diagram_are_in_the_code():
     code = "\n".join(path.read_text() for path in (ROOT / "lerax_dist").rglob("*.py"))
-    diagram = re.search(r"```text\n(.*?)```", TEXT, re.DOTALL)[1]
+    (diagram,) = re.findall(r"```text\n(.*?)```", TEXT, re.DOTALL)
     names = set(re.findall(r"\b[A-Z]\w*[a-z][A-Z]\w*|\bAbstract\w+", diagram))
     names |= set(re.findall(r"`([A-Za-z_]\w*[A-Z]\w*|[A-Z]{2,}\w+|[a-z]+_[a-z_]+)`", TEXT))
     assert len(names) > 15

@@ -1,4 +1,4 @@
-"""The site builds without a warning, has every public name, and loads nothing from other servers."""
+"""The site builds without a warning, has every public name, and loads nothing from elsewhere."""
 
 import inspect
 import os
