@@ -1,4 +1,4 @@
-"""What the README shows is run as it stands there; its other blocks are run by tests/docs."""
+"""The program of the README runs as it is; tests/docs runs its other blocks."""
 
 import re
 from pathlib import Path
@@ -39,12 +39,19 @@ def test_it_has_at_most_three_screens_and_begins_with_the_two_commands():
 
 def test_its_commands_are_there():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`?make (\w+)", README.read_text()):
+    text = README.read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    for target in re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for path in re.findall(r"sbatch (\S+\.sbatch)", README.read_text()):
         assert (ROOT / path).exists(), path
 
 
-def test_every_file_that_it_links_is_there():
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)", README.read_text()):
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_page_links_is_there(page):
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / page).read_text()):
         assert (ROOT / target).exists(), target
+
+
+def test_both_link_the_architecture():
+    for page in ("README.md", "CONTRIBUTING.md"):
+        assert "(docs/architecture.md)" in (ROOT / page).read_text()

@@ -1,4 +1,4 @@
-"""The code blocks of a Markdown text: what is run of them, and as what."""
+"""The code blocks of a Markdown text, and which of them are run."""
 
 import re
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import final
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(
     r"^(?P<indent> *)(?:<!-- (?P<why>[^>]*) -->\n *)?```(?P<info>[^\n]*)\n"
     r"(?P<code>.*?)^(?P=indent)```$",
     re.DOTALL | re.MULTILINE,
 )
-# A file that the site shows in place of this line.
+# The site shows a file in place of this line.
 _SNIPPET = re.compile(r'--8<-- "(.*?)"\n')
 
 
@@ -23,9 +23,9 @@ class Block:
     """A code block.
 
     Attributes:
-        place: where it stands, for messages.
-        language: e.g. "python"; empty if it has none, then it is output or a picture of a folder.
-        title: name of the file that it is to be saved as; empty if it is a piece of a program.
+        place: file and line, for messages.
+        language: e.g. "python"; empty for output or a picture of a folder.
+        title: name of the file to save it as; empty if it is a piece of a program.
         code: its text.
         left_out: why it cannot run here; empty if it runs.
     """

@@ -28,7 +28,7 @@ def train_step(params, batch):
 
 
 class Algorithm:
-    """Learns nothing, but tells its callbacks what lerax's algorithms tell theirs."""
+    """Learns nothing, but calls its callbacks as the algorithms of lerax do."""
 
     def learn(self, env, policy, total_timesteps, *, key, callback):
         (logger,) = callback

@@ -106,7 +106,7 @@ def test_every_metric_of_a_row_is_in_the_table(ran):
 
 def test_the_video_of_the_page_is_in_its_event_file(ran):
     folder, _ = ran["docs/recipes.md"]
-    shown = event_images(folder / "logs" / "filmed")
+    shown = event_images(folder / "logs" / "with-video")
     assert [tag for tag, *_ in shown] == ["eval/video", "eval/video"]
 
 

@@ -1,4 +1,4 @@
-"""Every public name says what it takes, gives and raises, and shows how it is used."""
+"""Every public name describes its arguments, result and errors, and has an example."""
 
 import enum
 import inspect
@@ -14,7 +14,13 @@ PASSED = {
     *("AbstractCallbackState", "AbstractCallbackStepState", "EmptyCallbackState"),
     *("IterationContext", "ResetContext", "StepContext", "TrainingContext"),
 }
-# Of their methods `ProcessGroup` tells it all.
+# Explained where they are used: a partial's `finish` returns a `Finished`, and both loggers make a
+# `RunConfig` of their arguments.
+SHOWN_BY = {
+    "Finished": lerax_dist.AbstractPartial,
+    "RunConfig": lerax_dist.Logger.__init__,
+}
+# `ProcessGroup` describes their methods.
 GROUPS = {"JaxGroup", "MPIGroup", "SoloGroup"}
 # Arguments that the callback protocol gives the same meaning everywhere.
 PROTOCOL = {"self", "cls", "ctx", "key"}
@@ -61,7 +67,12 @@ def test_a_public_name_explains_itself(name):
     assert takes - described(text) == set()
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - PASSED))
+@pytest.mark.parametrize("name", sorted(SHOWN_BY))
+def test_what_has_no_example_is_shown_where_it_is_used(name):
+    assert re.search(rf"\b{name}\b", text_of(SHOWN_BY[name]))
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - PASSED - set(SHOWN_BY)))
 def test_a_public_name_has_an_example(name):
     assert re.search(r"^Example:\n {4}```python\n", text_of(getattr(lerax_dist, name)), re.M)
 

@@ -1,4 +1,4 @@
-"""The site builds without a warning, holds every public name, and fetches nothing elsewhere."""
+"""The site builds without a warning, has every public name, and loads nothing from elsewhere."""
 
 import inspect
 import os
@@ -12,7 +12,7 @@ import pytest
 import lerax_dist
 from tests.docs.blocks import ROOT
 
-# All that the door re-exports; the folders of the package are no part of it.
+# What `lerax_dist/__init__.py` re-exports; the folders of the package are not part of it.
 NAMES = sorted(
     name
     for name, value in vars(lerax_dist).items()
