@@ -30,15 +30,9 @@ def bounds(curves: Sequence[Curve]) -> tuple[float, float, float, float]:
 
 
 def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[Cell]]:
-    """Curves over each other, on one scale that all of them fill.
+    """Curves over each other, on one scale that all of them fill, as rows of cells.
 
-    Args:
-        curves: what to draw; where two share a cell, the later one has its color.
-        width: columns of the chart.
-        height: rows of the chart.
-
-    Returns:
-        `height` rows of `width` cells.
+    Where two curves share a cell, the later one has its color.
     """
     first, last, low, high = bounds(curves)
     bits = [[_BLANK] * width for _ in range(height)]
@@ -55,8 +49,7 @@ def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[C
                 owners[dot // 4][x // 2] = owner
             previous = y
     return [
-        [(chr(bit), owner) for bit, owner in zip(*row, strict=True)]
-        for row in zip(bits, owners, strict=True)
+        list(zip(map(chr, line), row, strict=True)) for line, row in zip(bits, owners, strict=True)
     ]
 
 
@@ -114,9 +107,6 @@ def draw_sparklines(points: np.ndarray, width: int) -> list[str]:
         points: a row for each point, a column for each metric; NaN where a metric has no value,
             infinite where it was not finite (shown as `×`).
         width: maximum number of characters; with fewer points there are as many as points.
-
-    Returns:
-        A text for each metric.
     """
     if not len(points):
         return [""] * points.shape[1]
