@@ -9,6 +9,10 @@ import numpy as np
 from lerax_dist.backends._base import AbstractLoggingBackend
 
 _METHODS = ("open", "log_hparams", "log_scalars", "log_video", "close")
+_HOOKS = (
+    *("on_identity", "on_run", "on_training_start", "on_resume", "on_end"),
+    *("log_rows", "log_vectors"),
+)
 
 
 @final
@@ -36,13 +40,11 @@ class Required:
 def unwrap(backend: object) -> tuple[Any, tuple[Any, ...]]:
     """What a user passed as `backend` without the `Required` marks, and the marked backends.
 
-    Args:
-        backend: one backend or several; anything else is returned as it is, see `check_backends`.
+    What is not a backend is returned as it is, for `check_backends`.
     """
-    if isinstance(backend, Required):
-        return backend.backend, (backend.backend,)
     if not _is_sequence(backend):
-        return backend, ()
+        bare, marked = unwrap([backend])
+        return bare[0], marked
     given = list(backend)
     bare = [each.backend if isinstance(each, Required) else each for each in given]
     return bare, tuple(each.backend for each in given if isinstance(each, Required))
@@ -94,71 +96,35 @@ def as_backend(backend: Any) -> AbstractLoggingBackend:
     return backend if isinstance(backend, AbstractLoggingBackend) else _DuckBackend(backend)
 
 
-def takes_batches(backend: object) -> bool:
+def takes_batches(backend: AbstractLoggingBackend) -> bool:
     """Whether a backend has a `log_rows` of its own, so that rows are sent to it together."""
-    if isinstance(backend, _DuckBackend):
-        backend = backend.inner
-    if isinstance(backend, AbstractLoggingBackend):
-        return type(backend).log_rows is not AbstractLoggingBackend.log_rows
-    return hasattr(backend, "log_rows")
+    return getattr(backend.log_rows, "__func__", None) is not AbstractLoggingBackend.log_rows
 
 
 @final
 class _DuckBackend(AbstractLoggingBackend):
-    """Passes calls on to an object with the five methods, and the hooks that it has."""
+    """An object with the five methods as a backend; hooks that it has replace the empty ones."""
 
     def __init__(self, inner: Any) -> None:
-        self.inner = inner
+        self._inner = inner
+        for hook in _HOOKS:
+            if hasattr(inner, hook):
+                setattr(self, hook, getattr(inner, hook))
 
     def open(self, name: str) -> None:
-        self.inner.open(name)
+        self._inner.open(name)
 
     def log_hparams(self, hparams: dict[str, Any]) -> None:
-        self.inner.log_hparams(hparams)
+        self._inner.log_hparams(hparams)
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
-        self.inner.log_scalars(scalars, step)
+        self._inner.log_scalars(scalars, step)
 
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
-        self.inner.log_video(tag, frames, step, fps)
+        self._inner.log_video(tag, frames, step, fps)
 
     def close(self) -> None:
-        self.inner.close()
-
-    def on_identity(self, run_id: str, incarnation: int) -> None:
-        self._call("on_identity", run_id, incarnation)
-
-    def on_run(self, facts: dict[str, Any]) -> None:
-        self._call("on_run", facts)
-
-    def on_training_start(self, total_timesteps: int, total_iterations: int) -> None:
-        self._call("on_training_start", total_timesteps, total_iterations)
-
-    def on_resume(self, start_step: int) -> None:
-        self._call("on_resume", start_step)
-
-    def on_end(self, state: str) -> None:
-        self._call("on_end", state)
-
-    def log_rows(
-        self,
-        names: tuple[str, ...],
-        values: np.ndarray,
-        steps: Sequence[int],
-        times: Sequence[float],
-    ) -> None:
-        if takes_batches(self):
-            self._call("log_rows", names, values, steps, times)
-        else:
-            super().log_rows(names, values, steps, times)
-
-    def log_vectors(self, vectors: dict[str, np.ndarray], step: int) -> None:
-        self._call("log_vectors", vectors, step)
-
-    def _call(self, hook: str, *args: object) -> None:
-        method = getattr(self.inner, hook, None)
-        if method is not None:
-            method(*args)
+        self._inner.close()
 
 
 def _is_sequence(backend: object) -> TypeGuard[Sequence[Any]]:

@@ -132,9 +132,9 @@ def test_a_backend_stays_as_it_is():
 
 def test_batches_go_to_backends_that_override_log_rows(tmp_path):
     for takes in (ld.JSONLBackend(tmp_path), ld.TensorBoardBackend(tmp_path), WithHooks()):
-        assert takes_batches(takes) and takes_batches(as_backend(takes))
+        assert takes_batches(as_backend(takes))
     for does_not in (MemoryBackend(), FiveMethods()):
-        assert not takes_batches(does_not) and not takes_batches(as_backend(does_not))
+        assert not takes_batches(as_backend(does_not))
 
 
 @pytest.mark.parametrize(
