@@ -37,11 +37,8 @@ class JSONLBackend(AbstractLoggingBackend):
 
     Hyperparameters are in `hparams.json` and videos in `videos/<tag>/<step>.gif` beside it.
 
-    Attributes:
-        log_dir: folder in which each run has its own.
-
     Args:
-        log_dir: the same.
+        log_dir: folder in which each run has its own.
 
     Example:
         ```python
@@ -71,9 +68,14 @@ class JSONLBackend(AbstractLoggingBackend):
     replay_files = ("metrics.jsonl",)
 
     def __init__(self, log_dir: str | Path = "logs") -> None:
-        self.log_dir = Path(log_dir)
+        self._log_dir = Path(log_dir)
         self._lines: Appender | None = None
-        self._run_dir = self.log_dir
+        self._run_dir = self._log_dir
+
+    @property
+    def log_dir(self) -> Path:
+        """Folder in which each run has its own."""
+        return self._log_dir
 
     @classmethod
     def for_replay(cls, log_dir: Path | None, *, project: str | None) -> Self:
@@ -83,7 +85,7 @@ class JSONLBackend(AbstractLoggingBackend):
         if self._lines is not None:
             raise already_open(self, name)
         # Absolute: the program may change its folder.
-        self._run_dir = (self.log_dir / name).resolve()
+        self._run_dir = (self._log_dir / name).resolve()
         self._run_dir.mkdir(parents=True, exist_ok=True)
         self._lines = Appender.for_lines(self._run_dir / "metrics.jsonl")
 

@@ -56,11 +56,8 @@ class TensorBoardBackend(AbstractLoggingBackend):
     its band under "Custom Scalars". Videos are animated images under "Images", at up to 50 frames a
     second.
 
-    Attributes:
-        log_dir: folder in which each run has its own.
-
     Args:
-        log_dir: the same.
+        log_dir: folder in which each run has its own.
 
     Example:
         ```python
@@ -74,7 +71,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
     replay_files = ("*tfevents*",)
 
     def __init__(self, log_dir: str | Path = "logs") -> None:
-        self.log_dir = Path(log_dir)
+        self._log_dir = Path(log_dir)
         self._run_dir: Path | None = None
         self._file: EventFile | None = None
         self._row_events: dict[tuple[str, ...], RowEvents] = {}
@@ -83,6 +80,11 @@ class TensorBoardBackend(AbstractLoggingBackend):
         self._hparams: dict[str, Any] = {}
         self._session_start: Any = None
         self._bands: list[str] = []
+
+    @property
+    def log_dir(self) -> Path:
+        """Folder in which each run has its own."""
+        return self._log_dir
 
     @classmethod
     def for_replay(cls, log_dir: Path | None, *, project: str | None) -> Self:
@@ -106,7 +108,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
         if self._run_dir is not None:
             raise already_open(self, name)
         # Absolute: the program may change its folder.
-        run_dir = (self.log_dir / name).resolve()
+        run_dir = (self._log_dir / name).resolve()
         run_dir.mkdir(parents=True, exist_ok=True)
         self._file = EventFile(run_dir)
         self._run_dir = run_dir
