@@ -100,45 +100,30 @@ def _span(previous: int | None, y: int) -> range:
     return range(y, previous) if y < previous else range(previous + 1, y + 1)
 
 
-def draw_sparklines(points: np.ndarray, width: int) -> list[str]:
+def draw_sparklines(points: np.ndarray) -> list[str]:
     """A sparkline for each metric, from its own lowest to its own highest value.
 
     Args:
-        points: a row for each point, a column for each metric; NaN where a metric has no value,
-            infinite where it was not finite (shown as `×`).
-        width: maximum number of characters; with fewer points there are as many as points.
+        points: a row for each character, a column for each metric; NaN where a metric has no value
+            (shown as the one before), infinite where it was not finite (shown as `×`).
     """
     if not len(points):
         return [""] * points.shape[1]
-    binned = _binned(points, width)
-    finite = np.isfinite(binned)
-    low = np.min(np.where(finite, binned, np.inf), axis=0)
-    high = np.max(np.where(finite, binned, -np.inf), axis=0)
+    # For each point the index of the last one up to it that has a value.
+    latest = np.where(np.isnan(points), 0, np.arange(len(points))[:, None])
+    points = np.take_along_axis(points, np.maximum.accumulate(latest, axis=0), axis=0)
+    finite = np.isfinite(points)
+    low = np.min(np.where(finite, points, np.inf), axis=0)
+    high = np.max(np.where(finite, points, -np.inf), axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         # Halved first: the difference of two large values may be more than a float holds.
-        share = (binned / 2 - low / 2) / (high / 2 - low / 2)
+        share = (points / 2 - low / 2) / (high / 2 - low / 2)
         constant = _is_constant(low, high)
     level = np.where(finite & ~constant, share, 0.0) * (len(_LEVELS) - 1)
     codes = np.rint(level).astype(np.intp)
-    codes[np.isnan(binned)] = _ABSENT
-    codes[np.isinf(binned)] = _NOT_FINITE
+    codes[np.isnan(points)] = _ABSENT
+    codes[np.isinf(points)] = _NOT_FINITE
     return ["".join(column) for column in _CHARACTERS[codes].T]
-
-
-def _binned(points: np.ndarray, width: int) -> np.ndarray:
-    """Means over even stretches; a metric keeps its value where a stretch has none."""
-    if len(points) > width:
-        starts = np.arange(width) * len(points) // width
-        finite = np.isfinite(points)
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = np.add.reduceat(np.where(finite, points, 0.0), starts, axis=0)
-            count = np.add.reduceat(finite, starts, axis=0, dtype=np.intp)
-            mean = total / np.maximum(count, 1)
-        infinite = np.logical_or.reduceat(np.isinf(points), starts, axis=0)
-        points = np.where(count > 0, mean, np.where(infinite, np.inf, np.nan))
-    # For each point the index of the last one up to it that has a value.
-    last = np.where(np.isnan(points), 0, np.arange(len(points))[:, None])
-    return np.take_along_axis(points, np.maximum.accumulate(last, axis=0), axis=0)
 
 
 def _is_constant(low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray | np.bool:

@@ -89,7 +89,9 @@ def fit_columns(groups: Sequence[ItemGroup], width: int, height: int, aim: int) 
 
 def _arrange(groups: Sequence[ItemGroup], extras: int, width: int, aim: int) -> _Sized:
     """Columns of about the same height: as few as have `aim` lines, or fewer if too wide."""
-    lines, most = sum(len(items) + 1 for _, items in groups), len(_flow(groups, aim))
+    lines = sum(len(items) + 1 for _, items in groups)
+    narrowest = 5 + _MIN_VALUE_WIDTH + extras * (2 + _MIN_CHANGE_WIDTH)
+    most = max(1, min(len(_flow(groups, aim)), (width + GAP) // (narrowest + GAP)))
     rows = max(1, lines // most - 1)
     while True:
         columns = _flow(groups, rows)

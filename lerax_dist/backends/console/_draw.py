@@ -186,8 +186,8 @@ def _metrics(view: RunView) -> list[ItemGroup]:
 
 def sparklines(view: RunView) -> dict[str, str]:
     """Name of a metric to its sparkline, of full width from the first row on."""
-    names, points = view.history.table()
-    texts = draw_sparklines(points, SPARK_WIDTH)
+    names, points = view.history.table(SPARK_WIDTH)
+    texts = draw_sparklines(points)
     return {name: text.ljust(SPARK_WIDTH) for name, text in zip(names, texts, strict=True)}
 
 

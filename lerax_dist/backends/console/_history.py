@@ -64,27 +64,26 @@ class History:
 
     def drop(self, start_step: int) -> None:
         """Drop the points whose mean step is `start_step` or after it."""
-        kept = self._sums[:, : self._count][:, self._means()[:, 0] < start_step]
-        self._replace(kept)
+        points = self._sums[:, : self._count]
+        self._replace(points[:, _means(points)[:, 0] < start_step])
 
     def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a metric where it has any; NaN where it was not finite."""
         if name not in self._columns:
             return np.empty(0), np.empty(0)
-        means = self._means()
+        means = _means(self._sums[:, : self._count])
         steps, values = means[:, 0], means[:, self._columns[name]]
         present = ~np.isnan(values)
         values = np.where(np.isinf(values), np.nan, values)
         return steps[present], values[present]
 
-    def table(self) -> tuple[list[str], np.ndarray]:
-        """Names of all metrics, and their points, of shape `(points, metrics)`."""
-        return list(self._columns), self._means()[:, 1:]
-
-    def _means(self) -> np.ndarray:
-        total, finite, infinite = self._sums[:, : self._count]
-        mean = total / np.maximum(finite, 1)
-        return np.where(finite > 0, mean, np.where(infinite > 0, np.inf, np.nan))
+    def table(self, most: int) -> tuple[list[str], np.ndarray]:
+        """Names of all metrics, and at most `most` points of each: `(points, metrics)`."""
+        sums = self._sums[:, : self._count, 1:]
+        if self._count > most:
+            with np.errstate(over="ignore", invalid="ignore"):
+                sums = np.add.reduceat(sums, np.arange(most) * self._count // most, axis=1)
+        return list(self._columns), _means(sums)
 
     def _columns_of(self, names: Sequence[str]) -> np.ndarray:
         """Columns of the step and of these metrics, which may be new."""
@@ -104,3 +103,9 @@ class History:
         self._count = points.shape[1]
         self._sums[:, : self._count] = points
         self._sums[:, self._count :] = 0.0
+
+
+def _means(sums: np.ndarray) -> np.ndarray:
+    total, finite, infinite = sums
+    mean = total / np.maximum(finite, 1)
+    return np.where(finite > 0, mean, np.where(infinite > 0, np.inf, np.nan))
