@@ -47,7 +47,7 @@ class EventFile:
     Records are with the operating system when `append` returns. If writing some fails half way
     (the disk is full), the file is closed for good: it ends with its last whole record, and is
     removed if it has none. Retry with another file, which TensorBoard reads next: a reader may
-    already hold half of a record, and gives up a file at the first record that is damaged.
+    already hold half of a record, and stops reading a file at the first damaged record.
     """
 
     def __init__(self, run_dir: Path) -> None:

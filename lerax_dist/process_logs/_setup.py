@@ -71,9 +71,9 @@ def setup_logging(*, console: bool = True, capture_warnings: bool = True) -> Non
         shown.addFilter(_is_shown)
         shown.name = _CONSOLE
         root.addHandler(shown)
-    own = logging.getLogger("lerax_dist")
-    if own.level == logging.NOTSET:
-        own.setLevel(logging.INFO)
+    package = logging.getLogger("lerax_dist")
+    if package.level == logging.NOTSET:
+        package.setLevel(logging.INFO)
     logging.captureWarnings(capture_warnings)
 
 

@@ -20,11 +20,10 @@ _ABSENT, _NOT_FINITE = 8, 9
 
 
 def bounds(curves: Sequence[Curve]) -> tuple[float, float, float, float]:
-    """First and last step, lowest and highest value of some curves; zeros if there is nothing."""
-    steps = [0.0] if not curves else np.concatenate([steps for steps, _ in curves])
-    values = [0.0] if not curves else np.concatenate([values for _, values in curves])
-    finite = np.asarray(values)[np.isfinite(values)]
-    first, last = (float(np.min(steps)), float(np.max(steps))) if len(steps) else (0.0, 0.0)
+    """First and last step, lowest and highest value of curves; zeros if all are empty."""
+    steps, values = (np.concatenate(each) for each in zip(*curves, strict=True))
+    finite = values[np.isfinite(values)]
+    first, last = (float(steps.min()), float(steps.max())) if len(steps) else (0.0, 0.0)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     return first, last, low, low if bool(_is_constant(low, high)) else high
 
@@ -44,7 +43,9 @@ def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[C
                 previous = None
                 continue
             y = _dot_row(value, low, high, 4 * height)
-            for dot in _span(previous, y):
+            # Up to the neighbor's height, so that a steep rise is a line and not two dots.
+            before = y if previous is None else previous
+            for dot in range(min(y, before + 1), max(y, before - 1) + 1):
                 bits[dot // 4][x // 2] |= _DOTS[dot % 4][x % 2]
                 owners[dot // 4][x // 2] = owner
             previous = y
@@ -91,13 +92,6 @@ def _dot_row(value: float, low: float, high: float, rows: int) -> int:
     # Halved first: the difference of two large values may be more than a float holds.
     share = (value / 2 - low / 2) / (high / 2 - low / 2)
     return min(rows - 1, max(0, round((1 - share) * (rows - 1))))
-
-
-def _span(previous: int | None, y: int) -> range:
-    # Filled up to the neighbor's height, so that a steep rise is a line and not two dots.
-    if previous is None or previous == y:
-        return range(y, y + 1)
-    return range(y, previous) if y < previous else range(previous + 1, y + 1)
 
 
 def draw_sparklines(points: np.ndarray) -> list[str]:

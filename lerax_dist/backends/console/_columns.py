@@ -19,7 +19,7 @@ TITLE_STYLE = "bold cyan"
 _MIN_VALUE_WIDTH = _MIN_CHANGE_WIDTH = 9
 """So that the layout does not move while values change."""
 _MIN_NAME_WIDTH = 14
-"""Names are cut to no less before sparklines and changes are left out."""
+"""Names are cut to no less before sparklines and changes are omitted."""
 
 
 class Item(NamedTuple):
@@ -59,7 +59,7 @@ def group_items(items: Iterable[Item]) -> list[ItemGroup]:
 def fit_columns(groups: Sequence[ItemGroup], width: int, height: int, aim: int) -> list[Text]:
     """The groups in as few columns as give at most `aim` lines, if the width has room for them.
 
-    Sparklines, and then changes, are left out where that makes room for every item. Where not all
+    Sparklines, and then changes, are omitted where that makes room for every item. Where not all
     have room even so, each column is cut, and the missing items are counted.
 
     Args:

@@ -138,17 +138,19 @@ def describe_progress(view: RunView, now: float) -> list[Text]:
 
 def _logging(view: RunView) -> list[Text]:
     """What logging costs the training and whether the backends keep up, once it is known."""
-    own, cost, parts = view.own, [], []
-    if "share_of_step" in own:
-        style = "" if own["share_of_step"] < 0.01 else "bold yellow"
-        cost.append(Text.assemble((f"{own['share_of_step']:.2%}", style), (" of the time", "dim")))
-    if "callback_ms" in own:
-        cost.append(Text.assemble(f"{own['callback_ms']:.3g} ms", (" a row", "dim")))
+    about, cost, parts = view.about_logging, [], []
+    if "share_of_step" in about:
+        style = "" if about["share_of_step"] < 0.01 else "bold yellow"
+        cost.append(
+            Text.assemble((f"{about['share_of_step']:.2%}", style), (" of the time", "dim"))
+        )
+    if "callback_ms" in about:
+        cost.append(Text.assemble(f"{about['callback_ms']:.3g} ms", (" a row", "dim")))
     if cost:
         parts.append(Text("logging ", "dim") + Text(", ", "dim").join(cost))
-    if own.get("queue_rows", 0.0) > MAX_LAG:
-        parts.append(Text(f"{own['queue_rows']:,.0f} rows queued", "bold yellow"))
-    for name, lag in own.items():
+    if about.get("queue_rows", 0.0) > MAX_LAG:
+        parts.append(Text(f"{about['queue_rows']:,.0f} rows queued", "bold yellow"))
+    for name, lag in about.items():
         if not name.startswith("lag/"):
             continue
         backend = printable(name.removeprefix("lag/").removesuffix("Backend"))

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 
 from lerax_dist.backends._format import format_duration, format_percent, format_value
-from lerax_dist.backends.console._view import MAX_LAG, OWN, RunView, describe_launch, printable
+from lerax_dist.backends.console._view import (
+    ABOUT_LOGGING,
+    MAX_LAG,
+    RunView,
+    describe_launch,
+    printable,
+)
 
 _MAX_LENGTH = 200
 """Characters of a line, unless the user has chosen its metrics."""
@@ -36,13 +42,13 @@ def format_row(
     remaining = view.remaining(now)
     if remaining is not None:
         parts.append(f"ETA {format_duration(remaining)}")
-    for name, lag in view.own.items():
+    for name, lag in view.about_logging.items():
         if name.startswith("lag/") and lag > MAX_LAG:
             how = f"{lag:,.0f} behind" if math.isfinite(lag) else "disabled"
             parts.append(f"{name.removeprefix('lag/')} {how}")
     charted = view.charted
     if chosen is None:
-        names = [name for name in scalars if not name.startswith(OWN)]
+        names = [name for name in scalars if not name.startswith(ABOUT_LOGGING)]
     else:
         names = [name for name in scalars if any(fnmatchcase(name, each) for each in chosen)]
     names.sort(key=lambda name: name != charted)

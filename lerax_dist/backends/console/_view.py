@@ -11,7 +11,7 @@ from lerax_dist.backends.console._history import History
 
 HEADLINE = "episode/return"
 """The metric that is drawn unless the user names another."""
-OWN = "lerax_dist/"
+ABOUT_LOGGING = "lerax_dist/"
 """Prefix of the logger's metrics about itself, which the header shows."""
 MAX_LAG = 1000
 """Records that a backend may be behind before a warning is shown; a batch is a few hundred."""
@@ -171,7 +171,7 @@ class RunView:
         self._rows: list[tuple[dict[str, Any], int]] = []
         self._latest: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
-        self._own: dict[str, float] = {}
+        self._about_logging: dict[str, float] = {}
         self._history = History()
 
     def add(self, scalars: Mapping[str, Any], step: int, now: float) -> None:
@@ -211,10 +211,10 @@ class RunView:
         return self._before
 
     @property
-    def own(self) -> dict[str, float]:
+    def about_logging(self) -> dict[str, float]:
         """Last values of the logger's metrics about itself, without their prefix."""
         self._merge_rows()
-        return self._own
+        return self._about_logging
 
     @property
     def history(self) -> History:
@@ -234,10 +234,10 @@ class RunView:
 
     def _merge(self, names: tuple[str, ...], rows: list[tuple[dict[str, Any], int]]) -> None:
         """Add rows that have the same metrics to the history and to the latest values."""
-        own = {name: name.removeprefix(OWN) for name in names if name.startswith(OWN)}
+        about = [name for name in names if name.startswith(ABOUT_LOGGING)]
         last = rows[-1][0]
-        self._own |= {short: float(last[name]) for name, short in own.items()}
-        shown = [name for name in names if name not in own]
+        self._about_logging |= {n.removeprefix(ABOUT_LOGGING): float(last[n]) for n in about}
+        shown = [name for name in names if name not in about]
         # Only the last two rows can be seen as a value and its change.
         for scalars, _ in rows[-2:]:
             latest = self._latest
