@@ -1,8 +1,8 @@
 """What a user passes as `backend`: checked, and given all hooks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard, final
+from typing import Any, cast, final
 
 import numpy as np
 
@@ -37,30 +37,19 @@ class Required:
     backend: Any
 
 
-def unwrap(backend: object) -> tuple[Any, tuple[Any, ...]]:
-    """What a user passed as `backend` without the `Required` marks, and the marked backends.
-
-    What is not a backend is returned as it is, for `check_backends`.
-    """
-    if not _is_sequence(backend):
-        bare, marked = unwrap([backend])
-        return bare[0], marked
-    given = list(backend)
-    bare = [each.backend if isinstance(each, Required) else each for each in given]
-    return bare, tuple(each.backend for each in given if isinstance(each, Required))
-
-
-def check_backends(backend: object) -> tuple[Any, ...]:
-    """One backend or a sequence of them, as a tuple of the same objects.
+def check_backends(backend: object) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What a user passed as `backend`: the backends, and those among them that are `Required`.
 
     A subclass of `AbstractLoggingBackend` is a backend; so is any object with its five abstract
     methods (lerax's own backends are), see `as_backend`.
 
     Raises:
-        ValueError: the sequence is empty, or contains one backend twice.
-        TypeError: something in it is not a backend.
+        ValueError: a sequence is empty, or contains one backend twice.
+        TypeError: something is not a backend.
     """
-    members = tuple(backend) if _is_sequence(backend) else (backend,)
+    several = hasattr(backend, "__iter__") and not isinstance(backend, (str, bytes, Mapping))
+    given: tuple[Any, ...] = tuple(cast(Iterable[Any], backend)) if several else (backend,)
+    members = tuple(each.backend if isinstance(each, Required) else each for each in given)
     if not members:
         raise ValueError(
             "`backend` must contain at least one backend, got an empty sequence. "
@@ -83,7 +72,7 @@ def check_backends(backend: object) -> tuple[Any, ...]:
             f"`backend` contains one backend twice: {members!r}. "
             "Pass one instance for each destination."
         )
-    return members
+    return members, tuple(each.backend for each in given if isinstance(each, Required))
 
 
 def as_backend(backend: Any) -> AbstractLoggingBackend:
@@ -125,7 +114,3 @@ class _DuckBackend(AbstractLoggingBackend):
 
     def close(self) -> None:
         self._inner.close()
-
-
-def _is_sequence(backend: object) -> TypeGuard[Sequence[Any]]:
-    return hasattr(backend, "__iter__") and not isinstance(backend, (str, bytes, Mapping))
