@@ -132,8 +132,6 @@ class WandbBackend(AbstractLoggingBackend):
         self._resume = resume
         self._run_id: str | None = None
         self._run: Any = None
-        self._known: set[str] = set()
-        self._exit_code = 0
 
     @classmethod
     def for_replay(cls, log_dir: Path | None, *, project: str | None) -> Self:
@@ -168,9 +166,7 @@ class WandbBackend(AbstractLoggingBackend):
                 "`wandb sync`"
             )
         elif reason := why_no_answer(url, timeout):
-            what = (
-                f"W&B's server {url} does not answer process 0 ({reason}), so its runs are offline"
-            )
+            what = f"W&B's server {url} does not answer process 0 ({reason}); runs are offline"
             fix = "open the network or set HTTPS_PROXY, or upload later with `wandb sync`"
         else:
             return []
@@ -199,7 +195,8 @@ class WandbBackend(AbstractLoggingBackend):
                 mode, why = "offline", f"W&B could not be reached ({one_line(error)})"
         if self._run is None:
             self._run = self._start(wandb, name, mode, quiet)
-        self._known, self._exit_code = set(), 0
+        self._known: set[str] = set()
+        self._exit_code = 0
         self._run.define_metric("global_step")
         self._run.define_metric("*", step_metric="global_step")
         if why:

@@ -63,9 +63,6 @@ def play_gymnax(
         )
     params = env.default_params
 
-    def start(key: Key[Array, ""]) -> tuple[Any, Any]:
-        return env.reset(key, params)
-
     def step(carry: tuple[Any, Any], key: Key[Array, ""]) -> tuple[Any, Any]:
         observation, state = carry
         act_key, step_key = jax.random.split(key)
@@ -77,13 +74,13 @@ def play_gymnax(
         return observation, state
 
     def state_of(carry: tuple[Any, Any]) -> Any:
-        _, state = carry
+        state = carry[1]
         # gymnax's wrappers keep the state of what they wrap under this name.
         while hasattr(state, "env_state"):
             state = state.env_state
         return state
 
-    return _scan(start, step, state_of, key, num_steps, mark_varying)
+    return _scan(lambda key: env.reset(key, params), step, state_of, key, num_steps, mark_varying)
 
 
 def play_lerax(
