@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, final
 from lerax_dist._hparams import check_hparams
 from lerax_dist._run_name import check_name, choose_log_dir
 from lerax_dist._state import RestoredRun, RunState, read_state
-from lerax_dist.backends import AbstractLoggingBackend, Required, check_backends, unwrap
+from lerax_dist.backends import AbstractLoggingBackend, Required, check_backends
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.host._signals import check_main_thread
 
@@ -81,8 +81,7 @@ class RunConfig:
         """
         if self.handle_signals:
             check_main_thread()
-        bare, required = unwrap(self.backend)
-        backends = check_backends(bare)
+        backends, required = check_backends(self.backend)
         hparams = check_hparams(self.hparams)
         restored = read_state(self.state)
         name = self.name if restored is None else restored.name

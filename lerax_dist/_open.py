@@ -23,7 +23,7 @@ from lerax_dist.cluster import (
 )
 from lerax_dist.host._run import Run, RunInfo, WriterParts
 from lerax_dist.journal import Event, Identity, Journal, JournalInUse, take_identity
-from lerax_dist.process_logs import open_logs
+from lerax_dist.process_logs import RunLogs
 
 # A process may make its first logger this much later than another, e.g. since it loads data.
 _AGREEMENT_TIMEOUT = 600.0
@@ -202,7 +202,7 @@ def _make_run(
     info = RunInfo(decision.name, directory, identity, decision.scope, group, checked.hparams)
     try:
         # Before the run: exit handlers run in reverse order, so the log has the run's last lines.
-        logs = open_logs(directory, identity.run_id, group)
+        logs = RunLogs(directory, identity.run_id, group)
         try:
             writer = None
             backends = checked.backends

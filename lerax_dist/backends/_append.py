@@ -15,7 +15,7 @@ class Appender:
     before the next piece, so that a caller may retry.
 
     Args:
-        path: the file; it is made if it does not exist.
+        path: the file; it is created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,12 +30,6 @@ class Appender:
 
         Half a line that a crash has left at its end is moved to `<path>.torn`, since the next line
         would be damaged, too.
-
-        Args:
-            path: the file.
-
-        Raises:
-            OSError: it cannot be read or written.
         """
         appender = cls(path)
         whole = _size_of_whole_lines(appender._file.fileno())
@@ -47,28 +41,8 @@ class Appender:
             appender._remove_half()
         return appender
 
-    @classmethod
-    def for_new_file(cls, path: Path) -> Self:
-        """An appender for a file that must not exist.
-
-        Args:
-            path: the file.
-
-        Raises:
-            OSError: it exists, or it cannot be made.
-        """
-        path.touch(exist_ok=False)
-        return cls(path)
-
     def append(self, data: bytes) -> None:
-        """Append a piece.
-
-        Args:
-            data: what to append.
-
-        Raises:
-            OSError: nothing of it was appended.
-        """
+        """Append a piece; after an `OSError`, nothing of it was appended."""
         if not self._is_whole:
             self._remove_half()
         rest = memoryview(data)
@@ -83,11 +57,7 @@ class Appender:
         self._size += len(data)
 
     def close(self) -> None:
-        """Wait for the disk and close the file. A second call does nothing.
-
-        Raises:
-            OSError: something is not on the disk.
-        """
+        """Wait for the disk and close the file. A second call does nothing."""
         if self._file.closed:
             return
         try:

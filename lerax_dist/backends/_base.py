@@ -3,7 +3,7 @@
 # ruff: noqa: B027 (hooks are empty and not abstract on purpose: most backends need none)
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, final
@@ -233,6 +233,15 @@ def already_open(backend: object, name: str) -> RuntimeError:
         f"`{type(backend).__name__}` must be closed before it opens run {name!r}, and it still "
         "writes another. Give each run a backend of its own."
     )
+
+
+def without(reserved: str, names: Iterable[str]) -> list[str]:
+    """Metric names in their order, with one that a format reserves renamed to `metrics/<name>`."""
+    names = list(names)
+    renamed = f"metrics/{reserved}"
+    while renamed in names:
+        renamed += "_"
+    return [renamed if name == reserved else name for name in names]
 
 
 def one_line(error: BaseException) -> str:

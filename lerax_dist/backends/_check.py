@@ -1,14 +1,18 @@
 """What a user passes as `backend`: checked, and given all hooks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard, final
+from typing import Any, cast, final
 
 import numpy as np
 
 from lerax_dist.backends._base import AbstractLoggingBackend
 
 _METHODS = ("open", "log_hparams", "log_scalars", "log_video", "close")
+_HOOKS = (
+    *("on_identity", "on_run", "on_training_start", "on_resume", "on_end"),
+    *("log_rows", "log_vectors"),
+)
 
 
 @final
@@ -33,32 +37,19 @@ class Required:
     backend: Any
 
 
-def unwrap(backend: object) -> tuple[Any, tuple[Any, ...]]:
-    """What a user passed as `backend` without the `Required` marks, and the marked backends.
-
-    Args:
-        backend: one backend or several; anything else is returned as it is, see `check_backends`.
-    """
-    if isinstance(backend, Required):
-        return backend.backend, (backend.backend,)
-    if not _is_sequence(backend):
-        return backend, ()
-    given = list(backend)
-    bare = [each.backend if isinstance(each, Required) else each for each in given]
-    return bare, tuple(each.backend for each in given if isinstance(each, Required))
-
-
-def check_backends(backend: object) -> tuple[Any, ...]:
-    """One backend or a sequence of them, as a tuple of the same objects.
+def check_backends(backend: object) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What a user passed as `backend`: the backends, and those among them that are `Required`.
 
     A subclass of `AbstractLoggingBackend` is a backend; so is any object with its five abstract
     methods (lerax's own backends are), see `as_backend`.
 
     Raises:
-        ValueError: the sequence is empty, or contains one backend twice.
-        TypeError: something in it is not a backend.
+        ValueError: a sequence is empty, or contains one backend twice.
+        TypeError: something is not a backend.
     """
-    members = tuple(backend) if _is_sequence(backend) else (backend,)
+    several = hasattr(backend, "__iter__") and not isinstance(backend, (str, bytes, Mapping))
+    given: tuple[Any, ...] = tuple(cast(Iterable[Any], backend)) if several else (backend,)
+    members = tuple(each.backend if isinstance(each, Required) else each for each in given)
     if not members:
         raise ValueError(
             "`backend` must contain at least one backend, got an empty sequence. "
@@ -81,7 +72,7 @@ def check_backends(backend: object) -> tuple[Any, ...]:
             f"`backend` contains one backend twice: {members!r}. "
             "Pass one instance for each destination."
         )
-    return members
+    return members, tuple(each.backend for each in given if isinstance(each, Required))
 
 
 def as_backend(backend: Any) -> AbstractLoggingBackend:
@@ -94,72 +85,32 @@ def as_backend(backend: Any) -> AbstractLoggingBackend:
     return backend if isinstance(backend, AbstractLoggingBackend) else _DuckBackend(backend)
 
 
-def takes_batches(backend: object) -> bool:
+def takes_batches(backend: AbstractLoggingBackend) -> bool:
     """Whether a backend has a `log_rows` of its own, so that rows are sent to it together."""
-    if isinstance(backend, _DuckBackend):
-        backend = backend.inner
-    if isinstance(backend, AbstractLoggingBackend):
-        return type(backend).log_rows is not AbstractLoggingBackend.log_rows
-    return hasattr(backend, "log_rows")
+    return getattr(backend.log_rows, "__func__", None) is not AbstractLoggingBackend.log_rows
 
 
 @final
 class _DuckBackend(AbstractLoggingBackend):
-    """Passes calls on to an object with the five methods, and the hooks that it has."""
+    """An object with the five methods as a backend; hooks that it has replace the empty ones."""
 
     def __init__(self, inner: Any) -> None:
-        self.inner = inner
+        self._inner = inner
+        for hook in _HOOKS:
+            if hasattr(inner, hook):
+                setattr(self, hook, getattr(inner, hook))
 
     def open(self, name: str) -> None:
-        self.inner.open(name)
+        self._inner.open(name)
 
     def log_hparams(self, hparams: dict[str, Any]) -> None:
-        self.inner.log_hparams(hparams)
+        self._inner.log_hparams(hparams)
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
-        self.inner.log_scalars(scalars, step)
+        self._inner.log_scalars(scalars, step)
 
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
-        self.inner.log_video(tag, frames, step, fps)
+        self._inner.log_video(tag, frames, step, fps)
 
     def close(self) -> None:
-        self.inner.close()
-
-    def on_identity(self, run_id: str, incarnation: int) -> None:
-        self._call("on_identity", run_id, incarnation)
-
-    def on_run(self, facts: dict[str, Any]) -> None:
-        self._call("on_run", facts)
-
-    def on_training_start(self, total_timesteps: int, total_iterations: int) -> None:
-        self._call("on_training_start", total_timesteps, total_iterations)
-
-    def on_resume(self, start_step: int) -> None:
-        self._call("on_resume", start_step)
-
-    def on_end(self, state: str) -> None:
-        self._call("on_end", state)
-
-    def log_rows(
-        self,
-        names: tuple[str, ...],
-        values: np.ndarray,
-        steps: Sequence[int],
-        times: Sequence[float],
-    ) -> None:
-        if takes_batches(self):
-            self._call("log_rows", names, values, steps, times)
-        else:
-            super().log_rows(names, values, steps, times)
-
-    def log_vectors(self, vectors: dict[str, np.ndarray], step: int) -> None:
-        self._call("log_vectors", vectors, step)
-
-    def _call(self, hook: str, *args: object) -> None:
-        method = getattr(self.inner, hook, None)
-        if method is not None:
-            method(*args)
-
-
-def _is_sequence(backend: object) -> TypeGuard[Sequence[Any]]:
-    return hasattr(backend, "__iter__") and not isinstance(backend, (str, bytes, Mapping))
+        self._inner.close()

@@ -47,3 +47,8 @@ def format_duration(seconds: float) -> str:
 def format_rate(rate: float) -> str:
     """Steps a second: whole above 100, with three digits below."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def format_percent(share: float) -> str:
+    """A share as a percentage, rounded down: only a complete run shows 100.0%."""
+    return f"{math.floor(share * 1000) / 10:.1f}%"

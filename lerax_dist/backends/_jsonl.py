@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self, final
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 
 from lerax_dist.backends._append import Appender
-from lerax_dist.backends._base import AbstractLoggingBackend, already_open, not_open
+from lerax_dist.backends._base import AbstractLoggingBackend, already_open, not_open, without
 from lerax_dist.backends._video import encode_gif
 from lerax_dist.journal import replace_file
 
@@ -137,12 +137,7 @@ class JSONLBackend(AbstractLoggingBackend):
 
 
 def json_row(scalars: Mapping[str, Any], step: int) -> str:
-    """One row as a JSON object on one line.
-
-    Args:
-        scalars: metric name to value.
-        step: global step.
-    """
+    """One row as a JSON object on one line."""
     if "step" not in scalars and _FAST_TYPES.issuperset(map(type, scalars.values())):
         # Inside: a process that does not write must not load orjson.
         import orjson
@@ -153,9 +148,7 @@ def json_row(scalars: Mapping[str, Any], step: int) -> str:
             if "null" not in text:  # What JSON lacks.
                 return text
     fields = [f'"step":{int(step)}']
-    for name, value in scalars.items():
-        if name == "step":
-            name = _free_name("metrics/step", scalars)
+    for name, value in zip(without("step", scalars), scalars.values(), strict=True):
         fields.append(f"{json.dumps(name)}:{json_value(value)}")
     return "{" + ",".join(fields) + "}"
 
@@ -164,7 +157,9 @@ def json_value(value: Any) -> str:
     """A value as valid JSON: `null` for NaN, `1e999` for infinity, text for what JSON lacks."""
     # Also NumPy's float64, which is a float, but whose `repr` is not a number in JSON.
     if isinstance(value, float):
-        return _json_float(float(value))
+        if math.isfinite(value):
+            return repr(float(value))
+        return "null" if math.isnan(value) else "1e999" if value > 0 else "-1e999"
     if isinstance(value, (np.generic, np.ndarray)):
         return json_value(value.item() if value.size == 1 else value.tolist())
     if isinstance(value, (list, tuple)):
@@ -175,26 +170,12 @@ def json_value(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
-def _json_float(value: float) -> str:
-    if math.isfinite(value):
-        return repr(value)
-    if math.isnan(value):
-        return "null"
-    return "1e999" if value > 0 else "-1e999"
-
-
 def video_path(folder: Path, tag: str, step: int) -> Path:
     """File of a clip: below `folder` for any tag, and a different one for different tags."""
     parts = [quote(part, safe=" ") or "%" for part in tag.split("/")]
     # `quote` leaves dots alone, and "." and ".." would lead out of the folder.
     parts = [part if part.strip(".") else part.replace(".", "%2E") for part in parts]
     return folder.joinpath(*parts) / f"{step:012d}.gif"
-
-
-def _free_name(name: str, taken: Container[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -13,11 +13,7 @@ def markdown_table(values: Mapping[str, Any]) -> str:
 
 
 def run_markdown(facts: Mapping[str, Any]) -> str:
-    """The facts of a run as a table in Markdown, with the command line below it.
-
-    Args:
-        facts: see `AbstractLoggingBackend.on_run`; what is missing is skipped.
-    """
+    """The facts of a run, see `on_run`, as a table in Markdown with the command line below it."""
     rows = {
         "run": facts.get("name"),
         "id": _identity(facts),

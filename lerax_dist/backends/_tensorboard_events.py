@@ -14,6 +14,7 @@ makes an event takes `now`, its wall time in seconds since the epoch.
 """
 
 import contextlib
+import importlib
 import itertools
 import math
 import os
@@ -46,13 +47,7 @@ class EventFile:
     Records are with the operating system when `append` returns. If writing some fails half way
     (the disk is full), the file is closed for good: it ends with its last whole record, and is
     removed if it has none. Retry with another file, which TensorBoard reads next: a reader may
-    already hold half of a record, and gives up a file at the first record that is damaged.
-
-    Args:
-        run_dir: folder of the run.
-
-    Raises:
-        OSError: the file cannot be written.
+    already hold half of a record, and stops reading a file at the first damaged record.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -61,40 +56,29 @@ class EventFile:
         now = time.time_ns()
         unique = f"{now:020d}.{os.getpid()}.{next(_FILE_NUMBERS)}"
         name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{unique}"
-        self._file = Appender.for_new_file(run_dir / name)
-        self._has_records = False
-        self._append(as_records([version_event(now / 1e9)]))
+        path = run_dir / name
+        path.touch(exist_ok=False)
+        self._file = Appender(path)
+        self._appends = 0
+        self.append(as_records([version_event(now / 1e9)]))
 
     def append(self, records: bytes) -> None:
-        """Append records, all of them or none.
-
-        Args:
-            records: one after the other.
-
-        Raises:
-            OSError: they cannot be written; the file is closed.
-        """
-        self._append(records)
-        self._has_records = True
-
-    def close(self) -> None:
-        """Wait for the disk, and close.
-
-        Raises:
-            OSError: something is not on the disk.
-        """
-        self._file.close()
-
-    def _append(self, records: bytes) -> None:
+        """Append records; after an `OSError`, none was appended and the file is closed."""
         try:
             self._file.append(records)
         except OSError:
             with contextlib.suppress(OSError):
                 self._file.close()
-            if not self._has_records:
+            # The first append is that of the version.
+            if self._appends < 2:
                 with contextlib.suppress(OSError):
                     self._file.path.unlink()
             raise
+        self._appends += 1
+
+    def close(self) -> None:
+        """Wait for the disk, and close."""
+        self._file.close()
 
 
 @final
@@ -102,28 +86,22 @@ class RowEvents:
     """Rows with the same metrics as records: one message, filled in again for each row.
 
     To build a message of 16 values takes over ten times as long as to fill it in.
-
-    Args:
-        tags: metric names, in order.
     """
 
     def __init__(self, tags: Sequence[str]) -> None:
-        Event, Summary = _messages()
-        values = [Summary.Value(tag=tag, simple_value=0.0) for tag in tags]
-        self._event = Event(summary=Summary(value=values))
+        summary = _messages("summary").Summary
+        values = [summary.Value(tag=tag, simple_value=0.0) for tag in tags]
+        self._event = _messages("event").Event(summary=summary(value=values))
         self._slots = tuple(self._event.summary.value)
         self._as_record = _record_maker()
 
     def records(self, values: np.ndarray, steps: Sequence[int], times: Sequence[float]) -> bytes:
-        """The records of rows, one after the other.
+        """The records of rows, one after the other, with their values as float32.
 
         Args:
-            values: `(rows, tags)`, in the order of the tags; written as float32.
-            steps: global step of each row.
+            values: `(rows, tags)`, in the order of the tags.
+            steps: global step of each row; `ValueError` if one does not fit into 64 bits.
             times: wall time of each row in seconds.
-
-        Raises:
-            ValueError: a step does not fit into 64 bits.
         """
         event, slots, as_record = self._event, self._slots, self._as_record
         records = []
@@ -143,86 +121,55 @@ def as_records(events: Iterable[Any]) -> bytes:
 
 def version_event(now: float) -> Any:
     """The event that every event file starts with."""
-    Event, _ = _messages()
-    return Event(wall_time=now, file_version="brain.Event:2")
+    return _event(now, file_version="brain.Event:2")
 
 
 def text_event(tag: str, markdown: str, now: float) -> Any:
     """A text summary at step 0, in Markdown."""
     from tensorboardX.summary import text
 
-    Event, _ = _messages()
-    return Event(wall_time=now, step=0, summary=text(tag, markdown))
+    return _event(now, summary=text(tag, markdown))
 
 
 def video_event(tag: str, gif: bytes, shape: tuple[int, ...], step: int, now: float) -> Any:
-    """A clip as an image summary, which TensorBoard plays.
-
-    Args:
-        tag: metric name of the video.
-        gif: the encoded clip.
-        shape: shape of its frames, `(T, H, W, C)`.
-        step: global step.
-    """
-    Event, Summary = _messages()
+    """A clip of frames of shape `(T, H, W, C)` as an image summary, which TensorBoard plays."""
+    summary = _messages("summary").Summary
     _, height, width, channels = shape
-    image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=gif)
-    summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-    return Event(wall_time=now, step=step, summary=summary)
+    image = summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=gif)
+    return _event(now, step, summary=summary(value=[summary.Value(tag=tag, image=image)]))
 
 
 def resume_event(start_step: int, now: float) -> Any:
     """An event that makes TensorBoard purge earlier events at `start_step` or after it."""
-    from tensorboardX.proto.event_pb2 import (
-        SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
-    )
-
-    Event, _ = _messages()
-    start = SessionLog(status=SessionLog.START)
-    return Event(wall_time=now, step=start_step, session_log=start)
+    session = _messages("event").SessionLog
+    return _event(now, start_step, session_log=session(status=session.START))
 
 
 def find_bands(tags: Iterable[str]) -> list[str]:
-    """Metrics that have a minimum and a maximum beside them, e.g. `episode/return`.
-
-    Args:
-        tags: metric names; `x_min` and `x_max` are the band of `x`.
-    """
+    """Metrics that have a minimum and a maximum beside them: `x` with `x_min` and `x_max`."""
     there = dict.fromkeys(tags)
     return [tag for tag in there if f"{tag}_min" in there and f"{tag}_max" in there]
 
 
 def layout_event(bands: Sequence[str], now: float) -> Any:
-    """The event that puts a chart for each band into "Custom Scalars"; the last of a run counts.
-
-    Args:
-        bands: metrics, see `find_bands`.
-    """
+    """The event that puts a chart for each band into "Custom Scalars"; the last of a run counts."""
     from tensorboardX.summary import custom_scalars
 
-    Event, _ = _messages()
     layout: dict[str, dict[str, Any]] = {}
     for tag in bands:
         prefix, slash, _ = tag.partition("/")
         title = f"{tag}: mean, minimum, maximum"
         charts = layout.setdefault(prefix if slash else "metrics", {})
         charts[title] = ["Margin", [tag, f"{tag}_min", f"{tag}_max"]]
-    return Event(wall_time=now, step=0, summary=custom_scalars(layout))
+    return _event(now, summary=custom_scalars(layout))
 
 
 def session_start_event(hparams: Mapping[str, Any], started: float, now: float) -> Any:
     """The event that makes a run a session of the HParams tab.
 
-    Args:
-        hparams: its hyperparameters; what is not a finite number, a string or a boolean becomes
-            its text.
-        started: when it was started, in seconds since the epoch.
+    What is not a finite number, a string or a boolean becomes its text.
     """
-    from tensorboardX.proto.plugin_hparams_pb2 import (
-        SessionStartInfo,  # pyright: ignore[reportAttributeAccessIssue]
-    )
-
-    info = SessionStartInfo(start_time_secs=started)
+    info = _messages("plugin_hparams").SessionStartInfo(start_time_secs=started)
     for key, value in hparams.items():
         match value:
             case bool():
@@ -236,41 +183,33 @@ def session_start_event(hparams: Mapping[str, Any], started: float, now: float) 
 
 def session_end_event(state: str, now: float) -> Any:
     """The event that ends a session, with the state of the run."""
-    from tensorboardX.proto.api_pb2 import Status  # pyright: ignore[reportAttributeAccessIssue]
-    from tensorboardX.proto.plugin_hparams_pb2 import (
-        SessionEndInfo,  # pyright: ignore[reportAttributeAccessIssue]
-    )
-
-    status = Status.Value(_STATUS.get(state, "STATUS_UNKNOWN"))
-    info = SessionEndInfo(status=status, end_time_secs=now)
+    status = _messages("api").Status.Value(_STATUS.get(state, "STATUS_UNKNOWN"))
+    info = _messages("plugin_hparams").SessionEndInfo(status=status, end_time_secs=now)
     return _hparams_event("session_end_info", info, now)
 
 
 def _hparams_event(kind: str, info: Any, now: float) -> Any:
-    from tensorboardX.proto.plugin_hparams_pb2 import (
-        HParamsPluginData,  # pyright: ignore[reportAttributeAccessIssue]
+    data = _messages("plugin_hparams").HParamsPluginData(version=0, **{kind: info})
+    summary = _messages("summary")
+    plugin = summary.SummaryMetadata.PluginData(
+        plugin_name="hparams", content=data.SerializeToString()
     )
-    from tensorboardX.proto.summary_pb2 import (
-        SummaryMetadata,  # pyright: ignore[reportAttributeAccessIssue]
-    )
-
-    Event, Summary = _messages()
-    data = HParamsPluginData(version=0, **{kind: info}).SerializeToString()
-    plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=data)
-    value = Summary.Value(tag=f"_hparams_/{kind}", metadata=SummaryMetadata(plugin_data=plugin))
-    return Event(wall_time=now, step=0, summary=Summary(value=[value]))
+    metadata = summary.SummaryMetadata(plugin_data=plugin)
+    value = summary.Summary.Value(tag=f"_hparams_/{kind}", metadata=metadata)
+    return _event(now, summary=summary.Summary(value=[value]))
 
 
-def _messages() -> tuple[Any, Any]:
-    """The classes `Event` and `Summary`."""
-    # Inside: a process that does not write must not load tensorboardX. Protobuf makes the classes
-    # while it is imported, where no type checker sees them.
-    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-    from tensorboardX.proto.summary_pb2 import (
-        Summary,  # pyright: ignore[reportAttributeAccessIssue]
-    )
+def _event(now: float, step: int = 0, **content: Any) -> Any:
+    return _messages("event").Event(wall_time=now, step=step, **content)
 
-    return Event, Summary
+
+def _messages(name: str) -> Any:
+    """A module of tensorboardX's message classes.
+
+    Protobuf makes the classes while the module is imported, where no type checker sees them. A
+    process that does not write must not load tensorboardX.
+    """
+    return importlib.import_module(f"tensorboardX.proto.{name}_pb2")
 
 
 def _record_maker() -> Callable[[bytes], bytes]:

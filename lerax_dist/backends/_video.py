@@ -14,11 +14,7 @@ _MIN_DURATION = 2
 
 
 def check_frames(frames: np.ndarray) -> np.ndarray:
-    """Check that frames are a clip that every backend can write, and return them as an array.
-
-    Raises:
-        ValueError: `frames` is not `uint8` of shape `(T, H, W, C)` with 1, 3 or 4 channels.
-    """
+    """Frames as an array that every backend can write; else raise `ValueError`."""
     frames = np.asarray(frames)
     shape_ok = frames.ndim == 4 and frames.shape[-1] in (1, 3, 4) and 0 not in frames.shape
     if frames.dtype != np.uint8 or not shape_ok:
@@ -31,14 +27,7 @@ def check_frames(frames: np.ndarray) -> np.ndarray:
 
 
 def check_fps(fps: float) -> None:
-    """Check the playback speed of a clip.
-
-    Args:
-        fps: frames a second.
-
-    Raises:
-        ValueError: `fps` is not positive, or not finite.
-    """
+    """Raise `ValueError` if `fps` is not positive, or not finite."""
     if not 0 < fps < float("inf"):
         raise ValueError(f"`fps` must be positive and finite, got {fps}. 50 is usual.")
 
@@ -49,9 +38,6 @@ def frame_durations(count: int, fps: float) -> list[int]:
     A GIF cannot express 33.3 ms, so 30 frames a second become 3, 4, 3, 3, 4, ...: the clip as a
     whole keeps its length to within 5 ms. Above 50 frames a second every frame is kept and shown
     for 20 ms, the shortest that browsers respect, so that such a clip plays in slow motion.
-
-    Raises:
-        ValueError: `fps` is not a positive number.
     """
     check_fps(fps)
     ends = [round(100 * (index + 1) / fps) for index in range(count)]
@@ -60,17 +46,9 @@ def frame_durations(count: int, fps: float) -> list[int]:
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
-    """An endlessly repeating GIF of `frames`.
+    """An endlessly repeating GIF of frames `(T, H, W, C)`: grey, RGB, or RGBA over black.
 
-    Equal frames in a row are stored once with their times added up. The alpha channel, if there
-    is one, is laid over black.
-
-    Args:
-        frames: `uint8` array of shape `(T, H, W, C)`, C being 1 (grey), 3 (RGB) or 4 (RGBA).
-        fps: frames a second.
-
-    Raises:
-        ValueError: `frames` or `fps` is not valid, see `check_frames` and `check_fps`.
+    Equal frames in a row are stored once with their times added up.
     """
     # Only a process that writes videos pays for Pillow.
     from PIL import Image
@@ -95,11 +73,7 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
 
 
 def check_mp4() -> None:
-    """Check that mp4 files can be written here.
-
-    Raises:
-        ValueError: PyAV is not installed.
-    """
+    """Raise `ValueError` if PyAV, which writes mp4 files, is not installed."""
     if importlib.util.find_spec("av") is None:
         raise ValueError(
             '`video_format` is "mp4", which needs PyAV. Install it: '
@@ -108,17 +82,9 @@ def check_mp4() -> None:
 
 
 def encode_mp4(frames: np.ndarray, fps: float) -> bytes:
-    """An H.264 video of `frames`, a tenth of a GIF's size where there are many colors.
+    """An H.264 video of the same frames, a tenth of a GIF's size where there are many colors.
 
-    Odd widths and heights grow by a pixel, which the format needs. The alpha channel, if there
-    is one, is laid over black.
-
-    Args:
-        frames: `uint8` array of shape `(T, H, W, C)`, C being 1 (grey), 3 (RGB) or 4 (RGBA).
-        fps: frames a second.
-
-    Raises:
-        ValueError: `frames` or `fps` is not valid, see `check_frames` and `check_fps`.
+    Odd widths and heights grow by a pixel, which the format needs.
     """
     import av
 
@@ -151,13 +117,10 @@ def _over_black(frames: np.ndarray) -> np.ndarray:
 
 
 def _in_own_colors(frames: np.ndarray) -> list[Any] | None:
-    """Images that share a palette of exactly their colors; `None` if they have more than 256.
+    """RGB images that share a palette of exactly their colors; `None` if these are over 256.
 
     A drawing has few colors. Pillow would choose a new palette for each frame, which changes the
     colors and takes ten times as long.
-
-    Args:
-        frames: `uint8` array of shape `(T, H, W, 3)`.
     """
     from PIL import Image
 

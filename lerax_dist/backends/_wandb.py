@@ -1,11 +1,17 @@
 """Weights & Biases, online or offline, without a prompt."""
 
+import contextlib
 import io
 import logging
+import netrc
 import os
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, final
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -15,10 +21,10 @@ from lerax_dist.backends._base import (
     already_open,
     not_open,
     one_line,
+    without,
 )
 from lerax_dist.backends._run_text import run_notes
 from lerax_dist.backends._video import check_mp4, encode_gif, encode_mp4
-from lerax_dist.backends._wandb_setup import find_problems, has_credentials
 
 # Seconds to wait for W&B's server; W&B's own 90 are long for a run that waits to start.
 _INIT_TIMEOUT = 30.0
@@ -126,8 +132,6 @@ class WandbBackend(AbstractLoggingBackend):
         self._resume = resume
         self._run_id: str | None = None
         self._run: Any = None
-        self._known: set[str] = set()
-        self._exit_code = 0
 
     @classmethod
     def for_replay(cls, log_dir: Path | None, *, project: str | None) -> Self:
@@ -138,8 +142,35 @@ class WandbBackend(AbstractLoggingBackend):
 
     @classmethod
     def check_setup(cls, timeout: float) -> list[SetupProblem]:
-        """Whether W&B can be imported, is online, has an API key, and its server answers."""
-        return find_problems(timeout)
+        """Why runs could not be logged, or would be offline.
+
+        Args:
+            timeout: longest wait for W&B's server, which is contacted only with credentials.
+        """
+        try:
+            import wandb
+
+            settings = wandb.setup(wandb.Settings(silent=True)).settings
+            mode, url, login = settings.mode, settings.base_url, has_credentials(settings)
+        except Exception as error:
+            what = f"process 0 cannot use W&B ({one_line(error)})"
+            fix = "pip install wandb there; without it `WandbBackend` is disabled in a run"
+            return [SetupProblem("warning", what, fix)]
+        if mode != "online":
+            what = f"W&B is {mode} by its settings"
+            fix = "unset WANDB_MODE or run `wandb online` to have runs on its server"
+        elif not login:
+            what = "W&B finds no API key, so its runs are offline"
+            fix = (
+                "set WANDB_API_KEY or run `wandb login` on process 0's host, or upload later with "
+                "`wandb sync`"
+            )
+        elif reason := why_no_answer(url, timeout):
+            what = f"W&B's server {url} does not answer process 0 ({reason}); runs are offline"
+            fix = "open the network or set HTTPS_PROXY, or upload later with `wandb sync`"
+        else:
+            return []
+        return [SetupProblem("warning", what, fix)]
 
     def on_identity(self, run_id: str, incarnation: int) -> None:
         """Make a resumed run one run at W&B, too, unless the user chose an id."""
@@ -154,11 +185,9 @@ class WandbBackend(AbstractLoggingBackend):
         quiet = {"silent": True, "console": "off"} if self._quiet else {}
         # Some lines are printed before a run has settings; only those of the process suppress them.
         settings = wandb.setup(wandb.Settings(**quiet)).settings
-        mode = self._mode or settings.mode
+        mode, why = self._mode or settings.mode, ""
         if mode == "online" and not has_credentials(settings):
             mode, why = "offline", "no API key was found"
-        else:
-            why = ""
         if mode == "online":
             try:
                 self._run = self._start(wandb, name, mode, quiet)
@@ -166,7 +195,8 @@ class WandbBackend(AbstractLoggingBackend):
                 mode, why = "offline", f"W&B could not be reached ({one_line(error)})"
         if self._run is None:
             self._run = self._start(wandb, name, mode, quiet)
-        self._known, self._exit_code = set(), 0
+        self._known: set[str] = set()
+        self._exit_code = 0
         self._run.define_metric("global_step")
         self._run.define_metric("*", step_metric="global_step")
         if why:
@@ -195,8 +225,7 @@ class WandbBackend(AbstractLoggingBackend):
         run = self._opened()
         for tag in scalars.keys() - self._known:
             self._known.add(tag)
-            summary = summary_of(tag)
-            if summary is not None:
+            if summary := summary_of(tag):
                 run.define_metric(tag, step_metric="global_step", summary=summary)
         run.log(with_step({tag: float(x) for tag, x in scalars.items()}, step))
 
@@ -281,24 +310,14 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_step(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
     """A row with its global step; a metric that is itself called `global_step` is renamed."""
-    row: dict[str, Any] = {"global_step": step}
-    for name, value in metrics.items():
-        if name == "global_step":
-            name = "metrics/global_step"
-            while name in metrics:
-                name += "_"
-        row[name] = value
-    return row
+    names = without("global_step", metrics)
+    return {"global_step": step, **dict(zip(names, metrics.values(), strict=True))}
 
 
 def summary_of(tag: str) -> str | None:
-    """What W&B keeps of a metric in the summary of a run, as W&B's names of aggregates.
+    """W&B's names of what a run's summary keeps: last and best; None for the last value alone.
 
-    Args:
-        tag: metric name; its last part says whether more is better.
-
-    Returns:
-        Last and best value; None for the last value alone.
+    The last part of a metric's name says whether more is better.
     """
     words = set(tag.rpartition("/")[2].lower().split("_"))
     # The best value over a run of e.g. the worst environment means little.
@@ -311,3 +330,51 @@ def summary_of(tag: str) -> str | None:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def why_no_answer(url: str, timeout: float) -> str:
+    """Why a server does not answer within `timeout` seconds; empty if it does, with any answer."""
+    reason = [f"no answer in {timeout:g} s"]
+
+    def request() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=timeout).close()
+        except urllib.error.HTTPError as answer:
+            answer.close()
+        except (OSError, ValueError) as error:
+            inner = getattr(error, "reason", error)
+            reason[:] = [one_line(inner if isinstance(inner, Exception) else error)]
+            return
+        reason.clear()
+
+    # In a thread, since resolving a name has no timeout.
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return "".join(reason)
+
+
+def has_credentials(settings: Any) -> bool:
+    """Whether `wandb.init` can go online without a prompt, by W&B's settings."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    return bool(settings.api_key) or _in_netrc(settings.base_url)
+
+
+def _in_netrc(base_url: str) -> bool:
+    # W&B knows which of its hosts are equivalent, so its own look-up comes first. It is private
+    # (checked with wandb 0.31): without it, only the host itself counts.
+    try:
+        from wandb.sdk.lib.wbauth import read_netrc_auth
+    except ImportError:
+        return _in_plain_netrc(base_url)
+    return read_netrc_auth(host=base_url) is not None
+
+
+def _in_plain_netrc(base_url: str) -> bool:
+    for path in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        if path and os.path.exists(os.path.expanduser(path)):
+            with contextlib.suppress(netrc.NetrcParseError, OSError):
+                found = netrc.netrc(os.path.expanduser(path))
+                return found.authenticators(urlsplit(base_url).netloc) is not None
+    return False

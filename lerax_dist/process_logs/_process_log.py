@@ -5,7 +5,7 @@ import logging
 import sys
 from collections import deque
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, final
+from typing import NamedTuple, TextIO, final
 
 # Lines that are buffered while no run is open. The first lines say how the process started, so
 # lines in the middle are dropped.
@@ -27,20 +27,11 @@ class Counts(NamedTuple):
     errors: int = 0
     newest: str = ""
 
-
-def count(counts: Counts, level: int, text: str) -> Counts:
-    """The counts after one more record.
-
-    Args:
-        counts: the counts before it.
-        level: level of the record.
-        text: its message.
-    """
-    if level >= logging.ERROR:
-        return Counts(counts.warnings, counts.errors + 1, text)
-    if level >= logging.WARNING:
-        return Counts(counts.warnings + 1, counts.errors, counts.newest if counts.errors else text)
-    return counts
+    def plus(self, level: int, text: str) -> "Counts":
+        """The counts after one more warning or error with this message."""
+        if level >= logging.ERROR:
+            return Counts(self.warnings, self.errors + 1, text)
+        return Counts(self.warnings + 1, self.errors, self.newest if self.errors else text)
 
 
 @final
@@ -63,10 +54,10 @@ class ProcessLog(logging.Handler):
     def attach(self, path: Path) -> None:
         """Write records to this file from now on, and the buffered lines first.
 
-        Args:
-            path: created, with its folder, once there is something to write.
+        The file is created, with its folder, once there is something to write.
         """
-        with self._guard():
+        assert self.lock is not None  # `logging.Handler` makes it in `__init__`.
+        with self.lock:
             self._files.setdefault(path, None)
             gap = [f"... {self._dropped} lines dropped ..."] if self._dropped else []
             buffered = [*self._first, *gap, *self._last]
@@ -76,7 +67,8 @@ class ProcessLog(logging.Handler):
 
     def detach(self, path: Path) -> None:
         """Close a file, and reset the counts if it was the last one."""
-        with self._guard():
+        assert self.lock is not None
+        with self.lock:
             self._close_file(path)
             if not self._files:
                 self.counts = Counts()
@@ -86,7 +78,7 @@ class ProcessLog(logging.Handler):
             line = self.format(record)
             if record.levelno >= logging.WARNING:
                 text = f"{record.levelname} {record.name}: {record.getMessage()}"
-                self.counts = count(self.counts, record.levelno, text.splitlines()[0][:_MAX_TEXT])
+                self.counts = self.counts.plus(record.levelno, text.splitlines()[0][:_MAX_TEXT])
             for path in list(self._files):
                 self._write(path, line)
             if not self._files:
@@ -98,10 +90,6 @@ class ProcessLog(logging.Handler):
         for path in list(self._files):
             self.detach(path)
         super().close()
-
-    def _guard(self) -> contextlib.AbstractContextManager[Any]:
-        assert self.lock is not None  # `logging.Handler` makes it in `__init__`
-        return self.lock
 
     def _buffer(self, line: str) -> None:
         if len(self._first) < _MAX_FIRST:

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from typing import TextIO, final
+from typing import TextIO
 
 from lerax_dist.cluster import process_place
 from lerax_dist.process_logs._process_log import process_log
@@ -68,22 +68,19 @@ def setup_logging(*, console: bool = True, capture_warnings: bool = True) -> Non
         root.addHandler(process_log)
     if console:
         shown = _rich_handler() if _is_terminal() else _plain_handler()
-        shown.addFilter(FirstProcess())
+        shown.addFilter(_is_shown)
         shown.name = _CONSOLE
         root.addHandler(shown)
-    own = logging.getLogger("lerax_dist")
-    if own.level == logging.NOTSET:
-        own.setLevel(logging.INFO)
+    package = logging.getLogger("lerax_dist")
+    if package.level == logging.NOTSET:
+        package.setLevel(logging.INFO)
     logging.captureWarnings(capture_warnings)
 
 
-@final
-class FirstProcess(logging.Filter):
-    """Passes records on process 0, and where the process index is not known."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        # Asked for each record: some launchers give the index only once the processes have joined.
-        return not process_place()[0]
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Whether this is process 0, or its index is not known."""
+    # For each record: some launchers give the index only once the processes have joined.
+    return not process_place()[0]
 
 
 def _rich_handler() -> logging.Handler:

@@ -7,7 +7,7 @@ host, in the thread of `host/_clips.py`, the words become states again and `_ren
 
 from lerax_dist.video._record import Recorder as Recorder
 from lerax_dist.video._record import UserHooks as UserHooks
+from lerax_dist.video._record import check_settings as check_settings
 from lerax_dist.video._render import Render as Render
 from lerax_dist.video._rollout import Act as Act
 from lerax_dist.video._rollout import Rollout as Rollout
-from lerax_dist.video._settings import check_settings as check_settings

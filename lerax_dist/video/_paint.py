@@ -12,8 +12,7 @@ class View(NamedTuple):
     """Maps a point of the world to a point of the canvas: `point * scale + offset`.
 
     Attributes:
-        width: width of the canvas.
-        height: height of the canvas.
+        width, height: size of the canvas.
         scale: canvas units per world unit.
         offset: the world's origin on the canvas, shape `(2,)`, from the corner that `y_up` selects.
         y_up: whether y is measured upwards from the bottom, or downwards from the top.
@@ -53,16 +52,7 @@ class Picture(NamedTuple):
 
 
 def paint(picture: Picture, width: int, height: int) -> np.ndarray:
-    """The pixels of a picture, scaled to fit the frame and centered in it.
-
-    Args:
-        picture: its leaves are numbers and NumPy arrays.
-        width: width of the frame in pixels.
-        height: height of the frame in pixels.
-
-    Returns:
-        `uint8` array of shape `(height, width, 3)`.
-    """
+    """The `uint8` pixels `(height, width, 3)` of a picture, scaled to fit and centered."""
     # Imported here: only a process that writes videos pays for Pillow.
     from PIL import Image, ImageDraw
 

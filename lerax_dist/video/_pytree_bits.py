@@ -45,10 +45,7 @@ def layout_of(tree: Any) -> Layout:
 
 
 def pack(tree: Any) -> Int[Array, " word"]:
-    """The bits of all leaves, one after the other, each starting at a new word.
-
-    Args:
-        tree: pytree of arrays, at least one.
+    """The bits of all leaves (one or more), each starting at a new word.
 
     Raises:
         TypeError: if a leaf has a type that cannot be cast to integers bitwise (complex numbers).
@@ -67,12 +64,7 @@ def _bits(leaf: Array) -> Int[Array, " word"]:
 
 
 def unpack(words: np.ndarray, layout: Layout) -> Any:
-    """The pytree with NumPy arrays as leaves.
-
-    Args:
-        words: int32 vector from `pack`.
-        layout: layout of the pytree that was packed.
-    """
+    """The pytree that `pack` made these words of, with NumPy arrays as leaves."""
     leaves, start = [], 0
     for dtype, shape in layout.leaves:
         end = start + _words(dtype, shape)

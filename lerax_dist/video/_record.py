@@ -1,8 +1,9 @@
 """Records a clip of the current policy: in the compiled step, on one device, when it is due."""
 
 import functools as ft
+import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, NamedTuple, final
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Int, Key
 from lerax_dist.device._axes import Axes, find_axes
 from lerax_dist.device._callback import send
 from lerax_dist.host._clips import ClipSpec
-from lerax_dist.host._sink import HostCallback
+from lerax_dist.host._run import Run
 from lerax_dist.video._pytree_bits import Layout, layout_of, pack, unpack
 from lerax_dist.video._render import Render, choose_renderer, draw_frames
 from lerax_dist.video._rollout import (
@@ -24,7 +25,6 @@ from lerax_dist.video._rollout import (
     play_gymnax,
     play_lerax,
 )
-from lerax_dist.video._settings import Settings
 
 TAG = "eval/video"
 # 64 MiB, which leave in about a thousand callbacks. More would take minutes to compile.
@@ -35,16 +35,22 @@ _KEY_DATA = 0x76696465
 _LOCAL_PRIMITIVES = {"axis_index", "pvary", "pcast"}
 
 
-class ClipSink(Protocol):
-    """Where clips go on this process."""
+class Settings(NamedTuple):
+    """The `video_*` arguments.
 
-    def clip_callback(self, spec: ClipSpec) -> HostCallback:
-        """The host callback that receives the clips of one kind."""
-        ...
+    Attributes:
+        interval: iterations between clips; 0 for no video.
+        num_steps: environment steps per clip.
+        width: width in pixels.
+        height: height in pixels.
+        fps: frames per second.
+    """
 
-    def disable_clips(self, error: Exception) -> None:
-        """Report that there will be no clips, and why."""
-        ...
+    interval: int
+    num_steps: int
+    width: int
+    height: int
+    fps: float
 
 
 class UserHooks(NamedTuple):
@@ -55,37 +61,14 @@ class UserHooks(NamedTuple):
     act: Act | None = None
 
 
-class _Plan(NamedTuple):
-    """What the device computes for a clip, and how the host reads it.
-
-    Attributes:
-        observe: (traced) key of the iteration to the arrays that `draw` needs.
-        layout: how these are packed.
-        draw: draws one step.
-    """
-
-    observe: Callable[[Any], Any]
-    layout: Layout
-    draw: Render
-
-
 @final
 class Recorder:
     """Records the clips of one logger. Equal only to itself, so it never causes a retrace."""
 
-    def __init__(self, settings: Settings, clips: ClipSink, env: Any, hooks: UserHooks) -> None:
-        """
-        Args:
-            settings: how often, how long and how large.
-            clips: where the clips go.
-            env: the environment that was given to the logger, or `None`.
-            hooks: the user's functions.
-        """
-        self._settings = settings
-        self._clips = clips
-        self._env = env
-        self._env_on_host = jax.tree.map(_on_host, env)
-        self._hooks = hooks
+    def __init__(self, settings: Settings, run: Run, env: Any, hooks: UserHooks) -> None:
+        """`run` receives the clips; `env` is what was given to the logger, which may be `None`."""
+        self._settings, self._run, self._hooks = settings, run, hooks
+        self._env, self._env_on_host = env, jax.tree.map(_on_host, env)
 
     def record(
         self, env: Any, policy: Any, iteration: Int[ArrayLike, ""], key: Key[Array, ""]
@@ -93,26 +76,20 @@ class Recorder:
         """Record a clip in this iteration, if one is due. Traced; never raises.
 
         If the policy cannot be played or drawn there is one warning, and the step is the same as
-        without video.
-
-        Args:
-            env: environment; `None` for the one that was given to the logger.
-            policy: the policy as it is now.
-            iteration: number of the iteration.
-            key: key of the iteration.
+        without video. If `env` is `None`, it is the one that was given to the logger.
         """
         axes = find_axes(None)
         try:
-            plan = self._plan(self._env if env is None else env, policy, key, axes)
+            observe, spec = self._plan(self._env if env is None else env, policy, key, axes)
         except Exception as error:
             # A user's environment may raise anything, and a video must not end a training.
-            self._clips.disable_clips(error)
+            self._run.disable_clips(error)
             return
-        callback = self._clips.clip_callback(self._spec(plan))
+        callback = self._run.clip_callback(spec)
 
         def fire(key: Any, iteration: Array) -> None:
             # No axes: the condition below holds on the first device only.
-            send(callback, iteration[None], pack(plan.observe(key)), ())
+            send(callback, iteration[None], pack(observe(key)), ())
 
         iteration = jnp.asarray(iteration, jnp.int32)
         due = iteration % self._settings.interval == 0
@@ -120,7 +97,10 @@ class Recorder:
             due &= lax.axis_index(axes.manual) == 0
         lax.cond(due, fire, lambda *_: None, key, iteration)
 
-    def _plan(self, env: Any, policy: Any, key: Any, axes: Axes) -> _Plan:
+    def _plan(
+        self, env: Any, policy: Any, key: Any, axes: Axes
+    ) -> tuple[Callable[[Any], Any], ClipSpec]:
+        """What the device computes for a clip from the key, and how the host makes frames of it."""
         renderer = choose_renderer(env, self._env_on_host, self._hooks.render)
         rollout = self._rollout(env, policy, axes)
 
@@ -140,7 +120,14 @@ class Recorder:
         # `pack` rejects some types. Here the error still becomes a warning; in `fire` it would end
         # the tracing of the user's step.
         jax.eval_shape(pack, observed)
-        return _Plan(observe, layout, renderer.draw)
+        # Not `renderer`, whose `observe` may hold tracers: `render` outlives the trace.
+        settings, draw = self._settings, renderer.draw
+
+        def render(words: np.ndarray) -> np.ndarray:
+            size = (settings.num_steps, settings.width, settings.height)
+            return draw_frames(unpack(words, layout), draw, *size)
+
+        return observe, ClipSpec(TAG, settings.fps, render)
 
     def _rollout(self, env: Any, policy: Any, axes: Axes) -> Callable[[Any], Any]:
         num_steps = self._settings.num_steps
@@ -169,14 +156,6 @@ class Recorder:
                 "Use a lower `video_num_steps`, or a `rollout=` that returns only what is drawn."
             )
 
-    def _spec(self, plan: _Plan) -> ClipSpec:
-        num_steps, size = self._settings.num_steps, (self._settings.width, self._settings.height)
-
-        def render(words: np.ndarray) -> np.ndarray:
-            return draw_frames(unpack(words, plan.layout), plan.draw, num_steps, *size)
-
-        return ClipSpec(TAG, self._settings.fps, render)
-
 
 def _on_host(leaf: Any) -> Any:
     """A copy in host memory, so that drawing never waits for the devices."""
@@ -186,21 +165,13 @@ def _on_host(leaf: Any) -> Any:
 
 
 def find_collective(jaxpr: Any) -> str | None:
-    """Name of the first collective over named axes in a traced program, at any depth.
-
-    Args:
-        jaxpr: the program.
-
-    Returns:
-        The name of the primitive; `None` if there is none.
-    """
+    """Name of the first collective over named axes in a traced program, at any depth."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if name not in _LOCAL_PRIMITIVES and any(_axis_names(equation.params)):
             return name
         for inner in _inner_jaxprs(equation.params):
-            found = find_collective(inner)
-            if found is not None:
+            if found := find_collective(inner):
                 return found
     return None
 
@@ -220,3 +191,33 @@ def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
             one = getattr(one, "jaxpr", one)
             if hasattr(one, "eqns"):
                 yield one
+
+
+def check_settings(
+    interval: Any, num_steps: Any, width: Any, height: Any, fps: Any, log_interval: int
+) -> Settings:
+    """The settings, or `ValueError` if one is outside its range.
+
+    A clip takes its step from the row of its iteration, so `interval` must be a multiple of
+    `log_interval`, the number of iterations between rows.
+    """
+    _check_integer("video_interval", interval, 0, "Use 0 for no video.")
+    _check_integer("video_num_steps", num_steps, 1, "128 is usual.")
+    _check_integer("video_width", width, 1, "640 is usual.")
+    _check_integer("video_height", height, 1, "480 is usual.")
+    number = isinstance(fps, (int, float)) and not isinstance(fps, bool)
+    if not number or not 0 < fps < math.inf:
+        raise ValueError(f"`video_fps` must be positive and finite, got {fps!r}. 50.0 is usual.")
+    if interval % log_interval:
+        nearest = max(round(interval / log_interval), 1) * log_interval
+        raise ValueError(
+            f"`video_interval` must be a multiple of `log_interval` {log_interval}, because a clip "
+            f"takes its step from the row of its iteration; got {interval}. Use {nearest}."
+        )
+    return Settings(int(interval), int(num_steps), int(width), int(height), float(fps))
+
+
+def _check_integer(name: str, value: Any, least: int, fix: str) -> None:
+    integer = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not integer or value < least:
+        raise ValueError(f"`{name}` must be an integer of {least} or more, got {value!r}. {fix}")

@@ -30,19 +30,16 @@ class Renderer(NamedTuple):
 
 
 def choose_renderer(env: Any, env_on_host: Any, render: Render | None) -> Renderer:
-    """The way to draw an environment.
+    """The way to draw an environment; `ValueError` if there is none.
 
     Args:
         env: environment as the compiled step has it; its leaves may be tracers.
         env_on_host: the same environment without tracers; `None` if only the step has it.
         render: the user's function, which takes precedence.
-
-    Raises:
-        ValueError: if there is no way to draw it.
     """
-    own = render or getattr(env_on_host, "render_frame", None)
-    if callable(own):
-        return Renderer(lambda states: states, _on_cpu(own))
+    render = render or getattr(env_on_host, "render_frame", None)
+    if callable(render):
+        return Renderer(lambda states: states, _on_cpu(render))
     if callable(getattr(env, "render_frame", None)):
         raise ValueError(
             f"`render_frame` of {_name(env)} cannot be called on the host, because only the "
@@ -82,20 +79,11 @@ def _on_cpu(render: Render) -> Render:
 
 
 def draw_frames(observed: Any, draw: Render, num_steps: int, width: int, height: int) -> np.ndarray:
-    """All frames of a clip.
+    """The frames of a clip, `uint8` `(num_steps, height, width, 3)`.
 
     Args:
         observed: pytree of NumPy arrays with a leading axis of `num_steps`.
-        draw: draws one step.
-        num_steps: number of frames.
-        width: width in pixels.
-        height: height in pixels.
-
-    Returns:
-        `uint8` array of shape `(num_steps, height, width, 3)`.
-
-    Raises:
-        ValueError: if a frame has another shape or type.
+        draw: draws one step; `ValueError` if what it returns has another shape or type.
     """
     frames = np.empty((num_steps, height, width, 3), np.uint8)
     leaves, tree = jax.tree.flatten(observed)

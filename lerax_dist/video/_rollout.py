@@ -51,22 +51,10 @@ def play_gymnax(
     num_steps: int,
     mark_varying: MarkVarying,
 ) -> Any:
-    """The states of a gymnax environment under a policy, with the default parameters.
+    """The states of the innermost gymnax environment under a policy, over `num_steps`.
 
-    Args:
-        env: environment, or a wrapper around one.
-        policy: the policy.
-        act: `(policy, observation, key)` to an action; `None` to call
-            `policy(observation, key=key)`.
-        key: key of all randomness.
-        num_steps: number of steps.
-        mark_varying: marks an array as one that may differ from device to device.
-
-    Returns:
-        The states of the innermost environment, with a leading axis of `num_steps`.
-
-    Raises:
-        TypeError: if `act` is `None` and the policy is not callable.
+    The environment has its default parameters. If `act` is `None`, the policy is called as
+    `policy(observation, key=key)`.
     """
     if act is None and not callable(policy):
         raise TypeError(
@@ -74,9 +62,6 @@ def play_gymnax(
             "`act=lambda policy, observation, key: ...` to `LoggingCallback`."
         )
     params = env.default_params
-
-    def start(key: Key[Array, ""]) -> tuple[Any, Any]:
-        return env.reset(key, params)
 
     def step(carry: tuple[Any, Any], key: Key[Array, ""]) -> tuple[Any, Any]:
         observation, state = carry
@@ -89,31 +74,21 @@ def play_gymnax(
         return observation, state
 
     def state_of(carry: tuple[Any, Any]) -> Any:
-        _, state = carry
+        state = carry[1]
         # gymnax's wrappers keep the state of what they wrap under this name.
         while hasattr(state, "env_state"):
             state = state.env_state
         return state
 
-    return _scan(start, step, state_of, key, num_steps, mark_varying)
+    return _scan(lambda key: env.reset(key, params), step, state_of, key, num_steps, mark_varying)
 
 
 def play_lerax(
     env: Any, policy: Any, key: Key[Array, ""], num_steps: int, mark_varying: MarkVarying
 ) -> Any:
-    """The states of a lerax environment under a policy.
+    """The states of a lerax environment under a lerax policy, over `num_steps`.
 
     The policy gets no key, so it takes its most likely action.
-
-    Args:
-        env: environment.
-        policy: lerax policy.
-        key: key of all randomness.
-        num_steps: number of steps.
-        mark_varying: marks an array as one that may differ from device to device.
-
-    Returns:
-        States with a leading axis of `num_steps`.
     """
 
     def start(key: Key[Array, ""]) -> tuple[Any, Any]:

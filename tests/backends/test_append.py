@@ -83,14 +83,11 @@ def test_half_a_line_does_not_stay_when_nobody_tries_again(tmp_path):
     assert path.read_text() == "first\n"
 
 
-def test_a_new_file_must_not_exist(tmp_path):
+def test_a_file_is_closed_twice_without_harm(tmp_path):
     path = tmp_path / "new"
-    appender = Appender.for_new_file(path)
+    appender = Appender(path)
     appender.append(b"one")
     appender.append(b"two")
     appender.close()
     appender.close()
-    assert path.read_bytes() == b"onetwo"
-    with pytest.raises(FileExistsError):
-        Appender.for_new_file(path)
     assert path.read_bytes() == b"onetwo"

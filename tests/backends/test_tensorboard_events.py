@@ -1,10 +1,13 @@
+import itertools
+import time
+
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import RecordWriter
 
-from lerax_dist.backends._tensorboard_events import RowEvents, as_records, find_bands
+from lerax_dist.backends._tensorboard_events import EventFile, RowEvents, as_records, find_bands
 
 # Bytes of a record before its message and after it.
 HEAD, TAIL = 12, 4
@@ -98,3 +101,15 @@ def test_any_message_is_the_record_that_tensorboardx_makes(tmp_path, size):
 )
 def test_a_band_needs_all_three(tags, bands):
     assert find_bands(tags) == bands
+
+
+def test_an_event_file_that_exists_is_not_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    names = "lerax_dist.backends._tensorboard_events._FILE_NUMBERS"
+    monkeypatch.setattr(names, itertools.repeat(7))
+    EventFile(tmp_path).close()
+    (path,) = tmp_path.iterdir()
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError):
+        EventFile(tmp_path)
+    assert path.read_bytes() == before

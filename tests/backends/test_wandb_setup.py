@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lerax_dist.backends import WandbBackend
-from lerax_dist.backends._wandb_setup import _in_plain_netrc, has_credentials, why_no_answer
+from lerax_dist.backends._wandb import _in_plain_netrc, has_credentials, why_no_answer
 
 HOST = "https://wandb.example.org"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lerax_dist.process_logs._process_log import Counts, ProcessLog, count
+from lerax_dist.process_logs._process_log import Counts, ProcessLog
 
 
 @pytest.fixture
@@ -116,5 +116,5 @@ def test_warnings_and_errors_are_counted_until_the_last_run_is_closed(log, tmp_p
 
 
 def test_the_newest_warning_is_kept_until_there_is_an_error():
-    counts = count(count(Counts(), logging.WARNING, "a"), logging.WARNING, "b")
+    counts = Counts().plus(logging.WARNING, "a").plus(logging.WARNING, "b")
     assert counts == Counts(2, 0, "b")

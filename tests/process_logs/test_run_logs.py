@@ -1,10 +1,10 @@
-"""Warnings and errors of other processes: posted as text, summarized in one line."""
+"""Warnings and errors of other processes: stored as text, summarized in one line."""
 
 from lerax_dist.process_logs._process_log import Counts
 from lerax_dist.process_logs._run_logs import decode_counts, encode_counts, summarize
 
 
-def test_posted_counts_are_decoded_again():
+def test_stored_counts_are_decoded_again():
     counts = Counts(3, 1, "ERROR a: b")
     assert decode_counts(encode_counts("n1", counts)) == ("n1", counts)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lerax_dist.video._settings import check_settings
+from lerax_dist.video._record import check_settings
 
 GOOD = {"interval": 4, "num_steps": 8, "width": 64, "height": 48, "fps": 50.0, "log_interval": 2}
 

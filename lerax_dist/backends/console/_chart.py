@@ -20,25 +20,18 @@ _ABSENT, _NOT_FINITE = 8, 9
 
 
 def bounds(curves: Sequence[Curve]) -> tuple[float, float, float, float]:
-    """First and last step, lowest and highest value of some curves; zeros if there is nothing."""
-    steps = [0.0] if not curves else np.concatenate([steps for steps, _ in curves])
-    values = [0.0] if not curves else np.concatenate([values for _, values in curves])
-    finite = np.asarray(values)[np.isfinite(values)]
-    first, last = (float(np.min(steps)), float(np.max(steps))) if len(steps) else (0.0, 0.0)
+    """First and last step, lowest and highest value of curves; zeros if all are empty."""
+    steps, values = (np.concatenate(each) for each in zip(*curves, strict=True))
+    finite = values[np.isfinite(values)]
+    first, last = (float(steps.min()), float(steps.max())) if len(steps) else (0.0, 0.0)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     return first, last, low, low if bool(_is_constant(low, high)) else high
 
 
 def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[Cell]]:
-    """Curves over each other, on one scale that all of them fill.
+    """Curves over each other, on one scale that all of them fill, as rows of cells.
 
-    Args:
-        curves: what to draw; where two share a cell, the later one has its color.
-        width: columns of the chart.
-        height: rows of the chart.
-
-    Returns:
-        `height` rows of `width` cells.
+    Where two curves share a cell, the later one has its color.
     """
     first, last, low, high = bounds(curves)
     bits = [[_BLANK] * width for _ in range(height)]
@@ -50,13 +43,14 @@ def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[C
                 previous = None
                 continue
             y = _dot_row(value, low, high, 4 * height)
-            for dot in _span(previous, y):
+            # Up to the neighbor's height, so that a steep rise is a line and not two dots.
+            before = y if previous is None else previous
+            for dot in range(min(y, before + 1), max(y, before - 1) + 1):
                 bits[dot // 4][x // 2] |= _DOTS[dot % 4][x % 2]
                 owners[dot // 4][x // 2] = owner
             previous = y
     return [
-        [(chr(bit), owner) for bit, owner in zip(*row, strict=True)]
-        for row in zip(bits, owners, strict=True)
+        list(zip(map(chr, line), row, strict=True)) for line, row in zip(bits, owners, strict=True)
     ]
 
 
@@ -100,55 +94,30 @@ def _dot_row(value: float, low: float, high: float, rows: int) -> int:
     return min(rows - 1, max(0, round((1 - share) * (rows - 1))))
 
 
-def _span(previous: int | None, y: int) -> range:
-    # Filled up to the neighbor's height, so that a steep rise is a line and not two dots.
-    if previous is None or previous == y:
-        return range(y, y + 1)
-    return range(y, previous) if y < previous else range(previous + 1, y + 1)
-
-
-def draw_sparklines(points: np.ndarray, width: int) -> list[str]:
+def draw_sparklines(points: np.ndarray) -> list[str]:
     """A sparkline for each metric, from its own lowest to its own highest value.
 
     Args:
-        points: a row for each point, a column for each metric; NaN where a metric has no value,
-            infinite where it was not finite (shown as `×`).
-        width: maximum number of characters; with fewer points there are as many as points.
-
-    Returns:
-        A text for each metric.
+        points: a row for each character, a column for each metric; NaN where a metric has no value
+            (shown as the one before), infinite where it was not finite (shown as `×`).
     """
     if not len(points):
         return [""] * points.shape[1]
-    binned = _binned(points, width)
-    finite = np.isfinite(binned)
-    low = np.min(np.where(finite, binned, np.inf), axis=0)
-    high = np.max(np.where(finite, binned, -np.inf), axis=0)
+    # For each point the index of the last one up to it that has a value.
+    latest = np.where(np.isnan(points), 0, np.arange(len(points))[:, None])
+    points = np.take_along_axis(points, np.maximum.accumulate(latest, axis=0), axis=0)
+    finite = np.isfinite(points)
+    low = np.min(np.where(finite, points, np.inf), axis=0)
+    high = np.max(np.where(finite, points, -np.inf), axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         # Halved first: the difference of two large values may be more than a float holds.
-        share = (binned / 2 - low / 2) / (high / 2 - low / 2)
+        share = (points / 2 - low / 2) / (high / 2 - low / 2)
         constant = _is_constant(low, high)
     level = np.where(finite & ~constant, share, 0.0) * (len(_LEVELS) - 1)
     codes = np.rint(level).astype(np.intp)
-    codes[np.isnan(binned)] = _ABSENT
-    codes[np.isinf(binned)] = _NOT_FINITE
+    codes[np.isnan(points)] = _ABSENT
+    codes[np.isinf(points)] = _NOT_FINITE
     return ["".join(column) for column in _CHARACTERS[codes].T]
-
-
-def _binned(points: np.ndarray, width: int) -> np.ndarray:
-    """Means over even stretches; a metric keeps its value where a stretch has none."""
-    if len(points) > width:
-        starts = np.arange(width) * len(points) // width
-        finite = np.isfinite(points)
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = np.add.reduceat(np.where(finite, points, 0.0), starts, axis=0)
-            count = np.add.reduceat(finite, starts, axis=0, dtype=np.intp)
-            mean = total / np.maximum(count, 1)
-        infinite = np.logical_or.reduceat(np.isinf(points), starts, axis=0)
-        points = np.where(count > 0, mean, np.where(infinite, np.inf, np.nan))
-    # For each point the index of the last one up to it that has a value.
-    last = np.where(np.isnan(points), 0, np.arange(len(points))[:, None])
-    return np.take_along_axis(points, np.maximum.accumulate(last, axis=0), axis=0)
 
 
 def _is_constant(low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray | np.bool:

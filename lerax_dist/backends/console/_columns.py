@@ -19,8 +19,7 @@ TITLE_STYLE = "bold cyan"
 _MIN_VALUE_WIDTH = _MIN_CHANGE_WIDTH = 9
 """So that the layout does not move while values change."""
 _MIN_NAME_WIDTH = 14
-"""Names are cut to no less before sparklines and changes are left out."""
-_UNLIMITED = 10_000
+"""Names are cut to no less before sparklines and changes are omitted."""
 
 
 class Item(NamedTuple):
@@ -43,6 +42,8 @@ ItemGroup: TypeAlias = tuple[str, list[Item]]
 """A title, and what is below it."""
 _Column: TypeAlias = list[Item | str]
 """Items and titles; an empty title is a blank line."""
+_Sized: TypeAlias = list[tuple[_Column, list[int]]]
+"""Columns, each with the widths of its fields."""
 
 
 def group_items(items: Iterable[Item]) -> list[ItemGroup]:
@@ -58,7 +59,7 @@ def group_items(items: Iterable[Item]) -> list[ItemGroup]:
 def fit_columns(groups: Sequence[ItemGroup], width: int, height: int, aim: int) -> list[Text]:
     """The groups in as few columns as give at most `aim` lines, if the width has room for them.
 
-    Sparklines, and then changes, are left out where that makes room for every item. Where not all
+    Sparklines, and then changes, are omitted where that makes room for every item. Where not all
     have room even so, each column is cut, and the missing items are counted.
 
     Args:
@@ -69,16 +70,14 @@ def fit_columns(groups: Sequence[ItemGroup], width: int, height: int, aim: int) 
     """
     if not groups or height < 1:
         return []
-    extras = max(len(item.extras) for _, items in groups for item in items)
-    cut: list[tuple[_Column, list[int]]] = []
-    for count in range(extras, -1, -1):
-        columns = _arrange(groups, count, width, min(aim, height))
-        sized = [(column, _widths(column, count, width)) for column in columns]
-        fits = _total_width(columns, count, width) <= width
-        if fits and max(map(len, columns)) <= height:
-            return [_column_text(*each) for each in sized]
-        if not cut and (fits or not count):
-            cut = sized
+    cut: _Sized = []
+    for extras in range(max(len(item.extras) for _, items in groups for item in items), -1, -1):
+        columns = _arrange(groups, extras, width, min(aim, height))
+        fits = _total_width(columns) <= width
+        if fits and max(len(column) for column, _ in columns) <= height:
+            return [_column_text(column, widths) for column, widths in columns]
+        if not cut and (fits or not extras):
+            cut = columns
     rows = max(1, height - 1)
     hidden = sum(isinstance(cell, Item) for column, _ in cut for cell in column[rows:])
     texts = [_column_text(column[:rows], widths) for column, widths in cut]
@@ -88,18 +87,19 @@ def fit_columns(groups: Sequence[ItemGroup], width: int, height: int, aim: int) 
     return texts
 
 
-def _arrange(groups: Sequence[ItemGroup], extras: int, width: int, aim: int) -> list[_Column]:
-    """The groups in as few columns of about the same height as have at most `aim` lines."""
-    lines, rows = sum(len(items) + 1 for _, items in groups), aim
-    columns = _flow(groups, rows)
-    while len(columns) > 1 and _total_width(columns, extras) > width:
-        rows = max(rows + 1, lines // (len(columns) - 1))
+def _arrange(groups: Sequence[ItemGroup], extras: int, width: int, aim: int) -> _Sized:
+    """Columns of about the same height: as few as have `aim` lines, or fewer if too wide."""
+    lines = sum(len(items) + 1 for _, items in groups)
+    narrowest = 5 + _MIN_VALUE_WIDTH + extras * (2 + _MIN_CHANGE_WIDTH)
+    most = max(1, min(len(_flow(groups, aim)), (width + GAP) // (narrowest + GAP)))
+    rows = max(1, lines // most - 1)
+    while True:
         columns = _flow(groups, rows)
-    while rows > 1 and len(more := _flow(groups, rows - 1)) == len(columns):
-        if _total_width(more, extras) > width:
-            break
-        columns, rows = more, rows - 1
-    return columns
+        if len(columns) <= most:
+            sized = [(column, _widths(column, extras, width)) for column in columns]
+            if len(sized) == 1 or _total_width(sized) <= width:
+                return sized
+        rows = max(rows + 1, lines // (len(columns) - 1))
 
 
 def _flow(groups: Sequence[ItemGroup], rows: int) -> list[_Column]:
@@ -119,7 +119,7 @@ def _flow(groups: Sequence[ItemGroup], rows: int) -> list[_Column]:
     return columns
 
 
-def _widths(column: _Column, extras: int, width: int = _UNLIMITED) -> list[int]:
+def _widths(column: _Column, extras: int, width: int) -> list[int]:
     """Widths of a column's fields; names are cut where `width` has no room for the longest."""
     items = [cell for cell in column if isinstance(cell, Item)]
     values = max(_MIN_VALUE_WIDTH, *(cell_len(item.value) for item in items))
@@ -129,9 +129,9 @@ def _widths(column: _Column, extras: int, width: int = _UNLIMITED) -> list[int]:
     return [min(name, max(_MIN_NAME_WIDTH if extras else 4, room)), values, *others]
 
 
-def _total_width(columns: Sequence[_Column], extras: int, width: int = _UNLIMITED) -> int:
-    fields = (field for column in columns for field in _widths(column, extras, width))
-    return sum(2 + field for field in fields) + GAP * (len(columns) - 1)
+def _total_width(columns: _Sized) -> int:
+    fields = sum(2 + field for _, widths in columns for field in widths)
+    return fields + GAP * (len(columns) - 1)
 
 
 def _column_text(column: _Column, widths: Sequence[int]) -> Text:

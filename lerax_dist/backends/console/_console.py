@@ -86,7 +86,7 @@ class ConsoleBackend(AbstractLoggingBackend):
             raise already_open(self, name)
         from rich import get_console
 
-        console = get_console() if self._console is None else self._console
+        console = self._console or get_console()
         view = RunView(name, self._chart, self._clock())
         self._file = console.file
         self._live = self._start(view, console) if is_terminal(console) else None
@@ -96,25 +96,15 @@ class ConsoleBackend(AbstractLoggingBackend):
             self._print(f"run {name}")
 
     def on_run(self, facts: dict[str, Any]) -> None:
-        """Show launcher, processes and devices.
-
-        Args:
-            facts: what the journal says of the run.
-        """
+        """Show launcher, processes and devices."""
         view = self._opened()
         with view.lock:
             view.facts = facts
-        line = format_facts(facts)
-        if self._live is None and line:
+        if self._live is None and (line := format_facts(facts)):
             self._print(line)
 
     def on_training_start(self, total_timesteps: int, total_iterations: int) -> None:
-        """Training starts.
-
-        Args:
-            total_timesteps: steps that make 100%; 0 if unknown.
-            total_iterations: not shown.
-        """
+        """Show progress from now on; 100% are `total_timesteps`."""
         view = self._opened()
         with view.lock:
             view.progress.begin(total_timesteps, self._clock())
@@ -143,11 +133,7 @@ class ConsoleBackend(AbstractLoggingBackend):
             self._print(line)
 
     def on_end(self, state: str) -> None:
-        """Show how the run ended.
-
-        Args:
-            state: "finished", "failed" or "preempted".
-        """
+        """Show how the run ended."""
         view = self._opened()
         with view.lock:
             view.state = state

@@ -10,7 +10,13 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from lerax_dist.backends._format import format_change, format_duration, format_rate, format_value
+from lerax_dist.backends._format import (
+    format_change,
+    format_duration,
+    format_percent,
+    format_rate,
+    format_value,
+)
 from lerax_dist.backends.console._chart import Curve, bounds, draw_curves, draw_sparklines
 from lerax_dist.backends.console._columns import (
     GAP,
@@ -25,7 +31,6 @@ from lerax_dist.backends.console._columns import (
     text_height,
     text_width,
 )
-from lerax_dist.backends.console._progress import format_percent
 from lerax_dist.backends.console._view import MAX_LAG, RunView, describe_launch, printable
 
 MIN_CHART_HEIGHT = 6
@@ -48,14 +53,7 @@ _STATES = {
 
 
 def screen(view: RunView, now: float, width: int, height: int | None) -> RenderableType:
-    """All that is shown of a run, for a `Frame` of the same size.
-
-    Args:
-        view: the run; its lock is held by the caller.
-        now: present time in seconds.
-        width: columns of the window.
-        height: rows of the window; `None` for no limit.
-    """
+    """All that is shown of a run, for a `Frame` of the same size. The caller holds `view.lock`."""
     head = _header(view, now, width)
     if view.progress.step is None:
         return Group(*head)
@@ -80,15 +78,12 @@ def _body(view: RunView, width: int, room: int) -> list[RenderableType]:
     return [beside(columns), "", draw_chart(name, curves, min(76, width), rows)]
 
 
-# The header: run, launch, cost of logging, progress.
-
-
 def _header(view: RunView, now: float, width: int) -> list[RenderableType]:
-    """Renderables of one line each."""
+    """Run, launch, cost of logging and progress, in renderables of one line each."""
     launch = [Text(part, "dim") for part in describe_launch(view.facts)]
     lines: list[RenderableType] = [
         _title(view),
-        *_wrap([*launch, *_cost(view), *_health(view)], width),
+        *_wrap([*launch, *_logging(view)], width),
         *(line(printable(note), "yellow") for note in view.notes),
     ]
     if view.share is not None:
@@ -105,7 +100,7 @@ def _title(view: RunView) -> RenderableType:
 
 
 def _spread(left: RenderableType, right: Text) -> Table:
-    """One line: something that takes all the width that `right` leaves."""
+    """One line; `left` takes all the width that `right` leaves."""
     grid = Table.grid(expand=True)
     grid.add_column(ratio=1, no_wrap=True)
     grid.add_column(no_wrap=True)
@@ -141,25 +136,21 @@ def describe_progress(view: RunView, now: float) -> list[Text]:
     return parts
 
 
-def _cost(view: RunView) -> list[Text]:
-    """What logging costs the training, once it is known."""
-    share, callback = view.own.get("share_of_step"), view.own.get("callback_ms")
-    parts: list[Text] = []
-    if share is not None:
-        style = "" if share < 0.01 else "bold yellow"
-        parts.append(Text.assemble((f"{share:.2%}", style), (" of the time", "dim")))
-    if callback is not None:
-        parts.append(Text.assemble(f"{callback:.3g} ms", (" a row", "dim")))
-    return [Text("logging ", "dim") + Text(", ", "dim").join(parts)] if parts else []
-
-
-def _health(view: RunView) -> list[Text]:
-    """Whether the backends and the writer keep up, once it is known."""
-    parts: list[Text] = []
-    queued = view.own.get("queue_rows", 0.0)
-    if queued > MAX_LAG:
-        parts.append(Text(f"{queued:,.0f} rows queued", "bold yellow"))
-    for name, lag in view.own.items():
+def _logging(view: RunView) -> list[Text]:
+    """What logging costs the training and whether the backends keep up, once it is known."""
+    about, cost, parts = view.about_logging, [], []
+    if "share_of_step" in about:
+        style = "" if about["share_of_step"] < 0.01 else "bold yellow"
+        cost.append(
+            Text.assemble((f"{about['share_of_step']:.2%}", style), (" of the time", "dim"))
+        )
+    if "callback_ms" in about:
+        cost.append(Text.assemble(f"{about['callback_ms']:.3g} ms", (" a row", "dim")))
+    if cost:
+        parts.append(Text("logging ", "dim") + Text(", ", "dim").join(cost))
+    if about.get("queue_rows", 0.0) > MAX_LAG:
+        parts.append(Text(f"{about['queue_rows']:,.0f} rows queued", "bold yellow"))
+    for name, lag in about.items():
         if not name.startswith("lag/"):
             continue
         backend = printable(name.removeprefix("lag/").removesuffix("Backend"))
@@ -183,9 +174,6 @@ def _wrap(parts: Iterable[Text], width: int) -> list[Text]:
     return lines
 
 
-# The metrics.
-
-
 def _metrics(view: RunView) -> list[ItemGroup]:
     sparks, charted = sparklines(view), view.charted
     items: list[Item] = []
@@ -200,23 +188,13 @@ def _metrics(view: RunView) -> list[ItemGroup]:
 
 def sparklines(view: RunView) -> dict[str, str]:
     """Name of a metric to its sparkline, of full width from the first row on."""
-    names, points = view.history.table()
-    texts = draw_sparklines(points, SPARK_WIDTH)
+    names, points = view.history.table(SPARK_WIDTH)
+    texts = draw_sparklines(points)
     return {name: text.ljust(SPARK_WIDTH) for name, text in zip(names, texts, strict=True)}
 
 
-# The chart.
-
-
 def draw_chart(title: str, curves: Sequence[tuple[Curve, str]], width: int, height: int) -> Text:
-    """A chart with title, scale and axis.
-
-    Args:
-        title: what is drawn.
-        curves: curves and their styles.
-        width: columns of all of it.
-        height: lines of all of it, four or more.
-    """
+    """A chart of curves and their styles, with title, scale and axis in `height` >= 4 lines."""
     first, last, low, high = bounds([curve for curve, _ in curves])
     rows = height - 2
     labels = [""] * rows

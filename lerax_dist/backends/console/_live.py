@@ -26,15 +26,13 @@ class LiveDisplay:
     Args:
         draw: makes what is shown from the width and the height of the window (`None`: no limit);
             called in a thread of its own.
-        console: where to.
+        console: where to draw.
         fullscreen: whether it has the whole window while it runs, which then takes any change of
             its size; for a program that prints nothing else.
     """
 
     def __init__(self, draw: Draw, console: Console, *, fullscreen: bool = False) -> None:
-        self._console = console
-        self._draw = draw
-        self._fullscreen = fullscreen
+        self._draw, self._console, self._fullscreen = draw, console, fullscreen
         self._limited = True
         self._live = Live(
             get_renderable=self._frame,
@@ -46,11 +44,7 @@ class LiveDisplay:
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
 
     def start(self) -> None:
-        """Begin to redraw.
-
-        Raises:
-            rich.errors.LiveError: the console has a live display already.
-        """
+        """Begin to redraw; raises `rich.errors.LiveError` if the console has a live display."""
         stdout, stderr = sys.stdout, sys.stderr
         self._live.start(refresh=True)
         if not self._fullscreen:
@@ -102,9 +96,7 @@ class Frame:
     """
 
     def __init__(self, content: RenderableType, width: int, height: int | None) -> None:
-        self._content = content
-        self._width = width
-        self._height = height
+        self._content, self._width, self._height = content, width, height
 
     def lines(self, console: Console, options: ConsoleOptions) -> Iterable[list[Segment]]:
         """Its lines as Rich draws them."""

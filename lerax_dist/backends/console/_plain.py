@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from lerax_dist.backends._format import format_duration, format_value
-from lerax_dist.backends.console._progress import format_percent
-from lerax_dist.backends.console._view import MAX_LAG, OWN, RunView, describe_launch, printable
+from lerax_dist.backends._format import format_duration, format_percent, format_value
+from lerax_dist.backends.console._view import (
+    ABOUT_LOGGING,
+    MAX_LAG,
+    RunView,
+    describe_launch,
+    printable,
+)
 
 _MAX_LENGTH = 200
 """Characters of a line, unless the user has chosen its metrics."""
@@ -29,7 +34,6 @@ def format_row(
         view: the run after this row.
         scalars: metrics to choose from.
         chosen: names and patterns of those to show; `None` for as many as fit.
-        now: present time in seconds.
     """
     parts = [f"step {view.progress.step or 0:,}"]
     if view.share is not None:
@@ -38,30 +42,23 @@ def format_row(
     remaining = view.remaining(now)
     if remaining is not None:
         parts.append(f"ETA {format_duration(remaining)}")
-    for name, lag in view.own.items():
+    for name, lag in view.about_logging.items():
         if name.startswith("lag/") and lag > MAX_LAG:
             how = f"{lag:,.0f} behind" if math.isfinite(lag) else "disabled"
             parts.append(f"{name.removeprefix('lag/')} {how}")
     charted = view.charted
-    names = sorted(_chosen(scalars, chosen), key=lambda name: name != charted)
-    texts = [f"{name}={format_value(float(scalars[name]))}" for name in names]
-    return printable("  ".join(parts + (_fitting(parts, texts) if chosen is None else texts)))
-
-
-def _chosen(names: Mapping[str, Any], chosen: Sequence[str] | None) -> list[str]:
     if chosen is None:
-        return [name for name in names if not name.startswith(OWN)]
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in chosen)]
-
-
-def _fitting(parts: list[str], texts: list[str]) -> list[str]:
-    """The first texts, as many as fit, and the number of the others."""
-    used = len("  ".join(parts))
-    for count, text in enumerate(texts):
-        used += 2 + len(text)
-        if count and used > _MAX_LENGTH:
-            return [*texts[:count], f"+{len(texts) - count} more"]
-    return texts
+        names = [name for name in scalars if not name.startswith(ABOUT_LOGGING)]
+    else:
+        names = [name for name in scalars if any(fnmatchcase(name, each) for each in chosen)]
+    names.sort(key=lambda name: name != charted)
+    for count, name in enumerate(names):
+        text = f"{name}={format_value(float(scalars[name]))}"
+        if chosen is None and count and len("  ".join([*parts, text])) > _MAX_LENGTH:
+            parts.append(f"+{len(names) - count} more")
+            break
+        parts.append(text)
+    return printable("  ".join(parts))
 
 
 def format_facts(facts: Mapping[str, Any]) -> str:

@@ -8,29 +8,21 @@ from typing import Any, final
 import numpy as np
 
 from lerax_dist.backends.console._history import History
-from lerax_dist.backends.console._progress import Progress
 
 HEADLINE = "episode/return"
 """The metric that is drawn unless the user names another."""
-OWN = "lerax_dist/"
+ABOUT_LOGGING = "lerax_dist/"
 """Prefix of the logger's metrics about itself, which the header shows."""
 MAX_LAG = 1000
 """Records that a backend may be behind before a warning is shown; a batch is a few hundred."""
 _MAX_ROWS = 256
 """Rows that are buffered before they are merged into the history."""
+_MIN_SPAN = 1.0
+"""Seconds of rows before a rate is shown: rows of one batch arrive together."""
 
 
 def chosen_metric(names: Iterable[str], wanted: str) -> str | None:
-    """The metric to draw.
-
-    Args:
-        names: names of metrics.
-        wanted: name of a metric.
-
-    Returns:
-        `wanted` if it is among the names, else the first whose last part contains "loss", else
-        `None`.
-    """
+    """`wanted` if it is among the names, else the first whose last part contains "loss"."""
     loss: str | None = None
     for name in names:
         if name == wanted:
@@ -41,11 +33,7 @@ def chosen_metric(names: Iterable[str], wanted: str) -> str | None:
 
 
 def describe_launch(facts: Mapping[str, Any]) -> list[str]:
-    """Launcher, processes times devices, host and incarnation, as far as they are known.
-
-    Args:
-        facts: what the journal says of the run.
-    """
+    """Launcher, processes times devices, host and incarnation, as far as they are known."""
     parts: list[str] = []
     if facts.get("launcher"):
         parts.append(str(facts["launcher"]))
@@ -77,6 +65,80 @@ def printable(text: str) -> str:
 
 
 @final
+class Progress:
+    """Step, rate and time of a run.
+
+    The rate counts from the first row on, not from step 0 and the start: a resumed run does not
+    claim the steps of its predecessor, and compilation before the first row does not slow it.
+
+    Attributes:
+        total: steps that the run will take, 0 if unknown.
+        step: step of the last row, `None` before the first.
+
+    Args:
+        now: present time in seconds, of any clock that never goes back.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.total = 0
+        self.step: int | None = None
+        self._start = now
+        self._first: tuple[int, float] | None = None
+        self._last = now
+        self._stride = 1
+
+    def begin(self, total: int, now: float) -> None:
+        """Training starts now and will take `total` steps, 0 if unknown."""
+        self.total, self._start, self._first = total, now, None
+
+    def advance(self, step: int, now: float) -> None:
+        """A row with this step arrived."""
+        if self._first is None or step < self._first[0]:
+            self._first = (step, now)
+        if self.step is not None and step > self.step:
+            self._stride = step - self.step
+        self.step = step
+        self._last = now
+
+    def share(self, *, finished: bool = False) -> float | None:
+        """Part of the run that is done, from 0 to 1; `None` if its length is unknown.
+
+        Args:
+            finished: whether the run has ended without an error.
+        """
+        if self.total <= 0:
+            return None
+        step = self.step or 0
+        # `for step in range(total)` logs `total - 1` last, and one that logs every n steps
+        # `total - n`. Steps alone cannot say that this was the last row: with steps counted from 1
+        # there is another. So the end of the run decides: if the next row would have been at
+        # `total` or later, the run is complete; one that stopped earlier is not.
+        if finished and self.step is not None and step + self._stride >= self.total:
+            return 1.0
+        return min(1.0, max(0.0, step / self.total))
+
+    @property
+    def rate(self) -> float | None:
+        """Steps per second; `None` until rows span a second."""
+        if self._first is None or self.step is None:
+            return None
+        first, since = self._first
+        if self._last - since < _MIN_SPAN or self.step <= first:
+            return None
+        return (self.step - first) / (self._last - since)
+
+    def elapsed(self, now: float) -> float:
+        """Seconds since the start."""
+        return now - self._start
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds to the end; `None` if the length or the rate is unknown."""
+        if self.rate is None or self.total <= 0 or self.step is None:
+            return None
+        return max(0.0, (self.total - self.step) / self.rate - (now - self._last))
+
+
+@final
 class RunView:
     """The values of every metric, the progress, and the curves to draw.
 
@@ -86,8 +148,8 @@ class RunView:
     Attributes:
         name: name of the run.
         progress: its step, rate and time.
-        facts: what the journal says of the run.
-        state: "running", "finished", ...; empty if the program that shows the run is the run.
+        facts: see `AbstractLoggingBackend.on_run`.
+        state: "running", "finished", ...; empty while the program that shows the run is the run.
         notes: warnings, e.g. that the journal is damaged.
         lock: to be held while reading or changing any of it; never while writing to the terminal,
             whose own lock a reader may hold.
@@ -109,7 +171,7 @@ class RunView:
         self._rows: list[tuple[dict[str, Any], int]] = []
         self._latest: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
-        self._own: dict[str, float] = {}
+        self._about_logging: dict[str, float] = {}
         self._history = History()
 
     def add(self, scalars: Mapping[str, Any], step: int, now: float) -> None:
@@ -149,10 +211,10 @@ class RunView:
         return self._before
 
     @property
-    def own(self) -> dict[str, float]:
+    def about_logging(self) -> dict[str, float]:
         """Last values of the logger's metrics about itself, without their prefix."""
         self._merge_rows()
-        return self._own
+        return self._about_logging
 
     @property
     def history(self) -> History:
@@ -172,10 +234,10 @@ class RunView:
 
     def _merge(self, names: tuple[str, ...], rows: list[tuple[dict[str, Any], int]]) -> None:
         """Add rows that have the same metrics to the history and to the latest values."""
-        own = {name: name.removeprefix(OWN) for name in names if name.startswith(OWN)}
+        about = [name for name in names if name.startswith(ABOUT_LOGGING)]
         last = rows[-1][0]
-        self._own |= {short: float(last[name]) for name, short in own.items()}
-        shown = [name for name in names if name not in own]
+        self._about_logging |= {n.removeprefix(ABOUT_LOGGING): float(last[n]) for n in about}
+        shown = [name for name in names if name not in about]
         # Only the last two rows can be seen as a value and its change.
         for scalars, _ in rows[-2:]:
             latest = self._latest

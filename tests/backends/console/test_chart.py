@@ -85,8 +85,8 @@ def test_any_values_fill_the_size_asked_for(values, width, height):
     assert all(0x2800 <= ord(char) <= 0x28FF for row in rows for char in row)
 
 
-def spark(*values: float, width: int = 12) -> str:
-    return draw_sparklines(np.array(values)[:, None], width)[0]
+def spark(*values: float) -> str:
+    return draw_sparklines(np.array(values)[:, None])[0]
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest():
@@ -94,11 +94,7 @@ def test_a_sparkline_goes_from_the_lowest_to_the_highest():
 
 
 def test_each_sparkline_has_its_own_scale():
-    assert draw_sparklines(np.array([[0.0, 5.0], [1.0, -1e6]]), 8) == ["▁█", "█▁"]
-
-
-def test_more_points_than_characters_of_a_sparkline_are_averaged():
-    assert spark(0, 0, 7, 7, 0, 14, width=3) == "▁██"
+    assert draw_sparklines(np.array([[0.0, 5.0], [1.0, -1e6]])) == ["▁█", "█▁"]
 
 
 def test_a_metric_that_comes_rarely_keeps_its_value_in_between():
@@ -115,13 +111,10 @@ def test_the_sparkline_of_a_constant_is_level(value):
 
 
 def test_a_sparkline_without_rows_is_empty():
-    assert draw_sparklines(np.empty((0, 2)), 5) == ["", ""]
+    assert draw_sparklines(np.empty((0, 2))) == ["", ""]
 
 
-@given(
-    hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)),
-    st.integers(1, 20),
-)
-def test_any_values_make_sparklines_of_the_width(points, width):
-    lines = draw_sparklines(points, width)
-    assert [len(line) for line in lines] == [min(width, len(points))] * points.shape[1]
+@given(hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)))
+def test_any_values_make_a_character_each(points):
+    lines = draw_sparklines(points)
+    assert [len(line) for line in lines] == [len(points)] * points.shape[1]

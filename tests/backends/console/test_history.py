@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra import numpy as hnp
 
 from lerax_dist.backends.console._history import History
 
@@ -75,3 +77,19 @@ def test_a_point_that_is_not_whole_is_dropped_too():
     history = filled(range(9), capacity=4)
     history.drop(8)
     assert points(history) == [1.5, 5.5]
+
+
+def test_a_table_has_as_many_points_as_asked_for_each_a_mean():
+    history = filled([0.0, 0.0, 7.0, 7.0, math.inf, 14.0])
+    assert history.table(3)[1].tolist() == [[0.0], [7.0], [14.0]]
+    assert history.table(6)[1].tolist() == [[0.0], [0.0], [7.0], [7.0], [math.inf], [14.0]]
+    assert filled(range(12_345)).table(12)[1].shape == (12, 1)
+
+
+@given(hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)))
+def test_any_values_have_means_without_a_warning(values):
+    history = History(8)
+    history.add([str(i) for i in range(values.shape[1])], values, range(len(values)))
+    names, points = history.table(5)
+    assert 1 <= len(points) <= 5
+    assert len(names) == points.shape[1] == values.shape[1]

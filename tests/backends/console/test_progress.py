@@ -1,6 +1,7 @@
 import pytest
 
-from lerax_dist.backends.console._progress import Progress, format_percent
+from lerax_dist.backends._format import format_percent
+from lerax_dist.backends.console._view import Progress
 
 
 def after(*rows: tuple[int, float], total: int = 1000, start: float = 100.0) -> Progress:
