@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
-from lerax_dist.journal._ends import read_ends, state_of
-from lerax_dist.journal._heartbeat import Liveness
-from lerax_dist.journal._reader import (
-    JOURNAL,
-    Damage,
-    JournalReader,
-    Rows,
-)
-from lerax_dist.journal._record import Event
+from lerax_dist.journal._reader import JOURNAL, Damage, JournalReader, read_ends, state_of
+from lerax_dist.journal._record import Event, Rows
+from lerax_dist.journal._run_file import Liveness
 
 if TYPE_CHECKING:
     import pandas
@@ -181,11 +175,12 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
     rows: list[Rows] = []
     events: list[tuple[int, Event]] = []
     reader = JournalReader(journal)
-    for batch in reader.batches():
-        if isinstance(batch, Rows):
-            rows.append(batch)
-        else:
-            events.append(batch)
+    for piece in reader.pieces():
+        for batch in piece:
+            if isinstance(batch, Rows):
+                rows.append(batch)
+            else:
+                events.append(batch)
     events.sort(key=lambda pair: pair[0])
     incarnations = _incarnations([event for _, event in events])
     facts = incarnations[-1].facts if incarnations else {}

@@ -20,9 +20,9 @@ from lerax_dist.journal import (
     encode,
     read_ends,
     read_run,
+    take_identity,
 )
-from lerax_dist.journal._ends import read_backwards, read_last
-from lerax_dist.journal._reader import find_events
+from lerax_dist.journal._reader import read_backwards, read_last
 from tests.journal.journals import closed, extend, lines, opened, resumed, row, write
 
 
@@ -110,7 +110,7 @@ def test_a_file_without_lines_is_read_once_and_left_behind(tmp_path, monkeypatch
         assert reader.read() == []
         assert not reader.behind
     assert sum(read) < 25_000_000
-    monkeypatch.setattr("lerax_dist.journal._reader.MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("lerax_dist.journal._reader._MAX_LINE_BYTES", 1 << 20)
     extend(path, b"\n" + lines([opened(), row(1, a=1.0)]))
     assert steps(reader.records()) == [1]
 
@@ -187,7 +187,7 @@ def test_a_newer_format_is_named_by_every_way_to_read(tmp_path):
             reader.read,  # what follows the record would be a guess
             lambda: read_ends(path),
             lambda: read_run(path),
-            lambda: find_events(path, "open"),
+            lambda: take_identity(tmp_path, continues=True),
             lambda: read_last(file.fileno(), path.stat().st_size),
         ]
         for way in ways:
@@ -202,7 +202,7 @@ def test_a_newer_format_is_named_by_every_way_to_read(tmp_path):
     st.integers(1, 64),
 )
 def test_lines_backwards_are_the_lines(tmp_path, monkeypatch, whole, rest, span):
-    monkeypatch.setattr("lerax_dist.journal._ends._END_BYTES", span)
+    monkeypatch.setattr("lerax_dist.journal._reader._END_BYTES", span)
     data = b"".join(whole) + rest.replace(b"\n", b"")
     path = tmp_path / "file"
     path.write_bytes(data)
