@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lerax_dist.cli._watch import labels_of
-from lerax_dist.journal import JournalFormatError, RunData, read_run, replace_file
+from lerax_dist.journal import RunData, read_run, replace_file
 
 _HEADS = ("run", "step", "time", "iteration")
 
 
 def export(run_dirs: Sequence[str], table: str) -> int:
-    """Write the rows of runs into a file.
-
-    Args:
-        run_dirs: folders of the runs, or their journals.
-        table: the file; its suffix says in which format.
+    """Write the rows of runs into the file `table`, whose suffix is its format.
 
     Returns:
         Exit status.
@@ -34,7 +30,7 @@ def export(run_dirs: Sequence[str], table: str) -> int:
         runs = dict(zip(labels_of(run_dirs), map(read_run, run_dirs), strict=True))
         names = list(dict.fromkeys(name for run in runs.values() for name in run.columns))
         replace_file(path, _WRITERS[path.suffix](runs, names))
-    except (OSError, ValueError, RuntimeError, JournalFormatError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print(f"lerax-dist watch: {error}", file=sys.stderr)
         return 1
     rows = sum(map(len, runs.values()))

@@ -27,15 +27,7 @@ _HEADS = ("run", "state", "last step", "rows", "last row", "last value")
 
 
 def list_runs(log_dir: str, *, as_json: bool) -> int:
-    """Print the runs in a folder, those with the newest row last.
-
-    Args:
-        log_dir: the folder.
-        as_json: whether to print a JSON array.
-
-    Returns:
-        Exit status.
-    """
+    """Print the runs in a folder, those with the newest row last, and return the exit status."""
     base = Path(log_dir)
     if not base.is_dir():
         print(
@@ -56,34 +48,21 @@ def list_runs(log_dir: str, *, as_json: bool) -> int:
 @final
 @dataclass(frozen=True)
 class ListedRun:
-    """A run as `ls` shows it.
+    """A run as `ls` shows it."""
 
-    Attributes:
-        name: its folder, relative to the folder that was listed.
-        state: see `state_of`; or `"unreadable"`.
-        rows: number of rows; estimated by the number of the last record where the middle was not
-            read, so a run that was resumed there has some fewer. `None` if there is no record.
-        step: global step of the last row.
-        time: when it came, in seconds since the epoch.
-        age: seconds since then.
-        metric: name of the metric that is shown, see `headline`.
-        value: its value.
-        processes: number of processes of the run.
-        host: host that wrote it.
-        pid: process that wrote it there.
-    """
-
-    name: str
-    state: str
+    name: str  # its folder, relative to the folder that was listed
+    state: str  # see `state_of`; or "unreadable"
+    # By the number of the last record where the middle was not read, so a few too many for a run
+    # that was resumed there; `None` if no record can be read.
     rows: int | None = None
-    step: int | None = None
-    time: float | None = None
-    age: float | None = None
-    metric: str | None = None
-    value: float | None = None
-    processes: int | None = None
-    host: str | None = None
-    pid: int | None = None
+    step: int | None = None  # global step of the last row
+    time: float | None = None  # when it was logged, in seconds since the epoch
+    age: float | None = None  # seconds since then
+    metric: str | None = None  # the metric that is shown, see `headline`
+    value: float | None = None  # its last value
+    processes: int | None = None  # process count
+    host: str | None = None  # host of the writer process
+    pid: int | None = None  # process id of the writer process
 
 
 def _runs(base: Path) -> Iterator[ListedRun]:
@@ -104,14 +83,7 @@ def _runs(base: Path) -> Iterator[ListedRun]:
 
 
 def describe(name: str, ends: Ends, alive: bool, now: float) -> ListedRun:
-    """What the ends of a journal say of a run.
-
-    Args:
-        name: what the run is called.
-        ends: first and last records.
-        alive: whether its writer gives signs of life.
-        now: time in seconds since the epoch.
-    """
+    """What `ls` shows of a run, by the ends of its journal; `now` in seconds since the epoch."""
     records = [*ends.head, *ends.tail]
     opened: dict[str, Any] = {}
     for _, record in records:
@@ -129,9 +101,9 @@ def describe(name: str, ends: Ends, alive: bool, now: float) -> ListedRun:
     if not rows:
         return run
     metric, value = headline(rows)
-    newest, age = rows[-1], max(now - rows[-1].time, 0.0)
+    last, age = rows[-1], max(now - rows[-1].time, 0.0)
     return dataclasses.replace(
-        run, step=newest.step, time=newest.time, age=age, metric=metric, value=value
+        run, step=last.step, time=last.time, age=age, metric=metric, value=value
     )
 
 

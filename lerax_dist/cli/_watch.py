@@ -36,17 +36,14 @@ def labels_of(run_dirs: Sequence[str]) -> list[str]:
     ]
 
 
-def watch(run_dirs: Sequence[str], *, chart: str, once: bool, interval: float) -> int:
-    """Show runs until all of them have finished or failed.
+def watch(run_dirs: Sequence[str], chart: str, interval: float, *, once: bool) -> int:
+    """Show runs until all of them have finished or failed, and return the exit status.
 
     Args:
         run_dirs: folders of the runs, or their journals.
         chart: metric to draw.
-        once: whether to show what there is and end.
         interval: seconds between the lines of a run, where there is no terminal.
-
-    Returns:
-        Exit status.
+        once: whether to show what there is and end.
     """
     labels = labels_of(run_dirs) if len(run_dirs) > 1 else [None]
     runs = [

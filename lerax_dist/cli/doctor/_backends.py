@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, final
 
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding, Shown
 
 # Name of a backend's class to its `SetupProblem`s, as JSON.
 Problems = dict[str, list[dict[str, Any]]]

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import final
 
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown, named
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding, Shown, named
 
 # Messages there and back.
 _ROUNDS = 10

@@ -8,13 +8,13 @@ from typing import final
 
 from lerax_dist.cli.doctor._check import (
     AbstractCheck,
+    Context,
     Finding,
     Shown,
     group_by_value,
     named,
     one_line,
 )
-from lerax_dist.cli.doctor._context import Context
 
 # Sums of which the median time is reported.
 _REPEATS = 20

@@ -6,6 +6,7 @@ from typing import final
 
 from lerax_dist.cli.doctor._check import (
     AbstractCheck,
+    Context,
     Finding,
     Shown,
     format_groups,
@@ -13,7 +14,6 @@ from lerax_dist.cli.doctor._check import (
     named,
     one_line,
 )
-from lerax_dist.cli.doctor._context import Context
 
 
 @final

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding, Shown
 
 
 @final

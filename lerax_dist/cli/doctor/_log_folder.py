@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, final
 
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown, group_by_value, named
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._check import (
+    AbstractCheck,
+    Context,
+    Finding,
+    Shown,
+    group_by_value,
+    named,
+)
 
 # Bytes.
 _MIN_FREE = 100 << 20

@@ -8,12 +8,12 @@ from typing import final
 from lerax_dist._version import __version__
 from lerax_dist.cli.doctor._check import (
     AbstractCheck,
+    Context,
     Finding,
     Shown,
     format_groups,
     group_by_value,
 )
-from lerax_dist.cli.doctor._context import Context
 
 # Package to version, None if it is not installed.
 Versions = dict[str, str | None]
