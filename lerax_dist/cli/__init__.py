@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from lerax_dist._version import __version__
 from lerax_dist.backends import ALL_BACKENDS
+from lerax_dist.backends.console._view import HEADLINE
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -158,7 +159,7 @@ def _add_watch(commands: _Commands) -> None:
     )
     watch.add_argument(
         "--chart",
-        default="episode/return",
+        default=HEADLINE,
         metavar="METRIC",
         help="metric to draw (default: %(default)s, else the first loss)",
     )

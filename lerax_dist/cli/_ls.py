@@ -1,13 +1,12 @@
 """`lerax-dist ls`: the runs in a folder, by the two ends of their journals."""
 
-import dataclasses
 import json
 import math
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -30,10 +29,8 @@ def list_runs(log_dir: str, *, as_json: bool) -> int:
     """Print the runs in a folder, those with the newest row last, and return the exit status."""
     base = Path(log_dir)
     if not base.is_dir():
-        print(
-            f"lerax-dist ls: {log_dir} is not a folder. Give the folder of the runs.",
-            file=sys.stderr,
-        )
+        rule = "is not a folder. Give the folder of the runs."
+        print(f"lerax-dist ls: {log_dir} {rule}", file=sys.stderr)
         return 1
     runs = sorted(_runs(base), key=lambda run: (run.time or 0.0, run.name))
     if as_json:
@@ -46,7 +43,7 @@ def list_runs(log_dir: str, *, as_json: bool) -> int:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass
 class ListedRun:
     """A run as `ls` shows it."""
 
@@ -93,18 +90,18 @@ def describe(name: str, ends: Ends, alive: bool, now: float) -> ListedRun:
     run = ListedRun(
         name,
         state_of(ends, alive),
-        rows=_count(ends, len(records), len(rows)) if records else None,
         processes=opened.get("process_count"),
         host=opened.get("host"),
         pid=opened.get("pid"),
     )
-    if not rows:
-        return run
-    metric, value = headline(rows)
-    last, age = rows[-1], max(now - rows[-1].time, 0.0)
-    return dataclasses.replace(
-        run, step=last.step, time=last.time, age=age, metric=metric, value=value
-    )
+    if records:
+        events = len(records) - len(rows)
+        run.rows = len(rows) if ends.whole else records[-1][0] + 1 - events
+    if rows:
+        last = rows[-1]
+        run.step, run.time, run.age = last.step, last.time, max(now - last.time, 0.0)
+        run.metric, run.value = headline(rows)
+    return run
 
 
 def headline(rows: Sequence[Row]) -> tuple[str | None, float | None]:
@@ -112,21 +109,14 @@ def headline(rows: Sequence[Row]) -> tuple[str | None, float | None]:
 
     `episode/return` if any row has it, else the first whose last part contains "loss", else none.
     """
-    newest = {name: value for row in rows for name, value in row.metrics.items()}
-    name = chosen_metric(newest, HEADLINE)
-    return name, None if name is None else float(newest[name])
-
-
-def _count(ends: Ends, records: int, rows: int) -> int:
-    if ends.whole:
-        return rows
-    last = (ends.tail or ends.head)[-1][0]
-    return last + 1 - (records - rows)
+    latest = {name: value for row in rows for name, value in row.metrics.items()}
+    name = chosen_metric(latest, HEADLINE)
+    return name, None if name is None else float(latest[name])
 
 
 def _as_object(run: ListedRun) -> dict[str, Any]:
-    """A run as one JSON object; a value that JSON lacks is its name."""
-    fields = dataclasses.asdict(run)
+    """A run as one JSON object; NaN and infinity, which JSON lacks, are strings."""
+    fields = asdict(run)
     value = run.value
     if value is not None and not math.isfinite(value):
         fields["value"] = "NaN" if math.isnan(value) else str(value).replace("inf", "Infinity")

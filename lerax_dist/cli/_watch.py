@@ -17,7 +17,7 @@ from lerax_dist.backends.console._draw import screen
 from lerax_dist.backends.console._live import LiveDisplay, plain_lines, print_frame
 from lerax_dist.backends.console._plain import format_facts, format_row, is_due
 from lerax_dist.backends.console._view import printable
-from lerax_dist.cli._compare import Shown, compare
+from lerax_dist.cli._compare import compare
 from lerax_dist.cli._followed import FollowedRun
 from lerax_dist.journal import JOURNAL, journal_of
 
@@ -28,7 +28,7 @@ _WIDTH = 100
 
 
 def labels_of(run_dirs: Sequence[str]) -> list[str]:
-    """What to call several runs: the names of their folders, or their paths if two are alike."""
+    """Labels of several runs: the names of their folders, or their paths if two names are equal."""
     names = [Path(run_dir).resolve().name for run_dir in run_dirs]
     return [
         name if names.count(name) == 1 else run_dir
@@ -53,8 +53,14 @@ def watch(run_dirs: Sequence[str], chart: str, interval: float, *, once: bool) -
     console = get_console()
     try:
         if once:
-            return _show_once(runs, chart, console, run_dirs)
-        _follow(runs, chart, interval, console)
+            for run_dir in run_dirs:
+                journal_of(run_dir)
+            _show_once(runs, chart, console)
+        else:
+            _follow(runs, chart, interval, console)
+    except FileNotFoundError as error:
+        print(f"lerax-dist watch: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
@@ -95,26 +101,18 @@ def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Conso
                 time.sleep(_POLL_INTERVAL)
 
 
-def _show_once(
-    runs: list[FollowedRun], chart: str, console: Console, run_dirs: Sequence[str]
-) -> int:
-    for run, run_dir in zip(runs, run_dirs, strict=True):
-        try:
-            journal_of(run_dir)
-        except FileNotFoundError as error:
-            print(f"lerax-dist watch: {error}", file=sys.stderr)
-            return 1
+def _show_once(runs: list[FollowedRun], chart: str, console: Console) -> None:
+    for run in runs:
         run.poll()
         while run.behind:
             run.poll()
     if is_terminal(console):
         print_frame(console, _draw(runs, chart, console.width - 1, None))
-        return 0
+        return
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) > 0 else _WIDTH
     for line in plain_lines(_draw(runs, chart, width, None), width):
         _print(line)
-    return 0
 
 
 def _draw(runs: list[FollowedRun], chart: str, width: int, height: int | None) -> RenderableType:
@@ -124,12 +122,12 @@ def _draw(runs: list[FollowedRun], chart: str, width: int, height: int | None) -
             stack.enter_context(view.lock)
         if len(views) == 1:
             return screen(*views[0], width, height)
-        return compare([Shown(*each) for each in views], chart, width, height)
+        return compare(views, chart, width, height)
 
 
 @final
 class _PlainLines:
-    """A line a run now and then, where there is no terminal."""
+    """Prints lines of runs at an interval, where there is no terminal."""
 
     def __init__(self, runs: Sequence[FollowedRun], interval: float) -> None:
         self._runs = runs
