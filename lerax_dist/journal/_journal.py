@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, final
 
@@ -28,38 +29,25 @@ class JournalInUse(RuntimeError):
 
 
 @final
+@dataclass(slots=True, eq=False)
 class _Kept:
-    """A record in memory.
+    """A record in memory."""
 
-    Attributes:
-        line: its line; empty once that is written.
-        end: byte offset after its line, `None` until it is written.
-    """
-
-    __slots__ = ("end", "line", "number", "record", "size")
-
-    def __init__(self, number: int, record: Record, line: bytes) -> None:
-        self.number = number
-        self.record = record
-        self.line = line
-        self.size = len(line)
-        self.end: int | None = None
+    number: int
+    record: Record
+    line: bytes  # its line in the file; empty once that is written
+    size: int  # size of the line
+    end: int | None = None  # byte offset after the line; `None` until that is written
 
 
 @final
+@dataclass(slots=True, eq=False)
 class Cursor:
-    """How far one thread has read.
+    """How far one thread has read."""
 
-    Attributes:
-        number: number of the next record to read.
-        offset: a byte offset at or before its line.
-        file: the file, while the cursor is so far behind that it needs it.
-    """
-
-    def __init__(self, number: int, offset: int) -> None:
-        self.number = number
-        self.offset = offset
-        self.file: BinaryIO | None = None
+    number: int  # number of the next record to read
+    offset: int  # a byte offset at or before its line
+    file: BinaryIO | None = None  # while the cursor is so far behind that it needs the file
 
     def close(self) -> None:
         """Close the file."""
@@ -153,7 +141,8 @@ class Journal:
         for record in records:
             number = self._next + len(fresh)
             try:
-                fresh.append(_Kept(number, record, encode(record, number)))
+                line = encode(record, number)
+                fresh.append(_Kept(number, record, line, len(line)))
             except Exception as error:
                 # One that JSON cannot hold must not cost its neighbors. Its content is not in the
                 # message: the text of an integer of 5,000 digits raises, too.

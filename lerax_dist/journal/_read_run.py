@@ -35,7 +35,7 @@ class Incarnation(NamedTuple):
         number: 1 for the first.
         time: when it started, in seconds since the epoch.
         start_step: from which step on it supersedes the rows before it; `None` for the first.
-        state: how it ended, `"finished"`, `"failed"` or `"preempted"`; `None` if it did not say so.
+        state: how it ended: `"finished"`, `"failed"`, `"preempted"`; `None` without a close record.
         facts: host, process, versions, ... of it.
     """
 
@@ -208,7 +208,7 @@ def journal_of(run_dir: str | os.PathLike[str]) -> Path:
     """The journal of a run, given by its folder or by itself.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it does not exist.
     """
     path = Path(run_dir)
     journal = path if path.is_file() else path / JOURNAL
@@ -237,13 +237,11 @@ def _heads(rows: Sequence[Rows]) -> tuple[np.ndarray, list[np.ndarray]]:
     """The place of each row by its number; steps, times and iterations by place."""
     numbers = np.array([number for batch in rows for number in batch.numbers], np.float64)
     order = np.argsort(numbers, kind="stable")
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
     steps = [step for batch in rows for step in batch.steps]
     times = [time for batch in rows for time in batch.times]
     iterations = [n if isinstance(n, int) else -1 for batch in rows for n in batch.iterations]
     heads = [_integers(steps), np.array(times, np.float64), _integers(iterations)]
-    return places, [head[order] for head in heads]
+    return np.argsort(order), [head[order] for head in heads]
 
 
 def _integers(values: Sequence[int]) -> np.ndarray:

@@ -77,21 +77,14 @@ class _Resumes:
     def hides(self, number: int, record: Record) -> bool:
         """Whether a record is a row or clip that is superseded, as far as is known by now."""
         if isinstance(record, Row):
-            return self._hides_step(number, record.step)
-        return record.kind == "video" and self._hides_step(number, record.body.get("step"))
+            return self.hides_step(number, record.step)
+        return record.kind == "video" and self.hides_step(number, record.body.get("step"))
 
-    def kept(self, rows: Rows) -> Rows:
-        """The rows that are not superseded."""
-        if not self._starts:
-            return rows
-        pairs = zip(rows.numbers, rows.steps, strict=True)
-        places = [i for i, pair in enumerate(pairs) if not self._hides_step(*pair)]
-        return rows if len(places) == len(rows.numbers) else rows.take(places)
-
-    def _hides_step(self, number: int, step: Any) -> bool:
-        return isinstance(step, int) and any(
-            number < resume and step >= start for resume, start in self._starts.items()
-        )
+    def hides_step(self, number: int, step: Any) -> bool:
+        """Whether a row or clip of a step is superseded."""
+        if not self._starts or not isinstance(step, int):
+            return False
+        return any(number < resume and step >= start for resume, start in self._starts.items())
 
 
 @final
@@ -230,6 +223,9 @@ class JournalReader:
             elif not self._is_new(fields["n"]):
                 continue
             elif fields["kind"] == "row":
+                if self._resumes.hides_step(fields["n"], fields["step"]):
+                    self.superseded += 1
+                    continue
                 # Rows with the same metrics are taken together also where others come in between:
                 # programs log in turns.
                 names = tuple(fields["metrics"])
@@ -262,22 +258,16 @@ class JournalReader:
         return False
 
     def _rows(self, group: ParsedRows) -> list[Rows]:
-        """The rows of a group that are not damaged and not superseded."""
+        """The rows of a group that are not damaged."""
         whole = group.decoded()
-        found = [whole]
-        if whole is None:
-            # A row with a value that is not a number, or a vector of another size, must not cost
-            # its neighbors.
-            found = [group.decoded(i, i + 1) for i in range(len(group))]
-        good = [rows for rows in found if rows is not None]
-        self.damage.lines += len(found) - len(good)
-        kept = [self._resumes.kept(rows) for rows in good]
-        self.superseded += _count(good) - _count(kept)
-        return [rows for rows in kept if rows.numbers]
-
-
-def _count(batches: Iterable[Rows]) -> int:
-    return sum(len(rows.numbers) for rows in batches)
+        if whole is not None:
+            return [whole]
+        # A row with a value that is not a number, or a vector of another size, must not cost its
+        # neighbors.
+        each = [group.decoded(i, i + 1) for i in range(len(group))]
+        good = [rows for rows in each if rows is not None]
+        self.damage.lines += len(each) - len(good)
+        return good
 
 
 def _in_order(batches: Iterable[Batch]) -> list[tuple[int, Record]]:

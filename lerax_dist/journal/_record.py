@@ -242,18 +242,6 @@ class Rows(NamedTuple):
             head = (self.times[i], self.steps[i], self.iterations[i])
             yield number, Row(*head, self.names, self.values[i], vectors)
 
-    def take(self, places: Sequence[int]) -> "Rows":
-        """Some of the rows."""
-        return Rows(
-            [self.numbers[i] for i in places],
-            [self.times[i] for i in places],
-            [self.steps[i] for i in places],
-            [self.iterations[i] for i in places],
-            self.names,
-            self.values[places],
-            {name: values[places] for name, values in self.vectors.items()},
-        )
-
 
 @final
 class ParsedRows:

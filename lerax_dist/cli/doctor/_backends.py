@@ -15,7 +15,7 @@ _TIMEOUT = 5.0
 
 @final
 class BackendsCheck(AbstractCheck[Problems]):
-    """What each backend's `check_setup` says about process 0, which writes."""
+    """What each backend's `check_setup` finds on process 0, which writes."""
 
     key = "backends"
     fact = dict
@@ -32,7 +32,8 @@ class BackendsCheck(AbstractCheck[Problems]):
 
     def judge(self, facts: Sequence[Problems], hosts: Sequence[str]) -> Iterator[Finding]:
         for problems in facts[0].values():
-            yield from (Finding(**problem) for problem in problems)
+            for problem in problems:
+                yield Finding(**problem)
 
     def show(self, facts: Sequence[Problems]) -> Iterator[Shown]:
         ready = [name for name, problems in facts[0].items() if not problems]

@@ -1,7 +1,7 @@
 """What a check of the doctor is, what it works with, and how checks name processes."""
 
 import abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
@@ -146,10 +146,12 @@ def group_by_value(values: Sequence[T]) -> dict[T, list[int]]:
     return groups
 
 
-def format_groups(groups: Mapping[T, Sequence[int]], hosts: Sequence[str]) -> str:
-    """Each value with the processes that have it; the most frequent value comes first."""
-    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
-    return ", ".join(f"{value} on {named(indices, hosts)}" for value, indices in ordered)
+def format_differing(values: Sequence[T], hosts: Sequence[str]) -> str:
+    """Each value with its processes, the most frequent first; empty if all values are equal."""
+    groups = sorted(group_by_value(values).items(), key=lambda item: -len(item[1]))
+    if len(groups) == 1:
+        return ""
+    return ", ".join(f"{value} on {named(indices, hosts)}" for value, indices in groups)
 
 
 def one_line(error: BaseException) -> str:
