@@ -41,7 +41,7 @@ def compare(runs: Sequence[_Run], wanted: str, width: int, height: int | None) -
     """All that is shown of several runs, for a `Frame` of the same size.
 
     Args:
-        runs: the runs, each with a color of its own.
+        runs: the runs, each drawn in another color.
         wanted: metric to draw.
         width: columns of the window.
         height: rows of the window; `None` for no limit.

@@ -24,8 +24,8 @@ def export(run_dirs: Sequence[str], table: str) -> int:
         path = Path(table)
         if path.suffix not in _WRITERS:
             raise ValueError(
-                f"`--export` {table!r} must end in {', '.join(_WRITERS)}, which says the format. "
-                f"Use e.g. {path.stem}.csv."
+                f"`--export` {table!r} must end in {' or '.join(_WRITERS)}. Use e.g. "
+                f"{path.stem}.csv."
             )
         runs = dict(zip(labels_of(run_dirs), map(read_run, run_dirs), strict=True))
         names = list(dict.fromkeys(name for run in runs.values() for name in run.columns))

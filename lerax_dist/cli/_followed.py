@@ -122,15 +122,12 @@ class FollowedRun:
                 return "waiting"
             if self.behind:
                 return "reading"
-        last = [] if self._last is None else [(0, self._last)]
-        return state_of(Ends(self._reader.size, last), self._is_alive())
-
-    def _is_alive(self) -> bool:
         now = self._monotonic()
         if self._looked is None or now - self._looked >= _LIVENESS_INTERVAL:
             self._looked = now
             self._alive = self._liveness.is_alive()
-        return self._alive
+        last = [] if self._last is None else [(0, self._last)]
+        return state_of(Ends(self._reader.size, last), self._alive)
 
     def _notes(self) -> list[str]:
         reader = self._reader

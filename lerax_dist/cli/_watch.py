@@ -23,7 +23,7 @@ from lerax_dist.journal import JOURNAL, journal_of
 
 # Seconds between two looks at the journals.
 _POLL_INTERVAL = 0.25
-# Columns of a screen that goes to no terminal, unless COLUMNS says otherwise.
+# Columns of a screen that is not printed on a terminal, if COLUMNS is not set.
 _WIDTH = 100
 
 
@@ -82,7 +82,7 @@ def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Conso
             display = LiveDisplay(
                 lambda width, height: _draw(runs, chart, width, height), console, fullscreen=True
             )
-            # The window is given back however it ends, short of SIGKILL.
+            # The window is restored at every end but SIGKILL.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             display.start()
             stack.callback(display.stop)
@@ -92,13 +92,13 @@ def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Conso
         while True:
             for run in runs:
                 run.poll()
-            behind = any(run.behind for run in runs)
-            if lines is not None and not behind:
+            if any(run.behind for run in runs):
+                continue
+            if lines is not None:
                 lines.print_due()
-            if not behind:
-                if all(run.ended for run in runs):
-                    return
-                time.sleep(_POLL_INTERVAL)
+            if all(run.ended for run in runs):
+                return
+            time.sleep(_POLL_INTERVAL)
 
 
 def _show_once(runs: list[FollowedRun], chart: str, console: Console) -> None:
@@ -148,18 +148,14 @@ class _PlainLines:
                     _print(mark + format_row(view, view.latest, None, run.now()))
                     at, step = now, view.progress.step
                 if view.state != state:
-                    _print(mark + "  ".join(_state_line(run)))
+                    facts = [format_facts(view.facts)] if view.facts else []
+                    parts = [f"run {view.name}", view.state, *facts, *view.notes]
+                    _print(mark + "  ".join(parts))
                 self._printed[number] = (at, step, view.state)
 
     def finish(self) -> None:
         """Print what was not due yet."""
         self.print_due(at_end=True)
-
-
-def _state_line(run: FollowedRun) -> list[str]:
-    view = run.view
-    facts = [format_facts(view.facts)] if view.facts else []
-    return [f"run {view.name}", view.state, *facts, *view.notes]
 
 
 def _print(line: str) -> None:

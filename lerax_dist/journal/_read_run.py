@@ -262,10 +262,8 @@ def _columns(
     for batch in rows:
         here = places[start : start + len(batch.numbers)]
         start += len(here)
-        for name, values in [
-            *zip(batch.names, batch.values.T, strict=True),
-            *batch.vectors.items(),
-        ]:
+        scalars = dict(zip(batch.names, batch.values.T, strict=True))
+        for name, values in (scalars | dict(batch.vectors)).items():
             if name not in columns:
                 columns[name] = np.full((len(places), *values.shape[1:]), np.nan)
                 present[name] = np.zeros(len(places), bool)
