@@ -127,16 +127,16 @@ class JournalReader:
 
     def pieces(self) -> Iterator[list[Batch]]:
         """What `records` returns, rows many at once; within a piece of the file in any order."""
-        yield self._read(_CHUNK_BYTES)
+        yield self._read()
         stop = self.size
         while self.behind and self.offset < stop:
             before = self.offset
-            yield self._read(_CHUNK_BYTES, stop)
+            yield self._read(stop)
             if self.offset == before:
                 return
 
-    def read(self, max_bytes: int = _CHUNK_BYTES) -> list[tuple[int, Record]]:
-        """Number and record of each line since the last call, of about `max_bytes` at most.
+    def read(self) -> list[tuple[int, Record]]:
+        """Number and record of each line since the last call, of about 1 MB at most.
 
         A file that does not exist has none; one that has replaced another is read from its start.
 
@@ -144,7 +144,7 @@ class JournalReader:
             OSError: the file cannot be read.
             JournalFormatError: it is in a newer format.
         """
-        return _in_order(self._read(max_bytes))
+        return _in_order(self._read())
 
     def _start_anew(self) -> None:
         self.generation += 1
@@ -162,7 +162,7 @@ class JournalReader:
         self._searched = 0
         self._newer: JournalFormatError | None = None
 
-    def _read(self, max_bytes: int, stop: int | None = None) -> list[Batch]:
+    def _read(self, stop: int | None = None) -> list[Batch]:
         try:
             # Opened anew each time: a network file system looks again then, also for another file.
             with self.path.open("rb") as file:
@@ -173,13 +173,13 @@ class JournalReader:
                     return []
                 self._find_resumes(file.fileno())
                 end = self.size if stop is None else min(stop, self.size)
-                data = _read_lines(file.fileno(), self.offset, end, max_bytes)
+                data = _read_lines(file.fileno(), self.offset, end, _CHUNK_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             # Not there yet, or moved away for a moment: what was read stays read.
             self.size = self.offset
             return []
         # What is left is a line without an end if all of it was looked at.
-        looked = not data or end - self.offset <= max_bytes
+        looked = not data or end - self.offset <= _CHUNK_BYTES
         self.offset += len(data)
         self.damage.torn = looked and self.offset < end
         if end == self.size and (self.offset == end or self.damage.torn):
@@ -229,14 +229,17 @@ class JournalReader:
                 # Rows with the same metrics are taken together also where others come in between:
                 # programs log in turns.
                 names = tuple(fields["metrics"])
-                group = groups.get(names) or groups.setdefault(names, ParsedRows(names))
-                group.add(fields)
+                if names not in groups:
+                    groups[names] = ParsedRows(names)
+                groups[names].add(fields)
             else:
                 number, event = event_of(fields)
                 if not self._resumes.hides(number, event):
                     batches.append((number, event))
         for group in groups.values():
-            batches += self._rows(group)
+            rows, damaged = group.decoded()
+            batches += rows
+            self.damage.lines += damaged
         return batches
 
     def _is_new(self, number: int) -> bool:
@@ -256,18 +259,6 @@ class JournalReader:
                 self.damage.missing -= 1
                 return True
         return False
-
-    def _rows(self, group: ParsedRows) -> list[Rows]:
-        """The rows of a group that are not damaged."""
-        whole = group.decoded()
-        if whole is not None:
-            return [whole]
-        # A row with a value that is not a number, or a vector of another size, must not cost its
-        # neighbors.
-        each = [group.decoded(i, i + 1) for i in range(len(group))]
-        good = [rows for rows in each if rows is not None]
-        self.damage.lines += len(each) - len(good)
-        return good
 
 
 def _in_order(batches: Iterable[Batch]) -> list[tuple[int, Record]]:

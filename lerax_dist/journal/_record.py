@@ -160,8 +160,8 @@ def decode(line: bytes) -> tuple[int, Record] | None:
         return fields["n"], Row(*head, tuple(metrics), values)
     parsed = ParsedRows(tuple(metrics))
     parsed.add(fields)
-    rows = parsed.decoded()
-    return None if rows is None else next(rows.records())
+    rows, _ = parsed.decoded()
+    return next(rows[0].records()) if rows else None
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
@@ -266,15 +266,22 @@ class ParsedRows:
         self._iterations.append(fields.get("iteration"))
         self._values.extend(fields["metrics"].values())
 
-    def __len__(self) -> int:
-        return len(self._numbers)
+    def decoded(self) -> tuple[list[Rows], int]:
+        """The rows, and how many are damaged: a value is neither a number nor a list of numbers."""
+        whole = self._decode(0, len(self._numbers))
+        if whole is not None:
+            return [whole], 0
+        # A damaged row, or a vector of another size, must not cost its neighbors.
+        each = [self._decode(i, i + 1) for i in range(len(self._numbers))]
+        good = [rows for rows in each if rows is not None]
+        return good, len(each) - len(good)
 
-    def decoded(self, start: int = 0, stop: int | None = None) -> Rows | None:
-        """Rows `start` to `stop`; `None` if the values of a metric do not make one array."""
+    def _decode(self, start: int, stop: int) -> Rows | None:
+        """Some of the rows; `None` if the values of a metric do not make one array."""
         part, size = slice(start, stop), len(self._names)
         numbers = self._numbers[part]
         heads = (numbers, self._times[part], self._steps[part], self._iterations[part])
-        parsed = self._values[size * start : None if stop is None else size * stop]
+        parsed = self._values[size * start : size * stop]
         # NumPy reads "NaN" and "Infinity", too.
         flat = _array(parsed, 1)
         if flat is not None:
