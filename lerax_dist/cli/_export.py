@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +29,8 @@ def export(run_dirs: Sequence[str], table: str) -> int:
             )
         runs = dict(zip(labels_of(run_dirs), map(read_run, run_dirs), strict=True))
         names = list(dict.fromkeys(name for run in runs.values() for name in run.columns))
-        replace_file(path, _WRITERS[path.suffix](runs, names))
+        write = _WRITERS[path.suffix]
+        replace_file(path, lambda file: write(file, runs, names))
     except (OSError, ValueError, RuntimeError) as error:
         print(f"lerax-dist watch: {error}", file=sys.stderr)
         return 1
@@ -39,25 +40,22 @@ def export(run_dirs: Sequence[str], table: str) -> int:
     return 0
 
 
-def _csv(runs: Mapping[str, RunData], names: Sequence[str]) -> Callable[[BinaryIO], None]:
-    def write(file: BinaryIO) -> None:
-        text = io.TextIOWrapper(file, "utf-8", newline="")
-        writer = csv.writer(text)
-        writer.writerow([*_HEADS, *names])
-        for label, run in runs.items():
-            columns = [_cells(run, name) for name in names]
-            iterations = [None if number < 0 else number for number in run.iterations.tolist()]
-            heads = ([label] * len(run), run.steps.tolist(), run.times.tolist(), iterations)
-            # A list is written as JSON; a float with all its digits; `None` leaves a cell empty.
-            for row in zip(*heads, *columns, strict=True):
-                writer.writerow([json.dumps(c) if isinstance(c, list) else c for c in row])
-        text.flush()
-        text.detach()
-
-    return write
+def _write_csv(file: BinaryIO, runs: Mapping[str, RunData], names: Sequence[str]) -> None:
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    writer = csv.writer(text)
+    writer.writerow([*_HEADS, *names])
+    for label, run in runs.items():
+        columns = [_cells(run, name) for name in names]
+        iterations = [None if number < 0 else number for number in run.iterations.tolist()]
+        heads = ([label] * len(run), run.steps.tolist(), run.times.tolist(), iterations)
+        # A list is written as JSON; a float with all its digits; `None` leaves a cell empty.
+        for row in zip(*heads, *columns, strict=True):
+            writer.writerow([json.dumps(c) if isinstance(c, list) else c for c in row])
+    text.flush()
+    text.detach()
 
 
-def _parquet(runs: Mapping[str, RunData], names: Sequence[str]) -> Callable[[BinaryIO], None]:
+def _write_parquet(file: BinaryIO, runs: Mapping[str, RunData], names: Sequence[str]) -> None:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -70,19 +68,15 @@ def _parquet(runs: Mapping[str, RunData], names: Sequence[str]) -> Callable[[Bin
     kinds = [pyarrow.string(), pyarrow.int64(), number, pyarrow.int64()]
     kinds += [vector if _is_vector(runs, name) else number for name in names]
     schema = pyarrow.schema(list(zip([*_HEADS, *names], kinds, strict=True)))
-
-    def write(file: BinaryIO) -> None:
-        with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-            for label, run in runs.items():
-                iterations = pyarrow.array(run.iterations, mask=run.iterations < 0)
-                heads = [[label] * len(run), run.steps, run.times, iterations]
-                cells: list[Any] = [_cells(run, name) for name in names]
-                writer.write_table(pyarrow.table([*heads, *cells], schema=schema))
-
-    return write
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        for label, run in runs.items():
+            iterations = pyarrow.array(run.iterations, mask=run.iterations < 0)
+            heads = [[label] * len(run), run.steps, run.times, iterations]
+            cells: list[Any] = [_cells(run, name) for name in names]
+            writer.write_table(pyarrow.table([*heads, *cells], schema=schema))
 
 
-_WRITERS = {".csv": _csv, ".parquet": _parquet}
+_WRITERS = {".csv": _write_csv, ".parquet": _write_parquet}
 
 
 def _cells(run: RunData, name: str) -> list[Any]:

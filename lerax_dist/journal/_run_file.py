@@ -65,12 +65,8 @@ def take_identity(directory: Path, *, continues: bool, known: Identity | None = 
         identity = Identity(last.run_id, last.incarnation + 1)
     else:
         identity = Identity(uuid.uuid4().hex[:12], 2 if continues else 1)
-    text = json.dumps(identity._asdict()) + "\n"
-
-    def write(file: BinaryIO) -> None:
-        file.write(text.encode())
-
-    replace_file(directory / _RUN_FILE, write)
+    line = json.dumps(identity._asdict()).encode() + b"\n"
+    replace_file(directory / _RUN_FILE, lambda file: file.write(line))
     return identity
 
 
@@ -104,7 +100,7 @@ def _identity_of(fields: Mapping[str, Any]) -> Identity | None:
         return None
 
 
-def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside `path`, sync it, and rename it: no reader and no crash sees half of it.
 
     Args:
