@@ -229,9 +229,10 @@ class JournalReader:
                 # Rows with the same metrics are taken together also where others come in between:
                 # programs log in turns.
                 names = tuple(fields["metrics"])
-                if names not in groups:
-                    groups[names] = ParsedRows(names)
-                groups[names].add(fields)
+                group = groups.get(names)
+                if group is None:
+                    group = groups[names] = ParsedRows(names)
+                group.add(fields)
             else:
                 number, event = event_of(fields)
                 if not self._resumes.hides(number, event):
