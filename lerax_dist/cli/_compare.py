@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
@@ -34,40 +33,30 @@ _COLORS = ("green", "yellow", "magenta", "blue", "red", "cyan")
 _MAX_LABEL_WIDTH = 26
 _VALUE_WIDTH = 11
 _MIN_CHART_WIDTH = 36
+# A run, whose lock the caller holds, and the present time in seconds, or that of its end.
+_Run = tuple[RunView, float]
 
 
-class Shown(NamedTuple):
-    """A run among others.
-
-    Attributes:
-        view: the run; its lock is held by the caller.
-        now: present time in seconds, or that of its end.
-    """
-
-    view: RunView
-    now: float
-
-
-def compare(runs: Sequence[Shown], wanted: str, width: int, height: int | None) -> RenderableType:
+def compare(runs: Sequence[_Run], wanted: str, width: int, height: int | None) -> RenderableType:
     """All that is shown of several runs, for a `Frame` of the same size.
 
     Args:
-        runs: the runs, each with a color of its own.
+        runs: the runs, each drawn in another color.
         wanted: metric to draw.
         width: columns of the window.
         height: rows of the window; `None` for no limit.
     """
-    notes = [note for run in runs for note in _notes(run.view)]
+    notes = [note for view, _ in runs for note in _notes(view)]
     head = Group(_headings(runs, width), *notes)
     room = 10_000 if height is None else height - len(runs) - len(notes) - 1
-    names = list(dict.fromkeys(name for run in runs for name in run.view.latest))
+    names = list(dict.fromkeys(name for view, _ in runs for name in view.latest))
     if not names:
         return head
     name = chosen_metric(names, wanted)
     columns = _columns(runs, names, width, room)
     if name is None or room < MIN_CHART_HEIGHT:
         return Group(head, "", beside(columns))
-    curves = [(run.view.history.curve(name), _color(number)) for number, run in enumerate(runs)]
+    curves = [(view.history.curve(name), _color(number)) for number, (view, _) in enumerate(runs)]
     free, rows = width - sum(text_width(column) + GAP for column in columns), text_height(columns)
     if free >= _MIN_CHART_WIDTH:
         chart = draw_chart(name, curves, min(90, free), min(room, max(9, min(14, rows))))
@@ -80,7 +69,7 @@ def compare(runs: Sequence[Shown], wanted: str, width: int, height: int | None) 
     return Group(head, "", beside(columns), "", chart)
 
 
-def _headings(runs: Sequence[Shown], width: int) -> Table:
+def _headings(runs: Sequence[_Run], width: int) -> Table:
     """A line for each run: state and progress, as much of it as the width has room for."""
     rows: list[list[tuple[int, RenderableType]]] = []
     bar = 26 if width >= 120 else 18
@@ -112,7 +101,7 @@ def _notes(view: RunView) -> list[Text]:
     ]
 
 
-def _columns(runs: Sequence[Shown], names: Sequence[str], width: int, room: int) -> list[Text]:
+def _columns(runs: Sequence[_Run], names: Sequence[str], width: int, room: int) -> list[Text]:
     """A line for each metric, a column for each run; with sparklines if they have room."""
     groups = group_items(Item(name, name) for name in names)
     longest = max(cell_len(item.name) for _, items in groups for item in items)
@@ -135,7 +124,7 @@ def _columns(runs: Sequence[Shown], names: Sequence[str], width: int, room: int)
         left.append(f"\n+{hidden} more", "dim")
     most = max(1, (width - first - 2) // (each + GAP))
     values = [name for _, name in lines[:kept]]
-    return [left, *(_values(i, run.view, values, each) for i, run in enumerate(runs[:most]))]
+    return [left, *(_values(i, runs[i][0], values, each) for i in range(min(most, len(runs))))]
 
 
 def _values(number: int, view: RunView, names: Sequence[str | None], width: int) -> Text:

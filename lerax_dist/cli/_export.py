@@ -4,22 +4,18 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lerax_dist.cli._watch import labels_of
-from lerax_dist.journal import JournalFormatError, RunData, read_run, replace_file
+from lerax_dist.journal import RunData, read_run, replace_file
 
 _HEADS = ("run", "step", "time", "iteration")
 
 
 def export(run_dirs: Sequence[str], table: str) -> int:
-    """Write the rows of runs into a file.
-
-    Args:
-        run_dirs: folders of the runs, or their journals.
-        table: the file; its suffix says in which format.
+    """Write the rows of runs into the file `table`, whose suffix is its format.
 
     Returns:
         Exit status.
@@ -28,13 +24,14 @@ def export(run_dirs: Sequence[str], table: str) -> int:
         path = Path(table)
         if path.suffix not in _WRITERS:
             raise ValueError(
-                f"`--export` {table!r} must end in {', '.join(_WRITERS)}, which says the format. "
-                f"Use e.g. {path.stem}.csv."
+                f"`--export` {table!r} must end in {' or '.join(_WRITERS)}. Use e.g. "
+                f"{path.stem}.csv."
             )
         runs = dict(zip(labels_of(run_dirs), map(read_run, run_dirs), strict=True))
         names = list(dict.fromkeys(name for run in runs.values() for name in run.columns))
-        replace_file(path, _WRITERS[path.suffix](runs, names))
-    except (OSError, ValueError, RuntimeError, JournalFormatError) as error:
+        write = _WRITERS[path.suffix]
+        replace_file(path, lambda file: write(file, runs, names))
+    except (OSError, ValueError, RuntimeError) as error:
         print(f"lerax-dist watch: {error}", file=sys.stderr)
         return 1
     rows = sum(map(len, runs.values()))
@@ -43,25 +40,22 @@ def export(run_dirs: Sequence[str], table: str) -> int:
     return 0
 
 
-def _csv(runs: Mapping[str, RunData], names: Sequence[str]) -> Callable[[BinaryIO], None]:
-    def write(file: BinaryIO) -> None:
-        text = io.TextIOWrapper(file, "utf-8", newline="")
-        writer = csv.writer(text)
-        writer.writerow([*_HEADS, *names])
-        for label, run in runs.items():
-            columns = [_cells(run, name) for name in names]
-            iterations = [None if number < 0 else number for number in run.iterations.tolist()]
-            heads = ([label] * len(run), run.steps.tolist(), run.times.tolist(), iterations)
-            # A list is written as JSON; a float with all its digits; `None` leaves a cell empty.
-            for row in zip(*heads, *columns, strict=True):
-                writer.writerow([json.dumps(c) if isinstance(c, list) else c for c in row])
-        text.flush()
-        text.detach()
-
-    return write
+def _write_csv(file: BinaryIO, runs: Mapping[str, RunData], names: Sequence[str]) -> None:
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    writer = csv.writer(text)
+    writer.writerow([*_HEADS, *names])
+    for label, run in runs.items():
+        columns = [_cells(run, name) for name in names]
+        iterations = [None if number < 0 else number for number in run.iterations.tolist()]
+        heads = ([label] * len(run), run.steps.tolist(), run.times.tolist(), iterations)
+        # A list is written as JSON; a float with all its digits; `None` leaves a cell empty.
+        for row in zip(*heads, *columns, strict=True):
+            writer.writerow([json.dumps(c) if isinstance(c, list) else c for c in row])
+    text.flush()
+    text.detach()
 
 
-def _parquet(runs: Mapping[str, RunData], names: Sequence[str]) -> Callable[[BinaryIO], None]:
+def _write_parquet(file: BinaryIO, runs: Mapping[str, RunData], names: Sequence[str]) -> None:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -74,19 +68,15 @@ def _parquet(runs: Mapping[str, RunData], names: Sequence[str]) -> Callable[[Bin
     kinds = [pyarrow.string(), pyarrow.int64(), number, pyarrow.int64()]
     kinds += [vector if _is_vector(runs, name) else number for name in names]
     schema = pyarrow.schema(list(zip([*_HEADS, *names], kinds, strict=True)))
-
-    def write(file: BinaryIO) -> None:
-        with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-            for label, run in runs.items():
-                iterations = pyarrow.array(run.iterations, mask=run.iterations < 0)
-                heads = [[label] * len(run), run.steps, run.times, iterations]
-                cells: list[Any] = [_cells(run, name) for name in names]
-                writer.write_table(pyarrow.table([*heads, *cells], schema=schema))
-
-    return write
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        for label, run in runs.items():
+            iterations = pyarrow.array(run.iterations, mask=run.iterations < 0)
+            heads = [[label] * len(run), run.steps, run.times, iterations]
+            cells: list[Any] = [_cells(run, name) for name in names]
+            writer.write_table(pyarrow.table([*heads, *cells], schema=schema))
 
 
-_WRITERS = {".csv": _csv, ".parquet": _parquet}
+_WRITERS = {".csv": _write_csv, ".parquet": _write_parquet}
 
 
 def _cells(run: RunData, name: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A run as it is seen from outside, by its journal."""
+"""A run followed by its journal, for `lerax-dist watch`."""
 
 import os
 import time
@@ -21,22 +21,17 @@ from lerax_dist.journal import (
 
 # Seconds between two looks at whether the writer is alive.
 _LIVENESS_INTERVAL = 2.0
-# Seconds without a record after which it is said.
+# Seconds without a record after which a note says so.
 _SILENCE = 60.0
-# How much is read before the display may be drawn again.
-_BATCH_BYTES = 1 << 20
 
 
 @final
 class FollowedRun:
-    """Follows a run: what it was, what it is, and how it ended.
-
-    Attributes:
-        view: what to show.
+    """Follows a run to its end, and fills in the `view` of it that is shown.
 
     Args:
-        journal: its journal, which need not be there yet.
-        label: what to call it; `None` for its own name, as soon as the journal says.
+        journal: its journal, which need not exist yet.
+        label: name to show; `None` for the name in the journal.
         chart: metric to draw.
         clock: present time in seconds since the epoch.
         monotonic: monotonic time in seconds.
@@ -69,14 +64,14 @@ class FollowedRun:
 
     @property
     def ended(self) -> bool:
-        """Whether it has finished or failed, so that nothing more is expected."""
+        """Whether it has finished or failed: nothing more is expected."""
         return self._closed is not None and self.view.state in ("finished", "failed")
 
     def poll(self) -> None:
         """Read what is new, one batch of it."""
         self._unreadable = ""
         try:
-            records = self._reader.read(_BATCH_BYTES)
+            records = self._reader.read()
         except (OSError, JournalFormatError) as error:
             records = []
             self._unreadable = str(error)
@@ -127,15 +122,12 @@ class FollowedRun:
                 return "waiting"
             if self.behind:
                 return "reading"
-        last = [] if self._last is None else [(0, self._last)]
-        return state_of(Ends(self._reader.size, last), self._is_alive())
-
-    def _is_alive(self) -> bool:
         now = self._monotonic()
         if self._looked is None or now - self._looked >= _LIVENESS_INTERVAL:
             self._looked = now
             self._alive = self._liveness.is_alive()
-        return self._alive
+        last = [] if self._last is None else [(0, self._last)]
+        return state_of(Ends(self._reader.size, last), self._alive)
 
     def _notes(self) -> list[str]:
         reader = self._reader
@@ -144,11 +136,9 @@ class FollowedRun:
             notes.append(f"reading the journal: {reader.offset / reader.size:.0%}")
         if not self.behind and self.view.state == "waiting":
             notes.append(f"no journal in {os.path.dirname(reader.path)} yet")
-        lost = []
-        if reader.damage.lines:
-            lost.append(f"{reader.damage.lines:,} damaged lines")
-        if reader.damage.missing:
-            lost.append(f"{reader.damage.missing:,} records missing")
+        damage = reader.damage
+        lost = [f"{damage.lines:,} damaged lines"] if damage.lines else []
+        lost += [f"{damage.missing:,} records missing"] if damage.missing else []
         if lost:
             notes.append("the journal has " + ", ".join(lost))
         if self._closed is None and self._last is not None:

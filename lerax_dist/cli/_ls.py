@@ -1,13 +1,12 @@
 """`lerax-dist ls`: the runs in a folder, by the two ends of their journals."""
 
-import dataclasses
 import json
 import math
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -27,21 +26,11 @@ _HEADS = ("run", "state", "last step", "rows", "last row", "last value")
 
 
 def list_runs(log_dir: str, *, as_json: bool) -> int:
-    """Print the runs in a folder, those with the newest row last.
-
-    Args:
-        log_dir: the folder.
-        as_json: whether to print a JSON array.
-
-    Returns:
-        Exit status.
-    """
+    """Print the runs in a folder, those with the newest row last, and return the exit status."""
     base = Path(log_dir)
     if not base.is_dir():
-        print(
-            f"lerax-dist ls: {log_dir} is not a folder. Give the folder of the runs.",
-            file=sys.stderr,
-        )
+        rule = "is not a folder. Give the folder of the runs."
+        print(f"lerax-dist ls: {log_dir} {rule}", file=sys.stderr)
         return 1
     runs = sorted(_runs(base), key=lambda run: (run.time or 0.0, run.name))
     if as_json:
@@ -54,36 +43,23 @@ def list_runs(log_dir: str, *, as_json: bool) -> int:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass
 class ListedRun:
-    """A run as `ls` shows it.
+    """A run as `ls` shows it."""
 
-    Attributes:
-        name: its folder, relative to the folder that was listed.
-        state: see `state_of`; or `"unreadable"`.
-        rows: number of rows; estimated by the number of the last record where the middle was not
-            read, so a run that was resumed there has some fewer. `None` if there is no record.
-        step: global step of the last row.
-        time: when it came, in seconds since the epoch.
-        age: seconds since then.
-        metric: name of the metric that is shown, see `headline`.
-        value: its value.
-        processes: number of processes of the run.
-        host: host that wrote it.
-        pid: process that wrote it there.
-    """
-
-    name: str
-    state: str
+    name: str  # its folder, relative to the folder that was listed
+    state: str  # see `state_of`; or "unreadable"
+    # By the number of the last record where the middle was not read, so a few too many for a run
+    # that was resumed there; `None` if no record can be read.
     rows: int | None = None
-    step: int | None = None
-    time: float | None = None
-    age: float | None = None
-    metric: str | None = None
-    value: float | None = None
-    processes: int | None = None
-    host: str | None = None
-    pid: int | None = None
+    step: int | None = None  # global step of the last row
+    time: float | None = None  # when it was logged, in seconds since the epoch
+    age: float | None = None  # seconds since then
+    metric: str | None = None  # the metric that is shown, see `headline`
+    value: float | None = None  # its last value
+    processes: int | None = None  # process count
+    host: str | None = None  # host of the writer process
+    pid: int | None = None  # process id of the writer process
 
 
 def _runs(base: Path) -> Iterator[ListedRun]:
@@ -104,14 +80,7 @@ def _runs(base: Path) -> Iterator[ListedRun]:
 
 
 def describe(name: str, ends: Ends, alive: bool, now: float) -> ListedRun:
-    """What the ends of a journal say of a run.
-
-    Args:
-        name: what the run is called.
-        ends: first and last records.
-        alive: whether its writer gives signs of life.
-        now: time in seconds since the epoch.
-    """
+    """What `ls` shows of a run, by the ends of its journal; `now` in seconds since the epoch."""
     records = [*ends.head, *ends.tail]
     opened: dict[str, Any] = {}
     for _, record in records:
@@ -121,18 +90,18 @@ def describe(name: str, ends: Ends, alive: bool, now: float) -> ListedRun:
     run = ListedRun(
         name,
         state_of(ends, alive),
-        rows=_count(ends, len(records), len(rows)) if records else None,
         processes=opened.get("process_count"),
         host=opened.get("host"),
         pid=opened.get("pid"),
     )
-    if not rows:
-        return run
-    metric, value = headline(rows)
-    newest, age = rows[-1], max(now - rows[-1].time, 0.0)
-    return dataclasses.replace(
-        run, step=newest.step, time=newest.time, age=age, metric=metric, value=value
-    )
+    if records:
+        events = len(records) - len(rows)
+        run.rows = len(rows) if ends.whole else records[-1][0] + 1 - events
+    if rows:
+        last = rows[-1]
+        run.step, run.time, run.age = last.step, last.time, max(now - last.time, 0.0)
+        run.metric, run.value = headline(rows)
+    return run
 
 
 def headline(rows: Sequence[Row]) -> tuple[str | None, float | None]:
@@ -140,21 +109,14 @@ def headline(rows: Sequence[Row]) -> tuple[str | None, float | None]:
 
     `episode/return` if any row has it, else the first whose last part contains "loss", else none.
     """
-    newest = {name: value for row in rows for name, value in row.metrics.items()}
-    name = chosen_metric(newest, HEADLINE)
-    return name, None if name is None else float(newest[name])
-
-
-def _count(ends: Ends, records: int, rows: int) -> int:
-    if ends.whole:
-        return rows
-    last = (ends.tail or ends.head)[-1][0]
-    return last + 1 - (records - rows)
+    latest = {name: value for row in rows for name, value in row.metrics.items()}
+    name = chosen_metric(latest, HEADLINE)
+    return name, None if name is None else float(latest[name])
 
 
 def _as_object(run: ListedRun) -> dict[str, Any]:
-    """A run as one JSON object; a value that JSON lacks is its name."""
-    fields = dataclasses.asdict(run)
+    """A run as one JSON object; NaN and infinity, which JSON lacks, are strings."""
+    fields = asdict(run)
     value = run.value
     if value is not None and not math.isfinite(value):
         fields["value"] = "NaN" if math.isnan(value) else str(value).replace("inf", "Infinity")

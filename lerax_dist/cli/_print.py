@@ -4,13 +4,12 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-# Cells that say what is wrong: states of runs, and words of the doctor in capitals.
+# Cells that show what is wrong: states of runs, and words of the doctor in capitals.
 _WRONG = ("NOT SEEN", "NOT STARTED", "FAILED", "CANNOT WRITE", "interrupted", "failed", "damaged")
 # Columns; no line is longer.
 _UNWRAPPED = 10_000
@@ -21,11 +20,8 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print_drawn(lambda console: console.print(make_table(heads, rows)))
 
 
-def make_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
+def make_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table, whose first column is names. Long cells fold; nothing is cut."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for i, head in enumerate(heads):
         numbers = i and all(row[i].replace(",", "").isdecimal() for row in rows)
@@ -35,10 +31,8 @@ def make_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
     return table
 
 
-def print_drawn(draw: Callable[["Console"], None]) -> None:
+def print_drawn(draw: Callable[[Console], None]) -> None:
     """Print what is drawn on a console of Rich, as the output can show it."""
-    from rich.console import Console
-
     width = _terminal_width()
     if width is None:
         print_plain(as_text(draw))
@@ -46,28 +40,22 @@ def print_drawn(draw: Callable[["Console"], None]) -> None:
         draw(Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False))
 
 
-def as_text(draw: Callable[["Console"], None]) -> str:
+def as_text(draw: Callable[[Console], None]) -> str:
     """What is drawn on a console of Rich, without colors, as plain lines."""
-    from rich.console import Console
-
     text = io.StringIO()
-    draw(
-        Console(
-            file=text, width=_UNWRAPPED, color_system=None, force_terminal=False, highlight=False
-        )
-    )
+    draw(Console(file=text, width=_UNWRAPPED, color_system=None, highlight=False))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
 
 
 def print_plain(text: str) -> None:
-    """Print text in any encoding: what it lacks is escaped."""
+    """Print text in the output's encoding; characters that it lacks are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     sys.stdout.flush()
 
 
 def _terminal_width() -> int | None:
-    """Columns of the terminal that shows the output; None if there is none."""
+    """Columns of the terminal that shows the output; `None` if it goes elsewhere."""
     # Open MPI gives its processes a pseudo-terminal in any case; one that is not shown has no size.
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
@@ -24,66 +23,45 @@ from lerax_dist.journal import (
 # Seconds between two lines about the progress.
 _INTERVAL = 2.0
 
-REPLAYABLE = {each.replay_name: each for each in ALL_BACKENDS if each.replay_name is not None}
-"""What `--to` may be, and the class that it means."""
-
 
 @final
 @dataclass
 class Outcome:
-    """What a replay has written.
-
-    Attributes:
-        rows: number of rows.
-        superseded: number of rows that were left out, as a later incarnation logged them again.
-        first: step of the first.
-        last: step of the last.
-        damage: what was wrong with the journal.
-        clips: number of videos.
-        broken: number of videos whose files could not be read.
-        running: whether the run was still being written.
-    """
+    """What a replay has written."""
 
     rows: int = 0
-    superseded: int = 0
-    first: int | None = None
-    last: int | None = None
+    superseded: int = 0  # rows that were left out, as a later incarnation logged them again
+    first: int | None = None  # step of the first row
+    last: int | None = None  # step of the last row
     damage: Damage = field(default_factory=Damage)
     clips: int = 0
-    broken: int = 0
-    running: bool = False
+    broken: int = 0  # clips whose files could not be read
+    running: bool = False  # whether the run was still being written
 
 
 def replay_command(
     run_dir: str, to: str, log_dir: str | None, name: str | None, project: str | None
 ) -> int:
-    """Feed a backend from a journal.
-
-    Args:
-        run_dir: folder of the run, or its journal.
-        to: name of a backend, see `REPLAYABLE`.
-        log_dir: folder that the run's own goes to; `None` for that of the journal.
-        name: name to write under; `None` for the run's own.
-        project: W&B project.
+    """Feed the backend whose `replay_name` is `to` from a journal. For the others see `--help`.
 
     Returns:
         Exit status: 0 if every record that could be read was written.
     """
     outcome = Outcome()
     try:
-        kind = REPLAYABLE[to]
+        (kind,) = (each for each in ALL_BACKENDS if each.replay_name == to)
         journal = journal_of(run_dir)
         own = _own_name(journal)
         base = Path(log_dir) if log_dir is not None else None
         if kind.replay_files:
-            base, chosen = place(journal, own, log_dir, name)
+            base, chosen = _place(journal, own, log_dir, name)
             _check_free(base / chosen, kind)
         else:
             chosen = check_name(name or own)
             if base is not None:
                 base.mkdir(parents=True, exist_ok=True)
         backend = kind.for_replay(base, project=project)
-        replay(journal, backend, chosen, outcome, _print_progress(journal, outcome))
+        replay(journal, backend, chosen, outcome)
     except Exception as error:  # a backend may raise anything, e.g. W&B its own errors
         done = f"stopped after {outcome.rows:,} rows: " if outcome.rows else ""
         print(f"lerax-dist replay: {done}{str(error) or repr(error)}", file=sys.stderr)
@@ -93,27 +71,16 @@ def replay_command(
     return 0
 
 
-def replay(
-    journal: Path,
-    backend: AbstractLoggingBackend,
-    name: str,
-    outcome: Outcome,
-    on_record: Callable[[int], None] = lambda offset: None,
-) -> None:
+def replay(journal: Path, backend: AbstractLoggingBackend, name: str, outcome: Outcome) -> None:
     """Write the records of a journal to a backend, which is opened and closed.
 
-    Rows that a later incarnation of the run has superseded are left out.
-
-    Args:
-        journal: the file; only read.
-        backend: what to feed.
-        name: name of the run.
-        outcome: what was written is counted here.
-        on_record: called after each record with how much of the file was read, in bytes.
+    Rows that a later incarnation of the run has superseded are left out. What was written is
+    counted in `outcome`, and printed on the error output every two seconds.
     """
     alive = Liveness(journal).is_alive()
     reader = JournalReader(journal)
     ended = True
+    printed = time.monotonic()
     backend.open(name)
     try:
         for _, record in reader.records():
@@ -127,7 +94,10 @@ def replay(
                 outcome.rows += 1
                 outcome.first = record.step if outcome.first is None else outcome.first
                 outcome.last = record.step
-            on_record(reader.offset)
+            if time.monotonic() - printed > _INTERVAL:
+                printed = time.monotonic()
+                share = reader.offset / reader.size
+                print(f"{share:4.0%}  {outcome.rows:,} rows", file=sys.stderr, flush=True)
         outcome.running = alive and not ended
         if not ended and not alive:
             backend.on_end("interrupted")
@@ -148,16 +118,10 @@ def _calls_of(
     return calls
 
 
-def place(journal: Path, own: str, log_dir: str | None, name: str | None) -> tuple[Path, str]:
-    """The folder and the name to write under.
+def _place(journal: Path, own: str, log_dir: str | None, name: str | None) -> tuple[Path, str]:
+    """The folder and the name to write under; `own` is the name of the run by its journal.
 
     By default that is where the journal is, also if the folder was moved or renamed.
-
-    Args:
-        journal: the journal.
-        own: name of the run by its journal.
-        log_dir: given by the user.
-        name: given by the user.
     """
     run_dir = journal.resolve().parent
     if log_dir is not None:
@@ -184,22 +148,6 @@ def _check_free(folder: Path, kind: type[AbstractLoggingBackend]) -> None:
             f"{found[0]} exists, and nothing is replaced. Give another --log-dir or --name, or "
             "move it away."
         )
-
-
-def _print_progress(journal: Path, outcome: Outcome) -> Callable[[int], None]:
-    """A function that says on the error output how far the replay is, every two seconds."""
-    size = max(journal.stat().st_size, 1)
-    last = time.monotonic()
-
-    def on_record(offset: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last > _INTERVAL:
-            last = now
-            share = min(offset / size, 1.0)
-            print(f"{share:4.0%}  {outcome.rows:,} rows", file=sys.stderr, flush=True)
-
-    return on_record
 
 
 def _summary(outcome: Outcome, where: str) -> str:

@@ -17,18 +17,18 @@ from lerax_dist.backends.console._draw import screen
 from lerax_dist.backends.console._live import LiveDisplay, plain_lines, print_frame
 from lerax_dist.backends.console._plain import format_facts, format_row, is_due
 from lerax_dist.backends.console._view import printable
-from lerax_dist.cli._compare import Shown, compare
+from lerax_dist.cli._compare import compare
 from lerax_dist.cli._followed import FollowedRun
 from lerax_dist.journal import JOURNAL, journal_of
 
 # Seconds between two looks at the journals.
 _POLL_INTERVAL = 0.25
-# Columns of a screen that goes to no terminal, unless COLUMNS says otherwise.
+# Columns of a screen that is not printed on a terminal, if COLUMNS is not set.
 _WIDTH = 100
 
 
 def labels_of(run_dirs: Sequence[str]) -> list[str]:
-    """What to call several runs: the names of their folders, or their paths if two are alike."""
+    """Labels of several runs: the names of their folders, or their paths if two names are equal."""
     names = [Path(run_dir).resolve().name for run_dir in run_dirs]
     return [
         name if names.count(name) == 1 else run_dir
@@ -36,17 +36,14 @@ def labels_of(run_dirs: Sequence[str]) -> list[str]:
     ]
 
 
-def watch(run_dirs: Sequence[str], *, chart: str, once: bool, interval: float) -> int:
-    """Show runs until all of them have finished or failed.
+def watch(run_dirs: Sequence[str], chart: str, interval: float, *, once: bool) -> int:
+    """Show runs until all of them have finished or failed, and return the exit status.
 
     Args:
         run_dirs: folders of the runs, or their journals.
         chart: metric to draw.
-        once: whether to show what there is and end.
         interval: seconds between the lines of a run, where there is no terminal.
-
-    Returns:
-        Exit status.
+        once: whether to show what there is and end.
     """
     labels = labels_of(run_dirs) if len(run_dirs) > 1 else [None]
     runs = [
@@ -56,8 +53,14 @@ def watch(run_dirs: Sequence[str], *, chart: str, once: bool, interval: float) -
     console = get_console()
     try:
         if once:
-            return _show_once(runs, chart, console, run_dirs)
-        _follow(runs, chart, interval, console)
+            for run_dir in run_dirs:
+                journal_of(run_dir)
+            _show_once(runs, chart, console)
+        else:
+            _follow(runs, chart, interval, console)
+    except FileNotFoundError as error:
+        print(f"lerax-dist watch: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
@@ -79,7 +82,7 @@ def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Conso
             display = LiveDisplay(
                 lambda width, height: _draw(runs, chart, width, height), console, fullscreen=True
             )
-            # The window is given back however it ends, short of SIGKILL.
+            # The window is restored at every end but SIGKILL.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             display.start()
             stack.callback(display.stop)
@@ -89,35 +92,27 @@ def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Conso
         while True:
             for run in runs:
                 run.poll()
-            behind = any(run.behind for run in runs)
-            if lines is not None and not behind:
+            if any(run.behind for run in runs):
+                continue
+            if lines is not None:
                 lines.print_due()
-            if not behind:
-                if all(run.ended for run in runs):
-                    return
-                time.sleep(_POLL_INTERVAL)
+            if all(run.ended for run in runs):
+                return
+            time.sleep(_POLL_INTERVAL)
 
 
-def _show_once(
-    runs: list[FollowedRun], chart: str, console: Console, run_dirs: Sequence[str]
-) -> int:
-    for run, run_dir in zip(runs, run_dirs, strict=True):
-        try:
-            journal_of(run_dir)
-        except FileNotFoundError as error:
-            print(f"lerax-dist watch: {error}", file=sys.stderr)
-            return 1
+def _show_once(runs: list[FollowedRun], chart: str, console: Console) -> None:
+    for run in runs:
         run.poll()
         while run.behind:
             run.poll()
     if is_terminal(console):
         print_frame(console, _draw(runs, chart, console.width - 1, None))
-        return 0
+        return
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) > 0 else _WIDTH
     for line in plain_lines(_draw(runs, chart, width, None), width):
         _print(line)
-    return 0
 
 
 def _draw(runs: list[FollowedRun], chart: str, width: int, height: int | None) -> RenderableType:
@@ -127,12 +122,12 @@ def _draw(runs: list[FollowedRun], chart: str, width: int, height: int | None) -
             stack.enter_context(view.lock)
         if len(views) == 1:
             return screen(*views[0], width, height)
-        return compare([Shown(*each) for each in views], chart, width, height)
+        return compare(views, chart, width, height)
 
 
 @final
 class _PlainLines:
-    """A line a run now and then, where there is no terminal."""
+    """Prints lines of runs at an interval, where there is no terminal."""
 
     def __init__(self, runs: Sequence[FollowedRun], interval: float) -> None:
         self._runs = runs
@@ -153,18 +148,14 @@ class _PlainLines:
                     _print(mark + format_row(view, view.latest, None, run.now()))
                     at, step = now, view.progress.step
                 if view.state != state:
-                    _print(mark + "  ".join(_state_line(run)))
+                    facts = [format_facts(view.facts)] if view.facts else []
+                    parts = [f"run {view.name}", view.state, *facts, *view.notes]
+                    _print(mark + "  ".join(parts))
                 self._printed[number] = (at, step, view.state)
 
     def finish(self) -> None:
         """Print what was not due yet."""
         self.print_due(at_end=True)
-
-
-def _state_line(run: FollowedRun) -> list[str]:
-    view = run.view
-    facts = [format_facts(view.facts)] if view.facts else []
-    return [f"run {view.name}", view.state, *facts, *view.notes]
 
 
 def _print(line: str) -> None:

@@ -1,27 +1,25 @@
 """The journal of a run: the one primary copy, append-only, read by everything else."""
 
-from lerax_dist.journal._ends import Ends as Ends
-from lerax_dist.journal._ends import read_ends as read_ends
-from lerax_dist.journal._ends import state_of as state_of
-from lerax_dist.journal._files import replace_file as replace_file
-from lerax_dist.journal._heartbeat import HEARTBEAT_INTERVAL as HEARTBEAT_INTERVAL
-from lerax_dist.journal._heartbeat import Heartbeat as Heartbeat
-from lerax_dist.journal._heartbeat import Liveness as Liveness
-from lerax_dist.journal._identity import Identity as Identity
-from lerax_dist.journal._identity import take_identity as take_identity
-from lerax_dist.journal._journal import Cursor as Cursor
 from lerax_dist.journal._journal import Journal as Journal
 from lerax_dist.journal._journal import JournalInUse as JournalInUse
-from lerax_dist.journal._read_run import Curve as Curve
 from lerax_dist.journal._read_run import RunData as RunData
 from lerax_dist.journal._read_run import journal_of as journal_of
 from lerax_dist.journal._read_run import read_run as read_run
 from lerax_dist.journal._reader import JOURNAL as JOURNAL
 from lerax_dist.journal._reader import Damage as Damage
+from lerax_dist.journal._reader import Ends as Ends
 from lerax_dist.journal._reader import JournalReader as JournalReader
+from lerax_dist.journal._reader import read_ends as read_ends
+from lerax_dist.journal._reader import state_of as state_of
 from lerax_dist.journal._record import Event as Event
 from lerax_dist.journal._record import JournalFormatError as JournalFormatError
 from lerax_dist.journal._record import Record as Record
 from lerax_dist.journal._record import Row as Row
 from lerax_dist.journal._record import decode as decode
 from lerax_dist.journal._record import encode as encode
+from lerax_dist.journal._run_file import HEARTBEAT_INTERVAL as HEARTBEAT_INTERVAL
+from lerax_dist.journal._run_file import Heartbeat as Heartbeat
+from lerax_dist.journal._run_file import Identity as Identity
+from lerax_dist.journal._run_file import Liveness as Liveness
+from lerax_dist.journal._run_file import replace_file as replace_file
+from lerax_dist.journal._run_file import take_identity as take_identity

@@ -1,25 +1,27 @@
-"""The journal: the one primary copy of a run, append-only, read by every backend."""
+"""The writer of a journal, and the cursors by which the backends of the same process follow it."""
 
 import contextlib
 import fcntl
+import itertools
 import os
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, final
 
 from lerax_dist._failures import Failures
-from lerax_dist.journal._ends import read_last
+from lerax_dist.journal._reader import read_last
 from lerax_dist.journal._record import JournalFormatError, Record, Row, decode, encode
 
-# Size of the lines whose records readers find in memory; those further behind read the file. A
-# record takes several times as much as its line, and this is what a run of millions of rows holds.
+# Size of the lines whose records are kept in memory; a cursor further behind reads the file. A
+# record takes several times as much as its line.
 _RECENT_BYTES = 1 << 20
 # Size of the lines that are buffered while the file cannot be written (disk full, quota, ...).
 _UNWRITTEN_BYTES = 256 << 20
-# Size of a write, about.
-_WRITE_BYTES = 1 << 20
+# Lines of a write.
+_MAX_LINES = 1000
 
 
 class JournalInUse(RuntimeError):
@@ -27,41 +29,25 @@ class JournalInUse(RuntimeError):
 
 
 @final
+@dataclass(slots=True, eq=False)
 class _Kept:
-    """A record in memory.
+    """A record in memory."""
 
-    Attributes:
-        number: its number.
-        record: the record.
-        line: its line; empty once that is written.
-        size: size of the line.
-        end: byte offset after its line, `None` until it is written.
-    """
-
-    __slots__ = ("end", "line", "number", "record", "size")
-
-    def __init__(self, number: int, record: Record, line: bytes) -> None:
-        self.number = number
-        self.record = record
-        self.line = line
-        self.size = len(line)
-        self.end: int | None = None
+    number: int
+    record: Record
+    line: bytes  # its line in the file; empty once that is written
+    size: int  # size of the line
+    end: int | None = None  # byte offset after the line; `None` until that is written
 
 
 @final
+@dataclass(slots=True, eq=False)
 class Cursor:
-    """How far one reader has read. Owned by that reader.
+    """How far one thread has read."""
 
-    Attributes:
-        number: number of the next record to read.
-        offset: a byte offset at or before its line.
-        file: the file, while the reader is so far behind that it needs it.
-    """
-
-    def __init__(self, number: int, offset: int) -> None:
-        self.number = number
-        self.offset = offset
-        self.file: BinaryIO | None = None
+    number: int  # number of the next record to read
+    offset: int  # a byte offset at or before its line
+    file: BinaryIO | None = None  # while the cursor is so far behind that it needs the file
 
     def close(self) -> None:
         """Close the file."""
@@ -143,7 +129,9 @@ class Journal:
         with self._changed:
             self._recent.extend(fresh)
             self._recent_bytes += size
-            while self._recent_bytes > _RECENT_BYTES and self._may_leave(self._recent[0]):
+            # What is not written yet cannot be read from the file.
+            written = self._unwritten[0].number if self._unwritten else self._next + len(fresh)
+            while self._recent_bytes > _RECENT_BYTES and self._recent[0].number < written:
                 self._recent_bytes -= self._recent.popleft().size
             self._next += len(fresh)
             self._changed.notify_all()
@@ -153,7 +141,8 @@ class Journal:
         for record in records:
             number = self._next + len(fresh)
             try:
-                fresh.append(_Kept(number, record, encode(record, number)))
+                line = encode(record, number)
+                fresh.append(_Kept(number, record, line, len(line)))
             except Exception as error:
                 # One that JSON cannot hold must not cost its neighbors. Its content is not in the
                 # message: the text of an integer of 5,000 digits raises, too.
@@ -163,51 +152,26 @@ class Journal:
                 )
         return fresh
 
-    def _may_leave(self, kept: _Kept) -> bool:
-        return not self._unwritten or kept.number < self._unwritten[0].number
-
     def _write(self) -> None:
         """Write the buffered lines, whole ones only: one that was cut off is written again."""
-        while self._unwritten:
-            batch = self._next_batch()
+        error: OSError | None = None
+        while self._unwritten and error is None:
+            batch = [kept.line for kept in itertools.islice(self._unwritten, _MAX_LINES)]
             # A line that was cut off, by this run or one before it, must not swallow the next.
             prefix = b"\n" if self._torn else b""
-            done, error = _write_all(self._fd, prefix + b"".join(kept.line for kept in batch))
-            if done == 0:
-                # Nothing was written, so the file ends as before.
-                written = []
-            else:
-                written = self._mark_written(batch, self._size + len(prefix), self._size + done)
+            whole = self._size + len(prefix)
+            done, error = _write_all(self._fd, prefix + b"".join(batch))
+            self._size += done
+            while self._unwritten and whole + self._unwritten[0].size <= self._size:
+                kept = self._unwritten.popleft()
+                self._unwritten_bytes -= kept.size
+                whole += kept.size
+                kept.end, kept.line = whole, b""
+            if done:
                 # Bytes after the last whole line are the start of one that was cut off.
-                whole = written[-1].end if written else self._size + len(prefix)
-                self._size += done
                 self._torn = whole != self._size
-            for _ in written:
-                self._unwritten_bytes -= self._unwritten.popleft().size
-            if error is not None:
-                self._record_failure(error)
-                return
-
-    def _next_batch(self) -> list[_Kept]:
-        batch, size = [], 0
-        for kept in self._unwritten:
-            batch.append(kept)
-            size += kept.size
-            if size > _WRITE_BYTES:
-                break
-        return batch
-
-    def _mark_written(self, batch: list[_Kept], start: int, stop: int) -> list[_Kept]:
-        """Those of a batch, written from `start` on, whose lines are whole if `stop` is the end."""
-        written = []
-        for kept in batch:
-            start += kept.size
-            if start > stop:
-                break
-            kept.end = start
-            kept.line = b""
-            written.append(kept)
-        return written
+        if error is not None:
+            self._record_failure(error)
 
     def _record_failure(self, error: OSError) -> None:
         self._failures.record(
@@ -261,7 +225,7 @@ class Journal:
         return records
 
     def _skip_dropped(self, cursor: Cursor, torn: bool) -> None:
-        """At the end of the file: skip what is neither there nor in memory."""
+        """At the end of the file, skip what is neither there nor in memory."""
         assert cursor.file is not None
         with self._changed:
             # Unless the file has grown since: then the reader goes on there.

@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
-from lerax_dist.journal._ends import read_ends, state_of
-from lerax_dist.journal._heartbeat import Liveness
-from lerax_dist.journal._reader import (
-    JOURNAL,
-    Damage,
-    JournalReader,
-    Rows,
-)
-from lerax_dist.journal._record import Event
+from lerax_dist.journal._reader import JOURNAL, Damage, JournalReader, read_ends, state_of
+from lerax_dist.journal._record import Event, Rows
+from lerax_dist.journal._run_file import Liveness
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +35,7 @@ class Incarnation(NamedTuple):
         number: 1 for the first.
         time: when it started, in seconds since the epoch.
         start_step: from which step on it supersedes the rows before it; `None` for the first.
-        state: how it ended, `"finished"`, `"failed"` or `"preempted"`; `None` if it did not say so.
+        state: how it ended: `"finished"`, `"failed"`, `"preempted"`; `None` without a close record.
         facts: host, process, versions, ... of it.
     """
 
@@ -181,11 +175,12 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
     rows: list[Rows] = []
     events: list[tuple[int, Event]] = []
     reader = JournalReader(journal)
-    for batch in reader.batches():
-        if isinstance(batch, Rows):
-            rows.append(batch)
-        else:
-            events.append(batch)
+    for piece in reader.pieces():
+        for batch in piece:
+            if isinstance(batch, Rows):
+                rows.append(batch)
+            else:
+                events.append(batch)
     events.sort(key=lambda pair: pair[0])
     incarnations = _incarnations([event for _, event in events])
     facts = incarnations[-1].facts if incarnations else {}
@@ -213,7 +208,7 @@ def journal_of(run_dir: str | os.PathLike[str]) -> Path:
     """The journal of a run, given by its folder or by itself.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it does not exist.
     """
     path = Path(run_dir)
     journal = path if path.is_file() else path / JOURNAL
@@ -242,13 +237,11 @@ def _heads(rows: Sequence[Rows]) -> tuple[np.ndarray, list[np.ndarray]]:
     """The place of each row by its number; steps, times and iterations by place."""
     numbers = np.array([number for batch in rows for number in batch.numbers], np.float64)
     order = np.argsort(numbers, kind="stable")
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
     steps = [step for batch in rows for step in batch.steps]
     times = [time for batch in rows for time in batch.times]
     iterations = [n if isinstance(n, int) else -1 for batch in rows for n in batch.iterations]
     heads = [_integers(steps), np.array(times, np.float64), _integers(iterations)]
-    return places, [head[order] for head in heads]
+    return np.argsort(order), [head[order] for head in heads]
 
 
 def _integers(values: Sequence[int]) -> np.ndarray:
@@ -269,10 +262,8 @@ def _columns(
     for batch in rows:
         here = places[start : start + len(batch.numbers)]
         start += len(here)
-        for name, values in [
-            *zip(batch.names, batch.values.T, strict=True),
-            *batch.vectors.items(),
-        ]:
+        scalars = dict(zip(batch.names, batch.values.T, strict=True))
+        for name, values in (scalars | dict(batch.vectors)).items():
             if name not in columns:
                 columns[name] = np.full((len(places), *values.shape[1:]), np.nan)
                 present[name] = np.zeros(len(places), bool)

@@ -1,4 +1,4 @@
-"""The reader of journals: whole, or as they grow. It never writes; for the two ends see `_ends`.
+"""Reads journals: whole, as they grow, or only their two ends. It never writes.
 
 Whole lines are decoded many at once. A row that a later incarnation has superseded is left out, a
 damaged line is counted, and a line that came twice counts once: so a file that was cut, changed or
@@ -8,18 +8,18 @@ pieced together gives its intact records and nothing else.
 import io
 import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, final
-
-import numpy as np
+from typing import Any, final
 
 from lerax_dist.journal._record import (
     Event,
     JournalFormatError,
+    ParsedRows,
     Record,
     Row,
+    Rows,
     decode,
     event_of,
     parse,
@@ -27,11 +27,17 @@ from lerax_dist.journal._record import (
 
 JOURNAL = "journal.jsonl"
 
+# What is decoded at once, about.
 _CHUNK_BYTES = 1 << 20
 # A line longer than this is damaged.
-MAX_LINE_BYTES = 1 << 26
+_MAX_LINE_BYTES = 1 << 26
 # Size of the beginning by which a file is distinguished from another one in its place.
 _HEAD_BYTES = 256
+# What is read at either end at first, and at most while a row is searched for.
+_END_BYTES = 1 << 16
+_MAX_END_BYTES = 1 << 24
+# In the line of each event that supersedes rows.
+_RESUME = b'"kind":"resume"'
 
 
 @final
@@ -51,123 +57,34 @@ class Damage:
     torn: bool = False
 
 
-class Rows(NamedTuple):
-    """Rows of one piece of a journal that have the same metrics.
-
-    Attributes:
-        numbers: numbers of the records.
-        times: see `Row`, as are the following.
-        steps: global steps.
-        iterations: numbers of iterations.
-        names: names of the scalar metrics.
-        values: `(rows, metrics)` float64.
-        vectors: name to `(rows, size)` float64.
-    """
-
-    numbers: Sequence[int]
-    times: Sequence[float]
-    steps: Sequence[int]
-    iterations: Sequence[int | None]
-    names: tuple[str, ...]
-    values: np.ndarray
-    vectors: Mapping[str, np.ndarray]
-
-    def records(self) -> Iterator[tuple[int, Row]]:
-        """Each row with its number."""
-        for place, number in enumerate(self.numbers):
-            time, step, iteration = self.times[place], self.steps[place], self.iterations[place]
-            vectors = {name: values[place] for name, values in self.vectors.items()}
-            yield number, Row(time, step, iteration, self.names, self.values[place], vectors)
-
-    def take(self, places: Sequence[int]) -> "Rows":
-        """Some of the rows."""
-        return Rows(
-            [self.numbers[place] for place in places],
-            [self.times[place] for place in places],
-            [self.steps[place] for place in places],
-            [self.iterations[place] for place in places],
-            self.names,
-            self.values[places],
-            {name: values[places] for name, values in self.vectors.items()},
-        )
-
-
 Batch = Rows | tuple[int, Event]
 
 
 @final
-class Resumes:
+class _Resumes:
     """The `resume` records of a journal: each supersedes rows of the incarnations before it."""
 
     def __init__(self) -> None:
         self._starts: dict[int, int] = {}
 
     def add(self, number: int, record: Record) -> None:
-        """Take note of a record; all that are no `resume` records are without effect."""
+        """Add a record; only `resume` records have an effect."""
         if isinstance(record, Event) and record.kind == "resume":
             start = record.body.get("start_step")
             if isinstance(start, int):
                 self._starts[number] = start
 
-    def hides(self, number: int, step: Any) -> bool:
-        """Whether a row or clip of a step is superseded, as far as is known by now."""
-        return isinstance(step, int) and any(
-            number < resume and step >= start for resume, start in self._starts.items()
-        )
-
-    def hides_record(self, number: int, record: Record) -> bool:
-        """Whether a record is a superseded row or clip."""
+    def hides(self, number: int, record: Record) -> bool:
+        """Whether a record is a row or clip that is superseded, as far as is known by now."""
         if isinstance(record, Row):
-            return self.hides(number, record.step)
-        return record.kind == "video" and self.hides(number, record.body.get("step"))
+            return self.hides_step(number, record.step)
+        return record.kind == "video" and self.hides_step(number, record.body.get("step"))
 
-    def kept(self, rows: Rows) -> Rows:
-        """The rows that are not superseded."""
-        if not self._starts:
-            return rows
-        pairs = zip(rows.numbers, rows.steps, strict=True)
-        places = [place for place, pair in enumerate(pairs) if not self.hides(*pair)]
-        return rows if len(places) == len(rows.numbers) else rows.take(places)
-
-
-@final
-class _EventSearch:
-    """Finds the events of a kind in a growing file, without decoding its other lines."""
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self._mark = b'"kind":"%s"' % kind.encode()
-        self._offset = 0
-
-    def find(self, fd: int, size: int) -> Iterator[tuple[int, Event]]:
-        """Those in the whole lines that are new, with their numbers."""
-        while self._offset < size:
-            data = os.pread(fd, min(4 * _CHUNK_BYTES, size - self._offset), self._offset)
-            whole = data.rfind(b"\n") + 1
-            if not data or (not whole and self._offset + len(data) >= size):
-                return  # the last line has no end yet
-            whole = whole or len(data)  # no event searched for is longer than a chunk
-            self._offset += whole
-            if self._mark in data:
-                for line in io.BytesIO(data[:whole]):
-                    found = decode(line) if self._mark in line else None
-                    if found and isinstance(found[1], Event) and found[1].kind == self._kind:
-                        yield found[0], found[1]
-
-
-def find_events(journal: Path, kind: str) -> list[tuple[int, Event]]:
-    """All events of a kind with their numbers, at the cost of a search for text.
-
-    Raises:
-        OSError: the journal cannot be read; one that does not exist holds none.
-        JournalFormatError: it is in a newer format.
-    """
-    try:
-        with journal.open("rb") as file:
-            fd = file.fileno()
-            return list(_EventSearch(kind).find(fd, os.fstat(fd).st_size))
-    except FileNotFoundError:
-        return []
+    def hides_step(self, number: int, step: Any) -> bool:
+        """Whether a row or clip of a step is superseded."""
+        if not self._starts or not isinstance(step, int):
+            return False
+        return any(number < resume and step >= start for resume, start in self._starts.items())
 
 
 @final
@@ -175,9 +92,9 @@ class JournalReader:
     """A reader of one journal: each record once, and only rows that are not superseded.
 
     What is read once is not read again, however often it is asked for more. Before records are
-    handed out, all of the file that exists by then is searched for `resume` records, so a row
-    that a later incarnation has superseded is left out. A row that was handed out before that
-    record was written is the caller's to drop: the record itself is handed out like any other.
+    returned, all of the file that exists by then is searched for `resume` records, so a row that a
+    later incarnation has superseded is left out. A row that was returned before that record was
+    written is the caller's to drop: the record itself is returned like any other.
 
     Attributes:
         path: the file, which need not exist yet.
@@ -205,56 +122,29 @@ class JournalReader:
             OSError: the file cannot be read.
             JournalFormatError: it is in a newer format.
         """
-        for batches in self._pieces():
+        for batches in self.pieces():
             yield from _in_order(batches)
 
-    def batches(self) -> Iterator[Batch]:
-        """What `records` gives, rows many at once; within a piece of the file in any order."""
-        for batches in self._pieces():
-            yield from batches
-
-    def _pieces(self) -> Iterator[list[Batch]]:
-        yield self._read(_CHUNK_BYTES)
+    def pieces(self) -> Iterator[list[Batch]]:
+        """What `records` returns, rows many at once; within a piece of the file in any order."""
+        yield self._read()
         stop = self.size
         while self.behind and self.offset < stop:
             before = self.offset
-            yield self._read(_CHUNK_BYTES, stop)
+            yield self._read(stop)
             if self.offset == before:
                 return
 
-    def read(self, max_bytes: int = _CHUNK_BYTES) -> list[tuple[int, Record]]:
-        """Number and record of each line since the last call, of about `max_bytes` at most.
+    def read(self) -> list[tuple[int, Record]]:
+        """Number and record of each line since the last call, of about 1 MB at most.
 
-        A file that does not exist holds none; one that has replaced another is read from its start.
+        A file that does not exist has none; one that has replaced another is read from its start.
 
         Raises:
             OSError: the file cannot be read.
             JournalFormatError: it is in a newer format.
         """
-        return _in_order(self._read(max_bytes))
-
-    def _read(self, max_bytes: int, stop: int | None = None) -> list[Batch]:
-        try:
-            # Opened anew each time: a network file system looks again then, also for another file.
-            with self.path.open("rb") as file:
-                self._look(file.fileno())
-                if self._newer is not None:
-                    raise self._newer
-                if self.size == self._done:
-                    return []
-                for found in self._search.find(file.fileno(), self.size):
-                    self._resumes.add(*found)
-                lines = self._lines(file.fileno(), max_bytes, stop)
-        except (FileNotFoundError, NotADirectoryError):
-            # Not there yet, or moved away for a moment: what was read stays read.
-            self.size = self.offset
-            return []
-        try:
-            return self._decode(lines)
-        except JournalFormatError as error:
-            # Kept: what follows would be guesses.
-            self._newer = JournalFormatError(f"{self.path}: {error}")
-            raise self._newer from None
+        return _in_order(self._read())
 
     def _start_anew(self) -> None:
         self.generation += 1
@@ -268,9 +158,38 @@ class JournalReader:
         self._done = 0
         self._next = 0
         self._gaps: list[tuple[int, int]] = []
-        self._resumes = Resumes()
-        self._search = _EventSearch("resume")
+        self._resumes = _Resumes()
+        self._searched = 0
         self._newer: JournalFormatError | None = None
+
+    def _read(self, stop: int | None = None) -> list[Batch]:
+        try:
+            # Opened anew each time: a network file system looks again then, also for another file.
+            with self.path.open("rb") as file:
+                self._look(file.fileno())
+                if self._newer is not None:
+                    raise self._newer
+                if self.size == self._done:
+                    return []
+                self._find_resumes(file.fileno())
+                end = self.size if stop is None else min(stop, self.size)
+                data = _read_lines(file.fileno(), self.offset, end, _CHUNK_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            # Not there yet, or moved away for a moment: what was read stays read.
+            self.size = self.offset
+            return []
+        # What is left is a line without an end if all of it was looked at.
+        looked = not data or end - self.offset <= _CHUNK_BYTES
+        self.offset += len(data)
+        self.damage.torn = looked and self.offset < end
+        if end == self.size and (self.offset == end or self.damage.torn):
+            self._done = end
+        try:
+            return self._decode(io.BytesIO(data))
+        except JournalFormatError as error:
+            # Kept: what follows would be guesses.
+            self._newer = JournalFormatError(f"{self.path}: {error}")
+            raise self._newer from None
 
     def _look(self, fd: int) -> None:
         """Find out whether it is the same file as before, and how long it is by now."""
@@ -284,28 +203,19 @@ class JournalReader:
             # Of two files with the same beginning, one is a copy of the other.
             self._head = os.pread(fd, min(_HEAD_BYTES, self.size), 0)
 
-    def _lines(self, fd: int, max_bytes: int, stop: int | None) -> Iterable[bytes]:
-        """Whole lines that follow; a line that has no end is not read."""
-        end = self.size if stop is None else min(stop, self.size)
-        span = max_bytes
-        while True:
-            data = os.pread(fd, max(0, min(span, end - self.offset)), self.offset)
-            whole = data.rfind(b"\n") + 1
-            at_end = self.offset + len(data) >= end or not data
-            if not whole and len(data) >= MAX_LINE_BYTES:
-                whole = len(data)
-            if whole or at_end:
-                break
-            span *= 4
-        self.offset += whole
-        self.damage.torn = at_end and whole < len(data)
-        if at_end and end == self.size:
-            self._done = end
-        return io.BytesIO(data[:whole])
+    def _find_resumes(self, fd: int) -> None:
+        """Find the `resume` records in the new lines, without decoding the other lines."""
+        while data := _read_lines(fd, self._searched, self.size, 4 * _CHUNK_BYTES):
+            self._searched += len(data)
+            if _RESUME in data:
+                for line in io.BytesIO(data):
+                    found = decode(line) if _RESUME in line else None
+                    if found is not None:
+                        self._resumes.add(*found)
 
     def _decode(self, lines: Iterable[bytes]) -> list[Batch]:
         batches: list[Batch] = []
-        groups: dict[tuple[str, ...], _Group] = {}
+        groups: dict[tuple[str, ...], ParsedRows] = {}
         for line in lines:
             fields = parse(line)
             if fields is None:
@@ -313,26 +223,28 @@ class JournalReader:
             elif not self._is_new(fields["n"]):
                 continue
             elif fields["kind"] == "row":
+                if self._resumes.hides_step(fields["n"], fields["step"]):
+                    self.superseded += 1
+                    continue
                 # Rows with the same metrics are taken together also where others come in between:
                 # programs log in turns.
-                metrics = fields["metrics"]
-                names = tuple(metrics)
-                group = groups.get(names) or groups.setdefault(names, _Group(names))
-                group.numbers.append(fields["n"])
-                group.times.append(fields["time"])
-                group.steps.append(fields["step"])
-                group.iterations.append(fields.get("iteration"))
-                group.values.extend(metrics.values())
+                names = tuple(fields["metrics"])
+                group = groups.get(names)
+                if group is None:
+                    group = groups[names] = ParsedRows(names)
+                group.add(fields)
             else:
                 number, event = event_of(fields)
-                if not self._resumes.hides_record(number, event):
+                if not self._resumes.hides(number, event):
                     batches.append((number, event))
         for group in groups.values():
-            batches += self._rows(group)
+            rows, damaged = group.decoded()
+            batches += rows
+            self.damage.lines += damaged
         return batches
 
     def _is_new(self, number: int) -> bool:
-        """Whether a record of this number is the first; takes note of the numbers in between."""
+        """Whether a record of this number is the first; notes the numbers in between."""
         if number == self._next:
             self._next += 1
             return True
@@ -341,29 +253,13 @@ class JournalReader:
             self.damage.missing += number - self._next
             self._next = number + 1
             return True
-        for place, (start, stop) in enumerate(self._gaps):
+        for i, (start, stop) in enumerate(self._gaps):
             if start <= number < stop:
                 rest = [(start, number), (number + 1, stop)]
-                self._gaps[place : place + 1] = [gap for gap in rest if gap[0] < gap[1]]
+                self._gaps[i : i + 1] = [gap for gap in rest if gap[0] < gap[1]]
                 self.damage.missing -= 1
                 return True
         return False
-
-    def _rows(self, group: "_Group") -> list[Rows]:
-        """The rows of a group, less those that are superseded."""
-        rows = group.decoded()
-        if rows is None:
-            # A row with a value that is no number, or a vector of another size, must not cost
-            # its neighbors.
-            singly = [row.decoded() for row in group.singly()]
-            good = [rows for rows in singly if rows is not None]
-            self.damage.lines += len(singly) - len(good)
-        else:
-            good = [rows]
-        kept = [self._resumes.kept(rows) for rows in good]
-        self.superseded += sum(len(rows.numbers) for rows in good)
-        self.superseded -= sum(len(rows.numbers) for rows in kept)
-        return [rows for rows in kept if rows.numbers]
 
 
 def _in_order(batches: Iterable[Batch]) -> list[tuple[int, Record]]:
@@ -374,61 +270,129 @@ def _in_order(batches: Iterable[Batch]) -> list[tuple[int, Record]]:
     return sorted(pairs, key=operator.itemgetter(0))
 
 
-@final
-class _Group:
-    """Parsed rows with the same metrics, column by column.
+def _read_lines(fd: int, start: int, stop: int, span: int) -> bytes:
+    """Whole lines of a file from `start` on: about `span` bytes, and one line at least.
 
-    One list of all values, not one a row: the garbage collector looks at each list again and again.
+    Empty if the line at `start` has no end before `stop`.
+    """
+    while True:
+        data = os.pread(fd, min(span, stop - start), start)
+        whole = data.rfind(b"\n") + 1
+        if whole or len(data) < span:
+            return data[:whole]
+        if span >= _MAX_LINE_BYTES:
+            return data  # far too long for a line: it is damaged
+        span *= 4
+
+
+def read_backwards(fd: int, size: int, stop: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, the last one first, down to the offset `stop`, each with its offset."""
+    end, span = size, _END_BYTES
+    while end > stop:
+        start = max(end - span, stop)
+        data = os.pread(fd, end - start, start)
+        # The bytes before the first line end belong to a line that starts before this piece.
+        cut = data.find(b"\n") + 1 if start > stop else 0
+        if start > stop and not 0 < cut < len(data):
+            if span < _MAX_LINE_BYTES:
+                span *= 4
+                continue
+            yield start, b""  # far too long for a line: it is damaged
+            end = start
+            continue
+        offset = end
+        for line in reversed(io.BytesIO(data[cut:]).readlines()):
+            offset -= len(line)
+            yield offset, line
+        end, span = start + cut, _END_BYTES
+
+
+@final
+@dataclass(frozen=True)
+class Ends:
+    """The two ends of a journal. Rows that were superseded are left out.
+
+    Attributes:
+        size: bytes of the file.
+        head: first records, with their numbers.
+        tail: last records; not those of the head.
+        whole: whether there is nothing in between.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-        self.numbers: list[int] = []
-        self.times: list[float] = []
-        self.steps: list[int] = []
-        self.iterations: list[int | None] = []
-        self.values: list[Any] = []
-
-    def singly(self) -> "Iterator[_Group]":
-        """A group for each row."""
-        size = len(self.names)
-        heads = zip(self.numbers, self.times, self.steps, self.iterations, strict=True)
-        for place, (number, time, step, iteration) in enumerate(heads):
-            one = _Group(self.names)
-            one.numbers, one.times, one.steps = [number], [time], [step]
-            one.iterations = [iteration]
-            one.values = self.values[place * size : (place + 1) * size]
-            yield one
-
-    def decoded(self) -> Rows | None:
-        """The rows; `None` if they must be taken one by one, or the only one is damaged."""
-        heads = (self.numbers, self.times, self.steps, self.iterations)
-        rows, size = len(self.numbers), len(self.names)
-        # NumPy reads "NaN" and "Infinity", too.
-        flat = _array(self.values, 1)
-        if flat is not None:
-            return Rows(*heads, self.names, flat.reshape(rows, size), {})
-        names: list[str] = []
-        scalars: list[np.ndarray] = []
-        vectors: dict[str, np.ndarray] = {}
-        for place, name in enumerate(self.names):
-            column = _array(self.values[place::size], 1)
-            if column is not None:
-                names.append(name)
-                scalars.append(column)
-                continue
-            column = _array(self.values[place::size], 2)
-            if column is None:
-                return None
-            vectors[name] = column
-        values = np.stack(scalars, axis=1) if scalars else np.empty((rows, 0))
-        return Rows(*heads, tuple(names), values, vectors)
+    size: int
+    head: list[tuple[int, Record]] = field(default_factory=list)
+    tail: list[tuple[int, Record]] = field(default_factory=list)
+    whole: bool = True
 
 
-def _array(values: Sequence[Any], dimensions: int) -> np.ndarray | None:
-    """An array of `dimensions` axes; `None` if the values do not make one."""
-    try:
-        array = np.array(values, np.float64)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return array if array.ndim == dimensions else None
+def read_ends(path: Path) -> Ends:
+    """The first and the last records of a journal, at a cost that does not grow with it.
+
+    Raises:
+        OSError: it cannot be read.
+        JournalFormatError: it is in a newer format.
+    """
+    resumes = _Resumes()
+    tail: list[tuple[int, Record]] = []
+    whole, has_row = True, False
+    with path.open("rb") as file:
+        fd = file.fileno()
+        size = os.fstat(fd).st_size
+        data = _read_lines(fd, 0, size, _END_BYTES)
+        head = [pair for pair in map(decode, io.BytesIO(data)) if pair is not None]
+        for pair in head:
+            resumes.add(*pair)
+        for start, line in read_backwards(fd, size, len(data)):
+            length = size - start
+            if length > _MAX_END_BYTES or (has_row and length > _END_BYTES):
+                whole = False
+                break
+            pair = decode(line)
+            if pair is not None:
+                tail.append(pair)
+                resumes.add(*pair)
+                has_row |= isinstance(pair[1], Row) and not resumes.hides(*pair)
+    return Ends(
+        size,
+        [pair for pair in head if not resumes.hides(*pair)],
+        [pair for pair in reversed(tail) if not resumes.hides(*pair)],
+        whole,
+    )
+
+
+def read_last(fd: int, size: int) -> tuple[int, bool, Record | None]:
+    """What a writer must know of a file that it continues.
+
+    Returns:
+        The number after the last whole record, whether the file ends within a line, and that
+        record, `None` if there is none.
+
+    Raises:
+        JournalFormatError: the file is in a newer format.
+    """
+    if size == 0:
+        return 0, False, None
+    decode(os.pread(fd, _END_BYTES, 0).partition(b"\n")[0] + b"\n")  # raises if it is newer
+    torn = os.pread(fd, 1, size - 1) != b"\n"
+    for _, line in read_backwards(fd, size):
+        pair = decode(line)
+        if pair is not None:
+            return pair[0] + 1, torn, pair[1]
+    return 0, torn, None
+
+
+def state_of(ends: Ends, alive: bool) -> str:
+    """How a run is, by its last record, else by whether its writer is alive (see `Liveness`).
+
+    Returns:
+        `"finished"`, `"failed"`, `"preempted"` (or what else its close record says), `"running"`,
+        `"interrupted"` (it has no close record, and no writer), `"empty"` or `"damaged"` (no
+        record could be read).
+    """
+    records = ends.tail or ends.head
+    if not records:
+        return "damaged" if ends.size else "empty"
+    last = records[-1][1]
+    if isinstance(last, Event) and last.kind == "close":
+        return str(last.body.get("state", "finished"))
+    return "running" if alive else "interrupted"

@@ -1,17 +1,17 @@
-"""What the journal holds: one record a line, as JSON with its own checksum. Pure.
+"""The format of a journal: one record a line, as JSON with its own checksum. Pure.
 
 A line is a JSON object whose last key, `crc`, is the CRC-32 of the line without that key:
 `{"n":7,"time":1.5,"kind":"row","step":96, ..., "crc":"0badf00d"}`. JSON has no NaN and no
 infinity, so those are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`; `float()` reads them.
 
-An `open` record, which each incarnation writes first, says the version of the format of what
-follows: `"format":2`. Version 1 says none, and has no vectors; nothing else is different.
+An `open` record, which each incarnation writes first, has the version of the format of what
+follows: `"format":2`. Version 1 has no such field and no vectors; nothing else is different.
 """
 
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, final
@@ -27,7 +27,7 @@ class Row(NamedTuple):
     Attributes:
         time: when the row reached the host, in seconds since the epoch.
         step: global step.
-        iteration: number of the iteration; `None` if there is none.
+        iteration: number of the iteration; `None` if it has none.
         names: flat names of the scalar metrics.
         values: `(metrics,)` float64, a value for each name.
         vectors: name to value of the metrics whose value is a vector, each `(size,)` float64.
@@ -67,7 +67,7 @@ class Event:
     Attributes:
         time: when, in seconds since the epoch.
         kind: `"open"`, `"resume"`, `"hparams"`, `"start"`, `"video"` or `"close"`.
-        body: what else there is to say, fit for JSON.
+        body: its other fields, fit for JSON.
     """
 
     time: float
@@ -77,9 +77,8 @@ class Event:
 
 Record = Row | Event
 
-FORMAT = 2
-"""Version of the format that this writes; it reads every version up to this."""
-
+# Version of the format that this writes; it reads every version up to this.
+_FORMAT = 2
 _TAIL = len(',"crc":"00000000"}\n')
 _COMPACT = (",", ":")
 
@@ -89,61 +88,44 @@ class JournalFormatError(RuntimeError):
 
 
 def encode(record: Record, number: int) -> bytes:
-    """One line of the journal, with its line end.
-
-    Args:
-        record: what to write.
-        number: number of the record in its journal.
-    """
-    head: dict[str, Any] = {"n": number, "time": record.time}
-    if isinstance(record, Event):
-        head["kind"] = record.kind
-        if record.kind == "open":
-            head["format"] = FORMAT
-        body = _any_body(head | record.body)
+    """One line of the journal, with its line end; `number` is the record's in its journal."""
+    fields: dict[str, Any] = {"n": number, "time": record.time}
+    if isinstance(record, Row):
+        body = _row_body(fields, record)
     else:
-        body = _row_body(head | _row_fields(record))
+        fields["kind"] = record.kind
+        if record.kind == "open":
+            fields["format"] = _FORMAT
+        body = _json(fields | record.body)
     return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
 
 
-def _row_fields(row: Row) -> dict[str, Any]:
-    fields: dict[str, Any] = {"kind": "row", "step": row.step}
-    if row.iteration is not None:
-        fields["iteration"] = row.iteration
-    # Python's own floats: making them and their text takes half the time of NumPy's.
-    fields["metrics"] = dict(zip(row.names, row.values.tolist(), strict=True))
-    for name, vector in row.vectors.items():
-        fields["metrics"][name] = vector.tolist()
-    return fields
-
-
-def _row_body(fields: dict[str, Any]) -> bytes:
-    """Rows are many: orjson takes a tenth of the time for them."""
+def _row_body(fields: dict[str, Any], row: Row) -> bytes:
+    """By orjson, which takes a tenth of the time: rows are many."""
     # Inside: a process that does not write must not load it.
     import orjson
 
-    if not _all_finite(fields["metrics"]):
-        return _any_body(fields)
-    try:
-        return orjson.dumps(fields)
-    except TypeError:
-        # E.g. a step of more than 64 bits.
-        return _any_body(fields)
+    fields |= {"kind": "row", "step": row.step}
+    if row.iteration is not None:
+        fields["iteration"] = row.iteration
+    # Python's own floats: making them and their text takes half the time of NumPy's.
+    values = row.values.tolist()
+    metrics = fields["metrics"] = dict(zip(row.names, values, strict=True))
+    # A sum is not finite if one of its terms is not; far faster than to look at each.
+    finite = math.isfinite(sum(values))
+    for name, vector in row.vectors.items():
+        metrics[name] = vector.tolist()
+        finite = finite and math.isfinite(sum(metrics[name]))
+    if finite:
+        try:
+            return orjson.dumps(fields)
+        except TypeError:
+            pass  # E.g. a step of more than 64 bits.
+    # orjson would write `null` for NaN.
+    return _json(fields)
 
 
-def _all_finite(metrics: Mapping[str, Any]) -> bool:
-    """Whether orjson may write the values: it writes `null` for those that JSON lacks."""
-    try:
-        # A sum is not finite if one of its terms is not; far faster than to look at each.
-        return math.isfinite(sum(metrics.values()))
-    except TypeError:
-        return all(
-            math.isfinite(sum(value) if isinstance(value, list) else value)
-            for value in metrics.values()
-        )
-
-
-def _any_body(fields: dict[str, Any]) -> bytes:
+def _json(fields: dict[str, Any]) -> bytes:
     try:
         return json.dumps(fields, allow_nan=False, default=str, separators=_COMPACT).encode()
     except ValueError:
@@ -164,12 +146,22 @@ def decode(line: bytes) -> tuple[int, Record] | None:
     """Number and record of a line; `None` if the line is damaged.
 
     Raises:
-        JournalFormatError: the line says that what follows is in a newer format.
+        JournalFormatError: what follows the line is in a newer format.
     """
     fields = parse(line)
     if fields is None:
         return None
-    return row_of(fields) if fields["kind"] == "row" else event_of(fields)
+    if fields["kind"] != "row":
+        return event_of(fields)
+    metrics = fields["metrics"]
+    values = _array(list(metrics.values()), 1)
+    if values is not None:
+        head = (fields["time"], fields["step"], fields.get("iteration"))
+        return fields["n"], Row(*head, tuple(metrics), values)
+    parsed = ParsedRows(tuple(metrics))
+    parsed.add(fields)
+    rows, _ = parsed.decoded()
+    return next(rows[0].records()) if rows else None
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
@@ -196,7 +188,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _parse_anything(body: bytes) -> dict[str, Any] | None:
-    """By Python's own reader: it keeps integers of any size, and reads names that are no UTF-8."""
+    """By Python's own reader: it keeps integers of any size, and reads names that are not UTF-8."""
     try:
         fields = json.loads(body)
         number, time, kind = fields["n"], fields["time"], fields["kind"]
@@ -209,46 +201,112 @@ def _parse_anything(body: bytes) -> dict[str, Any] | None:
 
 
 def event_of(fields: Mapping[str, Any]) -> tuple[int, Event]:
-    """Number and event of what `parse` gives for one.
+    """Number and event of what `parse` returns for one.
 
     Raises:
         JournalFormatError: see `decode`.
     """
     body = {key: value for key, value in fields.items() if key not in ("n", "time", "kind")}
     if fields["kind"] == "open":
-        _check_format(body.pop("format", 1))
+        version = body.pop("format", 1)
+        if version not in range(1, _FORMAT + 1):
+            raise JournalFormatError(
+                f"the journal is in format {version!r}; this version of lerax_dist reads formats "
+                f"up to {_FORMAT}. Install the version that wrote it, or a newer one: "
+                "`pip install --upgrade lerax-dist`."
+            )
     return fields["n"], Event(fields["time"], fields["kind"], body)
 
 
-def row_of(fields: Mapping[str, Any]) -> tuple[int, Row] | None:
-    """Number and row of what `parse` gives for one; `None` if a value is not a number."""
-    number, time, step = fields["n"], fields["time"], fields["step"]
-    iteration, metrics = fields.get("iteration"), fields["metrics"]
-    try:
+class Rows(NamedTuple):
+    """Rows that have the same metrics, column by column; for the fields see `Row`.
+
+    Attributes:
+        numbers: numbers of the records.
+        values: `(rows, metrics)` float64.
+        vectors: name to `(rows, size)` float64.
+    """
+
+    numbers: Sequence[int]
+    times: Sequence[float]
+    steps: Sequence[int]
+    iterations: Sequence[int | None]
+    names: tuple[str, ...]
+    values: np.ndarray
+    vectors: Mapping[str, np.ndarray]
+
+    def records(self) -> Iterator[tuple[int, Row]]:
+        """Each row with its number."""
+        for i, number in enumerate(self.numbers):
+            vectors = {name: values[i] for name, values in self.vectors.items()}
+            head = (self.times[i], self.steps[i], self.iterations[i])
+            yield number, Row(*head, self.names, self.values[i], vectors)
+
+
+@final
+class ParsedRows:
+    """Rows with the same metrics as `parse` returns them, collected to be decoded at once.
+
+    One list of all values, not one a row: the garbage collector looks at each list again and again.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._numbers: list[int] = []
+        self._times: list[float] = []
+        self._steps: list[int] = []
+        self._iterations: list[int | None] = []
+        self._values: list[Any] = []
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Add a row."""
+        self._numbers.append(fields["n"])
+        self._times.append(fields["time"])
+        self._steps.append(fields["step"])
+        self._iterations.append(fields.get("iteration"))
+        self._values.extend(fields["metrics"].values())
+
+    def decoded(self) -> tuple[list[Rows], int]:
+        """The rows, and how many are damaged: a value is neither a number nor a list of numbers."""
+        whole = self._decode(0, len(self._numbers))
+        if whole is not None:
+            return [whole], 0
+        # A damaged row, or a vector of another size, must not cost its neighbors.
+        each = [self._decode(i, i + 1) for i in range(len(self._numbers))]
+        good = [rows for rows in each if rows is not None]
+        return good, len(each) - len(good)
+
+    def _decode(self, start: int, stop: int) -> Rows | None:
+        """Some of the rows; `None` if the values of a metric do not make one array."""
+        part, size = slice(start, stop), len(self._names)
+        numbers = self._numbers[part]
+        heads = (numbers, self._times[part], self._steps[part], self._iterations[part])
+        parsed = self._values[size * start : size * stop]
         # NumPy reads "NaN" and "Infinity", too.
-        values = np.array(list(metrics.values()), np.float64)
-        if values.ndim == 1:
-            return number, Row(time, step, iteration, tuple(metrics), values)
-    except (ValueError, TypeError, OverflowError):
-        pass
-    scalars: dict[str, float] = {}
-    vectors: dict[str, np.ndarray] = {}
+        flat = _array(parsed, 1)
+        if flat is not None:
+            return Rows(*heads, self._names, flat.reshape(len(numbers), size), {})
+        names: list[str] = []
+        scalars: list[np.ndarray] = []
+        vectors: dict[str, np.ndarray] = {}
+        for i, name in enumerate(self._names):
+            column = _array(parsed[i::size], 1)
+            if column is not None:
+                names.append(name)
+                scalars.append(column)
+                continue
+            column = _array(parsed[i::size], 2)
+            if column is None:
+                return None
+            vectors[name] = column
+        values = np.stack(scalars, axis=1) if scalars else np.empty((len(numbers), 0))
+        return Rows(*heads, tuple(names), values, vectors)
+
+
+def _array(values: Sequence[Any], dimensions: int) -> np.ndarray | None:
+    """An array of `dimensions` axes; `None` if the values do not make one."""
     try:
-        for name, value in metrics.items():
-            array = np.array(value, np.float64)
-            if array.ndim == 1:
-                vectors[name] = array
-            else:
-                scalars[name] = float(array)
+        array = np.array(values, np.float64)
     except (ValueError, TypeError, OverflowError):
         return None
-    return number, Row.of(time, step, iteration, scalars, vectors)
-
-
-def _check_format(version: Any) -> None:
-    if version not in range(1, FORMAT + 1):
-        raise JournalFormatError(
-            f"the journal is in format {version!r}; this version of lerax_dist reads formats up "
-            f"to {FORMAT}. Install the version that wrote it, or a newer one: "
-            "`pip install --upgrade lerax-dist`."
-        )
+    return array if array.ndim == dimensions else None

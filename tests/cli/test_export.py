@@ -106,7 +106,7 @@ def test_without_pyarrow_it_says_how_to_get_it(runs, tmp_path):
 
 def test_what_cannot_be_exported_is_said(runs, tmp_path, capsys):
     assert main(["watch", str(runs / "a"), "--export", str(tmp_path / "o.xls")]) == 1
-    assert "must end in .csv, .parquet" in capsys.readouterr().err
+    assert "must end in .csv or .parquet" in capsys.readouterr().err
     assert main(["watch", str(tmp_path), "--export", str(tmp_path / "o.csv")]) == 1
     assert "there is no journal.jsonl in" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -70,7 +70,7 @@ def test_tensorboard_holds_steps_and_values_of_the_journal(run_dir, capsys, monk
     )
 
 
-def test_jsonl_goes_where_it_is_told(run_dir, tmp_path):
+def test_jsonl_goes_to_the_folder_given(run_dir, tmp_path):
     assert main(["replay", str(run_dir), "--to", "jsonl", "--log-dir", str(tmp_path / "out")]) == 0
     lines = (tmp_path / "out" / "exp" / "a" / "metrics.jsonl").read_text().splitlines()
     rows = [without_gauges(json.loads(line)) for line in lines]
@@ -179,8 +179,8 @@ def test_rows_that_came_again_after_a_resume_are_left_out(tmp_path, capsys):
     assert "3 rows were left out that a resumed run logged again" in capsys.readouterr().err
 
 
-class Told(Memory):
-    """Keeps what it hears of the run."""
+class RunMemory(Memory):
+    """Also records the facts and the end of the run."""
 
     def on_run(self, facts):
         self.calls.append(("run", facts["incarnation"], facts["launcher"]))
@@ -189,16 +189,16 @@ class Told(Memory):
         self.calls.append(("end", state))
 
 
-def test_a_backend_hears_of_the_run_and_its_end_and_of_an_end_that_never_came(run_dir):
+def test_a_backend_gets_the_facts_of_the_run_and_its_end_also_after_a_kill(run_dir):
     journal = run_dir / "journal.jsonl"
-    told = Told()
-    replay(journal, told, "a", Outcome())
-    assert told.calls[:2] == [("open", "a"), ("run", 1, "solo")]
-    assert told.calls[-2:] == [("end", "finished"), ("close",)]
+    memory = RunMemory()
+    replay(journal, memory, "a", Outcome())
+    assert memory.calls[:2] == [("open", "a"), ("run", 1, "solo")]
+    assert memory.calls[-2:] == [("end", "finished"), ("close",)]
     # As a killed process leaves it.
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-1]))
     age(run_dir)
-    told = Told()
-    replay(journal, told, "a", Outcome())
-    assert told.calls[-2:] == [("end", "interrupted"), ("close",)]
+    memory = RunMemory()
+    replay(journal, memory, "a", Outcome())
+    assert memory.calls[-2:] == [("end", "interrupted"), ("close",)]

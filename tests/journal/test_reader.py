@@ -20,9 +20,9 @@ from lerax_dist.journal import (
     encode,
     read_ends,
     read_run,
+    take_identity,
 )
-from lerax_dist.journal._ends import read_backwards, read_last
-from lerax_dist.journal._reader import find_events
+from lerax_dist.journal._reader import read_backwards, read_last
 from tests.journal.journals import closed, extend, lines, opened, resumed, row, write
 
 
@@ -64,13 +64,14 @@ def test_a_line_that_is_being_written_waits_for_its_end(tmp_path):
     assert reader.damage == Damage()
 
 
-def test_a_line_longer_than_a_batch_is_read(tmp_path):
+def test_a_line_longer_than_a_batch_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("lerax_dist.journal._reader._CHUNK_BYTES", 100)
     long = Event(1.0, "hparams", {"hparams": {"text": "x" * 10_000}})
     path = write(tmp_path, [opened(), long, row(1, a=1.0)])
     reader = JournalReader(path)
     found = []
     while not found or reader.behind:
-        found += reader.read(max_bytes=100)
+        found += reader.read()
     assert len(found) == 3
 
 
@@ -110,15 +111,16 @@ def test_a_file_without_lines_is_read_once_and_left_behind(tmp_path, monkeypatch
         assert reader.read() == []
         assert not reader.behind
     assert sum(read) < 25_000_000
-    monkeypatch.setattr("lerax_dist.journal._reader.MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("lerax_dist.journal._reader._MAX_LINE_BYTES", 1 << 20)
     extend(path, b"\n" + lines([opened(), row(1, a=1.0)]))
     assert steps(reader.records()) == [1]
 
 
-def test_a_journal_that_is_gone_leaves_nothing_to_wait_for(tmp_path):
+def test_a_journal_that_is_gone_leaves_nothing_to_wait_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("lerax_dist.journal._reader._CHUNK_BYTES", 500)
     path = write(tmp_path, [opened(), *(row(step, a=1.0) for step in range(100))])
     reader = JournalReader(path)
-    reader.read(max_bytes=500)
+    reader.read()
     assert reader.behind
     path.unlink()
     assert reader.read() == []
@@ -187,7 +189,7 @@ def test_a_newer_format_is_named_by_every_way_to_read(tmp_path):
             reader.read,  # what follows the record would be a guess
             lambda: read_ends(path),
             lambda: read_run(path),
-            lambda: find_events(path, "open"),
+            lambda: take_identity(tmp_path, continues=True),
             lambda: read_last(file.fileno(), path.stat().st_size),
         ]
         for way in ways:
@@ -202,7 +204,7 @@ def test_a_newer_format_is_named_by_every_way_to_read(tmp_path):
     st.integers(1, 64),
 )
 def test_lines_backwards_are_the_lines(tmp_path, monkeypatch, whole, rest, span):
-    monkeypatch.setattr("lerax_dist.journal._ends._END_BYTES", span)
+    monkeypatch.setattr("lerax_dist.journal._reader._END_BYTES", span)
     data = b"".join(whole) + rest.replace(b"\n", b"")
     path = tmp_path / "file"
     path.write_bytes(data)
@@ -258,7 +260,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damaged(), st.integers(1, 700))
 def test_whatever_happens_to_a_file_its_intact_records_come_and_nothing_else(
-    tmp_path, data, max_bytes
+    tmp_path, monkeypatch, data, chunk_bytes
 ):
     path = tmp_path / "journal.jsonl"
     path.write_bytes(data)
@@ -276,7 +278,11 @@ def test_whatever_happens_to_a_file_its_intact_records_come_and_nothing_else(
             and (one.step if isinstance(one, Row) else one.body.get("step", -1)) >= 4
         )
     }
-    for found in (list(JournalReader(path).records()), in_pieces(path, max_bytes)):
+    at_once = list(JournalReader(path).records())
+    with monkeypatch.context() as patch:
+        patch.setattr("lerax_dist.journal._reader._CHUNK_BYTES", chunk_bytes)
+        in_pieces = [list(JournalReader(path).records()), read_all(path)]
+    for found in (at_once, *in_pieces):
         assert sorted(number for number, _ in found) == sorted(expected)
         for number, record in found:
             assert encode(record, number) == encode(intact[number], number)
@@ -292,9 +298,9 @@ def test_whatever_happens_to_a_file_its_intact_records_come_and_nothing_else(
     assert following == 0 if last is None else following - 1 in intact
 
 
-def in_pieces(path: Path, max_bytes: int) -> list[tuple[int, Row | Event]]:
+def read_all(path: Path) -> list[tuple[int, Row | Event]]:
     reader = JournalReader(path)
-    found = reader.read(max_bytes)
+    found = reader.read()
     while reader.behind:
-        found += reader.read(max_bytes)
+        found += reader.read()
     return found

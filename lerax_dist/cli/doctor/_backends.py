@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, final
 
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding, Shown
 
 # Name of a backend's class to its `SetupProblem`s, as JSON.
 Problems = dict[str, list[dict[str, Any]]]
@@ -16,7 +15,7 @@ _TIMEOUT = 5.0
 
 @final
 class BackendsCheck(AbstractCheck[Problems]):
-    """What each backend's `check_setup` says about process 0, which writes."""
+    """What each backend's `check_setup` finds on process 0, which writes."""
 
     key = "backends"
     fact = dict
@@ -33,7 +32,8 @@ class BackendsCheck(AbstractCheck[Problems]):
 
     def judge(self, facts: Sequence[Problems], hosts: Sequence[str]) -> Iterator[Finding]:
         for problems in facts[0].values():
-            yield from (Finding(**problem) for problem in problems)
+            for problem in problems:
+                yield Finding(**problem)
 
     def show(self, facts: Sequence[Problems]) -> Iterator[Shown]:
         ready = [name for name, problems in facts[0].items() if not problems]

@@ -1,19 +1,22 @@
-"""What a check of the doctor is, and how checks name processes."""
+"""What a check of the doctor is, what it works with, and how checks name processes."""
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, TypeVar, final
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._join import Joined
+from lerax_dist.cluster import Launch
 
 F = TypeVar("F")
 T = TypeVar("T")
 
-Level = Literal["problem", "warning", "hint"]
 # A line of the report (name and value), or a column of its table (head and a cell a process).
 Shown = tuple[str, str | list[str]]
 
+# Seconds. The processes end work on devices up to a timeout apart, so messages wait for longer.
+_GRACE = 15.0
 # Processes that a finding names; it counts the others.
 _MAX_NAMED = 8
 # Characters.
@@ -29,7 +32,7 @@ class Finding:
     not as most would want it; a "hint" that something could be better.
     """
 
-    level: Level
+    level: Literal["problem", "warning", "hint"]
     what: str
     fix: str  # what to do; empty if `what` says it
 
@@ -37,8 +40,65 @@ class Finding:
         return f"{self.what}; fix: {self.fix}" if self.fix else self.what
 
 
+@final
+class Context:
+    """What a check may use to collect its facts.
+
+    Attributes:
+        launch: launch of this process, by its environment.
+        joined: what came of joining.
+        group: all processes.
+        log_dir: folder of the runs, as it was given.
+        timeout: longest wait for devices or for other processes, in seconds.
+        devices_failed: whether some work on devices raised or timed out.
+        devices_hang: whether some work on devices timed out; no more is started.
+    """
+
+    def __init__(self, launch: Launch, joined: Joined, log_dir: str, timeout: float) -> None:
+        self.launch = launch
+        self.joined = joined
+        self.group = joined.group
+        self.log_dir = log_dir
+        self.timeout = timeout
+        self.devices_failed = False
+        self.devices_hang = False
+        # One thread does all work on devices: it may hang, and this thread still reports that.
+        self._devices = ThreadPoolExecutor(1, "lerax_dist-doctor-devices")
+
+    def on_devices(self, work: Callable[[], T]) -> T:
+        """Run work on devices under the timeout, and return or raise what it does.
+
+        Raises:
+            TimeoutError: it is still running, or earlier work is.
+        """
+        if self.devices_hang:
+            raise TimeoutError("earlier work on the devices is still running")
+        future = self._devices.submit(work)
+        try:
+            return future.result(self.timeout)
+        except BaseException as error:
+            self.devices_failed = True
+            self.devices_hang = not future.done()
+            if self.devices_hang and isinstance(error, TimeoutError):
+                raise TimeoutError(f"timed out after {self.timeout:g} s") from None
+            raise
+
+    def gather(self, value: Any, what: str) -> list[Any] | None:
+        """Bring a JSON value of each process to process 0; `None` elsewhere."""
+        return self.group.gather(value, timeout=self.timeout + _GRACE, what=what)
+
+    def broadcast(self, value: Any, what: str) -> Any:
+        """Send process 0's JSON value to every process."""
+        return self.group.broadcast(value, timeout=self.timeout + _GRACE, what=what)
+
+    def all_agree(self, yes: bool, what: str) -> bool:
+        """Whether `yes` holds on every process; the same answer on every process."""
+        answers = self.gather(yes, what)
+        return self.broadcast(None if answers is None else all(answers), what)
+
+
 class AbstractCheck(abc.ABC, Generic[F]):
-    """One thing that the doctor looks at. To add a check, see `_checks.py`.
+    """A check of the doctor. To add one, see `CHECKS`.
 
     Attributes:
         key: name of its facts in the JSON report, under "facts".
@@ -53,13 +113,13 @@ class AbstractCheck(abc.ABC, Generic[F]):
         """Collect the facts of this process. Every process calls it, and may wait for the others.
 
         Returns:
-            Facts. None if they cannot be had, in all processes alike, or if they are of process 0
-            alone, in the others.
+            Facts. `None` if they cannot be collected, in all processes alike, or if only process 0
+            has facts, in the others.
         """
 
     @abc.abstractmethod
     def judge(self, facts: Sequence[F], hosts: Sequence[str]) -> Iterator[Finding]:
-        """Say what is wrong.
+        """Find what is wrong.
 
         Args:
             facts: those of each process, or of process 0 alone; never empty.
@@ -68,11 +128,7 @@ class AbstractCheck(abc.ABC, Generic[F]):
 
     @abc.abstractmethod
     def show(self, facts: Sequence[F]) -> Iterator[Shown]:
-        """Say what was found. A cell of what is wrong is in capitals.
-
-        Args:
-            facts: see `judge`.
-        """
+        """Show the facts, which are those of `judge`. A cell of what is wrong is in capitals."""
 
 
 def named(indices: Sequence[int], hosts: Sequence[str]) -> str:
@@ -90,10 +146,12 @@ def group_by_value(values: Sequence[T]) -> dict[T, list[int]]:
     return groups
 
 
-def format_groups(groups: Mapping[T, Sequence[int]], hosts: Sequence[str]) -> str:
-    """Each value with the processes that have it; the most frequent value comes first."""
-    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
-    return ", ".join(f"{value} on {named(indices, hosts)}" for value, indices in ordered)
+def format_differing(values: Sequence[T], hosts: Sequence[str]) -> str:
+    """Each value with its processes, the most frequent first; empty if all values are equal."""
+    groups = sorted(group_by_value(values).items(), key=lambda item: -len(item[1]))
+    if len(groups) == 1:
+        return ""
+    return ", ".join(f"{value} on {named(indices, hosts)}" for value, indices in groups)
 
 
 def one_line(error: BaseException) -> str:

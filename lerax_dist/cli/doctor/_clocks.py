@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import final
 
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown, named
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding, Shown, named
 
-# Messages there and back.
+# Messages to a process and back.
 _ROUNDS = 10
 # Seconds. Clocks that NTP synchronizes agree within milliseconds.
 _MAX_SKEW = 1.0
@@ -60,14 +59,11 @@ class ClocksCheck(AbstractCheck[Clock]):
 
 
 def compare_clocks(rounds: Sequence[tuple[float, float, float]]) -> Clock:
-    """How far another process's clock is ahead.
+    """How far another process's clock is ahead, by rounds `(sent, there, received)` in seconds.
 
     It reads its clock at `there`, after this process has sent a message at `sent` and before the
-    answer is back at `received`. So each round bounds the offset:
+    answer is back at `received`, both by this process's clock. So each round bounds the offset:
     `there - received <= offset <= there - sent` (Cristian), and all rounds hold at once.
-
-    Args:
-        rounds: `(sent, there, received)` in seconds: first and last by this process's clock.
 
     Returns:
         The middle of the interval that all rounds leave, and half its width. If a clock was set

@@ -8,13 +8,13 @@ from typing import final
 
 from lerax_dist.cli.doctor._check import (
     AbstractCheck,
+    Context,
     Finding,
     Shown,
     group_by_value,
     named,
     one_line,
 )
-from lerax_dist.cli.doctor._context import Context
 
 # Sums of which the median time is reported.
 _REPEATS = 20
@@ -68,30 +68,20 @@ class CollectiveCheck(AbstractCheck[Collective]):
 
 
 def sum_over_devices() -> Collective:
-    """Sum one number of every device over all devices, and time it.
-
-    Every process calls this, as often as the others.
-    """
+    """Sum one number of every device over all devices, and time it. All processes must call it."""
     import jax
     import numpy as np
-    from jax.sharding import NamedSharding, PartitionSpec
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     start = time.perf_counter()
     devices = jax.devices()
-    mesh = jax.sharding.Mesh(np.array(devices), ("all",))
+    mesh = Mesh(np.array(devices), ("all",))
     numbers = np.arange(1, len(devices) + 1, dtype=np.int32)
     sharded = jax.make_array_from_callback(
         numbers.shape, NamedSharding(mesh, PartitionSpec("all")), lambda index: numbers[index]
     )
-    add = jax.jit(
-        jax.shard_map(
-            lambda x: jax.lax.psum(x, "all"),
-            mesh=mesh,
-            in_specs=PartitionSpec("all"),
-            out_specs=PartitionSpec(),
-        )
-    )
-    total = int(np.asarray(add(sharded).addressable_data(0))[0])
+    add = jax.jit(jax.numpy.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    total = int(add(sharded).addressable_data(0))
     first = time.perf_counter() - start
     times = []
     for _ in range(_REPEATS):

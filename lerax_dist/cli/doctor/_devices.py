@@ -6,14 +6,14 @@ from typing import final
 
 from lerax_dist.cli.doctor._check import (
     AbstractCheck,
+    Context,
     Finding,
     Shown,
-    format_groups,
+    format_differing,
     group_by_value,
     named,
     one_line,
 )
-from lerax_dist.cli.doctor._context import Context
 
 
 @final
@@ -27,7 +27,7 @@ class Devices:
     total: int = 0  # how many JAX sees in all processes
     jax_index: int = -1  # process index by JAX
     jax_count: int = 0  # process count by JAX
-    asked: str = ""  # value of JAX_PLATFORMS, the only platforms that JAX starts; empty for all
+    asked: str = ""  # JAX_PLATFORMS, the only platforms that JAX starts; empty for all
     error: str = ""  # why they could not be started
     late: bool = False  # whether starting them timed out
 
@@ -71,19 +71,14 @@ class DevicesCheck(AbstractCheck[Devices]):
         if not started:
             yield "devices", "none started"
             return
-        kinds = ", ".join(
-            dict.fromkeys(
-                one.platform if one.kind in ("", one.platform) else f"{one.platform} ({one.kind})"
-                for one in started
-            )
+        kinds = dict.fromkeys(
+            one.platform if one.kind in ("", one.platform) else f"{one.platform} ({one.kind})"
+            for one in started
         )
         total, local = started[0].total, sum(one.local for one in started)
-        value = f"{total} {kinds}"
-        if len(facts) > 1:
-            value += " in all"
-        if total != local:
-            value += f", BUT the processes have {local} together"
-        yield "devices", value
+        in_all = " in all" if len(facts) > 1 else ""
+        but = "" if total == local else f", BUT the processes have {local} together"
+        yield "devices", f"{total} {', '.join(kinds)}{in_all}{but}"
 
 
 def start_devices() -> Devices:
@@ -128,7 +123,7 @@ def _miscounted(facts: Sequence[Devices], hosts: Sequence[str]) -> Iterator[Find
 
 
 def _platforms_asked(facts: Sequence[Devices], hosts: Sequence[str]) -> Iterator[Finding]:
-    """What JAX_PLATFORMS leaves out, and what it asks for and does not get."""
+    """JAX_PLATFORMS without the CPU, or with a platform that was not found."""
     for asked, indices in group_by_value([one.asked for one in facts]).items():
         names = asked.split(",")
         if asked and "cpu" not in names:
@@ -149,30 +144,24 @@ def _platforms_asked(facts: Sequence[Devices], hosts: Sequence[str]) -> Iterator
 
 
 def _unlike(facts: Sequence[Devices], hosts: Sequence[str]) -> Iterator[Finding]:
-    """Processes whose devices are not like the others'."""
-    platforms = group_by_value([one.platform or "none" for one in facts])
-    if len(platforms) > 1:
+    """Processes whose devices differ from those of the others."""
+    platforms = format_differing([one.platform or "none" for one in facts], hosts)
+    if platforms:
         yield Finding(
             "problem",
-            f"the platform differs: {format_groups(platforms, hosts)}",
+            f"the platform differs: {platforms}",
             "install the same jax with the same plugin on every host, and give each process a "
             "device",
         )
         return
-    kinds = group_by_value([one.kind for one in facts])
-    if len(kinds) > 1:
-        yield Finding(
-            "warning",
-            f"the devices differ: {format_groups(kinds, hosts)}",
-            "use one kind of device: the slowest sets the pace",
-        )
-    counts = group_by_value([one.local for one in facts])
-    if len(counts) > 1:
-        yield Finding(
-            "warning",
-            f"the number of devices differs: {format_groups(counts, hosts)}",
-            "check that this is intended: a mean over devices gives each device the same weight",
-        )
+    kinds = format_differing([one.kind for one in facts], hosts)
+    if kinds:
+        fix = "use one kind of device: the slowest sets the pace"
+        yield Finding("warning", f"the devices differ: {kinds}", fix)
+    counts = format_differing([one.local for one in facts], hosts)
+    if counts:
+        fix = "check that this is intended: a mean over devices gives each device the same weight"
+        yield Finding("warning", f"the number of devices differs: {counts}", fix)
 
 
 def _cell(one: Devices, *, with_kind: bool) -> str:

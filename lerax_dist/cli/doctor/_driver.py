@@ -2,14 +2,12 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn, final
+from typing import NoReturn
 
-from lerax_dist.cli.doctor._check import AbstractCheck
-from lerax_dist.cli.doctor._checks import CHECKS
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor import CHECKS
+from lerax_dist.cli.doctor._check import Context
 from lerax_dist.cli.doctor._join import join
-from lerax_dist.cli.doctor._report import Report, encode, stdout_for_report
+from lerax_dist.cli.doctor._report import Report, as_json_value, stdout_for_report
 from lerax_dist.cluster import Launch, detect
 
 
@@ -36,71 +34,46 @@ def run_doctor(log_dir: str, timeout: float, *, as_json: bool) -> int:
             else:
                 _print_error(launch, str(error))
             _exit(1)
-        return Examination(Context(launch, joined, log_dir, timeout)).run(as_json=as_json)
+        return _examine(Context(launch, joined, log_dir, timeout), as_json)
 
 
-@final
-class Examination:
-    """All that the processes do together once they have joined.
-
-    Args:
-        context: what the checks work with.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._hosts: list[str] = []
-        self._facts: dict[str, Sequence[Any]] = {}
-
-    def run(self, *, as_json: bool) -> int:
-        """Collect, print on process 0, and give the exit status that all agree on."""
-        context = self._context
-        try:
-            self._hosts = context.gather(context.group.hostname, "host names") or []
-            for check in CHECKS:
-                self._collect(check)
-            alive = context.all_agree(not context.devices_hang, "whether devices hang")
-            is_ok = self._print(as_json) if context.group.is_writer else None
-            status = 0 if context.broadcast(is_ok, "whether there are problems") else 1
-        except Exception as error:
-            trouble = str(error) or repr(error)
-            if context.group.is_writer:
-                self._print(as_json, trouble)
-            else:
-                _print_error(context.launch, trouble)
-            _exit(1)
-        if not alive:
-            self._exit_together(status)
-        return status
-
-    def _collect(self, check: AbstractCheck[Any]) -> None:
-        facts = self._context.gather(encode(check.collect(self._context)), check.key)
-        if facts is not None:
-            self._facts[check.key] = [
-                check.fact(**fields) for fields in facts if fields is not None
-            ]
-
-    def _print(self, as_json: bool, trouble: str = "") -> bool:
-        report = Report(self._context.timeout, self._hosts, self._facts, trouble)
-        report.print(as_json=as_json)
-        return report.is_ok
-
-    def _exit_together(self, status: int) -> NoReturn:
-        """Exit without JAX's shutdown barrier, which would wait for the devices that hang."""
+def _examine(context: Context, as_json: bool) -> int:
+    """Collect, print on process 0, and return the exit status that all agree on."""
+    report = Report(context.timeout)
+    is_ok = None
+    try:
+        report.hosts = context.gather(context.group.hostname, "host names") or []
+        for check in CHECKS:
+            found = context.gather(as_json_value(check.collect(context)), check.key) or []
+            report.facts[check.key] = [check.fact(**each) for each in found if each is not None]
+        alive = context.all_agree(not context.devices_hang, "whether devices hang")
+        if context.group.is_writer:
+            report.print(as_json=as_json)
+            is_ok = report.is_ok
+        status = 0 if context.broadcast(is_ok, "whether there are problems") else 1
+    except Exception as error:
+        report.trouble = str(error) or repr(error)
+        if context.group.is_writer:
+            report.print(as_json=as_json)
+        else:
+            _print_error(context.launch, report.trouble)
+        _exit(1)
+    if not alive:
+        # Without JAX's shutdown barrier, which would wait for the devices that hang.
         try:
             # Process 0 takes the coordinator with it, so the others get a head start.
-            self._context.group.gather(None, timeout=2.0, what="the end of the doctor")
+            context.group.gather(None, timeout=2.0, what="the end of the doctor")
         finally:
             _exit(status)
+    return status
 
 
 def _timeout_message(launch: Launch, timeout: float, as_json: bool) -> tuple[str, str]:
     """Where and what this process prints if joining does not even return at the timeout."""
-    name = f"process {launch.process_index} of {launch.process_count} ({launch.launcher})"
     error = (
-        f"{name} timed out after {timeout:g} s while it waited for the others to join. Each "
-        "process that waits prints this; those that print nothing are missing. Check that they "
-        "were started and do not hang before they join."
+        f"{_name(launch)} ({launch.launcher}) timed out after {timeout:g} s while it waited for "
+        "the others to join. Each process that waits prints this; those that print nothing are "
+        "missing. Check that they were started and do not hang before they join."
     )
     if launch.process_index in (0, None):
         return "out", Report(timeout, trouble=error).text(as_json=as_json)
@@ -108,8 +81,11 @@ def _timeout_message(launch: Launch, timeout: float, as_json: bool) -> tuple[str
 
 
 def _print_error(launch: Launch, error: str) -> None:
-    name = f"process {launch.process_index} of {launch.process_count}"
-    print(f"lerax-dist doctor: {name}: {error}", file=sys.stderr, flush=True)
+    print(f"lerax-dist doctor: {_name(launch)}: {error}", file=sys.stderr, flush=True)
+
+
+def _name(launch: Launch) -> str:
+    return f"process {launch.process_index} of {launch.process_count}"
 
 
 def _exit(status: int) -> NoReturn:

@@ -5,7 +5,6 @@ import faulthandler
 import logging
 import logging.handlers
 import os
-import queue
 import subprocess
 import sys
 import time
@@ -28,17 +27,11 @@ _PRINT_AFTER = (
 @final
 @dataclass(frozen=True)
 class Joined:
-    """What came of joining.
+    """What came of joining."""
 
-    Attributes:
-        group: all processes.
-        coordinator: "host:port" of the coordinator, None if it was not logged.
-        notes: warnings that were logged.
-    """
-
-    group: ProcessGroup
-    coordinator: str | None
-    notes: list[str]
+    group: ProcessGroup  # all processes
+    coordinator: str | None  # "host:port" of the coordinator; `None` if it was not logged
+    notes: list[str]  # warnings that were logged
 
 
 def join(
@@ -72,22 +65,19 @@ def join(
 
 @contextlib.contextmanager
 def _captured_log() -> Iterator[list[logging.LogRecord]]:
-    """What lerax_dist logs while the block runs, filled in after it; none of it is printed."""
+    """The records that lerax_dist logs while the block runs; they are not printed."""
     log = logging.getLogger("lerax_dist")
-    captured: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    handler = logging.handlers.QueueHandler(captured)
+    handler = logging.handlers.BufferingHandler(sys.maxsize)
     level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-    records: list[logging.LogRecord] = []
     try:
-        yield records
+        yield handler.buffer
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
         log.propagate = propagate
-        records += (captured.get() for _ in range(captured.qsize()))
 
 
 @contextlib.contextmanager

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding, Shown
 
 
 @final
@@ -18,11 +17,11 @@ class Process:
     host: str  # name of its host
     pid: int  # its process id
     launcher: str  # what started it, by its environment
-    why: str  # the variables that say so
+    why: str  # the variables that show it
     start_with: str  # command that starts several processes in this job, if it was not used
-    launch_index: int | None  # its process index by the launcher, None if the launcher does not say
+    launch_index: int | None  # process index by the launcher; `None` if it gives none
     launch_count: int | None  # process count by the launcher
-    coordinator: str | None  # "host:port" of the coordinator, None if there is none or JAX chose it
+    coordinator: str | None  # "host:port"; `None` if there is no coordinator or JAX chose it
     notes: list[str]  # warnings logged while it joined
 
 

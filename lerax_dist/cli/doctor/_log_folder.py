@@ -1,4 +1,4 @@
-"""Check: whether process 0 can write to the log folder, and whether the others see it there."""
+"""Check: whether process 0 can write to the log folder, and the other processes see its files."""
 
 import contextlib
 import fcntl
@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, final
 
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding, Shown, group_by_value, named
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._check import (
+    AbstractCheck,
+    Context,
+    Finding,
+    Shown,
+    group_by_value,
+    named,
+)
 
 # Bytes.
 _MIN_FREE = 100 << 20
@@ -29,11 +35,10 @@ class Folder:
     """The log folder as a process sees it."""
 
     path: str  # absolute path of `--log-dir` there
-    seen: bool  # whether process 0's probe file is in it; on process 0: whether it could be written
+    seen: bool  # whether process 0's probe file is in it; on process 0: whether it was written
     why: str = ""  # why not
-    # Of process 0 alone:
-    free: int | None = None  # bytes
-    locks: bool | None = None  # whether the file system supports locks
+    free: int | None = None  # free bytes, on process 0
+    locks: bool | None = None  # whether the file system supports locks, on process 0
 
 
 @final
@@ -78,7 +83,7 @@ class LogFolderCheck(AbstractCheck[Folder]):
             yield Finding(
                 "warning",
                 f"the file system of the log folder {first.path} does not support locks (flock)",
-                "give each run its own name: two loggers that write one run will not be noticed",
+                "give each run another name: two loggers that write one run will not be noticed",
             )
         for folder, indices in group_by_value(facts).items():
             if folder.seen:
@@ -130,7 +135,7 @@ def probe_file(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def find_probe(folder: Path, name: str | None) -> Folder:
-    """Look for process 0's probe file; its `name` is None if process 0 could not write one."""
+    """Look for process 0's probe file; its `name` is `None` if process 0 could not write one."""
     if name is None:
         return Folder(str(folder), False, "process 0 could not write a probe file")
     deadline = time.monotonic() + _TIMEOUT

@@ -4,37 +4,36 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from lerax_dist.cli._print import as_text, make_table, print_drawn, print_plain
+from lerax_dist.cli.doctor import CHECKS
 from lerax_dist.cli.doctor._check import AbstractCheck, Finding
-from lerax_dist.cli.doctor._checks import CHECKS
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
 _STYLES = {"problem": "bold red", "warning": "yellow", "hint": "cyan"}
 
 
 @final
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """What process 0 knows at the end.
+    """What process 0 has collected.
 
     Attributes:
         timeout: timeout of each stage in seconds.
         hosts: host name of each process.
-        facts: `key` of each check to its facts, if they were reached.
+        facts: `key` of each check that was reached to its facts.
         trouble: error that ended the examination early; it says how to fix it.
     """
 
     timeout: float
     hosts: Sequence[str] = ()
-    facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    facts: dict[str, Sequence[Any]] = field(default_factory=dict)
     trouble: str = ""
 
     @property
@@ -50,22 +49,9 @@ class Report:
         """Whether a run would log correctly: there are no problems."""
         return all(finding.level != "problem" for finding in self.findings)
 
-    def as_object(self) -> dict[str, Any]:
-        """The report as one JSON object."""
-        by_level: dict[str, list[dict[str, str]]] = {level: [] for level in _STYLES}
-        for finding in self.findings:
-            by_level[finding.level].append({"what": finding.what, "fix": finding.fix})
-        levels = {f"{level}s": found for level, found in by_level.items()}
-        facts = {
-            "timeout": self.timeout,
-            **{check.key: list(map(encode, self.facts.get(check.key, ()))) for check in CHECKS},
-            "trouble": self.trouble,
-        }
-        return {"ok": self.is_ok, **levels, "facts": facts}
-
     def text(self, *, as_json: bool) -> str:
-        """The report for an output that is no terminal."""
-        return json.dumps(self.as_object()) if as_json else as_text(self._draw)
+        """The report for an output that is not a terminal."""
+        return json.dumps(self._as_object()) if as_json else as_text(self._draw)
 
     def print(self, *, as_json: bool) -> None:
         """Print the report."""
@@ -74,12 +60,21 @@ class Report:
         else:
             print_drawn(self._draw)
 
+    def _as_object(self) -> dict[str, Any]:
+        by_level: dict[str, list[dict[str, str]]] = {f"{level}s": [] for level in _STYLES}
+        for finding in self.findings:
+            by_level[f"{finding.level}s"].append({"what": finding.what, "fix": finding.fix})
+        facts = {
+            "timeout": self.timeout,
+            **{each.key: [*map(as_json_value, self.facts.get(each.key, ()))] for each in CHECKS},
+            "trouble": self.trouble,
+        }
+        return {"ok": self.is_ok, **by_level, "facts": facts}
+
     def _reached(self) -> Iterator[tuple[AbstractCheck[Any], Sequence[Any]]]:
         return ((check, self.facts[check.key]) for check in CHECKS if self.facts.get(check.key))
 
-    def _draw(self, console: "Console") -> None:
-        from rich.text import Text
-
+    def _draw(self, console: Console) -> None:
         columns: dict[str, list[str]] = {}
         lines: list[tuple[Text, str]] = []
         for check, facts in self._reached():
@@ -91,14 +86,12 @@ class Report:
         if columns:
             console.print(make_table([*columns], [*zip(*columns.values(), strict=True)]))
             console.print()
-        if lines:
-            console.print(_pairs(lines))
-            console.print()
         findings = self.findings
-        if findings:
-            styled = [(Text(one.level, _STYLES[one.level]), str(one)) for one in findings]
-            console.print(_pairs(styled))
-            console.print()
+        styled = [(Text(one.level, _STYLES[one.level]), str(one)) for one in findings]
+        for pairs in (lines, styled):
+            if pairs:
+                console.print(_table_of(pairs))
+                console.print()
         count = sum(finding.level == "problem" for finding in findings)
         if count:
             problems = f"{count} {'problem' if count == 1 else 'problems'}"
@@ -107,7 +100,7 @@ class Report:
             console.print(Text("ok: a run would log correctly here", "bold green"))
 
 
-def encode(fact: Any) -> Any:
+def as_json_value(fact: Any) -> Any:
     """A check's fact as a JSON value."""
     return asdict(fact) if is_dataclass(fact) and not isinstance(fact, type) else fact
 
@@ -139,13 +132,10 @@ def stdout_for_report() -> Iterator[None]:
         os.close(kept)
 
 
-def _pairs(rows: Sequence[tuple["Text", str]]) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
+def _table_of(pairs: Sequence[tuple[Text, str]]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in rows:
+    for name, value in pairs:
         table.add_row(name, Text(value))
     return table

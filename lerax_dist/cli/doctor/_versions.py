@@ -6,16 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import final
 
 from lerax_dist._version import __version__
-from lerax_dist.cli.doctor._check import (
-    AbstractCheck,
-    Finding,
-    Shown,
-    format_groups,
-    group_by_value,
-)
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding, Shown, format_differing
 
-# Package to version, None if it is not installed.
+# Package to version; `None` if it is not installed.
 Versions = dict[str, str | None]
 
 
@@ -37,10 +30,10 @@ class VersionsCheck(AbstractCheck[Versions]):
 
     def judge(self, facts: Sequence[Versions], hosts: Sequence[str]) -> Iterator[Finding]:
         for package in _differing(facts):
-            versions = group_by_value([one.get(package) or "not installed" for one in facts])
+            versions = [one.get(package) or "not installed" for one in facts]
             yield Finding(
                 "warning" if package == "python" else "problem",
-                f"{package} differs: {format_groups(versions, hosts)}",
+                f"{package} differs: {format_differing(versions, hosts)}",
                 "install the same version on every host, e.g. one environment in a shared folder",
             )
 

@@ -8,12 +8,11 @@ import pytest
 
 from lerax_dist.backends import AbstractLoggingBackend, NoOpBackend
 from lerax_dist.backends._base import SetupProblem
+from lerax_dist.cli.doctor import CHECKS
 from lerax_dist.cli.doctor._backends import BackendsCheck
-from lerax_dist.cli.doctor._check import AbstractCheck, Finding
-from lerax_dist.cli.doctor._checks import CHECKS
+from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding
 from lerax_dist.cli.doctor._clocks import Clock, ClocksCheck
 from lerax_dist.cli.doctor._collective import Collective, CollectiveCheck
-from lerax_dist.cli.doctor._context import Context
 from lerax_dist.cli.doctor._devices import Devices, DevicesCheck
 from lerax_dist.cli.doctor._join import Joined
 from lerax_dist.cli.doctor._launch import LaunchCheck, Process

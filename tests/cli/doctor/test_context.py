@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lerax_dist.cli.doctor._context import Context
+from lerax_dist.cli.doctor._check import Context
 from lerax_dist.cli.doctor._join import Joined
 from lerax_dist.cluster import SoloGroup, detect
 

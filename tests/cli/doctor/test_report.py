@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from lerax_dist.cli.doctor import CHECKS
 from lerax_dist.cli.doctor._check import Finding
-from lerax_dist.cli.doctor._checks import CHECKS
 from lerax_dist.cli.doctor._report import Report
 from tests.cli.doctor.test_checks import GOOD, HOSTS, VERSIONS, changed
 

@@ -1,4 +1,4 @@
-"""Writes a run, says so, and waits to be told to go on, or to be killed."""
+"""Writes a run, prints that, and waits for a command to continue, or for SIGKILL."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Writes a run, row by row as it is told; dies when it is told."""
+"""Writes a run, a row for each command; ends by SIGKILL on the command to die."""
 
 import os
 import signal
