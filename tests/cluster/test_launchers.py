@@ -370,7 +370,11 @@ def test_evidence_shows_variables_and_values():
             "SLURM_JOB_ID=71 SLURM_PROCID=0 SLURM_NTASKS=4, but not started by srun",
             "srun",
         ),
-        ({"FLUX_URI": "local:///f"}, "FLUX_URI=local:///f, but not started by flux run", "flux run"),
+        (
+            {"FLUX_URI": "local:///f"},
+            "FLUX_URI=local:///f, but not started by flux run",
+            "flux run",
+        ),
         ({"PBS_JOBID": "7.pbs"}, "PBS_JOBID=7.pbs, but not started by mpiexec", "mpiexec"),
         ({}, "no variables of a launcher", ""),
         (_SRUN, "SLURM_PROCID=3 SLURM_STEP_NUM_TASKS=4", ""),

@@ -61,7 +61,7 @@ def _coordinator(environ: Mapping[str, str]) -> str | None:
 def first_node(nodes: str) -> str:
     """The first of SLURM's list of nodes, e.g. "n007" of "n[007-015],m1"."""
     name, _, numbers = nodes.split(",")[0].partition("[")
-    return name + numbers.split("-")[0].rstrip("]")
+    return name + numbers.split("]")[0].split("-")[0]
 
 
 def tasks_on_node(text: str, node: int | None) -> int | None:
