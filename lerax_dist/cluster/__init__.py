@@ -12,7 +12,7 @@ from lerax_dist.cluster._group import SoloGroup as SoloGroup
 from lerax_dist.cluster._initialize import initialize as initialize
 from lerax_dist.cluster._jax_group import JaxGroup as JaxGroup
 from lerax_dist.cluster._mpi_group import MPIGroup as MPIGroup
-from lerax_dist.cluster._rendezvous_address import rendezvous_address as rendezvous_address
+from lerax_dist.cluster._rendezvous import rendezvous_address as rendezvous_address
 from lerax_dist.cluster._store import KeyPerProcess as KeyPerProcess
 from lerax_dist.cluster.launchers import Job as Job
 from lerax_dist.cluster.launchers import Launch as Launch

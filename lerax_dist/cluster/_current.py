@@ -65,18 +65,13 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
 
 
 def choose_scope(group: ProcessGroup, scope: str | None) -> str:
-    """Whether the processes run one program together, or one program each.
+    """Whether the processes run one program together (`"global"`) or one each (`"process"`).
 
-    Args:
-        group: the processes.
-        scope: the caller's choice, `"global"` or `"process"`; None to choose one.
-
-    Returns:
-        `scope`; by default `"global"` if JAX has joined the processes or there is only one,
-        `"process"` if it has not, so that no program can span them.
+    `scope` is the caller's choice. By default it is `"global"` if JAX has joined the processes or
+    there is only one, and `"process"` if it has not, so that no program can span them.
 
     Raises:
-        ValueError: if `scope` is another value, or is `"process"` and the group has no mailbox.
+        ValueError: if `scope` is another value.
     """
     if scope not in (None, "global", "process"):
         raise ValueError(
@@ -85,15 +80,10 @@ def choose_scope(group: ProcessGroup, scope: str | None) -> str:
         )
     if group.process_count == 1:
         return "global"
-    if scope is None:
-        joined = joined_client() is not None and joined_place()[1] == group.process_count
-        return "global" if joined else "process"
-    if scope == "process" and not hasattr(group, "mailbox"):
-        raise ValueError(
-            f'`scope` is "process", but {group!r} has no `mailbox()` through which the processes '
-            "send their rows. Pass an `MPIGroup` or a `JaxGroup`."
-        )
-    return scope
+    if scope is not None:
+        return scope
+    joined = joined_client() is not None and joined_place()[1] == group.process_count
+    return "global" if joined else "process"
 
 
 def process_place() -> tuple[int | None, int | None]:
@@ -109,7 +99,7 @@ def process_place() -> tuple[int | None, int | None]:
 
 @final
 class Membership:
-    """What this process has joined. JAX allows one coordination service a process, so one of these.
+    """What this process has joined: JAX allows one coordination service a process.
 
     It follows `jax.distributed.initialize()` and `jax.distributed.shutdown()` of the user's own.
     """
@@ -149,11 +139,7 @@ membership = Membership()
 
 
 def _check_joined(group: JaxGroup, launch: Launch) -> None:
-    """Check that JAX has joined the processes that the launcher started.
-
-    Raises:
-        RuntimeError: if each process has joined only itself.
-    """
+    """Raise a RuntimeError if JAX has joined one process where the launcher started several."""
     index, count = group.process_index, group.process_count
     if launch.process_count in (None, 1):
         return

@@ -38,11 +38,9 @@ def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int
 
 
 def with_local_index(launch: Launch, hosts: Sequence[str]) -> Launch:
-    """A launch with local index and count of its process, found by host names if it has none.
+    """The launch with the local index and count that the host names of all processes show.
 
-    Args:
-        launch: launch of this process; its index is known.
-        hosts: host name of every process.
+    What the launcher itself says stays.
     """
     if launch.process_index is None or None not in (launch.local_index, launch.local_count):
         return launch
@@ -84,12 +82,7 @@ def describe_devices(group: ProcessGroup) -> dict[str, Any]:
 
 
 def with_counts(devices: Mapping[str, Any], counts: Sequence[int | None]) -> dict[str, Any]:
-    """Facts on devices, with their numbers.
-
-    Args:
-        devices: see `describe_devices`.
-        counts: number of each process, None where it is not known.
-    """
+    """The facts of `describe_devices` with other numbers of devices, None where one is unknown."""
     known = [count for count in counts if count is not None]
     total = sum(known) if len(known) == len(counts) else None
     return {**devices, "devices_per_process": list(counts), "device_count": total}

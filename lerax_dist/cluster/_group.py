@@ -286,16 +286,21 @@ def missing_error(
     group: ProcessGroup, hosts: Mapping[int, str], mine: Message, timeout: float, missing: Missing
 ) -> TimeoutError:
     """The error of an operation that timed out; `hosts` are names by process, as far as known."""
-    processes = missing.processes
-    named = [f"{i} (host {hosts[i]})" if i in hosts else str(i) for i in processes[:_MAX_NAMED]]
-    more = f" and {len(processes) - _MAX_NAMED} more" if len(processes) > _MAX_NAMED else ""
     return TimeoutError(
         f"The {mine.kind} of {mine.what} timed out after `timeout` = {timeout:g} s: "
-        f"{'process' if len(processes) == 1 else 'processes'} {', '.join(named)}{more} did not "
-        f"arrive. {missing.note}This is process {group.process_index} of {group.process_count} "
-        f"(host {group.hostname}). Read the output of the missing processes: they died, are stuck "
-        "or make other calls; if they are only slow, raise `timeout`."
+        f"{name_processes(missing.processes, hosts)} did not arrive. {missing.note}This is process "
+        f"{group.process_index} of {group.process_count} (host {group.hostname}). Read the output "
+        "of the missing processes: they died, are stuck or make other calls; if they are only "
+        "slow, raise `timeout`."
     )
+
+
+def name_processes(processes: Sequence[int], hosts: Mapping[int, str] | None = None) -> str:
+    """E.g. "process 3" or "processes 1 (host n1), 3", the first of many, for messages."""
+    hosts = hosts or {}
+    named = [f"{i} (host {hosts[i]})" if i in hosts else str(i) for i in processes[:_MAX_NAMED]]
+    more = f" and {len(processes) - _MAX_NAMED} more" if len(processes) > _MAX_NAMED else ""
+    return f"{'process' if len(processes) == 1 else 'processes'} {', '.join(named)}{more}"
 
 
 def check_timeout(timeout: float) -> float:

@@ -52,7 +52,7 @@ def test_a_group_that_lacks_an_operation_cannot_be_made():
         pass
 
     with pytest.raises(TypeError, match="abstract methods? .*barrier"):
-        Partial()  # pyright: ignore[reportAbstractUsage]
+        Partial(0, 1, "solo")  # pyright: ignore[reportAbstractUsage]
 
 
 def test_a_group_says_which_process_it_is():

@@ -91,13 +91,11 @@ class Status:
 
 
 def encode_status(status: Status) -> str:
-    """A status as text."""
     tables = (status.hosts, status.unresponsive, status.failed)
     return json.dumps([status.number, *map(dict, tables)])
 
 
 def decode_status(text: str) -> Status:
-    """The status that `encode_status` wrote."""
     number, *tables = json.loads(text)
     hosts, unresponsive, failed = ({int(key): value for key, value in t.items()} for t in tables)
     return Status(number, hosts, unresponsive, failed)
