@@ -105,9 +105,6 @@ class Peer(ld.ProcessGroup):
     def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
         return Mailbox(self._world, self.process_index)
 
-    def key_per_process(self, name: str) -> None:
-        return None
-
     def _put(self, kind: str, value: Any) -> None:
         with self._world.changed:
             key = (kind, self._calls[kind], self.process_index)

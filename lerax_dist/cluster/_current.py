@@ -6,7 +6,8 @@ import os
 import threading
 from typing import Any, final
 
-from lerax_dist.cluster._devices import process_place_by_devices
+import jax
+
 from lerax_dist.cluster._group import ProcessGroup, SoloGroup
 from lerax_dist.cluster._jax_group import JaxGroup
 from lerax_dist.cluster._mpi_group import MPIGroup
@@ -21,10 +22,6 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
 
     Imports MPI only for `scope="process"` under an MPI launcher. Starts the devices of a process
     that no launcher started.
-
-    Args:
-        group: the caller's choice; None for the group that this process has joined.
-        scope: the caller's choice, see `choose_scope`.
 
     Returns:
         `group`; or the one of `initialize()` or `jax.distributed.initialize()`; or, for
@@ -51,8 +48,12 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
         return MPIGroup()
     one_program_each = 'For processes that run one program each pass `scope="process"`. '
     if not launch.several:
-        # JAX is asked last, as that starts the devices: only they know that a TPU has other hosts.
-        index, count = process_place_by_devices()
+        # JAX is asked last, as that starts the devices: only they know that a TPU has other hosts,
+        # and libtpu knows them whether or not JAX has joined them.
+        try:
+            index, count = jax.process_index(), jax.process_count()
+        except Exception:
+            index, count = 0, 1
         if count == 1:
             return SoloGroup(launch.launcher)
         launch = dataclasses.replace(launch, process_index=index, process_count=count)
@@ -101,7 +102,7 @@ def process_place() -> tuple[int | None, int | None]:
 class Membership:
     """What this process has joined: JAX allows one coordination service a process.
 
-    It follows `jax.distributed.initialize()` and `jax.distributed.shutdown()` of the user's own.
+    It follows calls of `jax.distributed.initialize()` and `jax.distributed.shutdown()`.
     """
 
     def __init__(self) -> None:
@@ -141,9 +142,8 @@ membership = Membership()
 def _check_joined(group: JaxGroup, launch: Launch) -> None:
     """Raise a RuntimeError if JAX has joined one process where the launcher started several."""
     index, count = group.process_index, group.process_count
-    if launch.process_count in (None, 1):
-        return
-    if (index, count) == (launch.process_index, launch.process_count):
+    launched = (launch.process_index, launch.process_count)
+    if launch.process_count in (None, 1) or (index, count) == launched:
         return
     if count == 1:
         raise RuntimeError(

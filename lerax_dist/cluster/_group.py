@@ -15,6 +15,8 @@ from typing import Any, Protocol, final
 from lerax_dist.cluster._store import KeyPerProcess
 
 _MAX_NAMED = 16
+# Messages of one process that may be in flight in a mailbox before it waits for process 0.
+MAX_IN_FLIGHT = 64
 
 
 class Mailbox(Protocol):
@@ -148,7 +150,6 @@ class ProcessGroup(abc.ABC):
             TimeoutError: a process did not make one in time.
         """
 
-    @abc.abstractmethod
     def key_per_process(self, name: str) -> KeyPerProcess | None:
         """A text of each process that every process can read. Not collective, and does not wait.
 
@@ -157,6 +158,7 @@ class ProcessGroup(abc.ABC):
         Args:
             name: its name, the same on every process.
         """
+        return None
 
     def __repr__(self) -> str:
         where = f"process {self.process_index} of {self.process_count}"
@@ -200,9 +202,6 @@ class SoloGroup(ProcessGroup):
     def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
         check_timeout(timeout)
         return LocalMailbox()
-
-    def key_per_process(self, name: str) -> None:
-        return None
 
 
 @final

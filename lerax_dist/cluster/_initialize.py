@@ -133,9 +133,9 @@ def initialize(
 
 
 def _join(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
-    """Join JAX's service. Returns the launch with what joining told about it."""
+    """Join JAX's service. Returns the launch with what joining has found out."""
     incomplete = launch.coordinator is None or launch.process_count is None
-    if launch.join == "mpi" or (launch.join != "jax" and incomplete and launch.uses_mpi):
+    if launch.join == "mpi" or (incomplete and launch.uses_mpi):
         return _join_by_mpi(launch, timeout, options)
     if devices_have_started():
         raise _too_late([launch.process_index])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, final
 
 from lerax_dist.cluster._group import (
+    MAX_IN_FLIGHT,
     Mailbox,
     Message,
     Missing,
@@ -18,21 +19,13 @@ from lerax_dist.cluster._group import (
     encode,
     missing_error,
 )
-from lerax_dist.cluster._store import (
-    KeyPerProcess,
-    Store,
-    Unanswered,
-    joined_client,
-    joined_place,
-)
+from lerax_dist.cluster._store import KeyPerProcess, Store, Unanswered, joined_client, joined_place
 
 _ROOT = "lerax_dist"
 # How long process 0 may take to answer where the caller gives no timeout.
 _TIMEOUT = 60.0
 # How long it may take to answer when a timeout has passed.
 _LAST_READ_TIMEOUT = 1.0
-# Messages of one process that may be in flight in a mailbox before it waits for process 0.
-_MAX_IN_FLIGHT = 64
 
 
 @final
@@ -167,12 +160,9 @@ class JaxGroup(ProcessGroup):
     def _collect(
         self, folder: str, texts: dict[int, str], deadline: float
     ) -> tuple[dict[int, str], list[int]]:
-        """What reaches a folder before a deadline, by process, and the processes that are missing.
+        """What reaches an operation's folder before a deadline, beside the `texts` known already.
 
-        Args:
-            folder: folder of the operation.
-            texts: what is known already.
-            deadline: time of `time.monotonic()`.
+        Returns the texts by process, and the processes that are missing.
         """
         is_late = False
         while True:
@@ -215,10 +205,7 @@ class JaxGroup(ProcessGroup):
 class StoreMailbox:
     """A mailbox in JAX's coordination service.
 
-    Args:
-        store: the service.
-        folder: folder of the keys, the same on every process and for this mailbox alone.
-        index: index of this process.
+    `folder` is the same on every process and for this mailbox alone, and `index` this process's.
     """
 
     def __init__(self, store: Store, folder: str, index: int) -> None:
@@ -231,14 +218,14 @@ class StoreMailbox:
         self._received: dict[int, int] = {}
 
     def has_room(self, *, timeout: float) -> bool:
-        oldest = self._sent - _MAX_IN_FLIGHT
+        oldest = self._sent - MAX_IN_FLIGHT
         if oldest < self._unacknowledged:
             return True
         mark = f"{self._folder}/read/{self._index}/{self._unacknowledged}"
         if self._store.get(mark, time.monotonic() + timeout) is None:
             return False
         self._store.delete(mark)
-        self._unacknowledged += _MAX_IN_FLIGHT
+        self._unacknowledged += MAX_IN_FLIGHT
         return True
 
     def send(self, value: Any) -> None:
@@ -252,7 +239,7 @@ class StoreMailbox:
         if text is None:
             return None
         self._store.delete(key)
-        if number % _MAX_IN_FLIGHT == 0:
+        if number % MAX_IN_FLIGHT == 0:
             self._store.put(f"{self._folder}/read/{process}/{number}", "")
         self._received[process] = number + 1
         return json.loads(text)

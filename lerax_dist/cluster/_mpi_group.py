@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, final
 
 from lerax_dist.cluster._group import (
+    MAX_IN_FLIGHT,
     Mailbox,
     Message,
     Missing,
@@ -28,8 +29,6 @@ _BARRIER_GRACE = 2.0
 _MAX_POLL_INTERVAL = 0.002
 # Less CPU time counts more than latency for a mailbox.
 _MAX_MAILBOX_POLL_INTERVAL = 0.02
-# Messages of one process that may be in flight in a mailbox before it waits for process 0.
-_MAX_IN_FLIGHT = 64
 # How long a message of a mailbox may take from its first byte to its last, in seconds.
 _MESSAGE_TIMEOUT = 30.0
 
@@ -127,9 +126,8 @@ class MPIGroup(ProcessGroup):
             comm = self._mpi.COMM_WORLD
             library = self._mpi.Get_library_version().splitlines()[0].strip("\x00 ")
             _check_world(launch, comm.Get_rank(), comm.Get_size(), library)
-        super().__init__(
-            comm.Get_rank(), comm.Get_size(), launch.launcher if launch.uses_mpi else "mpi"
-        )
+        launcher = launch.launcher if launch.uses_mpi else "mpi"
+        super().__init__(comm.Get_rank(), comm.Get_size(), launcher)
         self._others = range(1, self.process_count)
         self._hosts = {self.process_index: self.hostname}
         self._lock = threading.Lock()
@@ -186,9 +184,6 @@ class MPIGroup(ProcessGroup):
     def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
         self.barrier(timeout=timeout, what="a mailbox")
         return MPIMailbox(self._duplicate("a mailbox", time.monotonic() + timeout, timeout))
-
-    def key_per_process(self, name: str) -> None:
-        return None
 
     def _duplicate(self, what: str, deadline: float, timeout: float) -> Channel:
         """A communicator for one use alone."""
@@ -264,7 +259,7 @@ class MPIMailbox:
         self._in_flight: deque[tuple[Any, bytes]] = deque()
 
     def has_room(self, *, timeout: float) -> bool:
-        return self._wait_until_at_most(_MAX_IN_FLIGHT - 1, timeout)
+        return self._wait_until_at_most(MAX_IN_FLIGHT - 1, timeout)
 
     def send(self, value: Any) -> None:
         self._channel.check_thread()
