@@ -26,10 +26,9 @@ class TPU(AbstractLauncher):
     ignores_rank = True
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
-        hosts_name = next(
-            (n for n in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES") if environ.get(n)), None
-        )
-        if hosts_name is not None and environ.get("TPU_WORKER_ID"):
+        has_addresses = bool(environ.get("TPU_PROCESS_ADDRESSES"))
+        hosts_name = "TPU_PROCESS_ADDRESSES" if has_addresses else "TPU_WORKER_HOSTNAMES"
+        if environ.get(hosts_name) and environ.get("TPU_WORKER_ID"):
             return self._named_by(hosts_name, environ)
         # On a TPU VM of Compute Engine only the metadata server knows the pod, and JAX asks it.
         # JAX sets the first of these when it finds TPU chips, the second when it finds none.
