@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import lerax_dist as ld
-from lerax_dist.cluster._group import ProcessInfo
 
 LoggerT = TypeVar("LoggerT")
 
@@ -79,8 +78,8 @@ class Peer(ld.ProcessGroup):
     """The group of one of them."""
 
     def __init__(self, world: World, process_index: int) -> None:
+        super().__init__(process_index, world.count, "memory", f"host{process_index}")
         self._world = world
-        self.info = ProcessInfo(process_index, world.count, "memory", f"host{process_index}")
         self._calls: dict[str, int] = defaultdict(int)
 
     def broadcast(self, value: Any, *, timeout: float, what: str) -> Any:
@@ -105,9 +104,6 @@ class Peer(ld.ProcessGroup):
 
     def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
         return Mailbox(self._world, self.process_index)
-
-    def key_per_process(self, name: str) -> None:
-        return None
 
     def _put(self, kind: str, value: Any) -> None:
         with self._world.changed:

@@ -6,13 +6,13 @@ from lerax_dist.cluster._current import process_place as process_place
 from lerax_dist.cluster._devices import choose_local_devices as choose_local_devices
 from lerax_dist.cluster._devices import describe_devices as describe_devices
 from lerax_dist.cluster._devices import with_counts as with_counts
+from lerax_dist.cluster._group import Mailbox as Mailbox
 from lerax_dist.cluster._group import ProcessGroup as ProcessGroup
 from lerax_dist.cluster._group import SoloGroup as SoloGroup
 from lerax_dist.cluster._initialize import initialize as initialize
 from lerax_dist.cluster._jax_group import JaxGroup as JaxGroup
-from lerax_dist.cluster._mailbox import Mailbox as Mailbox
 from lerax_dist.cluster._mpi_group import MPIGroup as MPIGroup
-from lerax_dist.cluster._rendezvous_address import rendezvous_address as rendezvous_address
+from lerax_dist.cluster._rendezvous import rendezvous_address as rendezvous_address
 from lerax_dist.cluster._store import KeyPerProcess as KeyPerProcess
 from lerax_dist.cluster.launchers import Job as Job
 from lerax_dist.cluster.launchers import Launch as Launch

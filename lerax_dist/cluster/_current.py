@@ -6,7 +6,8 @@ import os
 import threading
 from typing import Any, final
 
-from lerax_dist.cluster._devices import process_place_by_devices
+import jax
+
 from lerax_dist.cluster._group import ProcessGroup, SoloGroup
 from lerax_dist.cluster._jax_group import JaxGroup
 from lerax_dist.cluster._mpi_group import MPIGroup
@@ -21,10 +22,6 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
 
     Imports MPI only for `scope="process"` under an MPI launcher. Starts the devices of a process
     that no launcher started.
-
-    Args:
-        group: the caller's choice; None for the group that this process has joined.
-        scope: the caller's choice, see `choose_scope`.
 
     Returns:
         `group`; or the one of `initialize()` or `jax.distributed.initialize()`; or, for
@@ -51,8 +48,12 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
         return MPIGroup()
     one_program_each = 'For processes that run one program each pass `scope="process"`. '
     if not launch.several:
-        # JAX is asked last, as that starts the devices: only they know that a TPU has other hosts.
-        index, count = process_place_by_devices()
+        # JAX is asked last, as that starts the devices: only they know that a TPU has other hosts,
+        # and libtpu knows them whether or not JAX has joined them.
+        try:
+            index, count = jax.process_index(), jax.process_count()
+        except Exception:
+            index, count = 0, 1
         if count == 1:
             return SoloGroup(launch.launcher)
         launch = dataclasses.replace(launch, process_index=index, process_count=count)
@@ -65,18 +66,13 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
 
 
 def choose_scope(group: ProcessGroup, scope: str | None) -> str:
-    """Whether the processes run one program together, or one program each.
+    """Whether the processes run one program together (`"global"`) or one each (`"process"`).
 
-    Args:
-        group: the processes.
-        scope: the caller's choice, `"global"` or `"process"`; None to choose one.
-
-    Returns:
-        `scope`; by default `"global"` if JAX has joined the processes or there is only one,
-        `"process"` if it has not, so that no program can span them.
+    `scope` is the caller's choice. By default it is `"global"` if JAX has joined the processes or
+    there is only one, and `"process"` if it has not, so that no program can span them.
 
     Raises:
-        ValueError: if `scope` is another value, or is `"process"` and the group has no mailbox.
+        ValueError: if `scope` is another value.
     """
     if scope not in (None, "global", "process"):
         raise ValueError(
@@ -85,15 +81,10 @@ def choose_scope(group: ProcessGroup, scope: str | None) -> str:
         )
     if group.process_count == 1:
         return "global"
-    if scope is None:
-        joined = joined_client() is not None and joined_place()[1] == group.process_count
-        return "global" if joined else "process"
-    if scope == "process" and not hasattr(group, "mailbox"):
-        raise ValueError(
-            f'`scope` is "process", but {group!r} has no `mailbox()` through which the processes '
-            "send their rows. Pass an `MPIGroup` or a `JaxGroup`."
-        )
-    return scope
+    if scope is not None:
+        return scope
+    joined = joined_client() is not None and joined_place()[1] == group.process_count
+    return "global" if joined else "process"
 
 
 def process_place() -> tuple[int | None, int | None]:
@@ -109,9 +100,9 @@ def process_place() -> tuple[int | None, int | None]:
 
 @final
 class Membership:
-    """What this process has joined. JAX allows one coordination service a process, so one of these.
+    """What this process has joined: JAX allows one coordination service a process.
 
-    It follows `jax.distributed.initialize()` and `jax.distributed.shutdown()` of the user's own.
+    It follows calls of `jax.distributed.initialize()` and `jax.distributed.shutdown()`.
     """
 
     def __init__(self) -> None:
@@ -149,15 +140,10 @@ membership = Membership()
 
 
 def _check_joined(group: JaxGroup, launch: Launch) -> None:
-    """Check that JAX has joined the processes that the launcher started.
-
-    Raises:
-        RuntimeError: if each process has joined only itself.
-    """
+    """Raise a RuntimeError if JAX has joined one process where the launcher started several."""
     index, count = group.process_index, group.process_count
-    if launch.process_count in (None, 1):
-        return
-    if (index, count) == (launch.process_index, launch.process_count):
+    launched = (launch.process_index, launch.process_count)
+    if launch.process_count in (None, 1) or (index, count) == launched:
         return
     if count == 1:
         raise RuntimeError(

@@ -15,16 +15,11 @@ _VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES
 def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int] | None:
     """Which GPUs of its host a process of a launch takes; on CPUs it changes nothing.
 
-    Args:
-        launch: launch of this process.
-        environ: its environment variables.
-
-    Returns:
-        One GPU each, `[local_index]`, when several processes share a host. `None`, meaning every
-        device that the process sees, if it is alone on its host, if nothing says how many share
-        it, if `CUDA_VISIBLE_DEVICES` (or its ROCm equals) shows it one device or none, or fewer
-        than the launch has on this host (`srun --gpus-per-task`), or if `JAX_LOCAL_DEVICE_IDS` is
-        set, which JAX reads itself.
+    One GPU each, `[local_index]`, when several processes share a host. `None`, meaning every device
+    that the process sees, if it is alone on its host, if nothing says how many share it, if
+    `CUDA_VISIBLE_DEVICES` (or its ROCm equals) shows it one device or none, or fewer than the
+    launch has on this host (`srun --gpus-per-task`), or if `JAX_LOCAL_DEVICE_IDS` is set, which JAX
+    reads itself.
     """
     if launch.local_index is None or launch.local_count is None or launch.local_count == 1:
         return None
@@ -38,11 +33,9 @@ def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int
 
 
 def with_local_index(launch: Launch, hosts: Sequence[str]) -> Launch:
-    """A launch with local index and count of its process, found by host names if it has none.
+    """The launch with the local index and count that the host names of all processes show.
 
-    Args:
-        launch: launch of this process; its index is known.
-        hosts: host name of every process.
+    What the launcher itself says stays.
     """
     if launch.process_index is None or None not in (launch.local_index, launch.local_count):
         return launch
@@ -56,9 +49,6 @@ def describe_devices(group: ProcessGroup) -> dict[str, Any]:
 
     For all processes of a group at once, on the thread that computes: the first question to JAX
     starts the devices, and where JAX has joined processes each waits for the others then.
-
-    Args:
-        group: the processes.
 
     Returns:
         Fit for JSON: `platform` and `device_kind` of this process; `devices_per_process`, with
@@ -84,24 +74,7 @@ def describe_devices(group: ProcessGroup) -> dict[str, Any]:
 
 
 def with_counts(devices: Mapping[str, Any], counts: Sequence[int | None]) -> dict[str, Any]:
-    """Facts on devices, with their numbers.
-
-    Args:
-        devices: see `describe_devices`.
-        counts: number of each process, None where it is not known.
-    """
+    """The facts of `describe_devices` with other numbers of devices, None where one is unknown."""
     known = [count for count in counts if count is not None]
     total = sum(known) if len(known) == len(counts) else None
     return {**devices, "devices_per_process": list(counts), "device_count": total}
-
-
-def process_place_by_devices() -> tuple[int, int]:
-    """Index of this process and number of processes, as its devices have it. It starts them.
-
-    libtpu knows the hosts of a pod whether or not JAX has joined them. `(0, 1)` if the devices
-    cannot be started.
-    """
-    try:
-        return jax.process_index(), jax.process_count()
-    except Exception:
-        return 0, 1

@@ -7,32 +7,39 @@ processes that make different calls get an error and not each other's values.
 import abc
 import json
 import socket
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, final
+from dataclasses import dataclass
+from typing import Any, Protocol, final
 
-from lerax_dist.cluster._mailbox import LocalMailbox, Mailbox
 from lerax_dist.cluster._store import KeyPerProcess
 
 _MAX_NAMED = 16
+# Messages of one process that may be in flight in a mailbox before it waits for process 0.
+MAX_IN_FLIGHT = 64
 
 
-@final
-@dataclass(frozen=True)
-class ProcessInfo:
-    """Which process of a group this one is.
+class Mailbox(Protocol):
+    """A one-way channel to process 0, apart from the operations of a group.
 
-    Attributes:
-        index: index of this process, 0 to `count - 1`.
-        count: number of processes.
-        launcher: what started the processes: "solo", "openmpi", "slurm", ...
-        hostname: name of this process's host.
+    Usable by one thread at a time. Values are JSON values.
     """
 
-    index: int
-    count: int
-    launcher: str
-    hostname: str = field(default_factory=socket.gethostname)
+    def has_room(self, *, timeout: float) -> bool:
+        """On another process: wait until few messages are in flight; whether that is so."""
+        ...
+
+    def send(self, value: Any) -> None:
+        """On another process: send a message, whether or not there is room for it."""
+        ...
+
+    def receive(self, process: int, *, timeout: float) -> Any | None:
+        """On process 0: the next message of a process; None if there is none within `timeout`."""
+        ...
+
+    def finish(self, *, timeout: float) -> bool:
+        """On another process: wait until its messages no longer need it; whether that is so."""
+        ...
 
 
 class ProcessGroup(abc.ABC):
@@ -46,6 +53,12 @@ class ProcessGroup(abc.ABC):
     NaN and infinities are allowed. Every process, the sender too, gets the value as JSON returns
     it: a tuple becomes a list.
 
+    Attributes:
+        process_index: index of this process, 0 to `process_count - 1`.
+        process_count: number of processes.
+        launcher: what started the processes: "solo", "openmpi", "slurm", ...
+        hostname: name of this process's host.
+
     Example:
         ```python
         group = initialize()
@@ -55,32 +68,18 @@ class ProcessGroup(abc.ABC):
         ```
     """
 
-    info: ProcessInfo
-
-    @property
-    def process_index(self) -> int:
-        """Index of this process, 0 to `process_count - 1`."""
-        return self.info.index
-
-    @property
-    def process_count(self) -> int:
-        """Number of processes."""
-        return self.info.count
-
-    @property
-    def launcher(self) -> str:
-        """What started the processes: "solo", "openmpi", "slurm", ..."""
-        return self.info.launcher
-
-    @property
-    def hostname(self) -> str:
-        """Name of this process's host."""
-        return self.info.hostname
+    def __init__(
+        self, process_index: int, process_count: int, launcher: str, hostname: str | None = None
+    ) -> None:
+        self.process_index = process_index
+        self.process_count = process_count
+        self.launcher = launcher
+        self.hostname = hostname or socket.gethostname()
 
     @property
     def is_writer(self) -> bool:
         """Whether this process opens the backends and writes: process 0 does."""
-        return self.info.index == 0
+        return self.process_index == 0
 
     @property
     @abc.abstractmethod
@@ -151,7 +150,6 @@ class ProcessGroup(abc.ABC):
             TimeoutError: a process did not make one in time.
         """
 
-    @abc.abstractmethod
     def key_per_process(self, name: str) -> KeyPerProcess | None:
         """A text of each process that every process can read. Not collective, and does not wait.
 
@@ -160,6 +158,7 @@ class ProcessGroup(abc.ABC):
         Args:
             name: its name, the same on every process.
         """
+        return None
 
     def __repr__(self) -> str:
         where = f"process {self.process_index} of {self.process_count}"
@@ -183,7 +182,7 @@ class SoloGroup(ProcessGroup):
     """
 
     def __init__(self, launcher: str = "solo") -> None:
-        self.info = ProcessInfo(0, 1, launcher)
+        super().__init__(0, 1, launcher)
 
     @property
     def hosts(self) -> list[str | None]:
@@ -204,8 +203,25 @@ class SoloGroup(ProcessGroup):
         check_timeout(timeout)
         return LocalMailbox()
 
-    def key_per_process(self, name: str) -> None:
-        return None
+
+@final
+class LocalMailbox:
+    """The mailbox of a group of one process: a queue."""
+
+    def __init__(self) -> None:
+        self._queue: deque[str] = deque()
+
+    def has_room(self, *, timeout: float) -> bool:
+        return True
+
+    def send(self, value: Any) -> None:
+        self._queue.append(json.dumps(value))
+
+    def receive(self, process: int, *, timeout: float) -> Any | None:
+        return json.loads(self._queue.popleft()) if self._queue else None
+
+    def finish(self, *, timeout: float) -> bool:
+        return True
 
 
 @final
@@ -219,12 +235,23 @@ class Message:
     value: Any
 
 
-def encode(message: Message) -> str:
-    """A message as text.
+@final
+class Missing(Exception):
+    """Ends an operation of a group for which processes did not arrive in time.
 
-    Raises:
-        TypeError: if its value is not a JSON value.
+    Args:
+        processes: their indices.
+        note: a sentence about how this process knows, if not from its own wait.
     """
+
+    def __init__(self, processes: Sequence[int], note: str = "") -> None:
+        super().__init__(processes, note)
+        self.processes = processes
+        self.note = note
+
+
+def encode(message: Message) -> str:
+    """A message as text; raises a TypeError if its value is not a JSON value."""
     try:
         return json.dumps([message.operation, message.kind, message.what, message.value])
     except (TypeError, ValueError) as error:
@@ -240,10 +267,9 @@ def decode(text: str) -> Message:
 
 
 def check_same(mine: Message, theirs: Message, their_index: int, my_index: int) -> None:
-    """Check that two processes are in the same operation.
+    """Raise a RuntimeError if two processes are in different operations.
 
-    Raises:
-        RuntimeError: they are not; from here on every value would be the wrong one.
+    From there on every value would be the wrong one.
     """
     same = (mine.operation, mine.kind, mine.what) == (theirs.operation, theirs.kind, theirs.what)
     if not same:
@@ -256,40 +282,28 @@ def check_same(mine: Message, theirs: Message, their_index: int, my_index: int) 
 
 
 def missing_error(
-    mine: Message,
-    timeout: float,
-    missing: Sequence[int],
-    info: ProcessInfo,
-    hosts: Mapping[int, str],
-    note: str = "",
+    group: ProcessGroup, hosts: Mapping[int, str], mine: Message, timeout: float, missing: Missing
 ) -> TimeoutError:
-    """The error of an operation that timed out before all processes had arrived.
-
-    Args:
-        mine: operation that timed out.
-        timeout: its timeout in seconds.
-        missing: indices of the processes that did not arrive.
-        info: this process.
-        hosts: host name by process, as far as known.
-        note: a sentence about how this process knows, if not from its own wait.
-    """
-    named = [f"{i} (host {hosts[i]})" if i in hosts else str(i) for i in missing[:_MAX_NAMED]]
-    more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+    """The error of an operation that timed out; `hosts` are names by process, as far as known."""
     return TimeoutError(
         f"The {mine.kind} of {mine.what} timed out after `timeout` = {timeout:g} s: "
-        f"{'process' if len(missing) == 1 else 'processes'} {', '.join(named)}{more} did not "
-        f"arrive. {note}This is process {info.index} of {info.count} (host {info.hostname}). Read "
-        "the output of the missing processes: they died, are stuck or make other calls; if they "
-        "are only slow, raise `timeout`."
+        f"{name_processes(missing.processes, hosts)} did not arrive. {missing.note}This is process "
+        f"{group.process_index} of {group.process_count} (host {group.hostname}). Read the output "
+        "of the missing processes: they died, are stuck or make other calls; if they are only "
+        "slow, raise `timeout`."
     )
 
 
-def check_timeout(timeout: float) -> float:
-    """`timeout` if it is a finite duration.
+def name_processes(processes: Sequence[int], hosts: Mapping[int, str] | None = None) -> str:
+    """E.g. "process 3" or "processes 1 (host n1), 3", the first of many, for messages."""
+    hosts = hosts or {}
+    named = [f"{i} (host {hosts[i]})" if i in hosts else str(i) for i in processes[:_MAX_NAMED]]
+    more = f" and {len(processes) - _MAX_NAMED} more" if len(processes) > _MAX_NAMED else ""
+    return f"{'process' if len(processes) == 1 else 'processes'} {', '.join(named)}{more}"
 
-    Raises:
-        ValueError: if it is not above 0 seconds, or is not finite.
-    """
+
+def check_timeout(timeout: float) -> float:
+    """`timeout`; raises a ValueError unless it is above 0 seconds and finite."""
     if not 0 < timeout < float("inf"):
         raise ValueError(
             f"`timeout` must be a finite number of seconds above 0, got {timeout!r}. "

@@ -15,15 +15,15 @@ from lerax_dist.cluster._current import membership
 from lerax_dist.cluster._devices import choose_local_devices, with_local_index
 from lerax_dist.cluster._group import ProcessGroup, check_timeout
 from lerax_dist.cluster._mpi_group import MPIGroup
-from lerax_dist.cluster._rendezvous_address import (
-    check_port,
+from lerax_dist.cluster._rendezvous import (
     coordinator_host,
+    rendezvous,
     rendezvous_address,
     reserved_port,
 )
 from lerax_dist.cluster._store import devices_have_started
 from lerax_dist.cluster.launchers import Launch, check_address, check_index, check_sources, detect
-from lerax_dist.cluster.liveness import rendezvous, start_liveness
+from lerax_dist.cluster.liveness import start_liveness
 
 _log = logging.getLogger("lerax_dist")
 
@@ -55,10 +55,11 @@ def initialize(
     `jax.distributed.initialize`. A message at level INFO of the logger "lerax_dist" says what was
     detected.
 
-    From then on a thread monitors the heartbeats of the other processes (one check a second, at
-    most 500 checks a second over all processes). If a process dies, hangs or is unreachable, each
-    other process names it and its host on standard error after 0.3 times
-    `heartbeat_timeout_seconds`; JAX then ends every process (SIGABRT) within that timeout plus 6
+    From then on a thread sends a heartbeat every second and checks those of the other processes (at
+    most 500 checks a second over all processes). A process that has sent none for 0.3 times
+    `heartbeat_timeout_seconds` is unresponsive: it died, is stuck or cannot be reached. Each other
+    process names it and its host on standard error, and reports it if its heartbeats come again.
+    If they do not, JAX ends every process (SIGABRT) within `heartbeat_timeout_seconds` plus 6
     seconds. If process 0's host refuses connections, it takes 3 seconds. A program that ends by an
     exception does not wait at JAX's shutdown barrier: the other processes are notified within two
     seconds, have 5 seconds to end by themselves, and are then ended with status 1. A program that
@@ -132,34 +133,29 @@ def initialize(
 
 
 def _join(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
-    """Join JAX's service. The launch is returned with what joining told about it."""
-    if _joins_by_mpi(launch):
+    """Join JAX's service. Returns the launch with what joining has found out."""
+    incomplete = launch.coordinator is None or launch.process_count is None
+    if launch.join == "mpi" or (incomplete and launch.uses_mpi):
         return _join_by_mpi(launch, timeout, options)
     if devices_have_started():
         raise _too_late([launch.process_index])
-    if launch.join == "jax":
-        _join_by_jax(launch, timeout, options)
-    else:
-        _join_by_address(launch, timeout, options)
-    return launch
-
-
-def _joins_by_mpi(launch: Launch) -> bool:
-    if launch.join == "address or mpi":
-        incomplete = launch.coordinator is None or launch.process_count is None
-        return incomplete and launch.uses_mpi
-    return launch.join == "mpi"
-
-
-def _meet(launch: Launch, timeout: float, options: dict[str, Any]) -> None:
-    """Wait until all are there, if an address is known: JAX would end the process without a name.
-
-    Raises:
-        TimeoutError: if processes did not arrive; names them.
-    """
+    if launch.join != "jax" and incomplete:
+        mpi = ", or install mpi4py for the MPI library of this system"
+        raise ValueError(
+            f"`coordinator_address` is missing: no variable of the launcher of {launch} names "
+            "a host and a free port of process 0. Set JAX_COORDINATOR_ADDRESS=HOST:PORT to the "
+            "same value on all processes, or pass coordinator_address, num_processes and "
+            f"process_id{mpi if launch.join == 'address or mpi' else ''}."
+        )
     address = rendezvous_address(launch, os.environ)
     if address is not None and "coordinator_bind_address" not in options:
+        # JAX would end the process without naming who is missing.
         rendezvous(launch.process_index or 0, launch.process_count or 1, address, timeout)
+    if launch.join == "jax":
+        _join_by_jax(launch, options)
+    else:
+        _join_by_address(launch, options)
+    return launch
 
 
 def _explicit(address: str | None, count: int | None, index: int | None, launch: Launch) -> Launch:
@@ -187,7 +183,7 @@ def _explicit(address: str | None, count: int | None, index: int | None, launch:
 
 
 def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
-    """Agree on an address through MPI, then join there. The launch with the address is returned."""
+    """Agree on an address through MPI, then join there. Returns the launch with the address."""
     mpi = MPIGroup(timeout=timeout)
     # All processes learn of one that cannot join; else they would wait for it until the timeout.
     started = mpi.gather(devices_have_started(), timeout=timeout, what="who can join")
@@ -210,36 +206,31 @@ def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Lau
             coordinator=plan["address"],
         )
         launch = with_local_index(launch, mpi.hosts)
-        options.setdefault("local_device_ids", choose_local_devices(launch, os.environ))
-        _jax_initialize(launch, options)
+        _join_by_address(launch, options)
     return launch
 
 
-def _join_by_address(launch: Launch, timeout: float, options: dict[str, Any]) -> None:
-    if launch.coordinator is None or launch.process_count is None:
-        mpi = ", or install mpi4py for the MPI library of this system"
-        raise ValueError(
-            f"`coordinator_address` is missing: no variable of the launcher of {launch} names "
-            "a host and a free port of process 0. Set JAX_COORDINATOR_ADDRESS=HOST:PORT to the "
-            "same value on all processes, or pass coordinator_address, num_processes and "
-            f"process_id{mpi if launch.join == 'address or mpi' else ''}."
-        )
-    elsewhere = options.get("coordinator_bind_address", os.getenv("JAX_COORDINATOR_BIND_ADDRESS"))
-    if launch.process_index == 0 and elsewhere is None:
-        check_port("coordinator_address", launch.coordinator)
-    _meet(launch, timeout, options)
-    options.setdefault("local_device_ids", choose_local_devices(launch, os.environ))
-    _jax_initialize(launch, options)
+def _join_by_address(launch: Launch, options: dict[str, Any]) -> None:
+    jax.distributed.initialize(
+        **{
+            "coordinator_address": launch.coordinator,
+            "num_processes": launch.process_count,
+            "process_id": launch.process_index,
+            "local_device_ids": choose_local_devices(launch, os.environ),
+            # Else JAX takes the devices from SLURM's variables if it sees some.
+            "cluster_detection_method": "deactivate",
+            **options,
+        }
+    )
 
 
-def _join_by_jax(launch: Launch, timeout: float, options: dict[str, Any]) -> None:
+def _join_by_jax(launch: Launch, options: dict[str, Any]) -> None:
     """Join by JAX's own detection, which knows SLURM, TPU pods and Kubernetes."""
     if launch.local_count is not None and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
         # An empty list means all devices, None lets JAX choose. Under SLURM it chooses the one of
         # SLURM_LOCALID, also for a process alone on its node, and where SLURM shows each process
         # its own GPU, which is number 0.
-        options.setdefault("local_device_ids", choose_local_devices(launch, os.environ) or [])
-    _meet(launch, timeout, options)
+        options = {"local_device_ids": choose_local_devices(launch, os.environ) or [], **options}
     try:
         jax.distributed.initialize(**options)
     except Exception as error:
@@ -247,19 +238,6 @@ def _join_by_jax(launch: Launch, timeout: float, options: dict[str, Any]) -> Non
             f"JAX cannot join this process ({launch.launcher}: {launch.evidence}): {error} Pass "
             "`coordinator_address`, `num_processes` and `process_id`."
         ) from error
-
-
-def _jax_initialize(launch: Launch, options: dict[str, Any]) -> None:
-    jax.distributed.initialize(
-        **{
-            "coordinator_address": launch.coordinator,
-            "num_processes": launch.process_count,
-            "process_id": launch.process_index,
-            # Else JAX takes the devices from SLURM's variables if it sees some.
-            "cluster_detection_method": "deactivate",
-            **options,
-        }
-    )
 
 
 @contextlib.contextmanager

@@ -2,28 +2,24 @@
 
 import contextlib
 import itertools
+import json
 import time
 from collections.abc import Iterator
 from typing import Any, final
 
 from lerax_dist.cluster._group import (
+    MAX_IN_FLIGHT,
+    Mailbox,
     Message,
+    Missing,
     ProcessGroup,
-    ProcessInfo,
     check_same,
     check_timeout,
     decode,
     encode,
     missing_error,
 )
-from lerax_dist.cluster._mailbox import Mailbox, StoreMailbox
-from lerax_dist.cluster._store import (
-    KeyPerProcess,
-    Store,
-    Unanswered,
-    joined_client,
-    joined_place,
-)
+from lerax_dist.cluster._store import KeyPerProcess, Store, Unanswered, joined_client, joined_place
 
 _ROOT = "lerax_dist"
 # How long process 0 may take to answer where the caller gives no timeout.
@@ -63,99 +59,88 @@ class JaxGroup(ProcessGroup):
                 "`JaxGroup` needs JAX's coordination service, which this process has not joined. "
                 "Call `lerax_dist.initialize()` at the top of the script."
             )
+        super().__init__(*joined_place(), launcher)
         self._store = Store(client)
-        self.info = ProcessInfo(*joined_place(), launcher)
-        self._index, self._count = self.info.index, self.info.count
         # As far as known, for errors, when process 0 may not answer.
-        self._hosts = {self._index: self.hostname}
-        self._store.put(f"{_ROOT}/hosts/{self._index}", self.hostname, within=_TIMEOUT)
+        self._hosts = {self.process_index: self.hostname}
+        self._store.put(f"{_ROOT}/hosts/{self.process_index}", self.hostname, within=_TIMEOUT)
         # Counted in the store and not in this module: it starts afresh with each service.
-        number = self._store.count(f"{_ROOT}/made/{self._index}", within=_TIMEOUT)
+        number = self._store.count(f"{_ROOT}/made/{self.process_index}", within=_TIMEOUT)
         self._folder = f"{_ROOT}/groups/{number}"
         self._operations = itertools.count()
 
     @property
     def hosts(self) -> list[str | None]:
-        known = self._known_hosts(_TIMEOUT)
-        return [known.get(index) for index in range(self._count)]
+        self._read_hosts(_TIMEOUT)
+        return [self._hosts.get(index) for index in range(self.process_count)]
 
     def broadcast(self, value: Any, *, timeout: float, what: str) -> Any:
         mine_only = value if self.is_writer else None
         with self._begin("broadcast", what, mine_only, timeout) as (mine, folder, deadline):
             if self.is_writer:
                 text = encode(mine)
-                if self._count > 1:
+                if self.process_count > 1:
                     self._store.put(f"{folder}/out", text, within=_left(deadline))
                 return decode(text).value
             text = self._store.get(f"{folder}/out", deadline)
             if text is None:
-                raise self._missing(mine, timeout, [0])
-            self._read_out(folder)
-            theirs = decode(text)
-            check_same(mine, theirs, 0, self._index)
-            return theirs.value
+                raise Missing([0])
+            return self._read_out(mine, folder, text)
 
     def gather(self, value: Any, *, timeout: float, what: str) -> list[Any] | None:
         with self._begin("gather", what, value, timeout) as (mine, folder, deadline):
             text = encode(mine)
             if not self.is_writer:
-                self._store.put(f"{folder}/in/{self._index}", text, within=_left(deadline))
+                key = f"{folder}/in/{self.process_index}"
+                self._store.put(key, text, within=_left(deadline))
                 return None
-            texts = self._collect(folder, {0: text}, deadline)
+            texts, missing = self._collect(folder, {0: text}, deadline)
             self._store.delete(folder, within=_left(deadline))
-            missing = [index for index in range(self._count) if index not in texts]
             if missing:
-                raise self._missing(mine, timeout, missing)
-            messages = [decode(texts[index]) for index in range(self._count)]
-            for index, theirs in enumerate(messages):
-                check_same(mine, theirs, index, self._index)
-            return [theirs.value for theirs in messages]
+                raise Missing(missing)
+            return self._values(mine, texts)
 
     def barrier(self, *, timeout: float, what: str) -> None:
         with self._begin("barrier", what, None, timeout) as (mine, folder, deadline):
             # Process 0 decides and publishes the outcome, so that all end alike; its own arrival is
-            # written down too, for processes that wait for it in vain.
-            arrival = f"{folder}/in/{self._index}"
+            # published too, for processes that wait for it in vain.
+            arrival = f"{folder}/in/{self.process_index}"
             self._store.put(arrival, encode(mine), within=_left(deadline))
             if self.is_writer:
-                self._decide_barrier(mine, folder, timeout, deadline)
+                self._decide_barrier(mine, folder, deadline)
             else:
-                self._await_barrier(mine, folder, timeout, deadline)
+                self._await_barrier(mine, folder, deadline)
 
-    def _decide_barrier(self, mine: Message, folder: str, timeout: float, deadline: float) -> None:
-        texts = self._collect(folder, {}, deadline)
-        missing = [index for index in range(self._count) if index not in texts]
-        if self._count > 1:
+    def _decide_barrier(self, mine: Message, folder: str, deadline: float) -> None:
+        texts, missing = self._collect(folder, {}, deadline)
+        if self.process_count > 1:
             outcome = Message(mine.operation, mine.kind, mine.what, missing)
             self._store.put(f"{folder}/out", encode(outcome), within=_left(deadline))
         self._store.delete(f"{folder}/in", within=_left(deadline))
         if missing:
-            raise self._missing(mine, timeout, missing)
-        for index, text in texts.items():
-            check_same(mine, decode(text), index, self._index)
+            raise Missing(missing)
+        self._values(mine, texts)
 
-    def _await_barrier(self, mine: Message, folder: str, timeout: float, deadline: float) -> None:
+    def _await_barrier(self, mine: Message, folder: str, deadline: float) -> None:
         text = self._store.get(f"{folder}/out", deadline)
         if text is None:
             # Read everything once: arrivals are deleted only after the outcome is published.
             present = self._store.list(folder, within=_LAST_READ_TIMEOUT)
             text = present.get("out")
             if text is None:
-                missing = [index for index in range(self._count) if str(index) not in present]
-                raise self._missing(mine, timeout, missing or [0])
-        self._read_out(folder)
-        outcome = decode(text)
-        check_same(mine, outcome, 0, self._index)
-        if outcome.value:
-            raise self._missing(mine, timeout, outcome.value, "Process 0 had stopped waiting. ")
+                missing = [i for i in range(self.process_count) if str(i) not in present]
+                raise Missing(missing or [0])
+        missing = self._read_out(mine, folder, text)
+        if missing:
+            raise Missing(missing, "Process 0 had stopped waiting. ")
 
     def mailbox(self, *, timeout: float = 300.0) -> Mailbox:
         check_timeout(timeout)
         folder = f"{self._folder}/{next(self._operations)}"
-        return StoreMailbox(self._store, folder, self._index)
+        return StoreMailbox(self._store, folder, self.process_index)
 
     def key_per_process(self, name: str) -> KeyPerProcess:
-        return KeyPerProcess(self._store, f"{_ROOT}/per_process/{name}", self._index)
+        return KeyPerProcess(self._store, f"{_ROOT}/per_process/{name}", self.process_index)
 
     @contextlib.contextmanager
     def _begin(
@@ -166,45 +151,101 @@ class JaxGroup(ProcessGroup):
         mine = Message(next(self._operations), kind, what, value)
         try:
             yield mine, f"{self._folder}/{mine.operation}", deadline
+        except Missing as missing:
+            self._read_hosts(_LAST_READ_TIMEOUT)
+            raise missing_error(self, self._hosts, mine, timeout, missing) from None
         except Unanswered as error:
-            raise missing_error(mine, timeout, [0], self.info, self._hosts) from error
+            raise missing_error(self, self._hosts, mine, timeout, Missing([0])) from error
 
-    def _collect(self, folder: str, texts: dict[int, str], deadline: float) -> dict[int, str]:
-        """The messages that reach a folder before a deadline, by process index."""
-        found = dict(texts)
-        while len(found) < self._count:
-            found.update(self._arrived(folder, _left(deadline)))
-            first = next((index for index in range(self._count) if index not in found), None)
-            if first is not None and self._store.get(f"{folder}/in/{first}", deadline) is None:
-                # Others may have arrived while this one was waited for.
-                return found | self._arrived(folder, _LAST_READ_TIMEOUT)
-        return found
+    def _collect(
+        self, folder: str, texts: dict[int, str], deadline: float
+    ) -> tuple[dict[int, str], list[int]]:
+        """What reaches an operation's folder before a deadline, beside the `texts` known already.
 
-    def _arrived(self, folder: str, within: float) -> dict[int, str]:
-        texts = self._store.list(f"{folder}/in", within=within)
-        return {int(index): text for index, text in texts.items()}
+        Returns the texts by process, and the processes that are missing.
+        """
+        is_late = False
+        while True:
+            arrived = self._store.list(f"{folder}/in", within=_left(deadline))
+            texts |= {int(index): text for index, text in arrived.items()}
+            missing = [index for index in range(self.process_count) if index not in texts]
+            if is_late or not missing:
+                return texts, missing
+            # Others may arrive while this one is waited for, so everything is read once more.
+            is_late = self._store.get(f"{folder}/in/{missing[0]}", deadline) is None
 
-    def _read_out(self, folder: str) -> None:
-        """Count that this process has read the folder; the last one deletes it."""
+    def _values(self, mine: Message, texts: dict[int, str]) -> list[Any]:
+        """The values of all processes in order, which must be in this operation."""
+        messages = [decode(texts[index]) for index in range(self.process_count)]
+        for index, theirs in enumerate(messages):
+            check_same(mine, theirs, index, self.process_index)
+        return [theirs.value for theirs in messages]
+
+    def _read_out(self, mine: Message, folder: str, text: str) -> Any:
+        """The value that process 0 published. The last process that reads it deletes the folder."""
         if 0 not in self._hosts:
             host = self._store.get(f"{_ROOT}/hosts/0", time.monotonic() + _LAST_READ_TIMEOUT)
             self._hosts |= {} if host is None else {0: host}
         # What was read is valid even if process 0 does not answer from here on.
         with contextlib.suppress(Unanswered):
-            if self._store.count(f"{folder}/read", within=_LAST_READ_TIMEOUT) == self._count - 1:
+            readers = self._store.count(f"{folder}/read", within=_LAST_READ_TIMEOUT)
+            if readers == self.process_count - 1:
                 self._store.delete(folder, within=_LAST_READ_TIMEOUT)
+        theirs = decode(text)
+        check_same(mine, theirs, 0, self.process_index)
+        return theirs.value
 
-    def _missing(
-        self, mine: Message, timeout: float, missing: list[int], note: str = ""
-    ) -> TimeoutError:
-        hosts = self._known_hosts(_LAST_READ_TIMEOUT)
-        return missing_error(mine, timeout, missing, self.info, hosts, note)
-
-    def _known_hosts(self, within: float) -> dict[int, str]:
+    def _read_hosts(self, within: float) -> None:
         with contextlib.suppress(Unanswered):
             hosts = self._store.list(f"{_ROOT}/hosts", within=within)
             self._hosts |= {int(index): host for index, host in hosts.items()}
-        return self._hosts
+
+
+@final
+class StoreMailbox:
+    """A mailbox in JAX's coordination service.
+
+    `folder` is the same on every process and for this mailbox alone, and `index` this process's.
+    """
+
+    def __init__(self, store: Store, folder: str, index: int) -> None:
+        self._store = store
+        self._folder = folder
+        self._index = index
+        self._sent = 0
+        # Number of the next message that process 0 acknowledges.
+        self._unacknowledged = 0
+        self._received: dict[int, int] = {}
+
+    def has_room(self, *, timeout: float) -> bool:
+        oldest = self._sent - MAX_IN_FLIGHT
+        if oldest < self._unacknowledged:
+            return True
+        mark = f"{self._folder}/read/{self._index}/{self._unacknowledged}"
+        if self._store.get(mark, time.monotonic() + timeout) is None:
+            return False
+        self._store.delete(mark)
+        self._unacknowledged += MAX_IN_FLIGHT
+        return True
+
+    def send(self, value: Any) -> None:
+        self._store.put(f"{self._folder}/{self._index}/{self._sent}", json.dumps(value))
+        self._sent += 1
+
+    def receive(self, process: int, *, timeout: float) -> Any | None:
+        number = self._received.get(process, 0)
+        key = f"{self._folder}/{process}/{number}"
+        text = self._store.get(key, time.monotonic() + timeout)
+        if text is None:
+            return None
+        self._store.delete(key)
+        if number % MAX_IN_FLIGHT == 0:
+            self._store.put(f"{self._folder}/read/{process}/{number}", "")
+        self._received[process] = number + 1
+        return json.loads(text)
+
+    def finish(self, *, timeout: float) -> bool:
+        return True  # the service holds the messages
 
 
 def _left(deadline: float) -> float:

@@ -1,11 +1,13 @@
 """JAX's coordination service: a key-value store in process 0 that every process can read.
 
-The only use of private JAX names beside `device/_settle.py`. Checked on jax 0.10.2 and 0.12.0.
+The only use of private JAX names beside `device/_jax.py`. Checked on jax 0.10.2 and 0.12.0.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, final
 
 # A wait in the client cannot be interrupted, and Python runs signal handlers between calls only.
@@ -13,11 +15,7 @@ _MAX_CALL = 1.0
 
 
 def service_state() -> Any:
-    """What JAX keeps about the coordination service that this process has joined.
-
-    Raises:
-        RuntimeError: this version of JAX keeps it elsewhere.
-    """
+    """What JAX keeps about the coordination service; raises a RuntimeError if that is elsewhere."""
     try:
         from jax._src import distributed
 
@@ -92,19 +90,11 @@ class Store:
         self._ask(lambda: self._client.key_value_set(key, text, True), within)
 
     def get(self, key: str, deadline: float) -> str | None:
-        """Wait for `key`.
-
-        Args:
-            key: key to wait for.
-            deadline: time of `time.monotonic()` at which the wait ends.
-
-        Returns:
-            Its text, or None if it was not set in time.
-        """
+        """Wait for `key` until `deadline` of `time.monotonic()`; None if it was not set in time."""
         while True:
             left = max(deadline - time.monotonic(), 0.0)
+            span = max(int(1000 * min(left, _MAX_CALL)), 1)  # milliseconds
             try:
-                span = max(int(1000 * min(left, _MAX_CALL)), 1)
                 return self._client.blocking_key_value_get(key, span)
             except RuntimeError as error:
                 if not str(error).startswith("DEADLINE_EXCEEDED"):
@@ -113,7 +103,7 @@ class Store:
                     return None
 
     def list(self, folder: str, *, within: float | None = None) -> dict[str, str]:
-        """Last part of each key in a folder, with its text."""
+        """Text by the last part of the key, of all keys in a folder."""
         found = self._ask(lambda: self._client.key_value_dir_get(folder), within)
         return {key.rpartition("/")[2]: text for key, text in found}
 
@@ -129,38 +119,30 @@ class Store:
         """The answer to a call of the client's, which gives it no time limit of its own."""
         if within is None:
             return call()
-        answers: list[Any] = []
-        failures: list[Exception] = []
+        answer: Future[Any] = Future()
 
         def ask() -> None:
             try:
-                answers.append(call())
+                answer.set_result(call())
             except Exception as error:
-                failures.append(error)
+                answer.set_exception(error)
             finally:
                 self._asking.release()
 
         deadline = time.monotonic() + within
         # While a call hangs the next ones wait for it: one thread hangs, and not many.
         if self._asking.acquire(timeout=within):
-            thread = threading.Thread(target=ask, name="lerax_dist-store", daemon=True)
-            thread.start()
-            thread.join(max(deadline - time.monotonic(), 0.0))
-        if failures:
-            raise failures[0]
-        if not answers:
-            raise Unanswered(f"process 0 has not answered for {within:g} s")
-        return answers[0]
+            threading.Thread(target=ask, name="lerax_dist-store", daemon=True).start()
+            with contextlib.suppress(TimeoutError):
+                return answer.result(max(deadline - time.monotonic(), 0.0))
+        raise Unanswered(f"process 0 has not answered for {within:g} s")
 
 
 @final
 class KeyPerProcess:
     """A text of each process, which every process can read. Usable from any thread.
 
-    Args:
-        store: the service.
-        folder: folder of the keys, the same on every process.
-        index: index of this process.
+    `folder` is that of the keys, the same on every process, and `index` this process's.
     """
 
     def __init__(self, store: Store, folder: str, index: int) -> None:

@@ -8,12 +8,13 @@ import pytest
 from lerax_dist.cluster import JaxGroup, ProcessGroup, SoloGroup, current_group
 from lerax_dist.cluster._group import (
     Message,
-    ProcessInfo,
+    Missing,
     check_same,
     decode,
     encode,
     missing_error,
 )
+from tests.peers import Peer, World
 
 
 def test_solo_group_is_process_0_of_1():
@@ -51,7 +52,7 @@ def test_a_group_that_lacks_an_operation_cannot_be_made():
         pass
 
     with pytest.raises(TypeError, match="abstract methods? .*barrier"):
-        Partial()  # pyright: ignore[reportAbstractUsage]
+        Partial(0, 1, "solo")  # pyright: ignore[reportAbstractUsage]
 
 
 def test_a_group_says_which_process_it_is():
@@ -91,18 +92,18 @@ def test_messages_survive_text():
 
 def test_missing_processes_are_named_with_their_hosts():
     mine = Message(4, "gather", "the run's name", None)
-    info = ProcessInfo(0, 4, "slurm", "n0")
-    text = str(missing_error(mine, 2.5, [1, 3], info, {0: "n0", 1: "n1"}))
+    group = Peer(World(4), 0)
+    text = str(missing_error(group, {0: "n0", 1: "n1"}, mine, 2.5, Missing([1, 3])))
     assert "The gather of the run's name timed out after `timeout` = 2.5 s" in text
     assert "processes 1 (host n1), 3 did not arrive" in text
-    assert "This is process 0 of 4 (host n0)" in text
+    assert "This is process 0 of 4 (host host0)" in text
 
 
 def test_many_missing_processes_are_counted():
     mine = Message(4, "barrier", "the start", None)
-    info = ProcessInfo(0, 1024, "slurm", "n0")
-    text = str(missing_error(mine, 2.5, range(1, 1024), info, {}))
-    assert "15, 16 and 1007 more did not arrive" in text
+    missing = Missing(range(1, 1024), "Process 0 had stopped waiting. ")
+    text = str(missing_error(Peer(World(1024), 0), {}, mine, 2.5, missing))
+    assert "15, 16 and 1007 more did not arrive. Process 0 had stopped waiting. This" in text
 
 
 def test_operations_that_differ_are_shown_side_by_side():

@@ -367,11 +367,15 @@ def test_evidence_shows_variables_and_values():
     [
         (
             _SLURM_JOB | {"SLURM_PROCID": "0"},
-            "SLURM_JOB_ID=71 SLURM_PROCID=0 SLURM_NTASKS=4, but no step of srun",
+            "SLURM_JOB_ID=71 SLURM_PROCID=0 SLURM_NTASKS=4, but not started by srun",
             "srun",
         ),
-        ({"FLUX_URI": "local:///f"}, "FLUX_URI=local:///f, but no task of flux run", "flux run"),
-        ({"PBS_JOBID": "7.pbs"}, "PBS_JOBID=7.pbs, but no rank of mpiexec", "mpiexec"),
+        (
+            {"FLUX_URI": "local:///f"},
+            "FLUX_URI=local:///f, but not started by flux run",
+            "flux run",
+        ),
+        ({"PBS_JOBID": "7.pbs"}, "PBS_JOBID=7.pbs, but not started by mpiexec", "mpiexec"),
         ({}, "no variables of a launcher", ""),
         (_SRUN, "SLURM_PROCID=3 SLURM_STEP_NUM_TASKS=4", ""),
     ],

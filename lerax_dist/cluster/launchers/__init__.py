@@ -80,8 +80,15 @@ def check_sources(launch: Launch, environ: Mapping[str, str]) -> None:
     Raises:
         ValueError: if some do; the message shows both.
     """
-    for other in _other_sources(launch, environ):
-        if other.several and _differ(launch, other):
+    others: list[Launch | None] = []
+    if launch.launcher == Explicit.name:
+        # The innermost launcher only: one around it counts other processes, e.g. daemons.
+        inner = (launcher.detect(environ) for launcher in LAUNCHERS[1:])
+        others.append(next((other for other in inner if other is not None), None))
+    if not any(one.ignores_rank for one in LAUNCHERS if one.name == launch.launcher):
+        others.append(Torchrun().detect(environ))
+    for other in others:
+        if other is not None and other.several and _differ(launch, other):
             raise ValueError(
                 f"`{launch.launcher}` and `{other.launcher}` must name the same launch, got "
                 f"{launch} and {other}. Unset the variables that were inherited from elsewhere."
@@ -92,17 +99,6 @@ def check_sources(launch: Launch, environ: Mapping[str, str]) -> None:
             f"`{_JAX_ADDRESS}` and the launch must name the same coordinator, got {given!r} and "
             f"{launch.coordinator!r} ({launch.launcher}: {launch.evidence}). Unset one of them."
         )
-
-
-def _other_sources(launch: Launch, environ: Mapping[str, str]) -> list[Launch]:
-    found: list[Launch | None] = []
-    if launch.launcher == Explicit.name:
-        # The innermost launcher only: one around it counts other processes, e.g. daemons.
-        inner = (launcher.detect(environ) for launcher in LAUNCHERS[1:])
-        found.append(next((other for other in inner if other is not None), None))
-    if any(one.checks_rank for one in LAUNCHERS if one.name == launch.launcher):
-        found.append(Torchrun().detect(environ))
-    return [other for other in found if other is not None]
 
 
 def _differ(one: Launch, other: Launch) -> bool:

@@ -62,7 +62,7 @@ class Launch:
 
     @property
     def uses_mpi(self) -> bool:
-        """Whether the processes of this launch can talk through MPI. It imports nothing."""
+        """Whether the processes of this launch can communicate through MPI. Imports nothing."""
         if self.join == "address or mpi":
             return importlib.util.find_spec("mpi4py") is not None
         return self.join == "mpi"
@@ -71,7 +71,7 @@ class Launch:
 @final
 @dataclass(frozen=True)
 class Job:
-    """The job of a batch system that this process runs in, launched by it or not.
+    """The batch job that this process runs in, whether or not the batch system launched it.
 
     Attributes:
         scheduler: name of the batch system, e.g. "slurm".
@@ -85,14 +85,17 @@ class Job:
 
 
 class AbstractLauncher(ABC):
-    """Something that starts processes and tells each of them by variables which one it is."""
+    """A program that starts processes and sets variables by which each knows its index."""
 
     name: ClassVar[str]
+    join: ClassVar[Join] = "address"
     # The command that starts processes in a job.
     starter: ClassVar[str] = ""
-    # Whether RANK and WORLD_SIZE, where both are set, must name the same process. Scripts often
-    # set them from the launcher's own variables.
-    checks_rank: ClassVar[bool] = False
+    # Variables that every process in a job has, whatever started it.
+    job_names: ClassVar[tuple[str, ...]] = ()
+    # Whether RANK and WORLD_SIZE may name another process. Elsewhere they must not: scripts often
+    # set them from the launcher's variables.
+    ignores_rank: ClassVar[bool] = False
 
     @abstractmethod
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
@@ -103,26 +106,53 @@ class AbstractLauncher(ABC):
         """
 
     def job(self, environ: Mapping[str, str]) -> Job | None:
-        """The batch job around this process; `None` if this launcher has no jobs or there is none.
-
-        It is asked for every process, also where `mpirun` or nothing at all started it in a job.
-        """
+        """The batch job around this process, whatever started it; `None` for none."""
         return None
 
     def unused(self, environ: Mapping[str, str]) -> str:
-        """Why a process inside a job of this launcher is not launched by it; empty elsewhere.
+        """Why a process in a job of this launcher is not launched by it; empty outside of a job."""
+        seen = show_variables(environ, *self.job_names)
+        return f"{seen}, but not started by {self.starter}" if seen else ""
 
-        E.g. "SLURM_JOB_ID=71, but no step of srun".
+    def read(
+        self,
+        environ: Mapping[str, str],
+        names: tuple[str, str],
+        local_names: tuple[str, str],
+        *,
+        count_is_required: bool = True,
+    ) -> Launch | None:
+        """The launch by four variables; `None` if the index or a required count is not set.
+
+        Args:
+            environ: environment variables.
+            names: variables of this process's index and of the number of processes.
+            local_names: the same two on this host, which may be unset or malformed.
+            count_is_required: whether the launcher always sets the number of processes.
+
+        Raises:
+            ValueError: if one is not a number, or the index does not fit the count.
         """
-        return ""
+        has_index, has_count = (name in environ for name in names)
+        if not has_index or (count_is_required and not has_count):
+            return None
+        count = None
+        if has_count:
+            index, count = read_index(environ, *names)
+        else:
+            index = read_number(environ, names[0])
+        return Launch(
+            self.name,
+            *(index, count),
+            *(read_optional(environ, name) for name in local_names),
+            coordinator=None if self.join == "mpi" else environ.get(JAX_ADDRESS) or None,
+            evidence=show_variables(environ, *names),
+            join=self.join,
+        )
 
 
 def check_address(name: str, address: str) -> str:
-    """`address` if it reads "host:port".
-
-    Raises:
-        ValueError: if it does not.
-    """
+    """`address`; raises a ValueError that shows it with its `name` unless it reads "host:port"."""
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
         raise ValueError(
@@ -133,11 +163,7 @@ def check_address(name: str, address: str) -> str:
 
 
 def check_index(index_name: str, index: int, count_name: str, count: int) -> None:
-    """Check that a process `index` of `count` can exist.
-
-    Raises:
-        ValueError: if it cannot.
-    """
+    """Raise a ValueError unless a process `index` of `count` can exist."""
     if count < 1 or not 0 <= index < count:
         raise ValueError(
             f"`{index_name}` must be 0 or more and less than `{count_name}`, got {index} of "
@@ -146,22 +172,14 @@ def check_index(index_name: str, index: int, count_name: str, count: int) -> Non
 
 
 def read_index(environ: Mapping[str, str], index_name: str, count_name: str) -> tuple[int, int]:
-    """Index and count from two variables.
-
-    Raises:
-        ValueError: if one is not a number, or the index does not fit the count.
-    """
+    """Index and count from two variables; raises a ValueError if they are not a process's."""
     index, count = read_number(environ, index_name), read_number(environ, count_name)
     check_index(index_name, index, count_name, count)
     return index, count
 
 
 def read_number(environ: Mapping[str, str], name: str) -> int:
-    """A variable that must be a whole number of 0 or more.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """A variable; raises a ValueError unless it is a whole number of 0 or more."""
     text = environ[name].strip()
     if not (text.isascii() and text.isdecimal()):
         raise ValueError(

@@ -21,7 +21,6 @@ class Explicit(AbstractLauncher):
     """The three variables `LERAX_DIST_*`. They take precedence over every launcher."""
 
     name = "explicit"
-    checks_rank = True
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         names = (_ADDRESS, _COUNT, _INDEX)

@@ -16,6 +16,8 @@ class Kubernetes(AbstractLauncher):
     """An indexed job. Only the cluster's API knows how many pods it has, and JAX asks it."""
 
     name = "kubernetes"
+    join = "jax"
+    ignores_rank = True
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         names = ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")
@@ -23,4 +25,4 @@ class Kubernetes(AbstractLauncher):
             return None
         index = read_number(environ, "JOB_COMPLETION_INDEX")
         evidence = show_variables(environ, *names)
-        return Launch(self.name, index, None, None, None, None, evidence, join="jax")
+        return Launch(self.name, index, None, None, None, None, evidence, join=self.join)

@@ -1,17 +1,18 @@
 """torchrun, and what sets the same variables: `RANK`, `WORLD_SIZE`, `MASTER_ADDR`, ..."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import final
 
 from lerax_dist.cluster.launchers._base import (
-    JAX_ADDRESS,
     AbstractLauncher,
     Launch,
     check_address,
-    read_index,
-    read_optional,
     show_variables,
 )
+
+_NAMES = ("RANK", "WORLD_SIZE")
+_LOCAL_NAMES = ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @final
@@ -21,17 +22,13 @@ class Torchrun(AbstractLauncher):
     name = "torchrun"
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
-        names = ("RANK", "WORLD_SIZE")
-        if not all(name in environ for name in names):
+        launch = self.read(environ, _NAMES, _LOCAL_NAMES)
+        if launch is None:
             return None
-        index, count = read_index(environ, *names)
-        return Launch(
-            self.name,
-            *(index, count),
-            local_index=read_optional(environ, "LOCAL_RANK"),
-            local_count=read_optional(environ, "LOCAL_WORLD_SIZE"),
-            coordinator=_coordinator(environ),
-            evidence=show_variables(environ, *names, "MASTER_ADDR", "MASTER_PORT"),
+        return dataclasses.replace(
+            launch,
+            coordinator=launch.coordinator or _coordinator(environ),
+            evidence=show_variables(environ, *_NAMES, "MASTER_ADDR", "MASTER_PORT"),
         )
 
 
@@ -46,9 +43,7 @@ class TorchrunAgent(AbstractLauncher):
 
 
 def _coordinator(environ: Mapping[str, str]) -> str | None:
-    if environ.get(JAX_ADDRESS):
-        return environ[JAX_ADDRESS]
-    # torchrun's own store listens at MASTER_PORT then.
+    # With that setting torchrun's own store listens at MASTER_PORT.
     if environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" or not environ.get("MASTER_ADDR"):
         return None
     address = f"{environ['MASTER_ADDR']}:{environ.get('MASTER_PORT')}"

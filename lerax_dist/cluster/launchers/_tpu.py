@@ -22,18 +22,19 @@ class TPU(AbstractLauncher):
     """A TPU pod: one process a host."""
 
     name = "tpu"
+    join = "jax"
+    ignores_rank = True
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
-        hosts_name = next(
-            (n for n in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES") if environ.get(n)), None
-        )
-        if hosts_name is not None and environ.get("TPU_WORKER_ID"):
+        has_addresses = bool(environ.get("TPU_PROCESS_ADDRESSES"))
+        hosts_name = "TPU_PROCESS_ADDRESSES" if has_addresses else "TPU_WORKER_HOSTNAMES"
+        if environ.get(hosts_name) and environ.get("TPU_WORKER_ID"):
             return self._named_by(hosts_name, environ)
         # On a TPU VM of Compute Engine only the metadata server knows the pod, and JAX asks it.
         # JAX sets the first of these when it finds TPU chips, the second when it finds none.
         if environ.get("TPU_ML_PLATFORM") == "JAX" and not environ.get("TPU_SKIP_MDS_QUERY"):
             evidence = show_variables(environ, "TPU_ML_PLATFORM")
-            return Launch(self.name, None, None, 0, 1, None, evidence, join="jax")
+            return Launch(self.name, None, None, 0, 1, None, evidence, join=self.join)
         return None
 
     def _named_by(self, hosts_name: str, environ: Mapping[str, str]) -> Launch:
@@ -53,7 +54,7 @@ class TPU(AbstractLauncher):
             local_count=1,
             coordinator=environ.get(JAX_ADDRESS) or _coordinator(hosts_name, environ),
             evidence=show_variables(environ, "TPU_WORKER_ID", hosts_name, *slice_names),
-            join="jax",
+            join=self.join,
         )
 
 

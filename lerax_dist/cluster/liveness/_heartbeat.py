@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, final
 
 # Messages of errors that a process gets because another process is gone.
@@ -73,8 +72,7 @@ def overdue(
 
 
 @final
-@dataclass(frozen=True)
-class Status:
+class Status(NamedTuple):
     """What process 0 knows and publishes for all processes.
 
     Attributes:
@@ -91,16 +89,13 @@ class Status:
 
 
 def encode_status(status: Status) -> str:
-    """A status as text."""
-    tables = (status.hosts, status.unresponsive, status.failed)
-    return json.dumps([status.number, *map(dict, tables)])
+    return json.dumps(status)
 
 
 def decode_status(text: str) -> Status:
-    """The status that `encode_status` wrote."""
     number, *tables = json.loads(text)
-    hosts, unresponsive, failed = ({int(key): value for key, value in t.items()} for t in tables)
-    return Status(number, hosts, unresponsive, failed)
+    # JSON has made texts of the process indices.
+    return Status(number, *({int(key): value for key, value in t.items()} for t in tables))
 
 
 def is_consequence(reason: str) -> bool:

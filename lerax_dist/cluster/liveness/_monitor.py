@@ -2,26 +2,17 @@
 
 import contextlib
 import dataclasses
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import final
 
-from lerax_dist.cluster._rendezvous_address import connection_refused
 from lerax_dist.cluster._store import Store, joined_address, joined_client
 from lerax_dist.cluster.liveness._exit import end_process
 from lerax_dist.cluster.liveness._heartbeat import decode_status
-from lerax_dist.cluster.liveness._step import (
-    Action,
-    End,
-    Log,
-    Observation,
-    Publish,
-    Setup,
-    State,
-    step,
-)
+from lerax_dist.cluster.liveness._step import Log, Observation, Publish, Setup, State, step
 
 FOLDER = "lerax_dist/liveness"
 # How long process 0 may take to answer a read and to take a message.
@@ -34,19 +25,14 @@ _MAX_REASON_LENGTH = 300
 class HeartbeatMonitor:
     """Sends heartbeats and reads those of the others, as long as the process lives.
 
-    Messages go to standard error, each once. The state is replaced by each step and never changed,
-    so any thread may read it.
-
-    Args:
-        store: JAX's key-value store.
-        setup: see `Setup`.
+    Messages go to standard error, each once. Any thread may read the state.
     """
 
-    def __init__(self, store: Store, setup: Setup) -> None:
+    def __init__(self, setup: Setup) -> None:
         self.state = State(setup, time.monotonic())
         self.leaving = threading.Event()
-        self._client = joined_client()
-        self._store = store
+        self.client = joined_client()
+        self.store = Store(self.client)
         self._stepped = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lerax_dist-heartbeat", daemon=True)
@@ -66,18 +52,18 @@ class HeartbeatMonitor:
     def turn(self, timeout: float = _READ_TIMEOUT) -> bool:
         """Observe, step, act; false once the program has left the service by itself."""
         try:
-            observation = self._observe(timeout)
+            observation = self._read(timeout)
         except RuntimeError as error:
             # JAX's shutdown may be under way, and process 0 be through with it.
-            if self._stop.wait(0.2) or joined_client() is not self._client:
+            if self._stop.wait(0.2) or joined_client() is not self.client:
                 return False
-            observation = self._observe_without_service(str(error))
+            observation = Observation(service_error=str(error))
         self._step(observation)
         return True
 
     def report_lost_service(self, error: str) -> None:
         """Log that the service is lost, unless the cause is known already."""
-        self._step(self._observe_without_service(error))
+        self._step(Observation(service_error=error))
 
     def wait_for(self, condition: Callable[[State], bool], timeout: float) -> bool:
         """Wait until the state fulfills a condition; whether it does."""
@@ -98,12 +84,12 @@ class HeartbeatMonitor:
                 return
 
     def _step(self, observation: Observation) -> None:
+        ending = self.leaving.is_set() or not threading.main_thread().is_alive()
+        observation = dataclasses.replace(observation, own_failure=own_failure(), ending=ending)
         with self._stepped:
-            self.state, actions = step(self.state, observation, time.monotonic())
+            state, actions = step(self.state, observation, time.monotonic())
+            self.state = state
             self._stepped.notify_all()
-        self._do(actions)
-
-    def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
                 case Log(text):
@@ -111,43 +97,30 @@ class HeartbeatMonitor:
                 case Publish(key, text):
                     # A service that is lost is found by the next observation.
                     with contextlib.suppress(RuntimeError):
-                        self._store.put(f"{FOLDER}/{key}", text, within=WRITE_TIMEOUT)
-                case End():
-                    end_process()
+                        self.store.put(f"{FOLDER}/{key}", text, within=WRITE_TIMEOUT)
+        if state.ended:
+            end_process()
 
-    def _observe(self, timeout: float) -> Observation:
+    def _read(self, timeout: float) -> Observation:
         if self.state.service_error:
-            return self._observe_without_service(self.state.service_error)
-        read = self._read_all() if self.state.setup.index == 0 else self._read_status(timeout)
-        return self._with_own(read)
-
-    def _observe_without_service(self, error: str) -> Observation:
-        return self._with_own(Observation(answered=False, service_error=error))
-
-    def _with_own(self, observation: Observation) -> Observation:
-        """The observation, with what is known about this process itself."""
-        leaving = self.leaving.is_set()
-        ending = leaving or not threading.main_thread().is_alive()
-        return dataclasses.replace(
-            observation, own_failure=own_failure(), leaving=leaving, ending=ending
-        )
+            return Observation(service_error=self.state.service_error)
+        return self._read_all() if self.state.setup.index == 0 else self._read_status(timeout)
 
     def _read_all(self) -> Observation:
         """Process 0: the heartbeats of the others, and how they ended."""
-        numbers = {int(i): int(number) for i, number in self._list("heartbeats").items()}
-        ends = {int(i): reason for i, reason in self._list("ends").items()}
+        numbers = {i: int(number) for i, number in self._list(f"{FOLDER}/heartbeats").items()}
+        ends = self._list(f"{FOLDER}/ends")
         failed = {i: reason for i, reason in ends.items() if reason}
-        hosts = {}
-        if len(self.state.hosts) < self.state.setup.count:
-            hosts = {int(i): host for i, host in self._store.list("lerax_dist/hosts").items()}
-        finished = frozenset(ends) - frozenset(failed)
+        all_known = len(self.state.hosts) == self.state.setup.count
+        hosts = {} if all_known else self._list("lerax_dist/hosts")
+        finished = frozenset(ends.keys() - failed.keys())
         return Observation(numbers=numbers, failed=failed, finished=finished, hosts=hosts)
 
     def _read_status(self, timeout: float) -> Observation:
         """Another process: what process 0 has published."""
-        text = self._store.get(f"{FOLDER}/status", time.monotonic() + timeout)
+        text = self.store.get(f"{FOLDER}/status", time.monotonic() + timeout)
         if text is None:
-            check_service_listens()
+            check_service(joined_address())
             return Observation(answered=False)
         status = decode_status(text)
         return Observation(
@@ -157,19 +130,22 @@ class HeartbeatMonitor:
             hosts=status.hosts,
         )
 
-    def _list(self, folder: str) -> dict[str, str]:
-        return self._store.list(f"{FOLDER}/{folder}")
+    def _list(self, folder: str) -> dict[int, str]:
+        return {int(index): text for index, text in self.store.list(folder).items()}
 
 
-def check_service_listens() -> None:
-    """Check that the port of the coordination service is not closed.
+def check_service(address: str) -> None:
+    """Raise a RuntimeError if the host of the service says at once that no program listens there.
 
-    Raises:
-        RuntimeError: its host says at once that no program listens there.
+    Nothing is raised without an answer: the host may be unreachable, the program alive.
     """
-    address = joined_address()
-    if connection_refused(address):
-        raise RuntimeError(f"no program listens at {address} any more")
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+    except ConnectionRefusedError as error:
+        raise RuntimeError(f"no program listens at {address} any more") from error
+    except (OSError, ValueError):
+        pass
 
 
 def own_failure() -> str:

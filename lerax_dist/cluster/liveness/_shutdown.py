@@ -5,21 +5,22 @@ import contextlib
 import os
 import socket
 import time
-from typing import Any, final
+from typing import final
 
 import jax
 
-from lerax_dist.cluster._store import Store, Unanswered, joined_client, joined_place
+from lerax_dist.cluster._group import name_processes
+from lerax_dist.cluster._store import Unanswered, joined_address, joined_client, joined_place
 from lerax_dist.cluster.liveness._exit import delay_abort, skip_shutdown_barrier
 from lerax_dist.cluster.liveness._heartbeat import choose_timing, is_consequence
 from lerax_dist.cluster.liveness._monitor import (
     FOLDER,
     WRITE_TIMEOUT,
     HeartbeatMonitor,
-    check_service_listens,
+    check_service,
     own_failure,
 )
-from lerax_dist.cluster.liveness._step import FAILURE_GRACE, QUIET_WAIT, Setup, name_all
+from lerax_dist.cluster.liveness._step import FAILURE_GRACE, QUIET_WAIT, Setup
 
 _POLL_INTERVAL = 0.05
 # Between the last message of a process and its exit, for which it still needs the service.
@@ -29,21 +30,16 @@ _EXIT_TIME = 2.0
 def start_liveness(heartbeat_timeout: float, shutdown_timeout: float) -> None:
     """Monitor the processes that have joined, and shut down in good order at exit.
 
-    Args:
-        heartbeat_timeout: JAX's `heartbeat_timeout_seconds`.
-        shutdown_timeout: longest wait of a process that has finished for the others, in seconds.
+    The arguments are `heartbeat_timeout_seconds` and `shutdown_timeout_seconds` of `initialize`.
     """
     delay_abort()
     index, count = joined_place()
-    client = joined_client()
-    store = Store(client)
     # With this setting the others are meant to go on, as far as JAX lets them.
     recoverable = bool(getattr(jax.config, "jax_enable_recoverability", False))
     timing = choose_timing(heartbeat_timeout, count)
-    setup = Setup(index, count, socket.gethostname(), timing, recoverable)
-    monitor = HeartbeatMonitor(store, setup)
+    monitor = HeartbeatMonitor(Setup(index, count, socket.gethostname(), timing, recoverable))
     monitor.start()
-    atexit.register(ShutdownHook(client, store, monitor, shutdown_timeout))
+    atexit.register(ShutdownHook(monitor, shutdown_timeout))
 
 
 @final
@@ -56,13 +52,10 @@ class ShutdownHook:
     have gone. The exit status is never changed.
     """
 
-    def __init__(
-        self, client: Any, store: Store, monitor: HeartbeatMonitor, timeout: float
-    ) -> None:
+    def __init__(self, monitor: HeartbeatMonitor, timeout: float) -> None:
         self._pid = os.getpid()
-        self._client = client
-        self._store = store
         self._monitor = monitor
+        self._store = monitor.store
         self._setup = monitor.state.setup
         self._timeout = timeout
         self._log_wait_at = float("inf")
@@ -72,7 +65,7 @@ class ShutdownHook:
         if os.getpid() != self._pid:  # a fork, which has joined nothing and has no threads
             skip_shutdown_barrier()
             return
-        if joined_client() is not self._client:  # the program has called JAX's shutdown itself
+        if joined_client() is not self._monitor.client:  # it has called JAX's shutdown itself
             self._monitor.stop()
             return
         self._monitor.leaving.set()
@@ -132,13 +125,14 @@ class ShutdownHook:
             time.sleep(_POLL_INTERVAL)
         if not failure or is_consequence(failure):
             self._wait_for_cause()
-        timing = self._setup.timing
-        limit = 2 * timing.interval + timing.give_up + 2 * FAILURE_GRACE
-        self._wait_until_gone(time.monotonic() + limit)
+        self._wait_until_gone()
         return False
 
-    def _wait_until_gone(self, deadline: float) -> None:
-        """Process 0: wait until the others have gone or are lost."""
+    def _wait_until_gone(self) -> None:
+        """Process 0: wait until the others have gone or are lost, but not for long."""
+        timing = self._setup.timing
+        limit = 2 * timing.interval + timing.give_up + 2 * FAILURE_GRACE
+        deadline = time.monotonic() + limit
         while time.monotonic() < deadline and set(self._missing()) - self._monitor.state.lost:
             time.sleep(_POLL_INTERVAL)
         time.sleep(_EXIT_TIME)
@@ -161,7 +155,7 @@ class ShutdownHook:
         """
         # Known at once, while a message would wait for an answer; JAX leaves 6 s in this case.
         if self._setup.index != 0:
-            check_service_listens()
+            check_service(joined_address())
         while True:
             try:
                 key = f"{FOLDER}/ends/{self._setup.index}"
@@ -176,16 +170,15 @@ class ShutdownHook:
         if missing and time.monotonic() > self._log_wait_at:
             self._log_wait_at = float("inf")
             self._monitor.log(
-                f"this process has finished and waits for {name_all(missing)}, at most "
+                f"this process has finished and waits for {name_processes(missing)}, at most "
                 f"`shutdown_timeout_seconds` = {self._timeout:g} s in all"
             )
 
     def _give_up(self, missing: list[int]) -> str:
         """Log and publish that this process has waited in vain."""
-        waited = (
-            f"has waited `shutdown_timeout_seconds` = {self._timeout:g} s for {name_all(missing)}"
-        )
+        limit = f"`shutdown_timeout_seconds` = {self._timeout:g} s"
+        waited = f"has waited {limit} for {name_processes(missing)}"
         self._monitor.log(f"this process finished, {waited} and exits now")
         reason = f"it finished and {waited}"
-        self._publish_end(reason, time.monotonic())
+        self._publish_end(reason, deadline=0.0)
         return reason

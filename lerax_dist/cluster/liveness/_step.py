@@ -5,30 +5,31 @@ process concludes about each other process, from its heartbeats alone:
 
     alive ---- no heartbeat for `timeout` ----> unresponsive ---- for `give_up` ----> lost
       ^                                              |                                 |
-      +-------------------- its heartbeat advances: taken back, and logged ------------+
+      +-------------------- its heartbeat advances: alive again, and logged -----------+
 
-Process 0 hears all and publishes who is unresponsive; the others hear it, and believe it. For them
-process 0 is lost only while its coordination service does not answer either.
-
-What another process says of itself is final: it finished (no exception) or it failed (a reason).
+Process 0 reads all heartbeats and publishes which processes are unresponsive; the others read only
+this and process 0's heartbeat. For them process 0 is lost only while its coordination service does
+not answer either. What a process publishes about its own end is final: it finished (no exception)
+or it failed (a reason).
 
 What becomes of this process:
 
     running ---- another process failed, or the service is lost ----> ending, until `deadline`
                                                                         |
-                          End, with status 1 <---- deadline passed -----+
+                          ended, with status 1 <-- deadline passed -----+
                                                                         |
-                         never from here <---- it ends by itself -------+
+                          left alone <------------ it ends by itself ---+
 
 No heartbeat is never a reason to end: JAX decides who is dead, and ends all processes itself. Only
 `step` sets `deadline`; nothing clears it; a process that ends by itself in time is left alone.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
+from lerax_dist.cluster._group import name_processes
 from lerax_dist.cluster.liveness._heartbeat import (
     Heartbeat,
     Status,
@@ -47,7 +48,6 @@ _SERVICE_GRACE = 2.0
 QUIET_WAIT = 10.0
 # Of a thousand processes that fail because of one, a few are enough.
 _MAX_FAILURES_LOGGED = 4
-_MAX_PROCESSES_NAMED = 16
 _MAX_REASON_LENGTH = 300
 # Reading and writing take this long at most; between two steps no more time is counted.
 _MAX_TURN = 3.0
@@ -82,8 +82,7 @@ class Observation:
         finished: on process 0, the processes that have ended without an exception.
         hosts: host names, by process.
         own_failure: the exception that has ended this program.
-        leaving: whether this program runs its shutdown hook.
-        ending: whether it does, or its main thread has ended.
+        ending: whether this program runs its shutdown hook, or its main thread has ended.
     """
 
     answered: bool = True
@@ -94,14 +93,15 @@ class Observation:
     finished: frozenset[int] = frozenset()
     hosts: Mapping[int, str] = field(default_factory=dict)
     own_failure: str = ""
-    leaving: bool = False
     ending: bool = False
 
 
 @final
-@dataclass(frozen=True)
+@dataclass
 class State:
     """What this process knows; `failed`, `hosts` and `service_error` as in `Observation`.
+
+    `step` makes a new one, which nothing changes after that.
 
     Attributes:
         now: time of the last step.
@@ -115,7 +115,7 @@ class State:
         finished: on process 0, when processes ended without an exception.
         deadline: when this process is ended unless it ends by itself.
         logged: what is logged once and has been.
-        ended: whether `End` was due.
+        ended: whether this process has to be ended now, with status 1.
     """
 
     setup: Setup
@@ -187,66 +187,78 @@ class Publish:
     text: str
 
 
-@final
-@dataclass(frozen=True)
-class End:
-    """End this process at once, with status 1."""
-
-
-Action = Log | Publish | End
+Action = Log | Publish
 
 
 def step(state: State, observation: Observation, now: float) -> tuple[State, list[Action]]:
     """The state after an observation at time `now` (seconds), and the actions that are due."""
     state = dataclasses.replace(state, hosts={**state.hosts, **observation.hosts})
-    state, actions = _advance_clock(state, now)
-    for rule in _RULES:
-        state, due = rule(state, observation)
-        actions += due
+    actions: list[Action] = []
+    _advance_clock(state, now, actions)
+    # Each sets fields of the new state, by those that the ones before it have set.
+    _check_failures(state, observation, actions)
+    _check_heartbeats(state, observation, actions)
+    _check_finished(state, observation, actions)
+    _check_service(state, observation, actions)
+    _publish(state, observation, actions)
+    _check_deadline(state, observation, actions)
     return state, actions
 
 
-def _advance_clock(state: State, now: float) -> tuple[State, list[Action]]:
+def _advance_clock(state: State, now: float, actions: list[Action]) -> None:
     elapsed, longest = now - state.now, state.setup.timing.interval + _MAX_TURN
-    clock = state.clock + min(elapsed, longest)
-    resumed = clock if elapsed > longest else state.resumed
-    state = dataclasses.replace(state, now=now, clock=clock, resumed=resumed)
-    if elapsed < max(longest, state.setup.timing.timeout):
-        return state, []
-    text = (
-        f"the Python threads of this process did not run for {elapsed:.0f} s: a call into C held "
-        "the GIL, or the process was stopped or swapped out"
-    )
-    return state, [Log(text)]
+    state.now = now
+    state.clock += min(elapsed, longest)
+    if elapsed > longest:
+        state.resumed = state.clock
+    if elapsed >= max(longest, state.setup.timing.timeout):
+        text = (
+            f"the Python threads of this process did not run for {elapsed:.0f} s: a call into C "
+            "held the GIL, or the process was stopped or swapped out"
+        )
+        actions.append(Log(text))
 
 
-def _check_heartbeats(state: State, observation: Observation) -> tuple[State, list[Action]]:
-    """Which processes are unresponsive, and which are heard again."""
+def _check_failures(state: State, observation: Observation, actions: list[Action]) -> None:
+    """Which processes have failed, and how long this one may go on."""
+    for process, reason in observation.failed.items():
+        if process in state.failed or process == state.setup.index:
+            continue
+        if not state.setup.recoverable:
+            grace = FAILURE_GRACE + is_consequence(reason) * state.setup.timing.give_up
+            state.deadline = min(state.deadline, state.clock + grace)
+        entry = f"failed: {reason}"
+        few = sum(one.startswith("failed: ") for one in state.logged) < _MAX_FAILURES_LOGGED
+        if few and entry not in state.logged:
+            state.logged |= {entry}
+            actions.append(Log(f"{state.name(process)} has ended: {reason}"))
+    state.failed = {**state.failed, **observation.failed}
+
+
+def _check_heartbeats(state: State, observation: Observation, actions: list[Action]) -> None:
+    """Which processes are unresponsive, and which are alive again."""
     if observation.service_error:
-        return state, []  # no heartbeat can be read any more
-    own, timing = state.setup.index, state.setup.timing
-    heartbeats = receive(state.heartbeats, observation.numbers, state.clock)
-    failed = {**state.failed, **observation.failed}
-    excluded = failed if own == 0 else ()
-    unresponsive = overdue(heartbeats, excluded, state.clock, timing.timeout)
-    lost = frozenset(overdue(heartbeats, excluded, state.clock, timing.give_up))
+        return  # no heartbeat can be read any more
+    own, timing, before = state.setup.index, state.setup.timing, state.unresponsive
+    state.heartbeats = receive(state.heartbeats, observation.numbers, state.clock)
+    excluded = state.failed if own == 0 else ()
+    unresponsive = overdue(state.heartbeats, excluded, state.clock, timing.timeout)
+    state.lost = frozenset(overdue(state.heartbeats, excluded, state.clock, timing.give_up))
     if own != 0:
-        reported = observation.reported if observation.answered else state.unresponsive
-        reported = {i: late for i, late in reported.items() if i not in (0, own)}
-        unresponsive |= reported
-        # Its service answers, so its host and the process are there: it may go on.
-        lost = frozenset() if observation.answered else lost
-    actions: list[Action] = []
+        reported = observation.reported if observation.answered else before
+        unresponsive |= {i: late for i, late in reported.items() if i not in (0, own)}
+        if observation.answered:
+            # Its service answers, so its host and the process are there: it may go on.
+            state.lost = frozenset()
+    state.unresponsive = unresponsive
     for process, seconds in unresponsive.items():
         # JAX may have ended process 0 because of another one that is unresponsive.
-        if process not in state.unresponsive and (process != 0 or len(unresponsive) == 1):
+        if process not in before and (process != 0 or len(unresponsive) == 1):
             actions.append(Log(_unresponsive_text(state, process, seconds, observation.answered)))
-    for process, seconds in state.unresponsive.items():
-        if process not in unresponsive and process not in failed:
+    for process, seconds in before.items():
+        if process not in unresponsive and process not in state.failed:
             text = f"{state.name(process)} sends heartbeats again, after {seconds:.0f} s"
             actions.append(Log(text))
-    found = {"heartbeats": heartbeats, "unresponsive": unresponsive, "lost": lost}
-    return dataclasses.replace(state, **found), actions
 
 
 def _unresponsive_text(state: State, process: int, seconds: float, answered: bool) -> str:
@@ -258,61 +270,39 @@ def _unresponsive_text(state: State, process: int, seconds: float, answered: boo
     return f"{text}: it was killed, is stuck, or cannot be reached{end}"
 
 
-def _check_failures(state: State, observation: Observation) -> tuple[State, list[Action]]:
-    """Which processes have failed, and how long this one may go on."""
-    actions: list[Action] = []
-    logged, deadline = state.logged, state.deadline
-    for process, reason in observation.failed.items():
-        if process in state.failed or process == state.setup.index:
-            continue
-        if not state.setup.recoverable:
-            grace = FAILURE_GRACE + is_consequence(reason) * state.setup.timing.give_up
-            deadline = min(deadline, state.clock + grace)
-        entry = f"failed: {reason}"
-        few = sum(one.startswith("failed: ") for one in logged) < _MAX_FAILURES_LOGGED
-        if few and entry not in logged:
-            logged |= {entry}
-            actions.append(Log(f"{state.name(process)} has ended: {reason}"))
-    failed = {**state.failed, **observation.failed}
-    return dataclasses.replace(state, failed=failed, logged=logged, deadline=deadline), actions
-
-
-def _check_finished(state: State, observation: Observation) -> tuple[State, list[Action]]:
+def _check_finished(state: State, observation: Observation, actions: list[Action]) -> None:
     """On process 0: log once which processes have finished, as this one may wait for them."""
-    new = {i: state.clock for i in observation.finished if i not in state.finished and i != 0}
-    finished = {i: t for i, t in {**state.finished, **new}.items() if i not in state.failed}
-    waited = max((state.clock - since for since in finished.values()), default=0.0)
-    logged = state.logged
-    actions: list[Action] = []
-    if waited >= QUIET_WAIT and not observation.leaving and "finished" not in logged:
-        logged |= {"finished"}
+    finished = {**dict.fromkeys(observation.finished - {0}, state.clock), **state.finished}
+    state.finished = {i: since for i, since in finished.items() if i not in state.failed}
+    waited = max((state.clock - since for since in state.finished.values()), default=0.0)
+    if waited >= QUIET_WAIT and not observation.ending and "finished" not in state.logged:
+        state.logged |= {"finished"}
         text = (
-            f"{name_all(sorted(finished))} ended {waited:.0f} s ago without an exception "
-            "(`sys.exit`?) and waits at the shutdown barrier. If this process is in a collective "
-            "with it, that collective will not complete"
+            f"{name_processes(sorted(state.finished))} ended {waited:.0f} s ago without an "
+            "exception (`sys.exit`?) and waits at the shutdown barrier. If this process is in a "
+            "collective with it, that collective will not complete"
         )
         actions.append(Log(text))
-    return dataclasses.replace(state, finished=finished, logged=logged), actions
 
 
-def _check_service(state: State, observation: Observation) -> tuple[State, list[Action]]:
+def _check_service(state: State, observation: Observation, actions: list[Action]) -> None:
     """Whether the coordination service is lost, with which this process cannot go on."""
     if not observation.service_error or state.service_error:
-        return state, []
+        return
     reason = " ".join(observation.service_error.split())[:_MAX_REASON_LENGTH]
-    text = f"{state.name(0)}, which holds the coordination service, is lost: {reason}"
-    actions: list[Action] = [] if state.cause_known else [Log(text)]
-    deadline = min(state.deadline, state.clock + _SERVICE_GRACE)
-    return dataclasses.replace(state, service_error=reason, deadline=deadline), actions
+    if not state.cause_known:
+        holder = f"{state.name(0)}, which holds the coordination service,"
+        actions.append(Log(f"{holder} is lost: {reason}"))
+    state.service_error = reason
+    state.deadline = min(state.deadline, state.clock + _SERVICE_GRACE)
 
 
-def _publish(state: State, observation: Observation) -> tuple[State, list[Action]]:
+def _publish(state: State, observation: Observation, actions: list[Action]) -> None:
     """The heartbeat of this process, with what process 0 knows, and its own failure."""
-    own, number, logged = state.setup.index, state.number, state.logged
+    own, number = state.setup.index, state.number
     # Not one more message to a service that does not answer, but the first heartbeat.
     if state.service_error or not (observation.answered or number == 0):
-        return state, []
-    actions: list[Action] = []
+        return
     if own == 0:
         named = {i: state.hosts.get(i, "?") for i in (*state.unresponsive, *state.failed)}
         status = Status(number, named | {0: state.setup.host}, state.unresponsive, state.failed)
@@ -320,29 +310,19 @@ def _publish(state: State, observation: Observation) -> tuple[State, list[Action
     else:
         actions.append(Publish(f"heartbeats/{own}", str(number)))
     # At once: a logger that is closed at the exit may take its time.
-    if observation.own_failure and "own failure" not in logged:
-        logged |= {"own failure"}
+    if observation.own_failure and "own failure" not in state.logged:
+        state.logged |= {"own failure"}
         actions.append(Publish(f"ends/{own}", observation.own_failure))
-    return dataclasses.replace(state, number=number + 1, logged=logged), actions
+    state.number = number + 1
 
 
-def _end(state: State, observation: Observation) -> tuple[State, list[Action]]:
-    """End this process if it had to end by itself and did not."""
+def _check_deadline(state: State, observation: Observation, actions: list[Action]) -> None:
+    """Whether this process had to end by itself and did not."""
     if state.ended or observation.ending or state.clock < state.deadline:
-        return state, []
-    actions: list[Action] = [
-        Log("this process cannot continue without the others and exits now, with status 1")
-    ]
+        return
+    state.ended = True
+    text = "this process cannot continue without the others and exits now, with status 1"
+    actions.append(Log(text))
     if not state.service_error:
         reason = "it could not continue, as another process had failed"
         actions.append(Publish(f"ends/{state.setup.index}", reason))
-    return dataclasses.replace(state, ended=True), [*actions, End()]
-
-
-_RULES = (_check_heartbeats, _check_failures, _check_finished, _check_service, _publish, _end)
-
-
-def name_all(processes: Sequence[int]) -> str:
-    """Processes by their indices, the first of many."""
-    plural = "process" if len(processes) == 1 else "processes"
-    return f"{plural} {', '.join(map(str, processes[:_MAX_PROCESSES_NAMED]))}"

@@ -1,5 +1,7 @@
 """Heartbeats: which are overdue, decided from numbers and times alone."""
 
+import socket
+
 import pytest
 
 from lerax_dist.cluster.liveness._heartbeat import (
@@ -11,6 +13,7 @@ from lerax_dist.cluster.liveness._heartbeat import (
     overdue,
     receive,
 )
+from lerax_dist.cluster.liveness._monitor import check_service
 
 
 def test_an_unchanged_number_is_not_a_heartbeat():
@@ -63,3 +66,12 @@ def test_a_status_survives_text():
 )
 def test_errors_that_another_process_caused(reason: str, expected: bool):
     assert is_consequence(reason) == expected
+
+
+def test_a_service_is_lost_once_its_port_is_closed():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        check_service(address)
+    with pytest.raises(RuntimeError, match=f"no program listens at {address} any more"):
+        check_service(address)
+    check_service("")  # not known

@@ -1,5 +1,6 @@
 """The pure step of liveness: what is concluded, taken back, logged, and when a process ends."""
 
+import copy
 import dataclasses
 import math
 
@@ -11,7 +12,6 @@ from lerax_dist.cluster.liveness._heartbeat import Status, choose_timing, decode
 from lerax_dist.cluster.liveness._step import (
     FAILURE_GRACE,
     Action,
-    End,
     Log,
     Observation,
     Publish,
@@ -145,9 +145,9 @@ def test_the_failure_of_another_process_is_logged_and_ends_this_one():
     assert logs(actions) == ["process 2 (host n2) has ended: ValueError: a wrong turn"]
     assert state.cause_known and state.must_leave
     state, actions = run(state, failed, FAILURE_GRACE - 0.5, each=0.5)
-    assert End() not in actions and logs(actions) == []
-    _, actions = run(state, failed, 5.0, each=0.5)
-    assert actions.count(End()) == 1
+    assert not state.ended and logs(actions) == []
+    state, actions = run(state, failed, 5.0, each=0.5)
+    assert state.ended
     assert logs(actions) == [
         "this process cannot continue without the others and exits now, with status 1"
     ]
@@ -156,22 +156,22 @@ def test_the_failure_of_another_process_is_logged_and_ends_this_one():
 
 def test_an_error_that_another_process_caused_leaves_time_to_find_that_one():
     failed = Observation(failed={2: "RuntimeError: UNAVAILABLE: Socket closed"})
-    state, actions = run(initial(1), failed, FAILURE_GRACE + 2)
-    assert End() not in actions and not state.cause_known
-    _, actions = run(state, failed, TIMING.give_up + 1)
-    assert End() in actions
+    state, _ = run(initial(1), failed, FAILURE_GRACE + 2)
+    assert not state.ended and not state.cause_known
+    state, _ = run(state, failed, TIMING.give_up + 1)
+    assert state.ended
 
 
 def test_a_process_that_ends_by_itself_is_left_alone():
     failed = Observation(failed={2: "ValueError: a wrong turn"}, ending=True)
-    _, actions = run(initial(1), failed, 100)
-    assert End() not in actions
+    state, _ = run(initial(1), failed, 100)
+    assert not state.ended
 
 
 def test_recoverable_processes_go_on_after_a_failure():
     failed = Observation(failed={2: "ValueError: a wrong turn"})
-    _, actions = run(initial(1, recoverable=True), failed, 100)
-    assert End() not in actions and len(logs(actions)) == 1
+    state, actions = run(initial(1, recoverable=True), failed, 100)
+    assert not state.ended and len(logs(actions)) == 1
 
 
 @pytest.mark.parametrize("recoverable", [False, True])
@@ -185,8 +185,8 @@ def test_the_loss_of_the_service_ends_this_process_within_the_time_before_jax_ab
         "UNAVAILABLE: Connection refused"
     ]
     assert state.pause == 1.0
-    _, actions = run(state, lost, 2)
-    assert actions[-1] == End() and published(actions, "ends/2") == []
+    state, actions = run(state, lost, 2)
+    assert state.ended and published(actions, "ends/2") == []
 
 
 def test_the_loss_of_the_service_is_not_logged_if_it_has_another_cause():
@@ -217,7 +217,7 @@ def test_processes_that_finished_are_named_once_unless_this_one_leaves_too():
     _, actions = run(initial(0), finished, 60)
     (text,) = logs(actions)
     assert text.startswith("processes 1, 2 ended 10 s ago without an exception (`sys.exit`?) and w")
-    leaving = Observation(finished=frozenset({1, 2}), leaving=True, ending=True)
+    leaving = Observation(finished=frozenset({1, 2}), ending=True)
     assert logs(run(initial(0), leaving, 60)[1]) == []
 
 
@@ -229,7 +229,6 @@ _OBSERVATIONS = st.builds(
     reported=st.dictionaries(st.integers(0, 3), st.floats(18, 100)),
     failed=st.dictionaries(st.integers(0, 3), _REASONS, max_size=1),
     finished=st.frozensets(st.integers(0, 3)),
-    leaving=st.booleans(),
     ending=st.booleans(),
 )
 
@@ -285,8 +284,9 @@ def test_once_its_cause_is_known_a_process_that_goes_on_always_ends(
     limit = FAILURE_GRACE + TIMING.give_up + 2.0
     state, actions = run(state, last, limit)
     if service or not state.setup.recoverable:
-        assert state.ended and actions.count(End()) == (not ended)
-    assert End() not in run(state, last, limit)[1]
+        said = sum("exits now, with status 1" in text for text in logs(actions))
+        assert state.ended and said == (not ended)
+    assert not any("exits now" in text for text in logs(run(state, last, limit)[1]))
 
 
 @given(_STATES, _TURNS)
@@ -297,9 +297,20 @@ def test_no_heartbeat_alone_never_ends_a_process(
         index, read = state.setup.index, as_read_by(state, observation)
         own = {i: reason for i, reason in observation.failed.items() if i == index}
         quiet = dataclasses.replace(read, failed=own, ending=False)
-        state, actions = step(state, quiet, state.now + seconds)
-        assert End() not in actions
+        state, _ = step(state, quiet, state.now + seconds)
+        assert not state.ended
         assert state.deadline == math.inf
+
+
+@given(_STATES, _TURNS)
+def test_a_step_changes_nothing_of_the_state_before(
+    state: State, turns: list[tuple[Observation, float]]
+):
+    for observation, seconds in turns:
+        before = copy.deepcopy(state)
+        following, _ = step(state, as_read_by(state, observation), state.now + seconds)
+        assert state == before
+        state = following
 
 
 @given(_STATES, _TURNS)

@@ -1,7 +1,8 @@
-"""Rendezvous before `jax.distributed.initialize`, which times out without naming who is missing.
+"""Where the processes of a launch meet, and how they do so before JAX joins them.
 
-Process 0 listens where the coordination service will; each other process connects, says which one
-it is, and gets the outcome: nothing, or the error that all of them raise.
+`jax.distributed.initialize` times out without naming who is missing. So process 0 first listens
+where the coordination service will; each other process connects, says which one it is, and gets the
+outcome: nothing, or the error that all of them raise.
 """
 
 import contextlib
@@ -9,7 +10,11 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from lerax_dist.cluster._group import name_processes
+from lerax_dist.cluster.launchers import Launch
 
 _MAGIC = "lerax_dist rendezvous"
 # How long a process that has connected may take to send its line, or to close.
@@ -19,14 +24,49 @@ _MAX_NAMED = 16
 _MAX_LINE = 65536
 
 
-def rendezvous(index: int, count: int, address: str, timeout: float) -> None:
-    """Wait until all processes are there.
+def rendezvous_address(launch: Launch, environ: Mapping[str, str]) -> str | None:
+    """Where processes can meet before JAX joins them: the address that JAX uses later.
+
+    Returns:
+        "host:port"; `None` if the launch has none (MPI agrees on one by messages; only JAX finds
+        that of Kubernetes and of TPU pods on Compute Engine), or if process 0 listens at another
+        address than the one where the others connect.
+    """
+    if not launch.several or None in (launch.process_index, launch.process_count):
+        return None
+    return None if environ.get("JAX_COORDINATOR_BIND_ADDRESS") else launch.coordinator
+
+
+def coordinator_host(hosts: Sequence[str], launch: Launch) -> str:
+    """The host name under which every process reaches process 0.
 
     Args:
-        index: index of this process.
-        count: number of processes.
-        address: where process 0 listens, and the coordination service later.
-        timeout: longest wait in seconds.
+        hosts: host name of every process.
+        launch: launch of process 0.
+    """
+    # Containers on several hosts may all have the same host name; the launcher knows better.
+    together = launch.local_count is None or launch.local_count == len(hosts)
+    return "127.0.0.1" if together and len(set(hosts)) == 1 else hosts[0]
+
+
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A free port that no other program gets while the block runs.
+
+    The coordination service can open it nevertheless: gRPC servers share ports that were bound, as
+    here, with SO_REUSEPORT, and a socket that does not listen gets no connection.
+    """
+    has_ipv6 = socket.has_dualstack_ipv6()
+    with socket.socket(socket.AF_INET6 if has_ipv6 else socket.AF_INET) as holder:
+        if has_ipv6:  # IPv4 too, as the coordination service does
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("", 0))
+        yield holder.getsockname()[1]
+
+
+def rendezvous(index: int, count: int, address: str, timeout: float) -> None:
+    """Wait at most `timeout` seconds until all processes are there.
 
     Raises:
         TimeoutError: names the processes that did not arrive; or process 0 could not be reached.
@@ -124,16 +164,22 @@ def _arrive(index: int, count: int, address: str, deadline: float, timeout: floa
 
 
 def _listen(address: str) -> socket.socket:
+    """A server on the port of `address`, which is closed before JAX takes the port.
+
+    JAX ends the process by a segmentation fault if another program has it, and two of its services
+    that share a port join each other's processes.
+    """
     port = int(address.rpartition(":")[2])
+    has_ipv6 = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if has_ipv6 else socket.AF_INET
     try:
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        return socket.create_server(("", port))
+        return socket.create_server(("", port), family=family, dualstack_ipv6=has_ipv6)
     except OSError as error:
         raise OSError(
             error.errno,
-            f"process 0 cannot listen at {address}: {error.strerror}. End the program that uses "
-            "the port (an earlier run?) or choose another port.",
+            f"`coordinator_address` needs a port that is free on process 0, got {address!r}: "
+            f"{error.strerror}. End the program that uses the port (an earlier run?) or choose "
+            "another.",
         ) from error
 
 
@@ -162,15 +208,12 @@ def _answer(connection: socket.socket, error: str) -> None:
 
 
 def _missing_text(arrived: dict[int, str], count: int, address: str, timeout: float) -> str:
-    missing = [str(index) for index in range(1, count) if index not in arrived]
-    named = ", ".join(missing[:_MAX_NAMED])
-    if len(missing) > _MAX_NAMED:
-        named += f" and {len(missing) - _MAX_NAMED} more"
+    missing = [index for index in range(1, count) if index not in arrived]
     hosts = sorted({*arrived.values(), socket.gethostname()})
     hosts_text = ", ".join(hosts[:_MAX_NAMED]) + (", ..." if len(hosts) > _MAX_NAMED else "")
     return (
-        f"{'process' if len(missing) == 1 else 'processes'} {named} of {count} did not arrive at "
-        f"{address} within {timeout:g} s (the {len(arrived) + 1} that did are on {hosts_text}). "
-        "Check that every process was started and that its host reaches that address; read their "
-        "output. If they are only slow, raise `timeout`."
+        f"{name_processes(missing)} of {count} did not arrive at {address} within {timeout:g} s "
+        f"(the {len(arrived) + 1} that did are on {hosts_text}). Check that every process was "
+        "started and that its host reaches that address; read their output. If they are only slow, "
+        "raise `timeout`."
     )
