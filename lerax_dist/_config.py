@@ -106,6 +106,7 @@ class RunConfig:
             resume,
             start_step,
             restored,
+            self.handle_signals,
             check_seconds("open_timeout", self.open_timeout),
         )
 
@@ -122,6 +123,7 @@ class CheckedConfig(NamedTuple):
         resume: `"auto"`, `"must"` or `"never"`.
         start_step: where a continued run goes on; `None` for the step of its first row.
         restored: the run of the checkpoint, if there is one.
+        handle_signals: whether to watch for SIGTERM and SIGUSR1.
         open_timeout: how long to wait for backends to open, in seconds.
     """
 
@@ -133,6 +135,7 @@ class CheckedConfig(NamedTuple):
     resume: str
     start_step: int | None
     restored: RestoredRun | None
+    handle_signals: bool
     open_timeout: float
 
 

@@ -16,7 +16,7 @@ from lerax_dist._state import RunState
 from lerax_dist.backends._video import check_fps, check_frames
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import Fetcher
-from lerax_dist.host._sink import HostRow, TrainingStart
+from lerax_dist.host._queue import HostRow, TrainingStart
 from lerax_dist.journal import Event
 
 # About what a row takes in memory until it is written.

@@ -1,16 +1,19 @@
 """Opening a run: process 0 decides and opens, the others learn the decision or raise alike."""
 
+import contextlib
 import itertools
 import os
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from lerax_dist._config import CheckedConfig, RunConfig
 from lerax_dist._facts import collect_facts
 from lerax_dist._failures import Failures
 from lerax_dist._run_name import make_name
+from lerax_dist._state import RestoredRun
 from lerax_dist.backends import NoOpBackend
 from lerax_dist.cluster import (
     Mailbox,
@@ -21,14 +24,20 @@ from lerax_dist.cluster import (
     describe_devices,
     with_counts,
 )
-from lerax_dist.host._run import Run, RunInfo, WriterParts
-from lerax_dist.journal import Event, Identity, Journal, JournalInUse, take_identity
+from lerax_dist.host._journal_outlet import JournalOutlet
+from lerax_dist.host._peers import PeerOutlet
+from lerax_dist.host._queue import PAUSE, RowQueue
+from lerax_dist.host._run import Run, RunInfo
+from lerax_dist.host._worker import AbstractOutlet
+from lerax_dist.journal import JOURNAL, Event, Identity, Journal, JournalInUse, take_identity
 from lerax_dist.process_logs import open_logs
 
 # A process may make its first logger this much later than another, e.g. since it loads data.
 _AGREEMENT_TIMEOUT = 600.0
 # Closing a run that does not start; a backend that hangs must not delay the error.
 _CLOSE_TIMEOUT = 5.0
+# How long a process that does not write batches its rows, in seconds.
+_PEER_PAUSE = 1.0
 
 
 class Decision(NamedTuple):
@@ -38,7 +47,7 @@ class Decision(NamedTuple):
         error: why the run cannot be opened; empty if it can.
         name: name of the run.
         given: the name that process 0 was given; `None` if it was generated.
-        log_dir: folder of the runs, absolute.
+        directory: folder of the run, absolute.
         identity: run id and incarnation.
         scope: scope on process 0.
         has_required: whether some backends are required.
@@ -47,16 +56,10 @@ class Decision(NamedTuple):
     error: str
     name: str = ""
     given: str | None = None
-    log_dir: str = ""
-    identity: tuple[str, int] = ("", 0)
+    directory: str = ""
+    identity: Identity = Identity("", 0)
     scope: str = ""
     has_required: bool = False
-
-    @classmethod
-    def read(cls, fields: Any) -> Self:
-        """The decision that was broadcast."""
-        decision = cls(*fields)
-        return decision._replace(identity=tuple(decision.identity))
 
 
 class AcquiredRun(NamedTuple):
@@ -64,13 +67,13 @@ class AcquiredRun(NamedTuple):
 
     Attributes:
         name: its name.
-        journal: its journal, open and locked.
         identity: its id, this incarnation counted.
+        journal: its journal, open and locked.
     """
 
     name: str
-    journal: Journal
     identity: Identity
+    journal: Journal
 
 
 def open_run(
@@ -104,31 +107,46 @@ def open_run(
     # the devices yet, the processes wait for each other here.
     devices = describe_devices(group)
     failures = Failures()
-    acquired: AcquiredRun | None = None
     checked: CheckedConfig | None = None
+    acquired: AcquiredRun | None = None
     error: Exception | None = None
-    try:
-        checked = config.check()
-        if group.is_writer:
-            acquired = _acquire(checked, env, policy, failures)
-    except Exception as caught:
-        error = caught
-    if error is not None and not group.is_writer:
-        raise error
-    decision = _agree(group, scope, checked, acquired, error)
-    assert checked is not None
-    try:
-        run = _make_run(
-            decision, config, checked, acquired, group, devices, failures, wait_for_callbacks
-        )
-        run.start(checked.open_timeout)
-    except BaseException as caught:
-        if acquired is not None and decision.has_required:
-            # The others wait for this answer.
-            _broadcast_unopened(group, f"process 0 failed: {caught!r}", checked.open_timeout)
-        raise
+    # What it holds is undone if the run cannot be made.
+    with contextlib.ExitStack() as undo:
+        try:
+            checked = config.check()
+            if group.is_writer:
+                acquired = _acquire(checked, env, policy, failures)
+                undo.callback(acquired.journal.close)
+        except Exception as caught:
+            if not group.is_writer:
+                raise
+            error = caught
+        decision = _agree(group, scope, checked, acquired, error)
+        assert checked is not None
+        try:
+            # Before the run: exit handlers run in reverse order, so the log has its last lines.
+            logs = open_logs(Path(decision.directory), decision.identity.run_id, group)
+            undo.callback(logs.close)
+            queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
+            outlet = _make_outlet(group, decision, checked, acquired, devices, queue, failures)
+            run = Run(
+                _info(group, decision, checked),
+                queue,
+                outlet,
+                failures,
+                logs=logs,
+                handle_signals=checked.handle_signals,
+                wait_for_callbacks=wait_for_callbacks,
+            )
+            undo.pop_all()
+            run.start(checked.open_timeout)
+        except BaseException as caught:
+            if decision.has_required and group.is_writer:
+                # The others wait for this answer.
+                _broadcast_unopened(group, f"process 0 failed: {caught!r}", checked.open_timeout)
+            raise
     if decision.has_required:
-        _check_required(run, checked)
+        _check_required(run, outlet, checked)
     return run
 
 
@@ -139,97 +157,78 @@ def _agree(
     acquired: AcquiredRun | None,
     error: Exception | None,
 ) -> Decision:
-    """The decision of process 0; raises on every process if it is an error.
-
-    Args:
-        group: the processes.
-        scope: scope of this process.
-        checked: arguments of this process; `None` if there was an error on process 0.
-        acquired: the run, on process 0.
-        error: what went wrong on process 0.
-    """
+    """The decision of process 0, where the run was acquired or there was an error; if it is an
+    error it raises on every process."""
     mine = Decision(f"{type(error).__name__}: {error}")
     if acquired is not None and checked is not None:
         mine = Decision(
             "",
             acquired.name,
             checked.name,
-            str(checked.log_dir.resolve()),
+            str(acquired.journal.path.parent),
             acquired.identity,
             scope,
             bool(checked.required),
         )
-    try:
-        decision = Decision.read(
-            group.broadcast(
-                list(mine),
-                timeout=_AGREEMENT_TIMEOUT,
-                what="the name of the run, decided by process 0",
-            )
+    what = "the name of the run, decided by process 0"
+    decision = Decision(*group.broadcast(list(mine), timeout=_AGREEMENT_TIMEOUT, what=what))
+    if error is not None and not isinstance(error, (OSError, JournalInUse)):
+        raise error
+    if decision.error:
+        folder = "" if checked is None else f" in `log_dir` {str(checked.log_dir)!r}"
+        raise RuntimeError(f"process 0 cannot open the run{folder} ({decision.error})") from error
+    if scope != decision.scope:
+        raise ValueError(
+            f"`scope` must be the same on every process, got {scope!r} on process "
+            f"{group.process_index} and {decision.scope!r} on process 0. Pass the same to all."
         )
-        if error is not None and not isinstance(error, (OSError, JournalInUse)):
-            raise error
-        if decision.error:
-            folder = "" if checked is None else f" in `log_dir` {str(checked.log_dir)!r}"
-            raise RuntimeError(
-                f"process 0 cannot open the run{folder} ({decision.error})"
-            ) from error
-        if scope != decision.scope:
-            raise ValueError(
-                f"`scope` must be the same on every process, got {scope!r} on process "
-                f"{group.process_index} and {decision.scope!r} on process 0. Pass the same to all."
-            )
-        return decision
-    except BaseException:
-        if acquired is not None:
-            acquired.journal.close()
-        raise
+    return decision._replace(identity=Identity(*decision.identity))
 
 
-def _make_run(
+def _info(group: ProcessGroup, decision: Decision, checked: CheckedConfig) -> RunInfo:
+    return RunInfo(
+        decision.name,
+        Path(decision.directory),
+        decision.identity,
+        decision.scope,
+        group,
+        checked.hparams,
+        checked.backends if group.is_writer else tuple(NoOpBackend() for _ in checked.backends),
+    )
+
+
+def _make_outlet(
+    group: ProcessGroup,
     decision: Decision,
-    config: RunConfig,
     checked: CheckedConfig,
     acquired: AcquiredRun | None,
-    group: ProcessGroup,
     devices: dict[str, Any],
+    queue: RowQueue,
     failures: Failures,
-    wait_for_callbacks: Callable[[float], str | None],
-) -> Run:
-    """The run on this process, not started yet. If that fails its journal is closed."""
-    directory = Path(decision.log_dir) / decision.name
-    identity = Identity(*decision.identity)
-    info = RunInfo(decision.name, directory, identity, decision.scope, group, checked.hparams)
-    try:
-        # Before the run: exit handlers run in reverse order, so the log has the run's last lines.
-        logs = open_logs(directory, identity.run_id, group)
-        try:
-            writer = None
-            backends = checked.backends
-            hosts, mailbox, devices = _meet_peers(group, decision.scope, devices)
-            if acquired is not None:
-                facts = collect_facts(group, decision.scope, devices)
-                writer = WriterParts(acquired.journal, facts, checked.start_step, hosts)
-            else:
-                _check_name(checked.name, decision.given, group.process_index, failures)
-                backends = tuple(NoOpBackend() for _ in backends)
-            return Run(
-                info,
-                backends,
-                writer,
-                mailbox,
-                failures,
-                logs=logs,
-                handle_signals=config.handle_signals,
-                wait_for_callbacks=wait_for_callbacks,
-            )
-        except BaseException:
-            logs.close()
-            raise
-    except BaseException:
-        if acquired is not None:
-            acquired.journal.close()
-        raise
+) -> AbstractOutlet | None:
+    """Where this process writes, if it does; on process 0 the first events are queued for it."""
+    hosts, mailbox, devices = _meet_peers(group, decision.scope, devices)
+    if acquired is None:
+        _check_name(checked.name, decision.given, group.process_index, failures)
+        return None if mailbox is None else PeerOutlet(mailbox, failures)
+    name, identity, journal = acquired
+    body = {"name": name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
+    body |= collect_facts(group, decision.scope, devices)
+    queue.put(Event(time.time(), "open", body))
+    start_step = checked.start_step
+    if identity.incarnation > 1 and start_step is not None:
+        queue.put(Event(time.time(), "resume", {"start_step": start_step}))
+    return JournalOutlet(
+        name,
+        identity,
+        journal,
+        checked.backends,
+        queue,
+        failures,
+        hosts=hosts,
+        mailbox=mailbox,
+        start_step=start_step,
+    )
 
 
 def _meet_peers(
@@ -264,7 +263,7 @@ def _check_name(
         )
 
 
-def _check_required(run: Run, checked: CheckedConfig) -> None:
+def _check_required(run: Run, outlet: AbstractOutlet | None, checked: CheckedConfig) -> None:
     """Raise on every process if a required backend is not open. For all processes.
 
     Raises:
@@ -272,8 +271,10 @@ def _check_required(run: Run, checked: CheckedConfig) -> None:
         TimeoutError: if process 0 did not answer in time.
     """
     try:
-        reasons = [run.why_unopened(backend) for backend in checked.required]
-        unopened = "; ".join(reason for reason in reasons if reason)
+        unopened = ""
+        if isinstance(outlet, JournalOutlet):
+            reasons = [outlet.why_unopened(backend) for backend in checked.required]
+            unopened = "; ".join(reason for reason in reasons if reason)
         unopened = _broadcast_unopened(run.info.group, unopened, checked.open_timeout)
         if unopened:
             raise RuntimeError(
@@ -291,93 +292,47 @@ def _broadcast_unopened(group: ProcessGroup, unopened: str, open_timeout: float)
 
 
 def _acquire(checked: CheckedConfig, env: Any, policy: Any, failures: Failures) -> AcquiredRun:
-    """The run that process 0 may write, and its name."""
-    base = checked.log_dir.resolve()
+    """The run that process 0 may write.
+
+    Raises:
+        JournalInUse: if another logger is writing it.
+        ValueError: if there is no such run and must be, or its folder holds another.
+        OSError: if its directory or a file in it cannot be made.
+    """
+    base, resume = checked.log_dir.resolve(), checked.resume
     if checked.restored is not None:
-        return acquire_known_run(
-            base,
-            checked.restored.name,
-            checked.restored.identity,
-            resume=checked.resume,
-            failures=failures,
-        )
+        return _acquire_restored(base, checked.restored, resume, failures)
     job = current_job(os.environ)
     # A generated name means a run that exists only in a job that was restarted; else the second run
     # of a job would continue the first, which failed.
     is_restarted = job is not None and job.restart_count > 0
-    return acquire_run(
-        base,
-        checked.name or make_name(env, policy, job.id if job else datetime.now()),
-        is_generated=checked.name is None,
-        resume="never" if checked.name is None and not is_restarted else checked.resume,
-        failures=failures,
-    )
-
-
-def acquire_run(
-    base: Path, name: str, *, is_generated: bool, resume: str, failures: Failures
-) -> AcquiredRun:
-    """Acquire the run `name`, or the first of `name_2`, `name_3`, ... that may be written.
-
-    Args:
-        base: folder of the runs.
-        name: name of the run.
-        is_generated: whether the name was generated; then a run of this name that another logger
-            writes is skipped.
-        resume: see `RunConfig`.
-        failures: where the journal records what fails.
-
-    Raises:
-        JournalInUse: if another logger is writing the run of that name.
-        ValueError: if `resume` is `"must"`, and there is no run to continue.
-        OSError: if the directory or a file in it cannot be made.
-    """
-    if resume == "must" and not (base / name / "journal.jsonl").exists():
+    if checked.name is None and not is_restarted:
+        resume = "never"
+    name = checked.name or make_name(env, policy, job.id if job else datetime.now())
+    if resume == "must" and not (base / name / JOURNAL).exists():
         raise ValueError(
             f'`resume` is "must", but there is no run {name!r} in {base}. '
             'Give the name and `log_dir` of the run to continue, or use "auto".'
         )
     for attempt in itertools.count(1):
         unique = name if attempt == 1 else f"{name}_{attempt}"
-        directory = base / unique
-        directory.mkdir(parents=True, exist_ok=True)
         try:
-            journal = Journal(directory / "journal.jsonl", failures)
+            journal = _open_journal(base / unique, failures)
         except JournalInUse:
-            if not is_generated:
+            # One whose name was generated may be another logger's of this process.
+            if checked.name is not None:
                 raise
             continue
-        if _continues(resume, _last_state(journal)):
-            try:
-                identity = take_identity(directory, continues=journal.end > 0)
-            except OSError:
-                journal.close()
-                raise
-            return AcquiredRun(unique, journal, identity)
+        if _may_write(journal, resume):
+            return _acquired(unique, journal, continues=journal.end > 0)
         journal.close()
     raise AssertionError
 
 
-def acquire_known_run(
-    base: Path, name: str, known: Identity, *, resume: str, failures: Failures
-) -> AcquiredRun:
-    """Acquire the run of a checkpoint, however it has ended.
-
-    Args:
-        base: folder of the runs.
-        name: name of the run.
-        known: its identity when the checkpoint was made.
-        resume: whether it `"must"` exist; else a new folder is made for it if it does not.
-        failures: where the journal records what fails.
-
-    Raises:
-        JournalInUse: if another logger is writing the run.
-        ValueError: if the folder holds another run, or the run does not exist and must.
-        OSError: if the directory or a file in it cannot be made.
-    """
-    directory = base / name
-    if not (directory / "journal.jsonl").exists():
-        lost = f"the run {name!r} of `state` is not in {base}"
+def _acquire_restored(base: Path, run: RestoredRun, resume: str, failures: Failures) -> AcquiredRun:
+    """The run of a checkpoint, however it has ended."""
+    if not (base / run.name / JOURNAL).exists():
+        lost = f"the run {run.name!r} of `state` is not in {base}"
         if resume == "must":
             raise ValueError(
                 f'`resume` is "must", but {lost}. Give the `log_dir` it was written to.'
@@ -385,30 +340,31 @@ def acquire_known_run(
         failures.record(
             "state", f"{lost}; it continues in a new folder there, without its older rows"
         )
+    journal = _open_journal(base / run.name, failures)
+    return _acquired(run.name, journal, continues=True, known=run.identity)
+
+
+def _open_journal(directory: Path, failures: Failures) -> Journal:
     directory.mkdir(parents=True, exist_ok=True)
-    journal = Journal(directory / "journal.jsonl", failures)
+    return Journal(directory / JOURNAL, failures)
+
+
+def _acquired(
+    name: str, journal: Journal, *, continues: bool, known: Identity | None = None
+) -> AcquiredRun:
     try:
-        identity = take_identity(directory, continues=True, known=known)
-        return AcquiredRun(name, journal, identity)
+        identity = take_identity(journal.path.parent, continues=continues, known=known)
+        return AcquiredRun(name, identity, journal)
     except (OSError, ValueError):
         journal.close()
         raise
 
 
-def _continues(resume: str, last_state: str | None) -> bool:
-    """Whether to write a run that ended in a state, `None` if it holds no record yet."""
-    if last_state is None:
-        return True
-    if resume == "auto":
-        return last_state != "finished"
-    return resume == "must"
-
-
-def _last_state(journal: Journal) -> str | None:
+def _may_write(journal: Journal, resume: str) -> bool:
+    """Whether to write a run with such a last record."""
     match journal.last:
         case None:
-            return None
-        case Event(kind="close"):
-            return str(journal.last.body.get("state"))
-        case _:
-            return "interrupted"
+            return True
+        case Event(kind="close", body={"state": "finished"}):
+            return resume == "must"
+    return resume != "never"

@@ -126,7 +126,6 @@ class BackendWorker:
         identity: Identity,
         journal: Journal,
         failures: Failures,
-        on_open: Callable[[], None],
     ) -> None:
         """
         Args:
@@ -136,7 +135,6 @@ class BackendWorker:
             identity: id of the run.
             journal: what to read.
             failures: where to record what fails.
-            on_open: called in the thread once the backend is open.
         """
         self.label = label
         self.opened = threading.Event()
@@ -149,23 +147,21 @@ class BackendWorker:
         self._identity = identity
         self._journal = journal
         self._failures = failures
-        self._on_open = on_open
         self._closing = threading.Event()
         self._running: tuple[str, float] | None = None
         self._is_failing = False
         self._paused = 0.0
         self._skipped = 0
-        self._thread = threading.Thread(
-            target=self._run, name=f"lerax_dist-{self.label}", daemon=True
-        )
 
     def feeds(self, backend: Any) -> bool:
         """Whether this is the worker of a backend that the user passed."""
         return self._given is backend
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+    def start(self, on_open: Callable[[], None]) -> None:
+        """Start the thread, which calls `on_open` once the backend is open."""
+        threading.Thread(
+            target=self._run, args=(on_open,), name=f"lerax_dist-{self.label}", daemon=True
+        ).start()
 
     def close(self) -> None:
         """Ask the thread to deliver what is left and to close the backend; see `ended`."""
@@ -188,11 +184,13 @@ class BackendWorker:
             what = f"`{running[0]}` has been running for {time.monotonic() - running[1]:.0f} s"
         return f"{what}; {left} records not delivered yet (they are in {self._journal.path})"
 
-    def _run(self) -> None:
+    def _run(self, on_open: Callable[[], None]) -> None:
         cursor = self._journal.cursor()
         try:
             if not self._open():
                 return
+            on_open()
+            self.opened.set()
             while True:
                 self._journal.wait(cursor, unless=self._closing)
                 records = self._journal.read(cursor, _MAX_RECORDS)
@@ -263,8 +261,6 @@ class BackendWorker:
                 error,
             )
             return False
-        self._on_open()
-        self.opened.set()
         return True
 
     def _close(self) -> None:

@@ -1,11 +1,12 @@
-"""`scope="process"` on process 0: rows of the other processes are received and merged with its own.
+"""`scope="process"`: rows of the other processes are sent to process 0 and merged with its own.
 
-`PeerReceiver` is a thread that empties a mailbox; `PeerMerger` decides when a row of process 0 is
-complete, and has neither a thread nor a clock.
+On the others `PeerOutlet` sends. On process 0 `PeerReceiver` is a thread that empties a mailbox,
+and `PeerMerger` decides when a row is complete; it has neither a thread nor a clock.
 """
 
 import base64
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from lerax_dist._failures import Failures
 from lerax_dist._schema import Totals
 from lerax_dist.cluster import Mailbox
 from lerax_dist.host._queue import RowQueue
-from lerax_dist.host._reorder import PartialRow
+from lerax_dist.host._rows import PartialRow
+from lerax_dist.host._worker import AbstractOutlet, FlushMarker
 
 # How long a process may send nothing while a row of process 0 waits for it, in seconds.
 PEER_TIMEOUT = 300.0
@@ -30,6 +32,10 @@ _ROW_BYTES = 500
 _ROUND = 1.0
 # Messages of a process at a turn; it sends one a second.
 _MAX_MESSAGES = 8
+# How long a message waits for process 0, which is behind, until that is reported, in seconds.
+_SEND_TIMEOUT = 60.0
+# How often a waiting message looks whether there is room, in seconds.
+_ROOM_INTERVAL = 1.0
 
 
 class PeerRow(NamedTuple):
@@ -70,6 +76,74 @@ class Encoder:
         """The message has been sent, so its names are known from now on."""
         for names in message["names"]:
             self._known[names] = len(self._known)
+
+
+@final
+class PeerOutlet(AbstractOutlet):
+    """Sends the rows of this process to process 0, which writes events and clips of its own."""
+
+    clips = None
+    delay = "process 0 has not consumed all rows of this process"
+
+    def __init__(self, mailbox: Mailbox, failures: Failures) -> None:
+        self._mailbox = mailbox
+        self._failures = failures
+        self._encoder = Encoder()
+        self._hurry = threading.Event()
+
+    def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
+        pass
+
+    def write(self, items: list[Any], now: float) -> int:
+        rows = [item for item in items if isinstance(item, PartialRow)]
+        if rows:
+            self._send(rows)
+        for item in items:
+            if isinstance(item, FlushMarker):
+                if item.ending is not None:
+                    self._end(item.ending.state)
+                item.reached.set()
+        return sum(row.size for row in rows)
+
+    def timeout(self, now: float) -> float | None:
+        return None
+
+    def _send(self, rows: list[PartialRow]) -> None:
+        try:
+            message = self._encoder.encode(rows)
+            self._wait_for_room()
+            self._mailbox.send(message)
+            self._encoder.sent(message)
+        except Exception as error:
+            self._failures.record("peer", f"rows could not be sent ({error!r})", error)
+
+    def _wait_for_room(self) -> None:
+        """Rows that process 0 cannot take yet wait here, and throttle this process as well."""
+        since = time.monotonic()
+        while not self._hurry.is_set() and not self._mailbox.has_room(timeout=_ROOM_INTERVAL):
+            if time.monotonic() - since > _SEND_TIMEOUT:
+                self._failures.record(
+                    "peer",
+                    f"process 0 has not consumed this process's rows for {_SEND_TIMEOUT:.0f} s; "
+                    "throttling",
+                )
+
+    def _end(self, state: str) -> None:
+        try:
+            self._mailbox.send({"end": state})
+            self._mailbox.finish(timeout=_SEND_TIMEOUT)
+        except Exception as error:
+            self._failures.record(
+                "peer", f"could not notify process 0 of the end of the run ({error!r})", error
+            )
+
+    def flush(self, marker: FlushMarker, deadline: float) -> str | None:
+        return None
+
+    def close(self, written: bool, deadline: float, timeout: float) -> None:
+        if not written:
+            # What is left is sent without waiting for room.
+            self._hurry.set()
 
 
 @final

@@ -12,8 +12,7 @@ from jaxtyping import Array, ArrayLike, Int, Key
 
 from lerax_dist.device._axes import Axes, find_axes
 from lerax_dist.device._callback import send
-from lerax_dist.host._clips import ClipSpec
-from lerax_dist.host._sink import HostCallback
+from lerax_dist.host._clips import ClipSpec, HostCallback
 from lerax_dist.video._pytree_bits import Layout, layout_of, pack, unpack
 from lerax_dist.video._render import Render, choose_renderer, draw_frames
 from lerax_dist.video._rollout import (

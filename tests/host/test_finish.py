@@ -13,8 +13,9 @@ import pytest
 import lerax_dist as ld
 from lerax_dist._failures import Failures
 from lerax_dist.host import _queue
-from lerax_dist.host._finish import Pace, SelfMetrics
+from lerax_dist.host._journal_outlet import SelfMetrics
 from lerax_dist.host._queue import RowQueue
+from lerax_dist.host._rows import Pace
 from tests.memory import Memory, Raises
 
 

@@ -21,7 +21,7 @@ from lerax_dist.host._peers import (
     PeerRows,
 )
 from lerax_dist.host._queue import RowQueue
-from lerax_dist.host._reorder import PartialRow
+from lerax_dist.host._rows import PartialRow
 
 LIMIT = 20.0
 NOTHING = np.zeros(0)

@@ -1,6 +1,11 @@
-"""Messages become rows in their order: parts are joined, rows sorted by number. No thread."""
+"""From messages to rows: parts are joined, rows put in order and finished. No thread.
+
+`Reassembler` makes partial rows, which may still merge with those of other processes; of these
+`RowFinisher` makes rows with their times and pace, without what has no value.
+"""
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, final
@@ -8,8 +13,9 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lerax_dist._failures import Failures
-from lerax_dist._schema import Schema, Totals
-from lerax_dist.host._sink import HostRow, Packet
+from lerax_dist._schema import RowBatch, Schema, Totals
+from lerax_dist.host._queue import HostRow, Packet
+from lerax_dist.journal import Row
 
 # How long a row waits for an earlier one that is missing, in seconds.
 REORDER_TIMEOUT = 1.0
@@ -19,6 +25,8 @@ MAX_HELD = 64
 # Rows of training and of evaluation alternate; more layouts than this are names made of data.
 _MAX_HOST_SCHEMAS = 32
 _NOTHING = np.zeros(0)
+# Metrics of the pace: global steps a second, and seconds an iteration.
+PACE_NAMES = ("time/steps_per_second", "time/iteration_seconds")
 
 
 class PartialRow(NamedTuple):
@@ -236,3 +244,127 @@ def _read_messages(messages: list[list[Packet]]) -> list[PartialRow]:
             for (number, totals), own in zip(numbered, sizes, strict=True)
         )
     return rows
+
+
+class Pace(NamedTuple):
+    """The last row, by which the pace of the next is known. Immutable.
+
+    Attributes:
+        clock: when it came, in seconds of a monotonic clock; `None` before the first.
+        step: its global step; `None` if unknown.
+        iteration: its iteration.
+    """
+
+    clock: float | None = None
+    step: int | None = None
+    iteration: int = 0
+
+    @staticmethod
+    def start(clock: float, iteration: int) -> "Pace":
+        """Training starts after `iteration` iterations; a fresh one starts at step 0."""
+        return Pace(clock, 0 if iteration == 0 else None, iteration)
+
+    def moment(self, clock: float, iteration: int, last: int) -> float:
+        """When an iteration was done whose row came in one message with those up to `last`.
+
+        The rows of a message are spread evenly over the time since the row before them: more
+        cannot be known without a callback for each.
+
+        Args:
+            clock: when the message came.
+            iteration: number of the row's iteration.
+            last: number of the last row's iteration in the message.
+        """
+        if self.clock is None or last <= self.iteration or clock <= self.clock:
+            return clock
+        fraction = (iteration - self.iteration) / (last - self.iteration)
+        return self.clock + (clock - self.clock) * min(max(fraction, 0.0), 1.0)
+
+    def advance(self, clock: float, step: int, iteration: int) -> "tuple[Pace, float, float]":
+        """A row comes: the new pace, and the values of `PACE_NAMES` since the row before; NaN where
+        there is nothing to compare with."""
+        steps_per_second = iteration_seconds = math.nan
+        if self.clock is not None and clock > self.clock and iteration > self.iteration:
+            seconds = clock - self.clock
+            if self.step is not None and step >= self.step:
+                steps_per_second = (step - self.step) / seconds
+            iteration_seconds = seconds / (iteration - self.iteration)
+        return Pace(clock, step, iteration), steps_per_second, iteration_seconds
+
+
+@final
+class RowFinisher:
+    """Makes rows of merged totals, many at once, with their times and the pace of the run."""
+
+    def __init__(self, failures: Failures) -> None:
+        self._failures = failures
+        self._pace = Pace()
+
+    def start(self, clock: float, iteration: int) -> None:
+        """A training starts after `iteration` iterations, at `clock` of a monotonic clock."""
+        self._pace = Pace.start(clock, iteration)
+
+    def rows(self, partials: Sequence[PartialRow]) -> list[Row]:
+        """The rows of partial rows that have one schema, in their order."""
+        batch = partials[0].schema.finish([row.totals for row in partials])
+        self._check(batch)
+        times: list[float] = [row.time for row in partials]
+        iterations: list[int | None] = [None] * len(partials)
+        names, values, absent = batch.names, batch.values, batch.absent
+        if partials[0].clock is not None:
+            iterations = [row.number for row in partials]
+            # Of each row: the values of `PACE_NAMES`, and how long before its message it was done.
+            pace = np.zeros((len(partials), len(PACE_NAMES) + 1))
+            for i, (row, step) in enumerate(zip(partials, batch.steps, strict=True)):
+                assert row.clock is not None
+                clock = self._pace.moment(row.clock, row.number, row.last)
+                self._pace, *rates = self._pace.advance(clock, step, row.number)
+                pace[i] = *rates, row.clock - clock
+            times = (times - pace[:, -1]).tolist()
+            missing = np.isnan(pace[:, :-1])
+            for column, name in enumerate(PACE_NAMES):
+                # A metric of the user's with such a name yields to ours.
+                if name in names:
+                    absent[:, names.index(name)] |= ~missing[:, column]
+            absent = np.hstack([absent, missing])
+            names, values = names + PACE_NAMES, np.hstack([values, pace[:, :-1]])
+        heads = zip(times, batch.steps, iterations, strict=True)
+        scalars = zip(heads, _present(names, values, absent), strict=True)
+        if not batch.vectors:
+            return [Row(*head, *both) for head, both in scalars]
+        return [
+            Row(*head, *both, _present_vectors(batch, i)) for i, (head, both) in enumerate(scalars)
+        ]
+
+    def _check(self, batch: RowBatch) -> None:
+        """Report the first value that is not finite."""
+        bad = ~(np.isfinite(batch.values) | batch.absent)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            self._failures.record(
+                "metrics",
+                f"{batch.names[column]!r} is {batch.values[row, column]} at step "
+                f"{batch.steps[row]}, the first value that is not finite",
+                kind="not finite",
+            )
+
+
+def _present(
+    names: tuple[str, ...], values: np.ndarray, absent: np.ndarray
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """Names and values of each row, without those that are absent."""
+    if (absent == absent[0]).all():
+        names = tuple(itertools.compress(names, ~absent[0]))
+        yield from ((names, row) for row in values[:, ~absent[0]])
+        return
+    known: dict[bytes, tuple[str, ...]] = {}
+    for row, gaps in zip(values, absent, strict=True):
+        key = gaps.tobytes()
+        if key not in known:
+            known[key] = tuple(itertools.compress(names, ~gaps))
+        yield known[key], row[~gaps]
+
+
+def _present_vectors(batch: RowBatch, row: int) -> dict[str, np.ndarray]:
+    found = {name: values[row] for name, values in batch.vectors.items()}
+    return {name: value for name, value in found.items() if not np.isnan(value).all()}
