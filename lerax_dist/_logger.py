@@ -128,10 +128,9 @@ class Logger(AbstractRunHandle):
             self._check_open("log")
         if type(step) is not int or step < 0:
             step = check_step(step)
+        fetched = self._fetcher.fetch(metrics, run.is_written_here)
         if not run.is_written_here:
-            self._fetcher.check(metrics)
             return
-        fetched = self._fetcher.fetch(metrics)
         size = _ROW_BYTES + _METRIC_BYTES * len(fetched[0])
         run.log(HostRow(step, fetched, time.time()), size, begin)
 

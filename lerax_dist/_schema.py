@@ -158,11 +158,6 @@ class Schema:
             vector[..., limbs:],
         )
 
-    @property
-    def layout(self) -> tuple[Any, ...]:
-        """What two vectors have in common that may lie in one buffer."""
-        return (self.plain, self.partials, self.step_devices, self.devices)
-
     @functools.cached_property
     def shifting(self) -> np.ndarray:
         """Which sums, counted from the first, are taken around a point that maxima give."""

@@ -73,14 +73,8 @@ def _varying(array: jax.Array) -> frozenset[str]:
 
 
 def find_axes(axis_name: str | Sequence[str] | None) -> Axes:
-    """The axes of the trace that calls this.
-
-    Args:
-        axis_name: axes to reduce over; `None` for every manual axis in scope.
-
-    Raises:
-        ValueError: if `axis_name` is not in scope.
-    """
+    """The axes of the trace that calls this; `axis_name` must be in scope, `None` reduces over
+    every manual axis."""
     manual = tuple(jax.sharding.get_abstract_mesh().manual_axes)
     if axis_name is None:
         return Axes(manual, manual)
@@ -97,16 +91,8 @@ def find_axes(axis_name: str | Sequence[str] | None) -> Axes:
 
 
 def check_scope(scope: str, process_count: int) -> None:
-    """Check that rows of the step that is being traced can be merged over all processes.
-
-    Args:
-        scope: `"global"` or `"process"`.
-        process_count: number of processes.
-
-    Raises:
-        RuntimeError: if the step is not compiled, so it cannot span processes, but should.
-        ValueError: if the step spans processes, but should not.
-    """
+    """Check that the step that is being traced spans all processes if `scope` is `"global"`, and
+    only this one if it is `"process"`."""
     if process_count == 1:
         return
     if scope == "global":

@@ -29,13 +29,10 @@ def send(
     Args:
         deliver: called on the host; it must never raise, since that would kill the step on every
             host.
-        head: what distinguishes this message from others, repeated in each part.
+        head: what distinguishes this message from others.
         body: the message.
         manual: manual axes of the mesh; without any, JAX calls the host once, in process 0. Empty
             also in a branch that only the first device enters.
-
-    Raises:
-        ValueError: if JAX has no CPU backend, from which it calls the host.
     """
     _check_cpu_backend()
     mesh = jax.sharding.get_abstract_mesh()
@@ -92,15 +89,12 @@ def _call_host(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
         callback(payload)
         return ()
 
-    if _split_by_xla():
+    # By XLA, rather than by `shard_map`.
+    may_be_split = not jax.sharding.get_abstract_mesh().manual_axes and jax.device_count() > 1
+    if may_be_split:
         debug(payload)
     else:
         lax.platform_dependent(payload, cpu=direct, default=debug)
-
-
-def _split_by_xla() -> bool:
-    """Whether this program may be split over devices by XLA, rather than by `shard_map`."""
-    return not jax.sharding.get_abstract_mesh().manual_axes and jax.device_count() > 1
 
 
 def _check_cpu_backend() -> None:
@@ -120,13 +114,8 @@ def wait_for_callbacks(timeout: float) -> str | None:
 
     `jax.effects_barrier()` is the public way, but it has no time limit, and it knows only what the
     calling thread has dispatched, so another thread cannot wait in it. A step whose peer has died
-    never ends, so this waits for the same tokens one level below.
-
-    Args:
-        timeout: how long to wait at most, in seconds.
-
-    Returns:
-        What is missing, or `None`.
+    never ends, so this waits for the same tokens one level below, at most `timeout` seconds, and
+    returns what is missing, or `None`.
     """
     tokens = _runtime_tokens()
     if tokens is None:

@@ -24,7 +24,7 @@ _MAX_IN_SLOTS = 128
 def pack(
     metrics: Mapping[str, Any], axes: Axes, *, step_state: Any = None, is_first: bool = True
 ) -> tuple[Schema, Float[Array, " n"]]:
-    """This device's part of a row. No collective.
+    """This device's part of a row, and what it means. No collective.
 
     Args:
         metrics: flat name to scalar or partial, see `check_metrics`.
@@ -32,9 +32,6 @@ def pack(
         step_state: step states, whose `step` is summed exactly and whose episode statistics are
             added; `None` for a row without a step.
         is_first: whether the first device of this program is the first of the run.
-
-    Returns:
-        What the vector means, and the vector.
     """
     dtype = jnp.zeros((), float).dtype
     plain = {
@@ -71,23 +68,13 @@ def pack(
                 axes.size(span),
             )
         )
-    schema = Schema(
-        tuple(plain),
-        tuple(specs),
-        step_devices,
-        axes.size(axes.reduced),
-        np.dtype(dtype),
-    )
+    devices = axes.size(axes.reduced)
+    schema = Schema(tuple(plain), tuple(specs), step_devices, devices, np.dtype(dtype))
     return schema, _concatenate([*plain.values(), *sums, *limbs, *maxima], dtype)
 
 
 def check_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Scalars as arrays of one float type, partials as they are.
-
-    Raises:
-        ValueError: if a value is not a scalar.
-        TypeError: if a value is not a number.
-    """
+    """Scalars as arrays of one float type, partials as they are; anything else raises."""
     return {
         name: value if isinstance(value, AbstractPartial) else as_scalar(f"metric {name!r}", value)
         for name, value in metrics.items()

@@ -38,8 +38,7 @@ class Buffer(AbstractCallbackState):
     count: Int[Array, ""]
 
     def room(self, size: int) -> int:
-        """How many rows of `size` numbers are sent together: as many as asked for, if they fit;
-        0 if there is no room for one."""
+        """How many rows of `size` numbers are sent together; 0 if there is no room for one."""
         return min(self.iterations.shape[0], self.rows.shape[0] // size)
 
     def append(self, vector: Float[Array, " n"], iteration: Int[Array, ""], axes: Axes) -> Self:
@@ -96,7 +95,7 @@ class RowSender:
         self._initial_count: Callable[[], Array | None] = lambda: None
 
     def initial(self) -> State:
-        """The state of the callback at the start: an empty buffer, unless each row is sent at once."""
+        """The state at the start: an empty buffer, unless each row is sent at once."""
         rows = self._rows_per_transfer
         if rows == 1:
             return EmptyCallbackState()
@@ -141,16 +140,10 @@ class RowSender:
         On iterations that are not logged there is neither a collective nor a callback.
 
         Args:
-            state: state of the callback.
+            state: state of the callback; the result is the new one.
             metrics: flat name to scalar or partial of this device.
             step_state: step states of this device's environments.
             iteration: number of the iteration.
-
-        Returns:
-            The new state.
-
-        Raises:
-            ValueError: if the state should hold a buffer and does not.
         """
         buffer = self._buffer_in(state)
         axes = find_axes(self._axis_name)
@@ -185,15 +178,7 @@ class RowSender:
         return buffer.cleared(full)
 
     def flush(self, state: Any) -> Any:
-        """Send the rows in the buffer, if there are any. Once in a program: it is a collective.
-
-        Returns:
-            The state with an empty buffer.
-
-        Raises:
-            ValueError: if the state should hold a buffer and does not; or if there may be rows, and
-                no row was traced that says what they mean.
-        """
+        """Send the rows in the buffer, if there are any, and empty it; a collective."""
         buffer, schema = self._buffer_in(state), self._buffered
         if buffer is None:
             return state
@@ -227,7 +212,7 @@ class RowSender:
                 f"number of devices, got {schema.devices} after {known.devices}: their rows share "
                 "one buffer. Use a logger for each, or `rows_per_transfer=1`."
             )
-        if known is not None and known.layout != schema.layout:
+        if known is not None and known != schema:
             raise ValueError(
                 f"`training_log` must hold the same metrics in every step of a logger with "
                 f"`rows_per_transfer` above 1, got {', '.join(schema.names)} after "
@@ -264,13 +249,7 @@ class RowSender:
 
 
 def send_start(deliver: HostCallback, iteration: Int[Array, ""], total: Any) -> None:
-    """Report to the host that a training starts.
-
-    Args:
-        deliver: takes the payload: the iteration, then the total.
-        iteration: iterations done before.
-        total: steps that the training will take, if only the program knows; else 0.
-    """
+    """Send the iterations done before, and the steps to come if only the program knows (else 0)."""
     body = jnp.asarray(total, jnp.int32)[None]
     send(deliver, iteration[None], body, find_axes(None).manual)
 
