@@ -31,13 +31,7 @@ _MAX_PAUSED = 30.0
 
 
 class Call(NamedTuple):
-    """A call of a backend's method.
-
-    Attributes:
-        method: its name.
-        args: its arguments.
-        step: global step that it is about; `None` if there is none.
-    """
+    """A call of a backend's method; `step` is the one that it is about, if there is one."""
 
     method: str
     args: tuple[Any, ...]
@@ -177,9 +171,8 @@ class BackendWorker:
 
     def describe_delay(self) -> str:
         """What the backend is doing, for the report that it did not end in time."""
-        running = self._running
+        running, what = self._running, "is still running"
         left = self._journal.end - self.delivered
-        what = "is still running"
         if running is not None:
             what = f"`{running[0]}` has been running for {time.monotonic() - running[1]:.0f} s"
         return f"{what}; {left} records not delivered yet (they are in {self._journal.path})"
@@ -210,22 +203,18 @@ class BackendWorker:
 
     def _deliver(self, batch: list[Record]) -> None:
         rows = [record for record in batch if isinstance(record, Row)]
-        as_scalars = False
         if len(rows) > 1:
             try:
                 self._call(batch_call(rows))
                 self._is_failing = False
                 self.delivered += len(rows)
                 return
-            except OSError:
-                # One by one, with retries.
-                pass
             except BaseException as error:
-                as_scalars = True
-                self._record_batch_error(error)
+                # One by one, with retries.
+                self._record_rejected_batch(error)
         for record in batch:
             for call in self._calls_of(record):
-                self._try(call, record if isinstance(record, Row) else None, as_scalars)
+                self._try(call, record if isinstance(record, Row) else None)
             self.delivered += 1
 
     def _calls_of(self, record: Record) -> list[Call]:
@@ -238,13 +227,14 @@ class BackendWorker:
             )
             return []
 
-    def _record_batch_error(self, error: BaseException) -> None:
-        self._failures.record(
-            self.label,
-            f"`log_rows` raised {error!r}; its rows go to `log_scalars` one by one",
-            error,
-            kind="log_rows",
-        )
+    def _record_rejected_batch(self, error: BaseException) -> None:
+        if not isinstance(error, OSError):
+            self._failures.record(
+                self.label,
+                f"`log_rows` raised {error!r}; rows that it rejects go to `log_scalars` one by one",
+                error,
+                kind="log_rows",
+            )
 
     def _open(self) -> bool:
         try:
@@ -271,10 +261,8 @@ class BackendWorker:
         if self._skipped:
             self._failures.record(self.label, f"skipped {self._skipped} records")
 
-    def _try(self, call: Call, row: Row | None, as_scalars: bool) -> None:
+    def _try(self, call: Call, row: Row | None) -> None:
         """Make a call, with retries; skip it if it fails for good."""
-        if row is not None and as_scalars and call.method == "log_rows":
-            call = Call("log_scalars", (row.metrics, row.step), row.step)
         # A backend that has skipped a row gets one attempt for each until one succeeds.
         pauses = () if self._is_failing or self._paused > _MAX_PAUSED else _RETRY_PAUSES
         for pause in (*pauses, None):
@@ -288,10 +276,10 @@ class BackendWorker:
                     time.sleep(pause)
                     continue
                 if row is not None and call.method == "log_rows" and not isinstance(error, OSError):
-                    self._record_batch_error(error)
-                    self._try(call, row, as_scalars=True)
-                    return
-                self._skip(call, error)
+                    self._record_rejected_batch(error)
+                    self._try(Call("log_scalars", (row.metrics, row.step), row.step), None)
+                else:
+                    self._skip(call, error)
                 return
 
     def _skip(self, call: Call, error: BaseException) -> None:

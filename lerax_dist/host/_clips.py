@@ -46,14 +46,9 @@ class ClipSpec:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipPart:
-    """One payload of a clip as it arrived: word 0 is the iteration, the rest a part of the body.
+    """One part, of `parts`, of a clip as it arrived, at `time` in seconds since the epoch.
 
-    Attributes:
-        spec: what the clips of this kind share.
-        part: index of the part, from 0.
-        parts: number of parts of the clip.
-        payload: int32 words.
-        time: when it arrived, in seconds since the epoch.
+    Word 0 of its int32 payload is the iteration, the rest a part of the body.
     """
 
     spec: ClipSpec
@@ -64,15 +59,7 @@ class ClipPart:
 
 
 class Clip(NamedTuple):
-    """A complete clip, ready to be rendered.
-
-    Attributes:
-        spec: what the clips of this kind share.
-        step: global step.
-        iteration: number of the iteration.
-        time: when it reached the host, in seconds since the epoch.
-        body: what `spec.render` takes.
-    """
+    """A complete clip, ready to be rendered; `body` is what `spec.render` takes."""
 
     spec: ClipSpec
     step: int
@@ -144,7 +131,7 @@ class ClipRenderer:
         Args:
             put: adds an item to the queue that the journal's writer empties; it must never block.
             run_dir: folder of the run; clips are saved in `videos` there.
-            failures: where failures are recorded.
+            failures: where to record what fails.
         """
         self.opened = False
         self._put = put
@@ -177,11 +164,7 @@ class ClipRenderer:
     def frames(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
         """Save a clip whose frames and step are known already. It never waits.
 
-        Args:
-            tag: metric name.
-            frames: `uint8` of shape `(T, H, W, C)`; the caller must not change them afterwards.
-            step: global step.
-            fps: frames per second.
+        `frames` are `uint8` of shape `(T, H, W, C)`; the caller must not change them afterwards.
         """
         self._start()
         # A number that no iteration of a compiled step has.

@@ -39,13 +39,8 @@ _ROOM_INTERVAL = 1.0
 
 
 class PeerRow(NamedTuple):
-    """A partial row of another process, as it was sent.
-
-    Attributes:
-        number: number of its iteration, or its step in a plain loop.
-        names: names of what it logs.
-        totals: its numbers.
-    """
+    """A partial row of another process; `number` is that of its iteration, or its step in a plain
+    loop."""
 
     number: int
     names: tuple[str, ...]
@@ -148,13 +143,13 @@ class PeerOutlet(AbstractOutlet):
 
 @final
 class Decoder:
-    """Reads the messages of one process."""
+    """Reads the messages of one process, in their order."""
 
     def __init__(self) -> None:
         self._known: list[tuple[str, ...]] = []
 
     def decode(self, message: dict[str, Any]) -> list[PeerRow]:
-        """The rows in a message, in their order."""
+        """The rows in a message."""
         self._known += [tuple(names) for names in message["names"]]
         return [
             PeerRow(number, self._known[i], Totals(*map(_decode, totals)))
@@ -176,13 +171,7 @@ def _decode(value: Any) -> Any:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class PeerRows:
-    """What has come from another process.
-
-    Attributes:
-        process: its index.
-        rows: its rows.
-        state: how its run ended, if it did.
-    """
+    """What has come from another process; `state` is how its run ended, if it did."""
 
     process: int
     rows: list[PeerRow]
@@ -193,12 +182,7 @@ class PeerRows:
 class PeerReceiver:
     """Brings what arrives in a mailbox to the queue, from every process in turn.
 
-    Args:
-        mailbox: what to empty.
-        process_count: number of processes.
-        queue: where to.
-        is_ahead: whether a process is so far ahead of this one that its messages have to wait.
-        failures: where to record what fails.
+    A process waits while `is_ahead` says that it is too far ahead of this one.
     """
 
     def __init__(
@@ -261,11 +245,8 @@ class PeerMerger:
 
     Rows are matched in the order in which each process has sent them. A process that has sent
     nothing for five minutes while it is waited for is excluded from then on, and so is one that has
-    ended. A slower one is waited for: a row is the row of all.
-
-    Args:
-        hosts: host of every process.
-        failures: where to record what fails.
+    ended. A slower one is waited for: a row is the row of all. Times are those of a monotonic
+    clock, in seconds.
     """
 
     def __init__(self, hosts: Sequence[str], failures: Failures) -> None:
@@ -285,12 +266,7 @@ class PeerMerger:
         return bool(self._waiting)
 
     def put(self, items: Sequence[Any], now: float) -> None:
-        """Partial rows of process 0, or what must not overtake them.
-
-        Args:
-            items: in their order.
-            now: seconds of a monotonic clock.
-        """
+        """Partial rows of process 0, and what must not overtake them, in their order."""
         self._waiting.extend((item, now) for item in items)
 
     def receive(self, peer: PeerRows, now: float) -> None:
@@ -312,12 +288,8 @@ class PeerMerger:
         return self._bytes_ahead[process] > _MAX_AHEAD_BYTES
 
     def ready(self, now: float, deadline: float | None = None) -> list[Any]:
-        """What need not wait any longer, merged, in its order.
-
-        Args:
-            now: seconds of a monotonic clock.
-            deadline: from when on no process is waited for; `None` for never.
-        """
+        """What need not wait any longer, merged, in its order; from `deadline` on no process is
+        waited for."""
         if not self._received:
             ready = [item for item, _ in self._waiting]
             self._waiting.clear()
@@ -359,19 +331,15 @@ class PeerMerger:
     def _merged(self, row: PartialRow, now: float) -> PartialRow:
         parts = [row.totals]
         for process, received in self._received.items():
-            while received and received[0].number < row.number:
+            while received and received[0].number != row.number:
                 self._mismatch(
                     process,
                     f"row {received[0].number} while process 0 expected row {row.number}",
                 )
+                if received[0].number > row.number:
+                    break
                 self._pop(process, now)
-            if not received:
-                continue
-            if received[0].number > row.number:
-                self._mismatch(
-                    process,
-                    f"row {received[0].number} while process 0 expected row {row.number}",
-                )
+            if not received or received[0].number != row.number:
                 continue
             peer = self._pop(process, now)
             if peer.names != row.schema.names:

@@ -48,13 +48,7 @@ class Packet(NamedTuple):
 
 
 class HostRow(NamedTuple):
-    """A row from a plain loop.
-
-    Attributes:
-        step: global step.
-        metrics: what was logged.
-        time: when, in seconds since the epoch.
-    """
+    """A row from a plain loop; `time` is in seconds since the epoch."""
 
     step: int
     metrics: HostMetrics

@@ -66,7 +66,7 @@ class ReorderBuffer(NamedTuple):
     held: dict[int, Any] = {}
 
     def follow(self, numbers: list[int]) -> "ReorderBuffer | None":
-        """The buffer after rows with these numbers, if they are just the next ones; else `None`."""
+        """The buffer after these rows, if they are just the next ones; else `None`."""
         if self.held or (self.due is not None and self.due != numbers[0]):
             return None
         after = numbers[0] + len(numbers) * self.stride
@@ -105,7 +105,7 @@ class ReorderBuffer(NamedTuple):
 
 @final
 class Reassembler:
-    """Joins the parts of messages and puts rows into their order."""
+    """Joins the parts of messages and puts rows in order. Its methods return what is due now."""
 
     def __init__(self, failures: Failures) -> None:
         self._failures = failures
@@ -120,13 +120,13 @@ class Reassembler:
         return bool(self._order.held)
 
     def overdue(self, now: float) -> list[PartialRow]:
-        """Rows that have waited for an earlier one for too long, given `time.monotonic()`."""
+        """Rows that have waited too long for an earlier one; `now` is `time.monotonic()`."""
         if self.is_waiting and now - self._held_since > REORDER_TIMEOUT:
             return self.release()
         return []
 
     def restart(self, stride: int) -> list[PartialRow]:
-        """A training starts, whose numbers may begin anywhere: the rows that are held."""
+        """A training starts, whose numbers may begin anywhere."""
         # Incomplete messages belong to the training before.
         self._parts.clear()
         ready = self.release()
@@ -139,7 +139,7 @@ class Reassembler:
         return ready
 
     def add_packets(self, packets: Sequence[Packet]) -> list[PartialRow]:
-        """Parts of messages come: the rows that are due now."""
+        """Parts of messages come."""
         if self._order.due is None:
             self._order = self._order._replace(stride=packets[0].stride)
         messages = [parts for packet in packets if (parts := self._joined(packet))]
@@ -185,10 +185,14 @@ class Reassembler:
                     known |= zip(some, array, strict=True)
             known = {name: value for name, value in known.items() if value is not None}
             names, values = tuple(known), np.fromiter(known.values(), np.float64, len(known))
+        # One schema for all rows with these names: rows of one schema are finished at once.
+        if names not in self._host_schemas:
+            if len(self._host_schemas) >= _MAX_HOST_SCHEMAS:
+                self._host_schemas.clear()
+            self._host_schemas[names] = Schema(names, sums_steps=False)
+        schema = self._host_schemas[names]
         totals = Totals(1, values, _NOTHING, _NOTHING, row.step)
-        return PartialRow(
-            self._host_schema(names), totals, row.step, row.time, None, row.step, size
-        )
+        return PartialRow(schema, totals, row.step, row.time, None, row.step, size)
 
     def _read(self, names: tuple[str, ...], array: Any) -> np.ndarray | None:
         """Values from the devices, as float64; on this thread, not on the training's."""
@@ -199,20 +203,9 @@ class Reassembler:
             self._failures.record("writer", f"{missing} could not be read ({error!r})", error)
             return None
 
-    def _host_schema(self, names: tuple[str, ...]) -> Schema:
-        """One schema for all rows with these names: rows of one schema are finished at once."""
-        if names not in self._host_schemas:
-            if len(self._host_schemas) >= _MAX_HOST_SCHEMAS:
-                self._host_schemas.clear()
-            self._host_schemas[names] = Schema(names, sums_steps=False)
-        return self._host_schemas[names]
-
 
 def group_packets(taken: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
-    """What came from the queue, with consecutive packets as one list of them.
-
-    Many are read in little more time than one.
-    """
+    """What came from the queue, consecutive packets as one list: they are read at once."""
     for is_packet, group in itertools.groupby(taken, key=lambda both: isinstance(both[0], Packet)):
         if is_packet:
             packets, sizes = zip(*group, strict=True)
@@ -265,16 +258,9 @@ class Pace(NamedTuple):
         return Pace(clock, 0 if iteration == 0 else None, iteration)
 
     def moment(self, clock: float, iteration: int, last: int) -> float:
-        """When an iteration was done whose row came in one message with those up to `last`.
-
-        The rows of a message are spread evenly over the time since the row before them: more
-        cannot be known without a callback for each.
-
-        Args:
-            clock: when the message came.
-            iteration: number of the row's iteration.
-            last: number of the last row's iteration in the message.
-        """
+        """When an iteration was done whose row came, at `clock`, in one message with those up to
+        `last`: they are spread evenly over the time since the row before them, as more cannot be
+        known without a callback for each."""
         if self.clock is None or last <= self.iteration or clock <= self.clock:
             return clock
         fraction = (iteration - self.iteration) / (last - self.iteration)
