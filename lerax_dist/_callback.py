@@ -180,7 +180,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         self.alpha = alpha
         self._log_interval = log_interval
         self._run = run = open_run(
-            config, env=env, policy=policy, wait_for_callbacks=wait_for_callbacks
+            config, named_after=(policy, env), wait_for_callbacks=wait_for_callbacks
         )
         # Whether the first device of this program is the first of the run.
         is_first = run.info.scope == "global" or run.info.group.is_writer

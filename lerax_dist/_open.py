@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,13 +63,7 @@ class Decision(NamedTuple):
 
 
 class AcquiredRun(NamedTuple):
-    """A run that this process may write.
-
-    Attributes:
-        name: its name.
-        identity: its id, this incarnation counted.
-        journal: its journal, open and locked.
-    """
+    """A run that this process may write, its journal open and locked, this incarnation counted."""
 
     name: str
     identity: Identity
@@ -79,8 +73,7 @@ class AcquiredRun(NamedTuple):
 def open_run(
     config: RunConfig,
     *,
-    env: Any = None,
-    policy: Any = None,
+    named_after: Sequence[Any] = (),
     wait_for_callbacks: Callable[[float], str | None],
 ) -> Run:
     """Open a run on every process of a group.
@@ -90,8 +83,7 @@ def open_run(
 
     Args:
         config: how to open it.
-        env: environment to name the run after.
-        policy: policy to name the run after.
+        named_after: what a generated name is made of.
         wait_for_callbacks: see `Run`.
 
     Raises:
@@ -107,30 +99,29 @@ def open_run(
     # the devices yet, the processes wait for each other here.
     devices = describe_devices(group)
     failures = Failures()
-    checked: CheckedConfig | None = None
-    acquired: AcquiredRun | None = None
-    error: Exception | None = None
-    # What it holds is undone if the run cannot be made.
+    # `undo` closes what is open if the run cannot be made.
     with contextlib.ExitStack() as undo:
+        checked, decision, journal = _decide(group, scope, config, named_after, failures, undo)
         try:
-            checked = config.check()
-            if group.is_writer:
-                acquired = _acquire(checked, env, policy, failures)
-                undo.callback(acquired.journal.close)
-        except Exception as caught:
-            if not group.is_writer:
-                raise
-            error = caught
-        decision = _agree(group, scope, checked, acquired, error)
-        assert checked is not None
-        try:
+            directory = Path(decision.directory)
             # Before the run: exit handlers run in reverse order, so the log has its last lines.
-            logs = open_logs(Path(decision.directory), decision.identity.run_id, group)
+            logs = open_logs(directory, decision.identity.run_id, group)
             undo.callback(logs.close)
             queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
-            outlet = _make_outlet(group, decision, checked, acquired, devices, queue, failures)
+            outlet = _make_outlet(group, decision, checked, journal, devices, queue, failures)
+            backends = checked.backends
+            if journal is None:
+                backends = tuple(NoOpBackend() for _ in backends)
             run = Run(
-                _info(group, decision, checked),
+                RunInfo(
+                    decision.name,
+                    directory,
+                    decision.identity,
+                    scope,
+                    group,
+                    checked.hparams,
+                    backends,
+                ),
                 queue,
                 outlet,
                 failures,
@@ -141,7 +132,7 @@ def open_run(
             undo.pop_all()
             run.start(checked.open_timeout)
         except BaseException as caught:
-            if decision.has_required and group.is_writer:
+            if decision.has_required and journal is not None:
                 # The others wait for this answer.
                 _broadcast_unopened(group, f"process 0 failed: {caught!r}", checked.open_timeout)
             raise
@@ -150,26 +141,33 @@ def open_run(
     return run
 
 
-def _agree(
+def _decide(
     group: ProcessGroup,
     scope: str,
-    checked: CheckedConfig | None,
-    acquired: AcquiredRun | None,
-    error: Exception | None,
-) -> Decision:
-    """The decision of process 0, where the run was acquired or there was an error; if it is an
-    error it raises on every process."""
-    mine = Decision(f"{type(error).__name__}: {error}")
-    if acquired is not None and checked is not None:
-        mine = Decision(
-            "",
-            acquired.name,
-            checked.name,
-            str(acquired.journal.path.parent),
-            acquired.identity,
-            scope,
-            bool(checked.required),
-        )
+    config: RunConfig,
+    named_after: Sequence[Any],
+    failures: Failures,
+    undo: contextlib.ExitStack,
+) -> tuple[CheckedConfig, Decision, Journal | None]:
+    """The checked arguments, the decision of process 0, and on it the journal.
+
+    If process 0 decides that the run cannot be opened this raises on every process.
+    """
+    checked: CheckedConfig | None = None
+    journal: Journal | None = None
+    error: Exception | None = None
+    mine = Decision("")
+    try:
+        checked = config.check()
+        if group.is_writer:
+            name, identity, journal = _acquire(checked, named_after, failures)
+            undo.callback(journal.close)
+            directory, has_required = str(journal.path.parent), bool(checked.required)
+            mine = Decision("", name, checked.name, directory, identity, scope, has_required)
+    except Exception as caught:
+        if not group.is_writer:
+            raise
+        error, mine = caught, Decision(f"{type(caught).__name__}: {caught}")
     what = "the name of the run, decided by process 0"
     decision = Decision(*group.broadcast(list(mine), timeout=_AGREEMENT_TIMEOUT, what=what))
     if error is not None and not isinstance(error, (OSError, JournalInUse)):
@@ -182,36 +180,25 @@ def _agree(
             f"`scope` must be the same on every process, got {scope!r} on process "
             f"{group.process_index} and {decision.scope!r} on process 0. Pass the same to all."
         )
-    return decision._replace(identity=Identity(*decision.identity))
-
-
-def _info(group: ProcessGroup, decision: Decision, checked: CheckedConfig) -> RunInfo:
-    return RunInfo(
-        decision.name,
-        Path(decision.directory),
-        decision.identity,
-        decision.scope,
-        group,
-        checked.hparams,
-        checked.backends if group.is_writer else tuple(NoOpBackend() for _ in checked.backends),
-    )
+    assert checked is not None
+    return checked, decision._replace(identity=Identity(*decision.identity)), journal
 
 
 def _make_outlet(
     group: ProcessGroup,
     decision: Decision,
     checked: CheckedConfig,
-    acquired: AcquiredRun | None,
+    journal: Journal | None,
     devices: dict[str, Any],
     queue: RowQueue,
     failures: Failures,
 ) -> AbstractOutlet | None:
     """Where this process writes, if it does; on process 0 the first events are queued for it."""
     hosts, mailbox, devices = _meet_peers(group, decision.scope, devices)
-    if acquired is None:
+    if journal is None:
         _check_name(checked.name, decision.given, group.process_index, failures)
         return None if mailbox is None else PeerOutlet(mailbox, failures)
-    name, identity, journal = acquired
+    name, identity = decision.name, decision.identity
     body = {"name": name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, decision.scope, devices)
     queue.put(Event(time.time(), "open", body))
@@ -291,7 +278,7 @@ def _broadcast_unopened(group: ProcessGroup, unopened: str, open_timeout: float)
     return group.broadcast(unopened, timeout=open_timeout + _AGREEMENT_TIMEOUT, what=what)
 
 
-def _acquire(checked: CheckedConfig, env: Any, policy: Any, failures: Failures) -> AcquiredRun:
+def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failures) -> AcquiredRun:
     """The run that process 0 may write.
 
     Raises:
@@ -308,7 +295,7 @@ def _acquire(checked: CheckedConfig, env: Any, policy: Any, failures: Failures) 
     is_restarted = job is not None and job.restart_count > 0
     if checked.name is None and not is_restarted:
         resume = "never"
-    name = checked.name or make_name(env, policy, job.id if job else datetime.now())
+    name = checked.name or make_name(named_after, job.id if job else datetime.now())
     if resume == "must" and not (base / name / JOURNAL).exists():
         raise ValueError(
             f'`resume` is "must", but there is no run {name!r} in {base}. '
