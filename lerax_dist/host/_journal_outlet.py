@@ -148,8 +148,18 @@ class JournalOutlet(AbstractOutlet):
         records: list[Record] = []
         for _, group in itertools.groupby(items, key=_kind):
             records += self._records(list(group))
+        if records and self._resumes_at_first_row:
+            records = self._with_resume_event(records)
+        for record in records:
+            if isinstance(record, Row):
+                self._next_step = max(self._next_step or 0, record.step + 1)
         if records:
-            self._append(records)
+            try:
+                self._journal.append(records)
+            except Exception as error:
+                self._failures.record("journal", f"rows could not be written ({error!r})", error)
+            if self._sync_at is None:
+                self._sync_at = time.monotonic() + _SYNC_AFTER
         markers = [item for item in items if isinstance(item, FlushMarker)]
         if any(marker.sync for marker in markers):
             self._sync()
@@ -206,19 +216,6 @@ class JournalOutlet(AbstractOutlet):
         }
         return [*records, Event(start.time, "start", body)]
 
-    def _append(self, records: list[Record]) -> None:
-        if self._resumes_at_first_row:
-            records = self._with_resume_event(records)
-        for record in records:
-            if isinstance(record, Row):
-                self._next_step = max(self._next_step or 0, record.step + 1)
-        if self._sync_at is None:
-            self._sync_at = time.monotonic() + _SYNC_AFTER
-        try:
-            self._journal.append(records)
-        except Exception as error:
-            self._failures.record("journal", f"rows could not be written ({error!r})", error)
-
     def _with_resume_event(self, records: list[Record]) -> list[Record]:
         """The records with a "resume" event before the first row."""
         for i, record in enumerate(records):
@@ -269,11 +266,6 @@ class SelfMetrics:
     - `lerax_dist/queue_rows`: messages with rows in the queue.
     - `lerax_dist/lag/<Backend>`: records of the journal that the backend has not received yet;
       infinite if it failed to open.
-
-    Args:
-        queue: the queue of rows.
-        lags: name of each backend to the number of records that it lags behind.
-        clock: seconds of a monotonic clock.
     """
 
     def __init__(

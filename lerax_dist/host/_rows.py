@@ -243,7 +243,7 @@ class Pace(NamedTuple):
     """The last row, by which the pace of the next is known. Immutable.
 
     Attributes:
-        clock: when it came, in seconds of a monotonic clock; `None` before the first.
+        clock: when it was done, in seconds of a monotonic clock; `None` before the first.
         step: its global step; `None` if unknown.
         iteration: its iteration.
     """
@@ -257,20 +257,23 @@ class Pace(NamedTuple):
         """Training starts after `iteration` iterations; a fresh one starts at step 0."""
         return Pace(clock, 0 if iteration == 0 else None, iteration)
 
-    def moment(self, clock: float, iteration: int, last: int) -> float:
-        """When an iteration was done whose row came, at `clock`, in one message with those up to
-        `last`: they are spread evenly over the time since the row before them, as more cannot be
-        known without a callback for each."""
-        if self.clock is None or last <= self.iteration or clock <= self.clock:
-            return clock
-        fraction = (iteration - self.iteration) / (last - self.iteration)
-        return self.clock + (clock - self.clock) * min(max(fraction, 0.0), 1.0)
+    def advance(
+        self, clock: float, step: int, iteration: int, last: int
+    ) -> "tuple[Pace, float, float]":
+        """The pace after a row, and the values of `PACE_NAMES` since the row before (NaN where there
+        is nothing to compare with).
 
-    def advance(self, clock: float, step: int, iteration: int) -> "tuple[Pace, float, float]":
-        """A row comes: the new pace, and the values of `PACE_NAMES` since the row before; NaN where
-        there is nothing to compare with."""
+        The row came at `clock`, in one message with those up to the iteration `last`. They are
+        spread evenly over the time since the row before them: more cannot be known without a
+        callback for each.
+        """
         steps_per_second = iteration_seconds = math.nan
-        if self.clock is not None and clock > self.clock and iteration > self.iteration:
+        if self.clock is None or clock <= self.clock:
+            return Pace(clock, step, iteration), steps_per_second, iteration_seconds
+        if last > self.iteration:
+            fraction = (iteration - self.iteration) / (last - self.iteration)
+            clock = self.clock + (clock - self.clock) * min(max(fraction, 0.0), 1.0)
+        if clock > self.clock and iteration > self.iteration:
             seconds = clock - self.clock
             if self.step is not None and step >= self.step:
                 steps_per_second = (step - self.step) / seconds
@@ -303,9 +306,10 @@ class RowFinisher:
             pace = np.zeros((len(partials), len(PACE_NAMES) + 1))
             for i, (row, step) in enumerate(zip(partials, batch.steps, strict=True)):
                 assert row.clock is not None
-                clock = self._pace.moment(row.clock, row.number, row.last)
-                self._pace, *rates = self._pace.advance(clock, step, row.number)
-                pace[i] = *rates, row.clock - clock
+                after = self._pace.advance(row.clock, step, row.number, row.last)
+                self._pace, steps_per_second, iteration_seconds = after
+                assert self._pace.clock is not None
+                pace[i] = steps_per_second, iteration_seconds, row.clock - self._pace.clock
             times = (times - pace[:, -1]).tolist()
             missing = np.isnan(pace[:, :-1])
             for column, name in enumerate(PACE_NAMES):

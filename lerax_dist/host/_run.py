@@ -227,8 +227,8 @@ class Run:
         if self._outlet is not None:
             self._queue.put(event)
 
-    def _mark(self, *, sync: bool = False, ending: Ending | None = None) -> FlushMarker:
-        marker = FlushMarker(sync=sync, ending=ending)
+    def _mark(self, *, sync: bool = False) -> FlushMarker:
+        marker = FlushMarker(sync=sync)
         self._queue.put(marker)
         return marker
 
@@ -350,7 +350,10 @@ class Run:
             failures = [f"{each.where}: {each.message}" for each in self.failures.all()]
             self.put(Event(time.time(), "close", {"state": state, "failures": failures}))
             now = time.monotonic()
-            self._last = self._mark(ending=Ending(state, now + 0.7 * max(deadline - now, 0.0)))
+            ending = Ending(state, now + 0.7 * max(deadline - now, 0.0))
+            self._last = FlushMarker(ending=ending)
+        # Each time: this may have been interrupted before. The worker heeds the first only.
+        self._queue.put(self._last)
         written = self._last.wait(deadline)
         if not written:
             self.failures.record("close", f"{outlet.delay} after {timeout:g} s")
