@@ -74,6 +74,33 @@ class Encoder:
 
 
 @final
+class Decoder:
+    """Reads the messages of one process, in their order."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[str, ...]] = []
+
+    def decode(self, message: dict[str, Any]) -> list[PeerRow]:
+        """The rows in a message."""
+        self._known += [tuple(names) for names in message["names"]]
+        return [
+            PeerRow(number, self._known[i], Totals(*map(_decode, totals)))
+            for number, i, totals in message["rows"]
+        ]
+
+
+def _encode(number: Any) -> Any:
+    """Arrays as base64 of their float64, integers as they are."""
+    if isinstance(number, np.ndarray):
+        return base64.b64encode(number.astype("<f8").tobytes()).decode()
+    return number
+
+
+def _decode(value: Any) -> Any:
+    return np.frombuffer(base64.b64decode(value), "<f8") if isinstance(value, str) else value
+
+
+@final
 class PeerOutlet(AbstractOutlet):
     """Sends the rows of this process to process 0, which writes events and clips of its own."""
 
@@ -139,33 +166,6 @@ class PeerOutlet(AbstractOutlet):
         if not written:
             # What is left is sent without waiting for room.
             self._hurry.set()
-
-
-@final
-class Decoder:
-    """Reads the messages of one process, in their order."""
-
-    def __init__(self) -> None:
-        self._known: list[tuple[str, ...]] = []
-
-    def decode(self, message: dict[str, Any]) -> list[PeerRow]:
-        """The rows in a message."""
-        self._known += [tuple(names) for names in message["names"]]
-        return [
-            PeerRow(number, self._known[i], Totals(*map(_decode, totals)))
-            for number, i, totals in message["rows"]
-        ]
-
-
-def _encode(number: Any) -> Any:
-    """Arrays as base64 of their float64, integers as they are."""
-    if isinstance(number, np.ndarray):
-        return base64.b64encode(number.astype("<f8").tobytes()).decode()
-    return number
-
-
-def _decode(value: Any) -> Any:
-    return np.frombuffer(base64.b64decode(value), "<f8") if isinstance(value, str) else value
 
 
 @final

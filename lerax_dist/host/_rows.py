@@ -260,8 +260,7 @@ class Pace(NamedTuple):
     def advance(
         self, clock: float, step: int, iteration: int, last: int
     ) -> "tuple[Pace, float, float]":
-        """The pace after a row, and the values of `PACE_NAMES` since the row before (NaN where there
-        is nothing to compare with).
+        """The pace after a row, and the values of `PACE_NAMES`: NaN if there is nothing to compare.
 
         The row came at `clock`, in one message with those up to the iteration `last`. They are
         spread evenly over the time since the row before them: more cannot be known without a

@@ -166,13 +166,9 @@ class Run:
     def start_callback(
         self, stride: int, total: int | None, iterations: int, hparams: dict[str, Any]
     ) -> HostCallback:
-        """What takes the start of a training from the devices.
+        """What takes the start of a training from the devices, for `TrainingStart`.
 
-        Args:
-            stride: distance between the iterations that are logged.
-            total: global steps of one program; `None` if the payload holds them.
-            iterations: iterations that it takes; 0 if unknown.
-            hparams: hyperparameters to log.
+        `total` are the steps of one program; `None` if the payload holds them.
         """
         # Where each process knows of its own program only, the steps of all are summed.
         programs = self.info.group.process_count if self.info.scope == "process" else 1
@@ -203,13 +199,7 @@ class Run:
             self._clips.disable_clips(error)
 
     def log(self, row: HostRow, size: int, begin: float) -> None:
-        """Queue a row from a plain loop.
-
-        Args:
-            row: the row.
-            size: about how many bytes it takes.
-            begin: when the call that logs it began, by `time.perf_counter`.
-        """
+        """Queue a row from a plain loop, see `RowQueue.put_row`."""
         if os.getpid() != self._pid:
             self.failures.record(
                 "log", "was called in a forked process, which writes nothing; log in its parent"
@@ -260,21 +250,17 @@ class Run:
             raise TimeoutError(f"`flush` timed out after {timeout:g} s: {missing}")
 
     def start_step(self, timeout: float) -> int | None:
-        """Where the run would go on if it were continued; the same on all that ask together.
+        """The step after that of the last row, once all rows so far are on the disk.
 
-        Args:
-            timeout: how long the writer waits for rows that are not written yet, in seconds.
-
-        Returns:
-            The step after that of the last row, once all rows so far are on the disk; `None` if it
-            is not known.
+        The same on all processes, which ask together. `None` if it is not known, or if the writer
+        could not write these rows in `timeout` seconds.
 
         Raises:
             TimeoutError: if process 0 did not ask.
         """
-        step = self._written_step(timeout) if self._clips is not None else None
-        what = "the step of the last row"
-        return self.info.group.broadcast(step, timeout=timeout + _AGREEMENT_TIMEOUT, what=what)
+        group, what = self.info.group, "the step of the last row"
+        step = self._written_step(timeout) if group.is_writer else None
+        return group.broadcast(step, timeout=timeout + _AGREEMENT_TIMEOUT, what=what)
 
     def _written_step(self, timeout: float) -> int | None:
         assert self._outlet is not None
@@ -288,11 +274,7 @@ class Run:
         return None
 
     def preempted(self) -> bool:
-        """Whether a signal has reached any process; the same answer on all that ask together.
-
-        Raises:
-            TimeoutError: if a process did not ask.
-        """
+        """Whether a signal has reached any process; the same answer on all, which ask together."""
         group = self.info.group
         if group.process_count == 1:
             return self._is_preempted
@@ -308,13 +290,10 @@ class Run:
         return self._peer_preempted or (self._signals is not None and self._signals.seen)
 
     def close(self, failed: bool, timeout: float) -> None:
-        """Write or send everything that is left, and release everything.
+        """Write or send everything that is left, and release everything, within `timeout` seconds;
+        what is late is reported. `failed` is whether the run ended by an error.
 
         A second call does nothing, unless the first was interrupted: then it resumes there.
-
-        Args:
-            failed: whether the run ended by an error.
-            timeout: how long to take at most, in seconds. What is late is reported.
         """
         if self._is_ended or os.getpid() != self._pid:
             return
@@ -358,7 +337,8 @@ class Run:
         if not written:
             self.failures.record("close", f"{outlet.delay} after {timeout:g} s")
         outlet.close(written, deadline, timeout)
-        if self._clips is None:
+        if not self.info.group.is_writer:
+            # It may still send what is left.
             worker.join(max(deadline - time.monotonic(), _LATE_TIMEOUT))
 
     def _close_at_exit(self) -> None:

@@ -48,7 +48,7 @@ def test_a_plain_loop_logs_the_mean_and_names_who_logs_other_metrics(tmp_path, h
         # Without the share of process 2, which has a metric that process 0 lacks.
         assert row == {"rank": 0.5 if step == 30 else 1.0, "same": step}
     (text,) = writer.report["failures"]
-    assert text.startswith("process 2 (") and "sends the metrics more" in text
+    assert text.startswith("process 2 (") and "sent the metrics more" in text
     assert all(other.report["failures"] == [] for other in others)
 
 
