@@ -102,26 +102,16 @@ def open_run(
     # `undo` closes what is open if the run cannot be made.
     with contextlib.ExitStack() as undo:
         checked, decision, journal = _decide(group, scope, config, named_after, failures, undo)
+        name, directory, identity = decision.name, Path(decision.directory), decision.identity
+        info = RunInfo(name, directory, identity, scope, group, checked.hparams, checked.backends)
         try:
-            directory = Path(decision.directory)
             # Before the run: exit handlers run in reverse order, so the log has its last lines.
-            logs = open_logs(directory, decision.identity.run_id, group)
+            logs = open_logs(directory, identity.run_id, group)
             undo.callback(logs.close)
             queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
-            outlet = _make_outlet(group, decision, checked, journal, devices, queue, failures)
-            backends = checked.backends
-            if journal is None:
-                backends = tuple(NoOpBackend() for _ in backends)
+            outlet = _make_outlet(info, checked.start_step, journal, devices, queue, failures)
             run = Run(
-                RunInfo(
-                    decision.name,
-                    directory,
-                    decision.identity,
-                    scope,
-                    group,
-                    checked.hparams,
-                    backends,
-                ),
+                info,
                 queue,
                 outlet,
                 failures,
@@ -149,9 +139,9 @@ def _decide(
     failures: Failures,
     undo: contextlib.ExitStack,
 ) -> tuple[CheckedConfig, Decision, Journal | None]:
-    """The checked arguments, the decision of process 0, and on it the journal.
+    """The arguments for this process, checked; the decision of process 0; and on it the journal.
 
-    If process 0 decides that the run cannot be opened this raises on every process.
+    If process 0 cannot open the run this raises on every process.
     """
     checked: CheckedConfig | None = None
     journal: Journal | None = None
@@ -181,35 +171,35 @@ def _decide(
             f"{group.process_index} and {decision.scope!r} on process 0. Pass the same to all."
         )
     assert checked is not None
+    if journal is None:
+        checked = checked._replace(backends=tuple(NoOpBackend() for _ in checked.backends))
+        _check_name(checked.name, decision.given, group.process_index, failures)
     return checked, decision._replace(identity=Identity(*decision.identity)), journal
 
 
 def _make_outlet(
-    group: ProcessGroup,
-    decision: Decision,
-    checked: CheckedConfig,
+    info: RunInfo,
+    start_step: int | None,
     journal: Journal | None,
     devices: dict[str, Any],
     queue: RowQueue,
     failures: Failures,
 ) -> AbstractOutlet | None:
     """Where this process writes, if it does; on process 0 the first events are queued for it."""
-    hosts, mailbox, devices = _meet_peers(group, decision.scope, devices)
+    group, identity = info.group, info.identity
+    hosts, mailbox, devices = _meet_peers(group, info.scope, devices)
     if journal is None:
-        _check_name(checked.name, decision.given, group.process_index, failures)
         return None if mailbox is None else PeerOutlet(mailbox, failures)
-    name, identity = decision.name, decision.identity
-    body = {"name": name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
-    body |= collect_facts(group, decision.scope, devices)
+    body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
+    body |= collect_facts(group, info.scope, devices)
     queue.put(Event(time.time(), "open", body))
-    start_step = checked.start_step
     if identity.incarnation > 1 and start_step is not None:
         queue.put(Event(time.time(), "resume", {"start_step": start_step}))
     return JournalOutlet(
-        name,
+        info.name,
         identity,
         journal,
-        checked.backends,
+        info.backends,
         queue,
         failures,
         hosts=hosts,
