@@ -94,8 +94,8 @@ class Run:
             failures: where to record what fails.
             logs: the text logs of the run, closed with it.
             handle_signals: whether to watch for SIGTERM and SIGUSR1.
-            wait_for_callbacks: waits (at most so many seconds) until the devices have delivered all
-                rows; returns what is missing, if anything.
+            wait_for_callbacks: waits, at most that many seconds, until the devices have delivered
+                all rows; returns what is missing, if anything.
         """
         self.info = info
         self.failures = failures

@@ -51,11 +51,11 @@ def test_a_value_that_process_0_does_not_hold_is_refused_on_every_process(tmp_pa
         for name in ("later", "reduced"):
             kind, text = refused[name]
             assert kind == "ValueError"
-            assert "'x' lies on processes [1, 2], and the process that writes it" in text
-            assert "Bring it there in every process" in text
+            assert "'x' is addressable only on processes [1, 2], not on the process" in text
+            assert "Replicate it on all processes first" in text
     # To process 1 it is a value of its own, as the others have theirs.
     assert [refused["one"] is None for refused in said] == [False, True, False]
-    assert "lies on processes [1]" in said[0]["one"][1] and said[0]["one"] == said[2]["one"]
+    assert "only on processes [1]" in said[0]["one"][1] and said[0]["one"] == said[2]["one"]
     assert journal_rows(tmp_path / "r") == [(step, {"x": 0.0}) for step in range(4)]
 
 
@@ -81,9 +81,9 @@ def test_a_folder_that_process_0_cannot_write_is_an_error_on_every_process_at_on
 def test_a_bad_argument_on_process_0_alone_keeps_nobody_waiting(tmp_path):
     writer, other = start("bad_argument", tmp_path)
     assert writer["error"][0] == "ValueError"
-    assert "`backend` must hold at least one" in writer["error"][1]
+    assert "`backend` must contain at least one" in writer["error"][1]
     assert other["error"][0] == "RuntimeError"
-    assert "`backend` must hold at least one" in other["error"][1]
+    assert "`backend` must contain at least one" in other["error"][1]
     assert other["seconds"] < 30
 
 
@@ -91,7 +91,7 @@ def test_names_that_differ_are_told(tmp_path):
     writer, other = start("other_name", tmp_path)
     assert (writer["name"], other["name"]) == ("mine-0", "mine-0")
     assert writer["failures"] == []
-    assert "process 1 was given 'mine-1', process 0 'mine-0', which counts" in other["failures"][0]
+    assert "process 1 passed name 'mine-1' but process 0 passed 'mine-0'" in other["failures"][0]
 
 
 def test_a_call_outside_of_jit_is_refused_on_every_process(tmp_path):
@@ -106,8 +106,8 @@ def test_a_step_that_runs_as_a_program_of_each_process_is_told_so(tmp_path):
     assert (writer["rows"], writer["warnings"]) == (1, [])
     assert other["rows"] == 0
     (text,) = other["warnings"]
-    assert "a row reached process 1, but process 0 writes" in text
-    assert "compile one program over a mesh" in text and 'scope="process"' in text
+    assert "process 1 received a row but only process 0 writes" in text
+    assert "build it from `jax.devices()`" in text and 'scope="process"' in text
 
 
 def test_backends_that_raise_or_hang_cost_the_training_nothing(tmp_path):
@@ -134,7 +134,7 @@ def test_without_a_required_backend_the_run_starts_on_no_process(tmp_path):
     for said in start("required", tmp_path):
         kind, text = said["error"]
         assert kind == "RuntimeError"
-        assert "Shut: PermissionError('no key')" in text and "leave `Required` out" in text
+        assert "Shut: PermissionError('no key')" in text and "drop `Required`" in text
         assert said["failures"] == []
     assert journal_records(tmp_path / "r")[-1].body["state"] == "failed"
     assert journal_rows(tmp_path / "good") == [(1, {"x": 1.0})]
@@ -144,5 +144,5 @@ def test_what_process_0_meets_while_it_opens_a_required_backend_keeps_nobody_wai
     writer, other = start("required_and_lost", tmp_path)
     assert writer["error"] == ["ConnectionError", "the service is gone"]
     assert other["error"][0] == "RuntimeError"
-    assert "process 0 has met ConnectionError('the service is gone')" in other["error"][1]
+    assert "process 0 failed: ConnectionError('the service is gone')" in other["error"][1]
     assert (writer["name"], other["name"]) == ("r", "r")
