@@ -13,7 +13,6 @@ from lerax_dist._config import CheckedConfig, RunConfig
 from lerax_dist._facts import collect_facts
 from lerax_dist._failures import Failures
 from lerax_dist._run_name import make_name
-from lerax_dist._state import RestoredRun
 from lerax_dist.backends import NoOpBackend
 from lerax_dist.cluster import (
     Mailbox,
@@ -278,7 +277,8 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
     """
     base, resume = checked.log_dir.resolve(), checked.resume
     if checked.restored is not None:
-        return _acquire_restored(base, checked.restored, resume, failures)
+        name, identity, _ = checked.restored
+        return _acquire_restored(base, name, identity, resume, failures)
     job = current_job(os.environ)
     # A generated name means a run that exists only in a job that was restarted; else the second run
     # of a job would continue the first, which failed.
@@ -306,10 +306,12 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
     raise AssertionError
 
 
-def _acquire_restored(base: Path, run: RestoredRun, resume: str, failures: Failures) -> AcquiredRun:
+def _acquire_restored(
+    base: Path, name: str, known: Identity, resume: str, failures: Failures
+) -> AcquiredRun:
     """The run of a checkpoint, however it has ended."""
-    if not (base / run.name / JOURNAL).exists():
-        lost = f"the run {run.name!r} of `state` is not in {base}"
+    if not (base / name / JOURNAL).exists():
+        lost = f"the run {name!r} of `state` is not in {base}"
         if resume == "must":
             raise ValueError(
                 f'`resume` is "must", but {lost}. Give the `log_dir` it was written to.'
@@ -317,8 +319,8 @@ def _acquire_restored(base: Path, run: RestoredRun, resume: str, failures: Failu
         failures.record(
             "state", f"{lost}; it continues in a new folder there, without its older rows"
         )
-    journal = _open_journal(base / run.name, failures)
-    return _acquired(run.name, journal, continues=True, known=run.identity)
+    journal = _open_journal(base / name, failures)
+    return _acquired(name, journal, continues=True, known=known)
 
 
 def _open_journal(directory: Path, failures: Failures) -> Journal:

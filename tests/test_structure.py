@@ -31,7 +31,7 @@ ARROWS = {
     "_state": {"journal"},
     "_config": {"_hparams", "_run_name", "_state", "backends", "cluster", "host"},
     "_open": {
-        *("_config", "_facts", "_failures", "_run_name", "_state"),
+        *("_config", "_facts", "_failures", "_run_name"),
         *("backends", "cluster", "host", "journal", "process_logs"),
     },
     "_handle": {"_failures", "_state", "backends", "host"},
