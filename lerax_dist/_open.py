@@ -201,8 +201,8 @@ def _make_outlet(
         info.backends,
         queue,
         failures,
-        hosts=hosts,
         mailbox=mailbox,
+        hosts=hosts,
         start_step=start_step,
     )
 
@@ -213,7 +213,7 @@ def _meet_peers(
     """Hosts of the processes whose rows are merged, their channel to process 0, and the devices of
     all of them. For all processes."""
     if scope != "process" or group.process_count == 1:
-        return (group.hostname,), None, devices
+        return (), None, devices
     counts = devices.get("devices_per_process", {group.process_index: None})
     gathered = group.gather(
         [group.hostname, counts[group.process_index]],

@@ -106,6 +106,7 @@ class BackendWorker:
 
     Attributes:
         label: what the backend is called in messages.
+        given: the backend, as the user passed it.
         opened: set once it is open or has failed to open.
         ended: set once the thread has ended.
         open_error: why it failed to open; `None` if it did not.
@@ -135,7 +136,7 @@ class BackendWorker:
         self.ended = threading.Event()
         self.open_error: BaseException | None = None
         self.delivered = journal.cursor().number
-        self._given = backend
+        self.given = backend
         self._backend = as_backend(backend)
         self._run_name = run_name
         self._identity = identity
@@ -146,10 +147,6 @@ class BackendWorker:
         self._is_failing = False
         self._paused = 0.0
         self._skipped = 0
-
-    def feeds(self, backend: Any) -> bool:
-        """Whether this is the worker of a backend that the user passed."""
-        return self._given is backend
 
     def start(self, on_open: Callable[[], None]) -> None:
         """Start the thread, which calls `on_open` once the backend is open."""

@@ -41,8 +41,8 @@ class JournalOutlet(AbstractOutlet):
         queue: RowQueue,
         failures: Failures,
         *,
-        hosts: Sequence[str],
         mailbox: Mailbox | None,
+        hosts: Sequence[str],
         start_step: int | None,
     ) -> None:
         """
@@ -53,8 +53,8 @@ class JournalOutlet(AbstractOutlet):
             backends: backends to feed, as the user passed them.
             queue: the queue of this process.
             failures: where to record what fails.
+            mailbox: where the rows of other processes come from; `None` if there are none.
             hosts: host of every process whose rows are merged, this one's first.
-            mailbox: where the rows of the others come from; `None` if there are none.
             start_step: where a continued run goes on: rows of earlier incarnations at or after it
                 are superseded; `None` for the step of the first row.
         """
@@ -102,7 +102,7 @@ class JournalOutlet(AbstractOutlet):
 
     def why_unopened(self, backend: Any) -> str | None:
         """Why a backend is not open; `None` if it is."""
-        (worker,) = (worker for worker in self._workers if worker.feeds(backend))
+        (worker,) = (worker for worker in self._workers if worker.given is backend)
         if worker.open_error is not None:
             return f"{worker.label}: {worker.open_error!r}"
         return None if worker.opened.is_set() else f"{worker.label}: {worker.describe_delay()}"

@@ -290,10 +290,6 @@ class PeerMerger:
     def ready(self, now: float, deadline: float | None = None) -> list[Any]:
         """What need not wait any longer, merged, in its order; from `deadline` on no process is
         waited for."""
-        if not self._received:
-            ready = [item for item, _ in self._waiting]
-            self._waiting.clear()
-            return ready
         ready = []
         while self._waiting:
             item, since = self._waiting[0]
