@@ -331,7 +331,7 @@ class Run:
             now = time.monotonic()
             ending = Ending(state, now + 0.7 * max(deadline - now, 0.0))
             self._last = FlushMarker(ending=ending)
-        # Each time: this may have been interrupted before. The worker heeds the first only.
+        # Each time: this may have been interrupted before. The worker ignores the second.
         self._queue.put(self._last)
         written = self._last.wait(deadline)
         if not written:

@@ -156,6 +156,9 @@ class Worker:
             case TrainingStart():
                 return [*self._reassembler.restart(item.stride), item]
             case FlushMarker():
+                if item is self._last:
+                    # Queued again by a close that was interrupted.
+                    return []
                 if item.ending is not None:
                     self._last = item
             case Event() if item.kind != "video":
