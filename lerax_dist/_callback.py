@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, final
 
 import equinox as eqx
+import jax
 import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Key
@@ -17,7 +18,6 @@ from lerax_dist._metric_names import flatten
 from lerax_dist._open import open_run
 from lerax_dist._protocol import (
     AbstractCallback,
-    EmptyCallbackState,
     IterationContext,
     ResetContext,
     StepContext,
@@ -25,15 +25,13 @@ from lerax_dist._protocol import (
 )
 from lerax_dist._state import RunState
 from lerax_dist.cluster import ProcessGroup
-from lerax_dist.device._jax import check_scope, learning_rates, wait_for_callbacks
-from lerax_dist.device._sender import Buffer, RowSender, send_start
+from lerax_dist.device._axes import check_scope
+from lerax_dist.device._callback import wait_for_callbacks
+from lerax_dist.device._sender import RowSender, State, send_start
 from lerax_dist.device._step_state import LoggingCallbackStepState
 from lerax_dist.host._run import Run
 from lerax_dist.journal import Event
 from lerax_dist.video import Act, Recorder, Render, Rollout, UserHooks, check_settings
-
-# Of the callback: nothing, or buffered rows (see `rows_per_transfer`).
-State = EmptyCallbackState | Buffer
 
 
 @final
@@ -182,7 +180,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         self.alpha = alpha
         self._log_interval = log_interval
         self._run = run = open_run(
-            config, env=env, policy=policy, wait_for_callbacks=wait_for_callbacks
+            config, named_after=(policy, env), wait_for_callbacks=wait_for_callbacks
         )
         # Whether the first device of this program is the first of the run.
         is_first = run.info.scope == "global" or run.info.group.is_writer
@@ -204,7 +202,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
 
     def reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> State:
         """The state of the callback: empty, or a buffer of rows (see `rows_per_transfer`)."""
-        return self._sender.initial() or EmptyCallbackState()
+        return self._sender.initial()
 
     def step_reset(self, ctx: ResetContext, *, key: Key[Array, ""]) -> LoggingCallbackStepState:
         """The step state of one environment, all zero."""
@@ -229,15 +227,15 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             RuntimeError: if called outside of `jit` in a run of several processes.
         """
         check_scope(self._run.info.scope, self._run.info.group.process_count)
-        buffer = self._sender.log(
-            self._sender.check_state(ctx.state),
-            learning_rates(ctx.opt_state) | flatten(ctx.training_log, "train"),
+        state = self._sender.log(
+            ctx.state,
+            _learning_rates(ctx.opt_state) | flatten(ctx.training_log, "train"),
             ctx.step_state,
             jnp.asarray(ctx.iteration_count, jnp.int32),
         )
         if self._recorder is not None:
             self._recorder.record(ctx.env, ctx.policy, ctx.iteration_count, key)
-        return ctx.state if buffer is None else buffer
+        return state
 
     def flush_state(self, state: State) -> State:
         """Send the rows buffered on the devices, in a loop that does not call `on_training_end`.
@@ -255,8 +253,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             ValueError: if `state` is not one that `reset` returned, or `on_iteration` was not
                 traced yet.
         """
-        buffer = self._sender.flush(self._sender.check_state(state))
-        return state if buffer is None else buffer
+        return self._sender.flush(state)
 
     def on_training_start(
         self, ctx: TrainingContext[Any, LoggingCallbackStepState], *, key: Key[Array, ""]
@@ -297,3 +294,20 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
     def apply_curriculum(self, state: Any, callback_state: State) -> tuple[Any, State]:
         """Return the algorithm unchanged."""
         return state, callback_state
+
+
+def _learning_rates(opt_state: Any) -> dict[str, Any]:
+    """`train/learning_rate`, if the state of the optimizer holds one.
+
+    `optax.inject_hyperparams` puts it there. Several (`optax.multi_transform`) are distinguished by
+    their paths in the state.
+    """
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(opt_state):
+        last = path[-1] if path else None
+        name = getattr(last, "key", getattr(last, "name", None))
+        if name == "learning_rate" and getattr(leaf, "shape", None) == ():
+            found[jax.tree_util.keystr(path[:-1], simple=True, separator=".")] = leaf
+    if len(found) == 1:
+        return {"train/learning_rate": next(iter(found.values()))}
+    return {f"train/learning_rate/{path}": rate for path, rate in found.items()}

@@ -90,8 +90,12 @@ class RunConfig:
             start_step = check_step(start_step, "start_step")
         elif restored is not None:
             start_step = restored.start_step
-        resume = check_resume(self.resume)
-        if resume == "never" and restored is not None:
+        if self.resume not in ("auto", "must", "never"):
+            raise ValueError(
+                f'`resume` must be "auto", "must" or "never", got {self.resume!r}. "auto" '
+                "continues a run that has not finished."
+            )
+        if self.resume == "never" and restored is not None:
             raise ValueError(
                 f'`resume="never"` conflicts with `state`, which continues run {restored.name!r}. '
                 "Omit `state` to start a new run."
@@ -102,9 +106,10 @@ class RunConfig:
             None if name is None else check_name(name),
             hparams,
             choose_log_dir(self.log_dir, backends),
-            resume,
+            self.resume,
             start_step,
             restored,
+            self.handle_signals,
             check_seconds("open_timeout", self.open_timeout),
         )
 
@@ -112,16 +117,8 @@ class RunConfig:
 class CheckedConfig(NamedTuple):
     """The arguments of a `RunConfig`, checked and normalized.
 
-    Attributes:
-        backends: the backends.
-        required: those among them without which the run must not start.
-        name: name of the run; `None` to generate one.
-        hparams: flat hyperparameters.
-        log_dir: folder of the runs.
-        resume: `"auto"`, `"must"` or `"never"`.
-        start_step: where a continued run goes on; `None` for the step of its first row.
-        restored: the run of the checkpoint, if there is one.
-        open_timeout: how long to wait for backends to open, in seconds.
+    `required` are those of the backends without which the run must not start, `restored` is the
+    run of the checkpoint, if there is one.
     """
 
     backends: tuple[Any, ...]
@@ -132,20 +129,12 @@ class CheckedConfig(NamedTuple):
     resume: str
     start_step: int | None
     restored: RestoredRun | None
+    handle_signals: bool
     open_timeout: float
 
 
 def check_step(step: Any, argument: str = "step") -> int:
-    """Check a global step.
-
-    Args:
-        step: what was given.
-        argument: name of the argument, for errors.
-
-    Raises:
-        TypeError: if it is not an integer.
-        ValueError: if it is negative.
-    """
+    """Check a global step, an integer of 0 or more; `argument` is its name, for errors."""
     try:
         # A bool is an integer for Python; as a step it is a mistake.
         number = None if isinstance(step, bool) else step.__index__()
@@ -162,16 +151,7 @@ def check_step(step: Any, argument: str = "step") -> int:
 
 
 def check_positive(argument: str, value: Any, purpose: str) -> int:
-    """Check an integer of 1 or more.
-
-    Args:
-        argument: name of the argument, for errors.
-        value: what was given.
-        purpose: what 1 does, for errors.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Check an integer of 1 or more; `purpose` is what 1 does, for errors."""
     whole = hasattr(value, "__index__") and not isinstance(value, bool)
     if not whole or value < 1:
         raise ValueError(
@@ -181,15 +161,7 @@ def check_positive(argument: str, value: Any, purpose: str) -> int:
 
 
 def check_seconds(argument: str, value: Any) -> float:
-    """Check a duration.
-
-    Args:
-        argument: name of the argument, for errors.
-        value: what was given.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Check a duration that a thread can wait for."""
     seconds = float(value) if isinstance(value, Real) else -1.0
     if not 0 <= seconds <= threading.TIMEOUT_MAX:
         raise ValueError(
@@ -200,11 +172,7 @@ def check_seconds(argument: str, value: Any) -> float:
 
 
 def check_axis_name(axis_name: Any) -> str | tuple[str, ...] | None:
-    """Check names of mesh axes.
-
-    Raises:
-        TypeError: if they are not strings.
-    """
+    """Check names of mesh axes, which are strings."""
     if axis_name is None or isinstance(axis_name, str):
         return axis_name
     if isinstance(axis_name, Sequence) and all(isinstance(name, str) for name in axis_name):
@@ -213,17 +181,3 @@ def check_axis_name(axis_name: Any) -> str | tuple[str, ...] | None:
         f"`axis_name` must be the name of a mesh axis, a sequence of names, or None, got "
         f"{axis_name!r}. Leave it None to reduce over all manual axes."
     )
-
-
-def check_resume(resume: Any) -> str:
-    """Check how to treat a run of the same name.
-
-    Raises:
-        ValueError: if it is not one of the three ways.
-    """
-    if resume not in ("auto", "must", "never"):
-        raise ValueError(
-            f'`resume` must be "auto", "must" or "never", got {resume!r}. "auto" continues a run '
-            "that has not finished."
-        )
-    return resume

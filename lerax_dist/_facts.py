@@ -27,16 +27,10 @@ def collect_facts(
     devices: Mapping[str, Any],
     environ: Mapping[str, str] = os.environ,
 ) -> dict[str, Any]:
-    """The facts of a run, on the process that writes it.
+    """The facts of a run, on the process that writes it; it waits for no other.
 
-    Args:
-        group: the processes that log together. It waits for none of them.
-        scope: whether they run one program together or one each.
-        devices: see `describe_devices`.
-        environ: environment variables.
-
-    Returns:
-        Facts fit for JSON, see `AbstractLoggingBackend`.
+    They are fit for JSON, see `AbstractLoggingBackend.on_run`. For `devices` see
+    `describe_devices`.
     """
     folder = _unless_gone(_code_folder)
     facts: dict[str, Any] = {
@@ -68,16 +62,10 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and branch of the repository that a folder lies in, and whether files differ from it.
+    """`commit`, `branch` (None if none is checked out) and `dirty` of the repository of a folder.
 
-    Files that Git does not follow do not count. A branch is None if none is checked out.
-
-    Args:
-        folder: the folder.
-
-    Returns:
-        `commit`, `branch` and `dirty`; None if there is no repository, no commit, no Git, or no
-        answer in time.
+    Files that Git does not track do not count. None if there is no repository, no commit, no Git,
+    or no answer in time.
     """
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
@@ -98,7 +86,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def parse_git_status(output: str) -> dict[str, Any] | None:
-    """Commit, branch and whether anything differs, by `git status --porcelain=v2 --branch`."""
+    """The same by the output of `git status --porcelain=v2 --branch`."""
     headers: dict[str, str] = {}
     dirty = False
     for line in output.splitlines():

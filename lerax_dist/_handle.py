@@ -42,7 +42,7 @@ class AbstractRunHandle:
     @property
     def backends(self) -> tuple[AbstractLoggingBackend, ...]:
         """The backends of this process: those given on process 0, `NoOpBackend`s elsewhere."""
-        return self._run.backends
+        return self._run.info.backends
 
     @property
     def failures(self) -> tuple[Failure, ...]:

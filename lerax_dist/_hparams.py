@@ -8,15 +8,8 @@ from typing import Any
 def extract(module: Any, prefix: str) -> dict[str, Any]:
     """Numbers, strings and booleans among the fields of a module and of the modules in it.
 
-    Arrays, private fields (with a leading `_`) and everything else are left out; a list or tuple
-    of numbers becomes its text.
-
-    Args:
-        module: an Equinox module or any other dataclass; what is neither gives nothing.
-        prefix: what each name starts with, joined with a dot.
-
-    Returns:
-        Dotted names to values.
+    Arrays, private fields (with a leading `_`) and everything else are left out, also a module that
+    is no dataclass; a list or tuple of numbers becomes its text. Names are dotted, behind a prefix.
     """
     if not dataclasses.is_dataclass(module) or isinstance(module, type):
         return {}
@@ -37,11 +30,7 @@ def extract(module: Any, prefix: str) -> dict[str, Any]:
 
 
 def check_hparams(hparams: Any) -> dict[str, Any]:
-    """Hyperparameters, flat and with string names.
-
-    Raises:
-        TypeError: if they are not a mapping, or a name is not a string.
-    """
+    """Hyperparameters, flat; raises if they are not a mapping from strings."""
     if hparams is None:
         return {}
     if not isinstance(hparams, Mapping):

@@ -16,7 +16,7 @@ from lerax_dist._state import RunState
 from lerax_dist.backends._video import check_fps, check_frames
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import Fetcher
-from lerax_dist.host._sink import HostRow, TrainingStart
+from lerax_dist.host._queue import HostRow, TrainingStart
 from lerax_dist.journal import Event
 
 # About what a row takes in memory until it is written.
@@ -128,10 +128,9 @@ class Logger(AbstractRunHandle):
             self._check_open("log")
         if type(step) is not int or step < 0:
             step = check_step(step)
+        fetched = self._fetcher.fetch(metrics, run.is_written_here)
         if not run.is_written_here:
-            self._fetcher.check(metrics)
             return
-        fetched = self._fetcher.fetch(metrics)
         size = _ROW_BYTES + _METRIC_BYTES * len(fetched[0])
         run.log(HostRow(step, fetched, time.time()), size, begin)
 

@@ -5,14 +5,7 @@ from typing import Any, final
 
 
 def flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flat names of nested metrics, joined with `/`.
-
-    Args:
-        metrics: mapping of names to values or to mappings like itself.
-        prefix: what every name starts with, without the `/` that follows it.
-
-    Returns:
-        Flat name to value, in the order of the mapping.
+    """Nested metrics by their flat names, joined with `/` and behind a prefix, in their order.
 
     Raises:
         TypeError: if `metrics` is not a mapping, or a name in it is not a string.
@@ -24,31 +17,25 @@ def flatten(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             'Name the value, as in `{"train/loss": loss}`.'
         )
     flat: dict[str, Any] = {}
-    _flatten(metrics, prefix, flat)
-    return flat
-
-
-def _flatten(metrics: Mapping[Any, Any], prefix: str, flat: dict[str, Any]) -> None:
+    where = f" below {prefix!r}" if prefix else ""
     for key, value in metrics.items():
         if not isinstance(key, str):
-            where = f" below {prefix!r}" if prefix else ""
             raise TypeError(
                 f"`metrics` has the name {key!r} of type {type(key).__name__}{where}; names are "
                 f"strings. Use {str(key)!r}."
             )
         if not key:
-            where = f" below {prefix!r}" if prefix else ""
             raise ValueError(f"`metrics` has an empty name{where}. Give each value a name.")
         name = f"{prefix}/{key}" if prefix else key
-        if isinstance(value, Mapping):
-            _flatten(value, name, flat)
-        elif name in flat:
+        found = flatten(value, name) if isinstance(value, Mapping) else {name: value}
+        twice = flat.keys() & found.keys()
+        if twice:
             raise ValueError(
-                f"`metrics` has the name {name!r} twice once nested names are joined with '/'. "
-                "Rename one of them."
+                f"`metrics` has the name {min(twice)!r} twice once nested names are joined with "
+                "'/'. Rename one of them."
             )
-        else:
-            flat[name] = value
+        flat |= found
+    return flat
 
 
 @final
@@ -57,9 +44,6 @@ class Layout:
 
     Whole tuples of names and types are compared, so recognizing a row costs bytecode for each
     nested mapping only, not for each metric.
-
-    Args:
-        metrics: metrics that `flatten` has accepted.
     """
 
     def __init__(self, metrics: Mapping[str, Any]) -> None:

@@ -1,11 +1,13 @@
 """Opening a run: process 0 decides and opens, the others learn the decision or raise alike."""
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from lerax_dist._config import CheckedConfig, RunConfig
 from lerax_dist._facts import collect_facts
@@ -21,14 +23,20 @@ from lerax_dist.cluster import (
     describe_devices,
     with_counts,
 )
-from lerax_dist.host._run import Run, RunInfo, WriterParts
-from lerax_dist.journal import Event, Identity, Journal, JournalInUse, take_identity
+from lerax_dist.host._journal_outlet import JournalOutlet
+from lerax_dist.host._peers import PeerOutlet
+from lerax_dist.host._queue import PAUSE, RowQueue
+from lerax_dist.host._run import Run, RunInfo
+from lerax_dist.host._worker import AbstractOutlet
+from lerax_dist.journal import JOURNAL, Event, Identity, Journal, JournalInUse, take_identity
 from lerax_dist.process_logs import RunLogs
 
 # A process may make its first logger this much later than another, e.g. since it loads data.
 _AGREEMENT_TIMEOUT = 600.0
 # Closing a run that does not start; a backend that hangs must not delay the error.
 _CLOSE_TIMEOUT = 5.0
+# How long a process that does not write batches its rows, in seconds.
+_PEER_PAUSE = 1.0
 
 
 class Decision(NamedTuple):
@@ -38,7 +46,7 @@ class Decision(NamedTuple):
         error: why the run cannot be opened; empty if it can.
         name: name of the run.
         given: the name that process 0 was given; `None` if it was generated.
-        log_dir: folder of the runs, absolute.
+        directory: folder of the run, absolute.
         identity: run id and incarnation.
         scope: scope on process 0.
         has_required: whether some backends are required.
@@ -47,37 +55,24 @@ class Decision(NamedTuple):
     error: str
     name: str = ""
     given: str | None = None
-    log_dir: str = ""
-    identity: tuple[str, int] = ("", 0)
+    directory: str = ""
+    identity: Identity = Identity("", 0)
     scope: str = ""
     has_required: bool = False
 
-    @classmethod
-    def read(cls, fields: Any) -> Self:
-        """The decision that was broadcast."""
-        decision = cls(*fields)
-        return decision._replace(identity=tuple(decision.identity))
-
 
 class AcquiredRun(NamedTuple):
-    """A run that this process may write.
-
-    Attributes:
-        name: its name.
-        journal: its journal, open and locked.
-        identity: its id, this incarnation counted.
-    """
+    """A run that this process may write, its journal open and locked, this incarnation counted."""
 
     name: str
-    journal: Journal
     identity: Identity
+    journal: Journal
 
 
 def open_run(
     config: RunConfig,
     *,
-    env: Any = None,
-    policy: Any = None,
+    named_after: Sequence[Any] = (),
     wait_for_callbacks: Callable[[float], str | None],
 ) -> Run:
     """Open a run on every process of a group.
@@ -87,8 +82,7 @@ def open_run(
 
     Args:
         config: how to open it.
-        env: environment to name the run after.
-        policy: policy to name the run after.
+        named_after: what a generated name is made of.
         wait_for_callbacks: see `Run`.
 
     Raises:
@@ -104,132 +98,113 @@ def open_run(
     # the devices yet, the processes wait for each other here.
     devices = describe_devices(group)
     failures = Failures()
-    acquired: AcquiredRun | None = None
-    checked: CheckedConfig | None = None
-    error: Exception | None = None
-    try:
-        checked = config.check()
-        if group.is_writer:
-            acquired = _acquire(checked, env, policy, failures)
-    except Exception as caught:
-        error = caught
-    if error is not None and not group.is_writer:
-        raise error
-    decision = _agree(group, scope, checked, acquired, error)
-    assert checked is not None
-    try:
-        run = _make_run(
-            decision, config, checked, acquired, group, devices, failures, wait_for_callbacks
-        )
-        run.start(checked.open_timeout)
-    except BaseException as caught:
-        if acquired is not None and decision.has_required:
-            # The others wait for this answer.
-            _broadcast_unopened(group, f"process 0 failed: {caught!r}", checked.open_timeout)
-        raise
+    # `undo` closes what is open if the run cannot be made.
+    with contextlib.ExitStack() as undo:
+        checked, decision, journal = _decide(group, scope, config, named_after, failures, undo)
+        name, directory, identity = decision.name, Path(decision.directory), decision.identity
+        info = RunInfo(name, directory, identity, scope, group, checked.hparams, checked.backends)
+        try:
+            # Before the run: exit handlers run in reverse order, so the log has its last lines.
+            logs = RunLogs(directory, identity.run_id, group)
+            undo.callback(logs.close)
+            queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
+            outlet = _make_outlet(info, checked.start_step, journal, devices, queue, failures)
+            run = Run(
+                info,
+                queue,
+                outlet,
+                failures,
+                logs=logs,
+                handle_signals=checked.handle_signals,
+                wait_for_callbacks=wait_for_callbacks,
+            )
+            undo.pop_all()
+            run.start(checked.open_timeout)
+        except BaseException as caught:
+            if decision.has_required and journal is not None:
+                # The others wait for this answer.
+                _broadcast_unopened(group, f"process 0 failed: {caught!r}", checked.open_timeout)
+            raise
     if decision.has_required:
-        _check_required(run, checked)
+        _check_required(run, outlet, checked)
     return run
 
 
-def _agree(
+def _decide(
     group: ProcessGroup,
     scope: str,
-    checked: CheckedConfig | None,
-    acquired: AcquiredRun | None,
-    error: Exception | None,
-) -> Decision:
-    """The decision of process 0; raises on every process if it is an error.
-
-    Args:
-        group: the processes.
-        scope: scope of this process.
-        checked: arguments of this process; `None` if there was an error on process 0.
-        acquired: the run, on process 0.
-        error: what went wrong on process 0.
-    """
-    mine = Decision(f"{type(error).__name__}: {error}")
-    if acquired is not None and checked is not None:
-        mine = Decision(
-            "",
-            acquired.name,
-            checked.name,
-            str(checked.log_dir.resolve()),
-            acquired.identity,
-            scope,
-            bool(checked.required),
-        )
-    try:
-        decision = Decision.read(
-            group.broadcast(
-                list(mine),
-                timeout=_AGREEMENT_TIMEOUT,
-                what="the name of the run, decided by process 0",
-            )
-        )
-        if error is not None and not isinstance(error, (OSError, JournalInUse)):
-            raise error
-        if decision.error:
-            folder = "" if checked is None else f" in `log_dir` {str(checked.log_dir)!r}"
-            raise RuntimeError(
-                f"process 0 cannot open the run{folder} ({decision.error})"
-            ) from error
-        if scope != decision.scope:
-            raise ValueError(
-                f"`scope` must be the same on every process, got {scope!r} on process "
-                f"{group.process_index} and {decision.scope!r} on process 0. Pass the same to all."
-            )
-        return decision
-    except BaseException:
-        if acquired is not None:
-            acquired.journal.close()
-        raise
-
-
-def _make_run(
-    decision: Decision,
     config: RunConfig,
-    checked: CheckedConfig,
-    acquired: AcquiredRun | None,
-    group: ProcessGroup,
-    devices: dict[str, Any],
+    named_after: Sequence[Any],
     failures: Failures,
-    wait_for_callbacks: Callable[[float], str | None],
-) -> Run:
-    """The run on this process, not started yet. If that fails its journal is closed."""
-    directory = Path(decision.log_dir) / decision.name
-    identity = Identity(*decision.identity)
-    info = RunInfo(decision.name, directory, identity, decision.scope, group, checked.hparams)
+    undo: contextlib.ExitStack,
+) -> tuple[CheckedConfig, Decision, Journal | None]:
+    """The arguments for this process, checked; the decision of process 0; and on it the journal.
+
+    If process 0 cannot open the run this raises on every process.
+    """
+    checked: CheckedConfig | None = None
+    journal: Journal | None = None
+    error: Exception | None = None
+    mine = Decision("")
     try:
-        # Before the run: exit handlers run in reverse order, so the log has the run's last lines.
-        logs = RunLogs(directory, identity.run_id, group)
-        try:
-            writer = None
-            backends = checked.backends
-            hosts, mailbox, devices = _meet_peers(group, decision.scope, devices)
-            if acquired is not None:
-                facts = collect_facts(group, decision.scope, devices)
-                writer = WriterParts(acquired.journal, facts, checked.start_step, hosts)
-            else:
-                _check_name(checked.name, decision.given, group.process_index, failures)
-                backends = tuple(NoOpBackend() for _ in backends)
-            return Run(
-                info,
-                backends,
-                writer,
-                mailbox,
-                failures,
-                logs=logs,
-                handle_signals=config.handle_signals,
-                wait_for_callbacks=wait_for_callbacks,
-            )
-        except BaseException:
-            logs.close()
+        checked = config.check()
+        if group.is_writer:
+            name, identity, journal = _acquire(checked, named_after, failures)
+            undo.callback(journal.close)
+            directory, has_required = str(journal.path.parent), bool(checked.required)
+            mine = Decision("", name, checked.name, directory, identity, scope, has_required)
+    except Exception as caught:
+        if not group.is_writer:
             raise
-    except BaseException:
-        if acquired is not None:
-            acquired.journal.close()
-        raise
+        error, mine = caught, Decision(f"{type(caught).__name__}: {caught}")
+    what = "the name of the run, decided by process 0"
+    decision = Decision(*group.broadcast(list(mine), timeout=_AGREEMENT_TIMEOUT, what=what))
+    if error is not None and not isinstance(error, (OSError, JournalInUse)):
+        raise error
+    if decision.error:
+        folder = "" if checked is None else f" in `log_dir` {str(checked.log_dir)!r}"
+        raise RuntimeError(f"process 0 cannot open the run{folder} ({decision.error})") from error
+    if scope != decision.scope:
+        raise ValueError(
+            f"`scope` must be the same on every process, got {scope!r} on process "
+            f"{group.process_index} and {decision.scope!r} on process 0. Pass the same to all."
+        )
+    assert checked is not None
+    if journal is None:
+        checked = checked._replace(backends=tuple(NoOpBackend() for _ in checked.backends))
+        _check_name(checked.name, decision.given, group.process_index, failures)
+    return checked, decision._replace(identity=Identity(*decision.identity)), journal
+
+
+def _make_outlet(
+    info: RunInfo,
+    start_step: int | None,
+    journal: Journal | None,
+    devices: dict[str, Any],
+    queue: RowQueue,
+    failures: Failures,
+) -> AbstractOutlet | None:
+    """Where this process writes, if it does; on process 0 the first events are queued for it."""
+    group, identity = info.group, info.identity
+    hosts, mailbox, devices = _meet_peers(group, info.scope, devices)
+    if journal is None:
+        return None if mailbox is None else PeerOutlet(mailbox, failures)
+    body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
+    body |= collect_facts(group, info.scope, devices)
+    queue.put(Event(time.time(), "open", body))
+    if identity.incarnation > 1 and start_step is not None:
+        queue.put(Event(time.time(), "resume", {"start_step": start_step}))
+    return JournalOutlet(
+        info.name,
+        identity,
+        journal,
+        info.backends,
+        queue,
+        failures,
+        mailbox=mailbox,
+        hosts=hosts,
+        start_step=start_step,
+    )
 
 
 def _meet_peers(
@@ -238,7 +213,7 @@ def _meet_peers(
     """Hosts of the processes whose rows are merged, their channel to process 0, and the devices of
     all of them. For all processes."""
     if scope != "process" or group.process_count == 1:
-        return (group.hostname,), None, devices
+        return (), None, devices
     counts = devices.get("devices_per_process", {group.process_index: None})
     gathered = group.gather(
         [group.hostname, counts[group.process_index]],
@@ -264,7 +239,7 @@ def _check_name(
         )
 
 
-def _check_required(run: Run, checked: CheckedConfig) -> None:
+def _check_required(run: Run, outlet: AbstractOutlet | None, checked: CheckedConfig) -> None:
     """Raise on every process if a required backend is not open. For all processes.
 
     Raises:
@@ -272,8 +247,10 @@ def _check_required(run: Run, checked: CheckedConfig) -> None:
         TimeoutError: if process 0 did not answer in time.
     """
     try:
-        reasons = [run.why_unopened(backend) for backend in checked.required]
-        unopened = "; ".join(reason for reason in reasons if reason)
+        unopened = ""
+        if isinstance(outlet, JournalOutlet):
+            reasons = [outlet.why_unopened(backend) for backend in checked.required]
+            unopened = "; ".join(reason for reason in reasons if reason)
         unopened = _broadcast_unopened(run.info.group, unopened, checked.open_timeout)
         if unopened:
             raise RuntimeError(
@@ -290,93 +267,50 @@ def _broadcast_unopened(group: ProcessGroup, unopened: str, open_timeout: float)
     return group.broadcast(unopened, timeout=open_timeout + _AGREEMENT_TIMEOUT, what=what)
 
 
-def _acquire(checked: CheckedConfig, env: Any, policy: Any, failures: Failures) -> AcquiredRun:
-    """The run that process 0 may write, and its name."""
-    base = checked.log_dir.resolve()
+def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failures) -> AcquiredRun:
+    """The run that process 0 may write.
+
+    Raises:
+        JournalInUse: if another logger is writing it.
+        ValueError: if there is no such run and must be, or its folder holds another.
+        OSError: if its directory or a file in it cannot be made.
+    """
+    base, resume = checked.log_dir.resolve(), checked.resume
     if checked.restored is not None:
-        return acquire_known_run(
-            base,
-            checked.restored.name,
-            checked.restored.identity,
-            resume=checked.resume,
-            failures=failures,
-        )
+        name, identity, _ = checked.restored
+        return _acquire_restored(base, name, identity, resume, failures)
     job = current_job(os.environ)
     # A generated name means a run that exists only in a job that was restarted; else the second run
     # of a job would continue the first, which failed.
     is_restarted = job is not None and job.restart_count > 0
-    return acquire_run(
-        base,
-        checked.name or make_name(env, policy, job.id if job else datetime.now()),
-        is_generated=checked.name is None,
-        resume="never" if checked.name is None and not is_restarted else checked.resume,
-        failures=failures,
-    )
-
-
-def acquire_run(
-    base: Path, name: str, *, is_generated: bool, resume: str, failures: Failures
-) -> AcquiredRun:
-    """Acquire the run `name`, or the first of `name_2`, `name_3`, ... that may be written.
-
-    Args:
-        base: folder of the runs.
-        name: name of the run.
-        is_generated: whether the name was generated; then a run of this name that another logger
-            writes is skipped.
-        resume: see `RunConfig`.
-        failures: where the journal records what fails.
-
-    Raises:
-        JournalInUse: if another logger is writing the run of that name.
-        ValueError: if `resume` is `"must"`, and there is no run to continue.
-        OSError: if the directory or a file in it cannot be made.
-    """
-    if resume == "must" and not (base / name / "journal.jsonl").exists():
+    if checked.name is None and not is_restarted:
+        resume = "never"
+    name = checked.name or make_name(named_after, job.id if job else datetime.now())
+    if resume == "must" and not (base / name / JOURNAL).exists():
         raise ValueError(
             f'`resume` is "must", but there is no run {name!r} in {base}. '
             'Give the name and `log_dir` of the run to continue, or use "auto".'
         )
     for attempt in itertools.count(1):
         unique = name if attempt == 1 else f"{name}_{attempt}"
-        directory = base / unique
-        directory.mkdir(parents=True, exist_ok=True)
         try:
-            journal = Journal(directory / "journal.jsonl", failures)
+            journal = _open_journal(base / unique, failures)
         except JournalInUse:
-            if not is_generated:
+            # One whose name was generated may be another logger's of this process.
+            if checked.name is not None:
                 raise
             continue
-        if _continues(resume, _last_state(journal)):
-            try:
-                identity = take_identity(directory, continues=journal.end > 0)
-            except OSError:
-                journal.close()
-                raise
-            return AcquiredRun(unique, journal, identity)
+        if _may_write(journal, resume):
+            return _acquired(unique, journal, continues=journal.end > 0)
         journal.close()
     raise AssertionError
 
 
-def acquire_known_run(
-    base: Path, name: str, known: Identity, *, resume: str, failures: Failures
+def _acquire_restored(
+    base: Path, name: str, known: Identity, resume: str, failures: Failures
 ) -> AcquiredRun:
-    """Acquire the run of a checkpoint, however it has ended.
-
-    Args:
-        base: folder of the runs.
-        name: name of the run.
-        known: its identity when the checkpoint was made.
-        resume: whether it `"must"` exist; else a new folder is made for it if it does not.
-        failures: where the journal records what fails.
-
-    Raises:
-        JournalInUse: if another logger is writing the run.
-        ValueError: if the folder holds another run, or the run does not exist and must.
-        OSError: if the directory or a file in it cannot be made.
-    """
-    directory = base / name
-    if not (directory / "journal.jsonl").exists():
+    """The run of a checkpoint, however it has ended."""
+    if not (base / name / JOURNAL).exists():
         lost = f"the run {name!r} of `state` is not in {base}"
         if resume == "must":
             raise ValueError(
@@ -385,30 +319,31 @@ def acquire_known_run(
         failures.record(
             "state", f"{lost}; it continues in a new folder there, without its older rows"
         )
+    journal = _open_journal(base / name, failures)
+    return _acquired(name, journal, continues=True, known=known)
+
+
+def _open_journal(directory: Path, failures: Failures) -> Journal:
     directory.mkdir(parents=True, exist_ok=True)
-    journal = Journal(directory / "journal.jsonl", failures)
+    return Journal(directory / JOURNAL, failures)
+
+
+def _acquired(
+    name: str, journal: Journal, *, continues: bool, known: Identity | None = None
+) -> AcquiredRun:
     try:
-        identity = take_identity(directory, continues=True, known=known)
-        return AcquiredRun(name, journal, identity)
+        identity = take_identity(journal.path.parent, continues=continues, known=known)
+        return AcquiredRun(name, identity, journal)
     except (OSError, ValueError):
         journal.close()
         raise
 
 
-def _continues(resume: str, last_state: str | None) -> bool:
-    """Whether to write a run that ended in a state, `None` if it holds no record yet."""
-    if last_state is None:
-        return True
-    if resume == "auto":
-        return last_state != "finished"
-    return resume == "must"
-
-
-def _last_state(journal: Journal) -> str | None:
+def _may_write(journal: Journal, resume: str) -> bool:
+    """Whether to write a run with such a last record."""
     match journal.last:
         case None:
-            return None
-        case Event(kind="close"):
-            return str(journal.last.body.get("state"))
-        case _:
-            return "interrupted"
+            return True
+        case Event(kind="close", body={"state": "finished"}):
+            return resume == "must"
+    return resume != "never"

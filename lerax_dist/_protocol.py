@@ -33,7 +33,7 @@ class ResetContext(eqx.Module):
     """What a callback gets when its states are made.
 
     Attributes:
-        locals: kept for lerax's sake; not read here.
+        locals: part of lerax's protocol; not read here.
     """
 
     locals: dict = eqx.field(default_factory=dict)
@@ -49,7 +49,7 @@ class StepContext(eqx.Module, Generic[StepStateT]):
         policy: the policy that acted.
         done: whether the step ended an episode (terminated or truncated).
         reward: reward of the step.
-        locals: kept for lerax's sake; not read here.
+        locals: part of lerax's protocol; not read here.
     """
 
     state: StepStateT
@@ -71,10 +71,10 @@ class IterationContext(eqx.Module, Generic[StateT, StepStateT]):
         env: the environment.
         policy: the policy after the update.
         iteration_count: number of this iteration, the same on every device.
-        opt_state: state of the optimiser, searched for a learning rate.
+        opt_state: state of the optimizer, searched for a learning rate.
         training_log: metrics of the iteration: scalars, or partials such as `Mean`.
         algorithm: the algorithm, read for hyperparameters.
-        locals: kept for lerax's sake; not read here.
+        locals: part of lerax's protocol; not read here.
     """
 
     state: StateT
@@ -99,9 +99,9 @@ class TrainingContext(eqx.Module, Generic[StateT, StepStateT]):
         policy: the policy.
         total_timesteps: environment steps that the whole training takes, over all devices.
         iteration_count: iterations done so far.
-        opt_state: state of the optimiser.
+        opt_state: state of the optimizer.
         algorithm: the algorithm, read for hyperparameters.
-        locals: kept for lerax's sake; not read here.
+        locals: part of lerax's protocol; not read here.
     """
 
     state: StateT

@@ -7,15 +7,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 
-def make_name(env: Any, policy: Any, when: datetime | str) -> str:
+def make_name(named_after: Sequence[Any], when: datetime | str) -> str:
     """A run name from policy, environment and time, e.g. `MLPPolicy_CartPole_20260131_120000`.
 
-    Args:
-        env: environment, or `None`; its `name` if it has one, else the name of its class.
-        policy: policy, or `None`; by its `name` or class as well.
-        when: the time; or the id of a batch job, which stays when the job is requeued.
+    Objects count by their `name` if they have one, else by their class; `None` does not. In place
+    of the time there may be the id of a batch job, which stays when the job is requeued.
     """
-    parts = [_name_of(thing) for thing in (policy, env) if thing is not None]
+    parts = [_name_of(thing) for thing in named_after if thing is not None]
     stamp = when if isinstance(when, str) else when.strftime("%Y%m%d_%H%M%S")
     return "_".join([*parts, stamp])
 
@@ -33,10 +31,7 @@ def _is_control(char: str) -> bool:
 
 
 def check_name(name: Any) -> str:
-    """Check the name of a run: a relative path that stays inside `log_dir`.
-
-    Returns:
-        The name, normalized: e.g. without a slash at the end.
+    """Check the name of a run, and normalize it: a relative path that stays inside `log_dir`.
 
     Raises:
         TypeError: if it is not a string.
@@ -64,13 +59,8 @@ def check_name(name: Any) -> str:
 
 
 def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
-    """The folder that the run's own folder is in.
-
-    Args:
-        log_dir: given by the user; `None` for that of the first backend that has one (so that
-            everything of a run is in one folder), else `logs`.
-        backends: the backends.
-    """
+    """The folder that the run's own folder is in: that of the first backend that has one unless it
+    is given (so that everything of a run is in one folder), else `logs`."""
     if log_dir is not None:
         return Path(log_dir)
     for backend in backends:
@@ -81,11 +71,7 @@ def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
 
 
 def check_tag(tag: Any) -> str:
-    """Check the name of a clip: a relative path, since it names a file as well.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Check the name of a clip: a relative path, since it names a file as well."""
     if isinstance(tag, str) and tag.strip() and not any(_is_control(char) for char in tag):
         path = PurePosixPath(tag)
         if path.parts and not path.is_absolute() and ".." not in path.parts and "\\" not in tag:

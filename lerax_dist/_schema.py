@@ -158,11 +158,6 @@ class Schema:
             vector[..., limbs:],
         )
 
-    @property
-    def layout(self) -> tuple[Any, ...]:
-        """What two vectors have in common that may lie in one buffer."""
-        return (self.plain, self.partials, self.step_devices, self.devices)
-
     @functools.cached_property
     def shifting(self) -> np.ndarray:
         """Which sums, counted from the first, are taken around a point that maxima give."""
@@ -170,16 +165,9 @@ class Schema:
         return np.flatnonzero(np.repeat(shifts, [_size(spec.sums) for spec in self.partials]))
 
     def shifted(self, sums: Any, maxima: Any, merged: Any, numpy: ModuleType) -> Any:
-        """Sums moved to the point that merged maxima give.
+        """Sums `(..., sums)`, not merged, moved to the point that merged maxima give.
 
-        Args:
-            sums: `(..., sums)`, not merged.
-            maxima: `(..., maxima)`, not merged.
-            merged: `(..., maxima)`, merged.
-            numpy: NumPy or `jax.numpy`.
-
-        Returns:
-            All sums, of the same shape.
+        `maxima` are those of the sums, `merged` the merged ones, both `(..., maxima)`.
         """
         if not self.shifting.size:
             return sums
@@ -194,33 +182,27 @@ class Schema:
         return numpy.concatenate(moved, axis=-1)
 
     def messages(self, bodies: np.ndarray) -> list[list[tuple[int, Totals]]]:
-        """The rows in messages from the devices.
+        """For each message from the devices, iteration and totals of each of its rows.
 
         Args:
             bodies: `(messages, n)` int32: number of rows | iteration of each | their vectors as
                 int32. There may be room for more rows than there are.
-
-        Returns:
-            For each message, iteration and totals of each of its rows.
         """
         words = self.dtype.itemsize // 4
         room = (bodies.shape[1] - 1) // (1 + self.size * words)
         counts, iterations = bodies[:, 0], bodies[:, 1 : 1 + room]
         vectors = np.ascontiguousarray(bodies[:, 1 + room :]).view(self.dtype)
         used = np.arange(room) < counts[:, None]
-        totals = self.totals(vectors.reshape(len(bodies), room, self.size)[used])
-        rows = zip(iterations[used].tolist(), totals, strict=True)
-        return [[next(rows) for _ in range(count)] for count in counts.tolist()]
-
-    def totals(self, vectors: np.ndarray) -> list[Totals]:
-        """Reduced vectors `(rows, size)` on the host as totals."""
+        vectors = vectors.reshape(len(bodies), room, self.size)[used]
         plain, sums, limbs, maxima = self.split(vectors.astype(np.float64))
         sums = sums * self._devices_of_sums
         steps: list[int | None] = [None] * len(vectors)
         if self.step_devices is not None:
             steps = join_limbs(limbs * self.step_devices).tolist()
-        rows = zip(plain, sums, maxima, steps, strict=True)
-        return [Totals(self.devices, *row) for row in rows]
+        numbers = zip(plain, sums, maxima, steps, strict=True)
+        totals = [Totals(self.devices, *each) for each in numbers]
+        rows = zip(iterations[used].tolist(), totals, strict=True)
+        return [[next(rows) for _ in range(count)] for count in counts.tolist()]
 
     @functools.cached_property
     def _devices_of_sums(self) -> np.ndarray:
@@ -290,14 +272,8 @@ class Schema:
 
 
 def join_limbs(totals: np.ndarray) -> np.ndarray:
-    """The integers whose limbs, summed over devices, are `totals` (up to rounding below 1/2).
-
-    Args:
-        totals: `(*rows, limbs)` float64.
-
-    Returns:
-        `(*rows,)` int64: `sum(limb[i] * 2**(8 * i))`.
-    """
+    """The integers, `sum(limb[i] * 2**(8 * i))`, whose limbs, summed over devices, are `totals`
+    `(*rows, limbs)` up to rounding below 1/2."""
     return np.rint(totals).astype(np.int64) @ _LIMB_VALUES
 
 

@@ -55,13 +55,7 @@ class RunState(eqx.Module):
 
 
 class RestoredRun(NamedTuple):
-    """What a `RunState` says, as Python values.
-
-    Attributes:
-        name: name of the run.
-        identity: its id, and its incarnation when the state was made.
-        start_step: where the run continues; `None` for the step of its first row.
-    """
+    """What a `RunState` says, as Python values; `start_step` is `None` if it is unknown."""
 
     name: str
     identity: Identity
@@ -69,11 +63,7 @@ class RestoredRun(NamedTuple):
 
 
 def write_state(run: RestoredRun) -> RunState:
-    """The pytree of a restored run.
-
-    Raises:
-        ValueError: if the name is too long for it.
-    """
+    """The pytree of a restored run; raises if the name is too long for it."""
     step = _UNKNOWN if run.start_step is None else run.start_step
     return RunState(
         name=_bytes_of(run.name, _NAME_BYTES, "name"),
@@ -84,15 +74,7 @@ def write_state(run: RestoredRun) -> RunState:
 
 
 def read_state(state: Any) -> RestoredRun | None:
-    """The run of a state; `None` for no run.
-
-    Args:
-        state: a `RunState`, of NumPy arrays or of JAX's; or `None`.
-
-    Raises:
-        TypeError: if it is something else.
-        ValueError: if a text in it is not UTF-8.
-    """
+    """The run of a `RunState`, of NumPy arrays or of JAX's; `None` for no run."""
     if state is None:
         return None
     if not isinstance(state, RunState):

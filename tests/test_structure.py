@@ -59,7 +59,7 @@ LAZY = {
     *("mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "av"),
     *("pandas", "pyarrow"),
 }
-PRIVATE_JAX = {"cluster/_store.py", "device/_jax.py"}
+PRIVATE_JAX = {"cluster/_store.py", "device/_callback.py"}
 
 
 def part_of(path):

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+from jax import numpy as jnp
+from jax.core import Tracer
 
 
 class Axes(NamedTuple):
@@ -71,14 +73,8 @@ def _varying(array: jax.Array) -> frozenset[str]:
 
 
 def find_axes(axis_name: str | Sequence[str] | None) -> Axes:
-    """The axes of the trace that calls this.
-
-    Args:
-        axis_name: axes to reduce over; `None` for every manual axis in scope.
-
-    Raises:
-        ValueError: if `axis_name` is not in scope.
-    """
+    """The axes of the trace that calls this; `axis_name` must be in scope, `None` reduces over
+    every manual axis."""
     manual = tuple(jax.sharding.get_abstract_mesh().manual_axes)
     if axis_name is None:
         return Axes(manual, manual)
@@ -92,3 +88,26 @@ def find_axes(axis_name: str | Sequence[str] | None) -> Axes:
                 f"{manual}. Leave `axis_name=None` to reduce over all of them."
             ) from None
     return Axes(names, manual)
+
+
+def check_scope(scope: str, process_count: int) -> None:
+    """Check that the step that is being traced spans all processes if `scope` is `"global"`, and
+    only this one if it is `"process"`."""
+    if process_count == 1:
+        return
+    if scope == "global":
+        if not isinstance(jnp.zeros(()), Tracer):
+            raise RuntimeError(
+                f"`on_iteration` was called outside of `jit` in a run of {process_count} "
+                "processes, where it cannot reduce over them. Call it in the compiled step, or log "
+                "reduced values with `Logger`."
+            )
+        return
+    axes = find_axes(None)
+    devices = axes.size(axes.manual)
+    if devices > jax.local_device_count():
+        raise ValueError(
+            f'`scope` is "process", but the step runs over {devices} devices of several processes; '
+            f'this one has {jax.local_device_count()}. Pass `scope="global"`, or compile a program '
+            "over `jax.local_devices()` in each process."
+        )

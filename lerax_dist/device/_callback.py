@@ -1,6 +1,7 @@
-"""From the devices to the host: the only host callback of the package."""
+"""From the devices to the host: the only host callback of the package, and waiting for it."""
 
 import functools as ft
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -28,13 +29,10 @@ def send(
     Args:
         deliver: called on the host; it must never raise, since that would kill the step on every
             host.
-        head: what distinguishes this message from others, repeated in each part.
+        head: what distinguishes this message from others.
         body: the message.
         manual: manual axes of the mesh; without any, JAX calls the host once, in process 0. Empty
             also in a branch that only the first device enters.
-
-    Raises:
-        ValueError: if JAX has no CPU backend, from which it calls the host.
     """
     _check_cpu_backend()
     mesh = jax.sharding.get_abstract_mesh()
@@ -91,15 +89,12 @@ def _call_host(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
         callback(payload)
         return ()
 
-    if _split_by_xla():
+    # By XLA, rather than by `shard_map`.
+    may_be_split = not jax.sharding.get_abstract_mesh().manual_axes and jax.device_count() > 1
+    if may_be_split:
         debug(payload)
     else:
         lax.platform_dependent(payload, cpu=direct, default=debug)
-
-
-def _split_by_xla() -> bool:
-    """Whether this program may be split over devices by XLA, rather than by `shard_map`."""
-    return not jax.sharding.get_abstract_mesh().manual_axes and jax.device_count() > 1
 
 
 def _check_cpu_backend() -> None:
@@ -112,3 +107,56 @@ def _check_cpu_backend() -> None:
             "host callbacks need JAX's CPU backend, which `JAX_PLATFORMS` disables: it names "
             f"{jax.default_backend()!r} without `cpu`. Append it, as in `JAX_PLATFORMS=cuda,cpu`."
         ) from error
+
+
+def wait_for_callbacks(timeout: float) -> str | None:
+    """Wait until the callbacks of all programs that this thread has started are delivered.
+
+    `jax.effects_barrier()` is the public way, but it has no time limit, and it knows only what the
+    calling thread has dispatched, so another thread cannot wait in it. A step whose peer has died
+    never ends, so this waits for the same tokens one level below, at most `timeout` seconds, and
+    returns what is missing, or `None`.
+    """
+    tokens = _runtime_tokens()
+    if tokens is None:
+        try:
+            jax.effects_barrier()
+        except Exception as error:
+            return _step_failed(error)
+        return None
+    errors: list[Exception] = []
+
+    def wait() -> None:
+        for token in tokens:
+            try:
+                token.block_until_ready()
+            except Exception as error:
+                errors.append(error)
+
+    if tokens:
+        thread = threading.Thread(target=wait, name="lerax_dist-callbacks", daemon=True)
+        thread.start()
+        thread.join(timeout)
+        if thread.is_alive():
+            return f"the devices have not finished the steps that were started after {timeout:g} s"
+    return _step_failed(errors[0]) if errors else None
+
+
+def _step_failed(error: Exception) -> str:
+    return f"a step has failed, so its rows may be missing ({error!r})"
+
+
+def _runtime_tokens() -> list[Any] | None:
+    """What `jax.effects_barrier` waits for; `None` if this JAX keeps it elsewhere.
+
+    Checked on jax 0.10.2 and 0.12.0.
+    """
+    try:
+        from jax._src.dispatch import runtime_tokens
+
+        return [
+            *runtime_tokens.current_tokens.values(),
+            *runtime_tokens.output_runtime_tokens.values(),
+        ]
+    except (ImportError, AttributeError):
+        return None

@@ -1,6 +1,7 @@
 """From a plain loop to the host: values that another thread can read without any device work."""
 
 import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter, itemgetter, methodcaller
@@ -9,11 +10,11 @@ from typing import Any, final
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.core import Tracer
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from lerax_dist._metric_names import Layout, flatten
 from lerax_dist._schema import HostMetrics
-from lerax_dist.device._check import check_metrics, check_vector
 from lerax_dist.device._pack import Reduced
 
 # Rows of training and of evaluation take turns, often with names for each task.
@@ -42,42 +43,48 @@ class Fetcher:
         # Names of the last reduced metrics: a compiled step returns the same object each time.
         self._last: tuple[str | None, tuple[str, ...]] = (None, ())
 
-    def fetch(self, metrics: Mapping[str, Any]) -> HostMetrics:
+    def fetch(self, metrics: Mapping[str, Any], here: bool) -> HostMetrics:
         """Take the values of a row over as they are now; waits for nothing.
 
         Arrays are copied, on their device and all at once: the caller may donate them to the next
         step. It reads one device's copy of a value that is whole there, so this is no collective.
         What `reduce` returned is no state of the training, and is kept without a copy.
 
+        Args:
+            metrics: nested names to values.
+            here: whether this process writes its values; else process 0 writes its own, and this
+                copies nothing, but raises what it would raise there.
+
         Raises:
-            ValueError: if a value is not a scalar, is sharded over processes, is held by other
-                processes only, or was donated; or if two names are the same once joined.
+            ValueError: if a value is not a scalar, is sharded over processes, is held only by
+                processes that do not write it, was donated, or is larger than any float; or if two
+                names are the same once joined.
             TypeError: if a value is not a number, or belongs to a trace; or if a name is not a
                 string.
         """
         if type(metrics) is Reduced:
-            self._check_reduced(None, metrics, True)
+            self._check_reduced(None, metrics, here)
             return metrics.names, {}, [(metrics.names, metrics.vector)]
         rest, reduced = _split_reduced(metrics)
         if not reduced:
-            return self._fetch(rest)
+            return self._fetch(rest, here)
         for prefix, each in reduced.items():
-            self._check_reduced(prefix, each, True)
+            self._check_reduced(prefix, each, here)
         reduced_vectors = [(_names(prefix, each), each.vector) for prefix, each in reduced.items()]
         if not rest and len(reduced_vectors) == 1:
             return reduced_vectors[0][0], {}, reduced_vectors
-        others, numbers, arrays = self._fetch(rest) if rest else ((), {}, [])
+        others, numbers, arrays = self._fetch(rest, here) if rest else ((), {}, [])
         names = (*others, *(name for names, _ in reduced_vectors for name in names))
         if len(set(names)) < len(names):
             flatten(metrics)  # Raises, and names the duplicate.
         return names, numbers, arrays + reduced_vectors
 
-    def _fetch(self, metrics: Mapping[str, Any]) -> HostMetrics:
+    def _fetch(self, metrics: Mapping[str, Any], here: bool) -> HostMetrics:
         for plan in self._plans:
             values = plan.layout.values(metrics)
             if values is not None:
                 try:
-                    fetched = plan.fetch(values)
+                    fetched = plan.fetch(values) if here else plan.check(values)
                 except Exception:
                     # An array of another shape, dtype or device than the plan is for, or one that
                     # was deleted: a new plan finds out below.
@@ -85,34 +92,14 @@ class Fetcher:
                 if plan is not self._plans[0]:
                     self._remember(plan)
                 return fetched
-        plan, values = self._plan(metrics, True)
-        fetched = plan.fetch(values)
+        flat = flatten(metrics)
+        _check_values(flat, here)
+        plan = _Plan(metrics, flat)
+        values = plan.layout.values(metrics)
+        assert values is not None
+        fetched = plan.fetch(values) if here else plan.check(values)
         self._remember(plan)
         return fetched
-
-    def check(self, metrics: Mapping[str, Any]) -> None:
-        """Raise what `fetch` raises on process 0; for processes that fetch nothing."""
-        if type(metrics) is Reduced:
-            return self._check_reduced(None, metrics, False)
-        rest, reduced = _split_reduced(metrics)
-        for prefix, each in reduced.items():
-            self._check_reduced(prefix, each, False)
-        others = self._check(rest) if rest or not reduced else ()
-        if reduced:
-            names = (*others, *(name for each in reduced.items() for name in _names(*each)))
-            if len(set(names)) < len(names):
-                flatten(metrics)
-
-    def _check(self, metrics: Mapping[str, Any]) -> tuple[str, ...]:
-        for plan in self._plans:
-            values = plan.layout.values(metrics)
-            if values is not None and plan.fits(values):
-                break
-        else:
-            plan, _ = self._plan(metrics, False)
-        if not self._plans or plan is not self._plans[0]:
-            self._remember(plan)
-        return plan.names
 
     def _check_reduced(self, prefix: str | None, reduced: Reduced, here: bool) -> None:
         """Check reduced metrics that have new names, or whose vector was deleted."""
@@ -126,18 +113,10 @@ class Fetcher:
         if (prefix, names) not in self._known or deleted:
             if prefix is not None:
                 flatten({prefix: None})  # Raises, and says what is wrong with the name.
-            check_vector(names, vector, here)
+            if names:
+                _check_array(names[0], vector, vector.shape[:-1], here)
             self._known.add((prefix, names))
         self._last = prefix, names
-
-    def _plan(self, metrics: Mapping[str, Any], here: bool) -> tuple["_Plan", list[Any]]:
-        """A new plan, and the values of its first row."""
-        flat = flatten(metrics)
-        check_metrics(flat, here)
-        plan = _Plan(metrics, flat)
-        values = plan.layout.values(metrics)
-        assert values is not None
-        return plan, values
 
     def _remember(self, plan: "_Plan") -> None:
         """Put a plan first; the least recently used one is dropped."""
@@ -151,12 +130,11 @@ class _Plan:
 
     Attributes:
         layout: names and types of these rows.
-        names: names of their metrics.
     """
 
     def __init__(self, metrics: Mapping[str, Any], flat: Mapping[str, Any]) -> None:
         self.layout = Layout(metrics)
-        self.names = tuple(flat)
+        self._names = tuple(flat)
         self._positions = {name: i for i, name in enumerate(self.layout.names()) if name}
         self._array_names = [name for name in flat if isinstance(flat[name], jax.Array)]
         self._number_names = [name for name in flat if not isinstance(flat[name], jax.Array)]
@@ -167,11 +145,13 @@ class _Plan:
         # Made when first needed: a process that does not write needs none.
         self._groups: list[_Group] | None = None
 
-    def fits(self, values: list[Any]) -> bool:
-        """Whether arrays have the types and shardings that the plan is for."""
+    def check(self, values: list[Any]) -> HostMetrics:
+        """The names alone; raises if arrays have other types or shardings than the plan is for."""
         self._check_unchecked(values)
         arrays = self._arrays(values)
-        return tuple(map(_kind, arrays)) == self._kinds and not any(map(_is_deleted, arrays))
+        if tuple(map(_kind, arrays)) != self._kinds or any(map(_is_deleted, arrays)):
+            raise ValueError
+        return self._names, {}, []
 
     def fetch(self, values: list[Any]) -> HostMetrics:
         """Take over the values that the layout gives."""
@@ -182,7 +162,7 @@ class _Plan:
             self._groups = self._grouped(self._arrays(values))
         for group in self._groups:
             arrays += group.fetch(values)
-        return self.names, numbers, arrays
+        return self._names, numbers, arrays
 
     def _grouped(self, arrays: Sequence[jax.Array]) -> list["_Group"]:
         groups: dict[Any, dict[str, Any]] = {}
@@ -204,7 +184,7 @@ class _Plan:
 
     def _check_unchecked(self, values: list[Any]) -> None:
         if self._unchecked:
-            check_metrics({name: values[self._positions[name]] for name in self._unchecked}, True)
+            _check_values({name: values[self._positions[name]] for name in self._unchecked}, True)
 
 
 @final
@@ -273,3 +253,75 @@ def _split_reduced(metrics: Any) -> tuple[Any, dict[str, Reduced]]:
 def _names(prefix: str, reduced: Reduced) -> tuple[str, ...]:
     """The names of reduced metrics behind their prefix."""
     return tuple(f"{prefix}/{name}" for name in reduced.names)
+
+
+def _check_values(metrics: Mapping[str, Any], here: bool) -> None:
+    """Check the values of a row, see `Fetcher.fetch`; waits for nothing."""
+    for name, value in metrics.items():
+        if isinstance(value, jax.Array):
+            _check_array(name, value, value.shape, here)
+        elif isinstance(value, int):
+            if abs(value) > sys.float_info.max:
+                # Not the value itself: Python refuses to print more than 4300 digits.
+                raise ValueError(
+                    f"metric {name!r} is an integer of {value.bit_length()} bits, more than a "
+                    "float holds. Log its logarithm."
+                )
+        elif not isinstance(value, (float, np.integer, np.floating, np.bool_)):
+            array = np.asarray(value) if hasattr(value, "__array__") else None
+            if array is None or not _is_real(array.dtype):
+                raise TypeError(
+                    f"metric {name!r} is {value!r} of type {type(value).__name__}; metrics are "
+                    "real numbers. Use float(value), or log it as a hyperparameter."
+                )
+            _check_shape(name, array.shape)
+
+
+def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], here: bool) -> None:
+    if isinstance(value, Tracer):
+        raise TypeError(
+            f"metric {name!r} belongs to a trace: `log` was called inside compiled code, where it "
+            "would run once, while tracing. Return the value from the step and log it outside, or "
+            "use `LoggingCallback` inside."
+        )
+    if value.is_deleted():
+        raise ValueError(
+            f"metric {name!r} was deleted: it has been donated to a step. Log it before that."
+        )
+    if not (value.is_fully_addressable or value.is_fully_replicated):
+        raise ValueError(
+            f"metric {name!r} is sharded over processes: shape {value.shape}, sharding "
+            f"{value.sharding}; this process holds a part only. Reduce it in the compiled step, "
+            "with `jnp.mean` on global arrays or with `lerax_dist.reduce` inside `shard_map`."
+        )
+    holders = sorted({device.process_index for device in value.sharding.device_set})
+    # A value of this process alone may be one that each process has for itself: only process 0 can
+    # tell that it has none.
+    writer = jax.process_index() if here else 0
+    if not value.is_fully_addressable and writer not in holders:
+        raise ValueError(
+            f"metric {name!r} is addressable only on processes {holders}, not on the "
+            "process that writes it. Replicate it on all processes first, e.g. with "
+            "`jax.experimental.multihost_utils.broadcast_one_to_all`."
+        )
+    _check_shape(name, shape)
+    if not _is_real(value.dtype):
+        raise TypeError(
+            f"metric {name!r} has dtype {value.dtype}; metrics are real numbers. "
+            "Log e.g. its absolute value."
+        )
+
+
+def _check_shape(name: str, shape: tuple[int, ...]) -> None:
+    if shape != ():
+        raise ValueError(
+            f"metric {name!r} must be a scalar, got shape {shape}. Reduce it first, e.g. with "
+            "`.mean()`."
+        )
+
+
+@functools.cache
+def _is_real(dtype: Any) -> bool:
+    # By JAX: for NumPy bfloat16 is not a floating type.
+    kinds = (np.bool_, np.integer, np.floating)
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)

@@ -1,4 +1,4 @@
-"""All metrics of a step in one vector, and `reduce`."""
+"""All metrics of a step in one vector, its merging over devices, and `reduce`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, final
@@ -7,24 +7,24 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from lerax_dist._metric_names import flatten
 from lerax_dist._schema import PartialSpec, Schema
 from lerax_dist.device._axes import Axes, find_axes
-from lerax_dist.device._episodes import Episodes
-from lerax_dist.device._merge import merge
 from lerax_dist.device._partials import AbstractPartial, as_scalar
-from lerax_dist.device._steps import split_steps
+from lerax_dist.device._step_state import Episodes, split_steps
 
 # Scalars that one kernel stacks; more make it longer, fewer make more of them.
 _SCALARS_A_KERNEL = 16
+# How many numbers of a row the slots of all devices may take: 512 bytes.
+_MAX_IN_SLOTS = 128
 
 
 def pack(
     metrics: Mapping[str, Any], axes: Axes, *, step_state: Any = None, is_first: bool = True
 ) -> tuple[Schema, Float[Array, " n"]]:
-    """This device's part of a row. No collective.
+    """This device's part of a row, and what it means. No collective.
 
     Args:
         metrics: flat name to scalar or partial, see `check_metrics`.
@@ -32,13 +32,14 @@ def pack(
         step_state: step states, whose `step` is summed exactly and whose episode statistics are
             added; `None` for a row without a step.
         is_first: whether the first device of this program is the first of the run.
-
-    Returns:
-        What the vector means, and the vector.
     """
     dtype = jnp.zeros((), float).dtype
-    plain = {name: value for name, value in metrics.items() if not _is_partial(value)}
-    partials = {name: value for name, value in metrics.items() if _is_partial(value)}
+    plain = {
+        name: value for name, value in metrics.items() if not isinstance(value, AbstractPartial)
+    }
+    partials = {
+        name: value for name, value in metrics.items() if isinstance(value, AbstractPartial)
+    }
     spans = {name: axes.spanned_by(partial) for name, partial in partials.items()}
     limbs: list[Array] = []
     step_devices = None
@@ -67,27 +68,87 @@ def pack(
                 axes.size(span),
             )
         )
-    schema = Schema(
-        tuple(plain),
-        tuple(specs),
-        step_devices,
-        axes.size(axes.reduced),
-        np.dtype(dtype),
-    )
+    devices = axes.size(axes.reduced)
+    schema = Schema(tuple(plain), tuple(specs), step_devices, devices, np.dtype(dtype))
     return schema, _concatenate([*plain.values(), *sums, *limbs, *maxima], dtype)
 
 
 def check_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Scalars as arrays of one float type, partials as they are.
-
-    Raises:
-        ValueError: if a value is not a scalar.
-        TypeError: if a value is not a number.
-    """
+    """Scalars as arrays of one float type, partials as they are; anything else raises."""
     return {
-        name: value if _is_partial(value) else as_scalar(f"metric {name!r}", value)
+        name: value if isinstance(value, AbstractPartial) else as_scalar(f"metric {name!r}", value)
         for name, value in metrics.items()
     }
+
+
+def merge(schema: Schema, vector: Float[Array, "*rows n"], axes: Axes) -> Float[Array, "*rows n"]:
+    """The parts of all devices, of a row or of several, become one: the same on every device.
+
+    One `lax.pmean` over the devices of all hosts. Means and sums go through it as they are. Maxima,
+    and sums that are taken around a point which maxima give, cannot be added up. Where the devices
+    are few each has a slot of its own for them, which is zero on all others: then the same mean
+    brings every slot to every device. Where they are many the slots would be more than the metrics,
+    and a `lax.pmax` precedes the mean.
+    """
+    if not axes.reduced or not vector.size:
+        return vector
+    vector = axes.vary(vector)
+    plain, sums, limbs, maxima = schema.split(vector)
+    devices = axes.size(axes.reduced)
+    if not maxima.shape[-1] or devices == 1:
+        return lax.pmean(vector, axes.reduced)
+    slot = len(schema.shifting) + maxima.shape[-1]
+    # Divided by a power of two, and multiplied by it, a number stays the same to the last bit.
+    if devices & (devices - 1) == 0 and devices * slot <= _MAX_IN_SLOTS:
+        return _in_slots(schema, vector, axes, devices)
+    merged = _highest(maxima, axes)
+    sums = schema.shifted(sums, maxima, merged, jnp)
+    means = lax.pmean(jnp.concatenate([plain, sums, limbs], axis=-1), axes.reduced)
+    return jnp.concatenate([means, merged], axis=-1)
+
+
+def _highest(maxima: Float[Array, "..."], axes: Axes) -> Float[Array, "..."]:
+    """The maxima of all devices, NaN where one device has NaN: some collectives drop it."""
+    # As integers of the same order, where NaN comes after infinity. The map is its own inverse.
+    integer = jnp.int64 if maxima.dtype.itemsize > 4 else jnp.int32
+
+    def swap(bits: Array) -> Array:
+        return jnp.where(bits < 0, bits ^ jnp.iinfo(integer).max, bits)
+
+    # Canonical NaN: one with the sign bit set would sort below -inf.
+    bits = lax.bitcast_convert_type(jnp.where(jnp.isnan(maxima), jnp.nan, maxima), integer)
+    merged = lax.pmax(swap(bits), axes.reduced)
+    return lax.bitcast_convert_type(swap(merged), maxima.dtype)
+
+
+def _in_slots(
+    schema: Schema, vector: Float[Array, "*rows n"], axes: Axes, devices: int
+) -> Float[Array, "*rows n"]:
+    """One mean for all: each device has a slot, zero on the others, for what cannot be added.
+
+    A slot holds the device's shifting sums and its maxima, `s` numbers. The mean of slot `i` over
+    `devices` devices is its content / devices. Shapes: own `(*rows, 1, s)`, slots
+    `(*rows, devices, s)`.
+    """
+    shifting = schema.shifting
+    plain, sums, limbs, maxima = schema.split(vector)
+    own = jnp.concatenate([sums[..., shifting], maxima], axis=-1)[..., None, :]
+    is_mine = jnp.arange(devices)[:, None] == lax.axis_index(axes.reduced)
+    slots = jnp.where(is_mine.reshape(*[1] * (own.ndim - 2), devices, 1), own, 0)
+    flat = slots.reshape(*own.shape[:-2], -1)
+    means = lax.pmean(jnp.concatenate([plain, sums, limbs, flat], axis=-1), axes.reduced)
+    first = vector.shape[-1] - maxima.shape[-1]
+    plain, sums, limbs, _ = schema.split(means)
+    slots = means[..., first:].reshape(slots.shape) * devices
+    maxima = slots[..., len(shifting) :]
+    merged = maxima.max(-2)
+    # Every device's sums, `(*rows, devices, sums)`: only the shifting ones differ and count.
+    each = jnp.broadcast_to(sums[..., None, :], (*slots.shape[:-1], sums.shape[-1]))
+    each = each.at[..., shifting].set(slots[..., : len(shifting)])
+    around = jnp.broadcast_to(merged[..., None, :], maxima.shape)
+    moved = schema.shifted(each, maxima, around, jnp)[..., shifting]
+    sums = sums.at[..., shifting].set(moved.mean(-2))
+    return jnp.concatenate([plain, sums, limbs, merged], axis=-1)
 
 
 def reduce(
@@ -181,15 +242,6 @@ class Reduced(Mapping[str, Array]):
 def _unstack(vector: Array) -> list[Array]:
     """All values at once: slices of an array outside of compiled code are a dispatch each."""
     return [vector[..., i] for i in range(vector.shape[-1])]
-
-
-def to_bits(vector: Float[Array, "..."]) -> Int[Array, " m"]:
-    """The vector as int32, so that no part of a transfer can round an integer beside it."""
-    return lax.bitcast_convert_type(vector, jnp.int32).ravel()
-
-
-def _is_partial(value: Any) -> bool:
-    return isinstance(value, AbstractPartial)
 
 
 def _length(name: str, number: Array) -> int | None:

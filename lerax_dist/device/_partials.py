@@ -284,22 +284,18 @@ class Last(AbstractPartial):
 
 
 def as_scalar(what: str, value: Any) -> Float[Array, ""]:
-    """A real number as a float scalar.
-
-    Args:
-        what: what it is, for the error.
-        value: the number.
-
-    Raises:
-        ValueError: if it is not a scalar.
-        TypeError: if it is not a number, or not a real one.
-    """
+    """A real number as a float scalar; `what` is what it is, for the error."""
     if not (eqx.is_array_like(value) or isinstance(value, np.generic)):
         raise TypeError(
             f"{what} is {value!r} of type {type(value).__name__}; metrics are numbers. Leave it "
             "out, or log it as a hyperparameter."
         )
-    array = jnp.asarray(float(value) if _is_host_integer(value) else value)
+    if isinstance(value, np.ndarray):
+        is_host_integer = value.ndim == 0 and np.issubdtype(value.dtype, np.integer)
+    else:
+        is_host_integer = isinstance(value, (int, np.integer))
+    # JAX would make an int32 of it, for which it may be too large.
+    array = jnp.asarray(float(value) if is_host_integer else value)
     if array.ndim != 0:
         raise ValueError(
             f"{what} must be a scalar, got shape {array.shape}. Reduce it in the step, e.g. with "
@@ -312,10 +308,3 @@ def as_scalar(what: str, value: Any) -> Float[Array, ""]:
         )
     # At once: `-value` of an unsigned integer would wrap around.
     return array.astype(float)
-
-
-def _is_host_integer(value: Any) -> bool:
-    """Whether JAX would make an int32 of it, for which it may be too large."""
-    if isinstance(value, np.ndarray):
-        return value.ndim == 0 and np.issubdtype(value.dtype, np.integer)
-    return isinstance(value, (int, np.integer))

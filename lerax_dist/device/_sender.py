@@ -12,12 +12,11 @@ from jax import numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from lerax_dist._protocol import AbstractCallbackState
+from lerax_dist._protocol import AbstractCallbackState, EmptyCallbackState
 from lerax_dist._schema import HostCallback, Schema
 from lerax_dist.device._axes import Axes, find_axes
 from lerax_dist.device._callback import send
-from lerax_dist.device._merge import merge
-from lerax_dist.device._pack import check_metrics, pack, to_bits
+from lerax_dist.device._pack import check_metrics, merge, pack
 
 # Numbers that a buffer has room for in each of its rows, and in all at least (64 KiB).
 _NUMBERS_A_ROW = 256
@@ -39,8 +38,7 @@ class Buffer(AbstractCallbackState):
     count: Int[Array, ""]
 
     def room(self, size: int) -> int:
-        """How many rows of `size` numbers are sent together: as many as asked for, if they fit;
-        0 if there is no room for one."""
+        """How many rows of `size` numbers are sent together; 0 if there is no room for one."""
         return min(self.iterations.shape[0], self.rows.shape[0] // size)
 
     def append(self, vector: Float[Array, " n"], iteration: Int[Array, ""], axes: Axes) -> Self:
@@ -55,6 +53,10 @@ class Buffer(AbstractCallbackState):
         """The buffer without its rows if `when`."""
         count = jnp.where(when, jnp.zeros_like(self.count), self.count)
         return type(self)(self.rows, self.iterations, count)
+
+
+# Of a callback: nothing, or buffered rows (see `rows_per_transfer`).
+State = EmptyCallbackState | Buffer
 
 
 @final
@@ -76,8 +78,7 @@ class RowSender:
     ) -> None:
         """
         Args:
-            receive: makes what takes the messages, given what their vectors mean and the distance
-                between rows.
+            receive: makes what takes the messages, see `Run.row_callback`.
             axis_name: axes to reduce over; `None` for all manual ones.
             log_interval: iterations whose number is a multiple of this are logged.
             rows_per_transfer: how many rows are sent together.
@@ -93,11 +94,11 @@ class RowSender:
         self._flushed = False
         self._initial_count: Callable[[], Array | None] = lambda: None
 
-    def initial(self) -> Buffer | None:
-        """The empty buffer; `None` if each row is sent at once."""
+    def initial(self) -> State:
+        """The state at the start: an empty buffer, unless each row is sent at once."""
         rows = self._rows_per_transfer
         if rows == 1:
-            return None
+            return EmptyCallbackState()
         axes = find_axes(self._axis_name)
         buffer = Buffer(
             axes.vary_all(jnp.zeros(max(_MIN_NUMBERS, rows * _NUMBERS_A_ROW), float)),
@@ -107,12 +108,8 @@ class RowSender:
         self._initial_count = weakref.ref(buffer.count)
         return buffer
 
-    def check_state(self, state: Any) -> Buffer | None:
-        """The buffer in the state of a callback.
-
-        Raises:
-            ValueError: if it should hold one and does not.
-        """
+    def _buffer_in(self, state: Any) -> Buffer | None:
+        """The buffer in the state of a callback, if it has one."""
         if self._rows_per_transfer > 1 and not isinstance(state, Buffer):
             raise ValueError(
                 f"`state` must be what `reset` returned, since `rows_per_transfer` is "
@@ -133,21 +130,22 @@ class RowSender:
 
     def log(
         self,
-        buffer: Buffer | None,
+        state: Any,
         metrics: Mapping[str, Any],
         step_state: Any,
         iteration: Int[Array, ""],
-    ) -> Buffer | None:
+    ) -> Any:
         """Log the row of an iteration, if it is one to log.
 
         On iterations that are not logged there is neither a collective nor a callback.
 
         Args:
-            buffer: rows that were not sent yet.
+            state: state of the callback; the result is the new one.
             metrics: flat name to scalar or partial of this device.
             step_state: step states of this device's environments.
             iteration: number of the iteration.
         """
+        buffer = self._buffer_in(state)
         axes = find_axes(self._axis_name)
         # Before the branch, whose own errors would hide these.
         metrics = check_metrics(metrics)
@@ -171,21 +169,19 @@ class RowSender:
         else:
             due = iteration % self._log_interval == 0
             buffer = lax.cond(due, record, lambda buffer: buffer, buffer)
-        if buffer is None or buffered is None:
+        if buffer is None:
+            return state
+        if buffered is None:
             return buffer
         full = buffer.count == buffer.room(buffered.size)
         self._send_buffer(full, buffered, buffer, axes)
         return buffer.cleared(full)
 
-    def flush(self, buffer: Buffer | None) -> Buffer | None:
-        """Send the rows in the buffer, if there are any. Once in a program: it is a collective.
-
-        Raises:
-            ValueError: if there may be rows, and no row was traced that says what they mean.
-        """
+    def flush(self, state: Any) -> Any:
+        """Send the rows in the buffer, if there are any, and empty it; a collective."""
+        buffer, schema = self._buffer_in(state), self._buffered
         if buffer is None:
-            return None
-        schema = self._buffered
+            return state
         if schema is None:
             if not (self._traced or self._is_empty(buffer)):
                 raise ValueError(
@@ -194,7 +190,7 @@ class RowSender:
                     "loop at the end of an iteration, not at the start of the next; elsewhere, "
                     "trace one step first with `jax.eval_shape(step, ...)`."
                 )
-            return buffer
+            return state
         axes = find_axes(self._axis_name)
         _check_buffer(buffer, axes, schema.devices)
         self._send_buffer(buffer.count > 0, schema, buffer, axes)
@@ -216,7 +212,7 @@ class RowSender:
                 f"number of devices, got {schema.devices} after {known.devices}: their rows share "
                 "one buffer. Use a logger for each, or `rows_per_transfer=1`."
             )
-        if known is not None and known.layout != schema.layout:
+        if known is not None and known != schema:
             raise ValueError(
                 f"`training_log` must hold the same metrics in every step of a logger with "
                 f"`rows_per_transfer` above 1, got {', '.join(schema.names)} after "
@@ -246,33 +242,21 @@ class RowSender:
         axes: Axes,
     ) -> None:
         vectors = merge(schema, vectors, axes)
-        body = jnp.concatenate([count[None], iterations, to_bits(vectors)])
+        # As int32, so that no part of the transfer can round an integer beside it.
+        bits = lax.bitcast_convert_type(vectors, jnp.int32).ravel()
+        body = jnp.concatenate([count[None], iterations, bits])
         send(self._receive(schema, self._log_interval), iterations[:1], body, axes.manual)
 
 
 def send_start(deliver: HostCallback, iteration: Int[Array, ""], total: Any) -> None:
-    """Report to the host that a training starts.
-
-    Args:
-        deliver: takes the payload: the iteration, then the total.
-        iteration: iterations done before.
-        total: steps that the training will take, if only the program knows; else 0.
-    """
+    """Send the iterations done before, and the steps to come if only the program knows (else 0)."""
     body = jnp.asarray(total, jnp.int32)[None]
     send(deliver, iteration[None], body, find_axes(None).manual)
 
 
 def _check_buffer(buffer: Buffer, axes: Axes, devices: int) -> None:
-    """Check that a buffer is the one of this device.
-
-    Args:
-        buffer: the buffer.
-        axes: axes in scope here.
-        devices: over how many devices its rows are to be reduced.
-
-    Raises:
-        ValueError: if it was made outside of the `shard_map` that uses it, or taken out of it.
-    """
+    """Check that the rows of a buffer are of this device, and are to be reduced over `devices`: it
+    was made neither outside of the `shard_map` that uses it, nor taken out of it."""
     # Without type checks (`check_vma=False`) only the number of devices shows it.
     is_here = axes.varies_over_all(buffer.rows) and axes.size(axes.reduced) == devices
     if buffer.rows.ndim != 1 or not is_here:

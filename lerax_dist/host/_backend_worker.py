@@ -31,13 +31,7 @@ _MAX_PAUSED = 30.0
 
 
 class Call(NamedTuple):
-    """A call of a backend's method.
-
-    Attributes:
-        method: its name.
-        args: its arguments.
-        step: global step that it is about; `None` if there is none.
-    """
+    """A call of a backend's method; `step` is the one that it is about, if there is one."""
 
     method: str
     args: tuple[Any, ...]
@@ -112,6 +106,7 @@ class BackendWorker:
 
     Attributes:
         label: what the backend is called in messages.
+        given: the backend, as the user passed it.
         opened: set once it is open or has failed to open.
         ended: set once the thread has ended.
         open_error: why it failed to open; `None` if it did not.
@@ -126,7 +121,6 @@ class BackendWorker:
         identity: Identity,
         journal: Journal,
         failures: Failures,
-        on_open: Callable[[], None],
     ) -> None:
         """
         Args:
@@ -136,36 +130,29 @@ class BackendWorker:
             identity: id of the run.
             journal: what to read.
             failures: where to record what fails.
-            on_open: called in the thread once the backend is open.
         """
         self.label = label
         self.opened = threading.Event()
         self.ended = threading.Event()
         self.open_error: BaseException | None = None
         self.delivered = journal.cursor().number
-        self._given = backend
+        self.given = backend
         self._backend = as_backend(backend)
         self._run_name = run_name
         self._identity = identity
         self._journal = journal
         self._failures = failures
-        self._on_open = on_open
         self._closing = threading.Event()
         self._running: tuple[str, float] | None = None
         self._is_failing = False
         self._paused = 0.0
         self._skipped = 0
-        self._thread = threading.Thread(
-            target=self._run, name=f"lerax_dist-{self.label}", daemon=True
-        )
 
-    def feeds(self, backend: Any) -> bool:
-        """Whether this is the worker of a backend that the user passed."""
-        return self._given is backend
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+    def start(self, on_open: Callable[[], None]) -> None:
+        """Start the thread, which calls `on_open` once the backend is open."""
+        threading.Thread(
+            target=self._run, args=(on_open,), name=f"lerax_dist-{self.label}", daemon=True
+        ).start()
 
     def close(self) -> None:
         """Ask the thread to deliver what is left and to close the backend; see `ended`."""
@@ -181,18 +168,19 @@ class BackendWorker:
 
     def describe_delay(self) -> str:
         """What the backend is doing, for the report that it did not end in time."""
-        running = self._running
+        running, what = self._running, "is still running"
         left = self._journal.end - self.delivered
-        what = "is still running"
         if running is not None:
             what = f"`{running[0]}` has been running for {time.monotonic() - running[1]:.0f} s"
         return f"{what}; {left} records not delivered yet (they are in {self._journal.path})"
 
-    def _run(self) -> None:
+    def _run(self, on_open: Callable[[], None]) -> None:
         cursor = self._journal.cursor()
         try:
             if not self._open():
                 return
+            on_open()
+            self.opened.set()
             while True:
                 self._journal.wait(cursor, unless=self._closing)
                 records = self._journal.read(cursor, _MAX_RECORDS)
@@ -212,22 +200,18 @@ class BackendWorker:
 
     def _deliver(self, batch: list[Record]) -> None:
         rows = [record for record in batch if isinstance(record, Row)]
-        as_scalars = False
         if len(rows) > 1:
             try:
                 self._call(batch_call(rows))
                 self._is_failing = False
                 self.delivered += len(rows)
                 return
-            except OSError:
-                # One by one, with retries.
-                pass
             except BaseException as error:
-                as_scalars = True
-                self._record_batch_error(error)
+                # One by one, with retries.
+                self._record_rejected_batch(error)
         for record in batch:
             for call in self._calls_of(record):
-                self._try(call, record if isinstance(record, Row) else None, as_scalars)
+                self._try(call, record if isinstance(record, Row) else None)
             self.delivered += 1
 
     def _calls_of(self, record: Record) -> list[Call]:
@@ -240,13 +224,14 @@ class BackendWorker:
             )
             return []
 
-    def _record_batch_error(self, error: BaseException) -> None:
-        self._failures.record(
-            self.label,
-            f"`log_rows` raised {error!r}; its rows go to `log_scalars` one by one",
-            error,
-            kind="log_rows",
-        )
+    def _record_rejected_batch(self, error: BaseException) -> None:
+        if not isinstance(error, OSError):
+            self._failures.record(
+                self.label,
+                f"`log_rows` raised {error!r}; rows that it rejects go to `log_scalars` one by one",
+                error,
+                kind="log_rows",
+            )
 
     def _open(self) -> bool:
         try:
@@ -263,8 +248,6 @@ class BackendWorker:
                 error,
             )
             return False
-        self._on_open()
-        self.opened.set()
         return True
 
     def _close(self) -> None:
@@ -275,10 +258,8 @@ class BackendWorker:
         if self._skipped:
             self._failures.record(self.label, f"skipped {self._skipped} records")
 
-    def _try(self, call: Call, row: Row | None, as_scalars: bool) -> None:
+    def _try(self, call: Call, row: Row | None) -> None:
         """Make a call, with retries; skip it if it fails for good."""
-        if row is not None and as_scalars and call.method == "log_rows":
-            call = Call("log_scalars", (row.metrics, row.step), row.step)
         # A backend that has skipped a row gets one attempt for each until one succeeds.
         pauses = () if self._is_failing or self._paused > _MAX_PAUSED else _RETRY_PAUSES
         for pause in (*pauses, None):
@@ -292,10 +273,10 @@ class BackendWorker:
                     time.sleep(pause)
                     continue
                 if row is not None and call.method == "log_rows" and not isinstance(error, OSError):
-                    self._record_batch_error(error)
-                    self._try(call, row, as_scalars=True)
-                    return
-                self._skip(call, error)
+                    self._record_rejected_batch(error)
+                    self._try(Call("log_scalars", (row.metrics, row.step), row.step), None)
+                else:
+                    self._skip(call, error)
                 return
 
     def _skip(self, call: Call, error: BaseException) -> None:

@@ -18,9 +18,6 @@ def save_clip(path: Path, frames: np.ndarray, fps: float) -> None:
         path: the file; its folder is created.
         frames: `uint8` array of shape `(T, H, W, C)`, C being 1 (grayscale), 3 (RGB) or 4 (RGBA).
         fps: frames per second; each frame's duration is rounded to whole milliseconds.
-
-    Raises:
-        OSError: if it cannot be written.
     """
     # Imported here: only a process that writes videos pays for Pillow.
     from PIL import Image
@@ -44,12 +41,7 @@ def save_clip(path: Path, frames: np.ndarray, fps: float) -> None:
 
 
 def load_clip(path: Path, count: int, fps: float) -> np.ndarray:
-    """Read the frames of a clip as they were saved.
-
-    Args:
-        path: the file.
-        count: number of frames that were saved.
-        fps: frames per second that were given to `save_clip`.
+    """Read the frames of a clip as `save_clip` got them, `count` at `fps`.
 
     Raises:
         OSError: if it cannot be read.

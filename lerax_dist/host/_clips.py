@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lerax_dist._failures import Failures
+from lerax_dist._schema import HostCallback
 from lerax_dist.host._clip_file import save_clip
-from lerax_dist.host._sink import HostCallback
-from lerax_dist.journal._record import Event
+from lerax_dist.journal import Event
 
 # Steps of the latest rows that are kept for clips that arrive after their row.
 _MAX_STEPS = 256
@@ -46,14 +46,9 @@ class ClipSpec:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipPart:
-    """One payload of a clip as it arrived: word 0 is the iteration, the rest a part of the body.
+    """One part, of `parts`, of a clip as it arrived, at `time` in seconds since the epoch.
 
-    Attributes:
-        spec: what the clips of this kind share.
-        part: index of the part, from 0.
-        parts: number of parts of the clip.
-        payload: int32 words.
-        time: when it arrived, in seconds since the epoch.
+    Word 0 of its int32 payload is the iteration, the rest a part of the body.
     """
 
     spec: ClipSpec
@@ -64,15 +59,7 @@ class ClipPart:
 
 
 class Clip(NamedTuple):
-    """A complete clip, ready to be rendered.
-
-    Attributes:
-        spec: what the clips of this kind share.
-        step: global step.
-        iteration: number of the iteration.
-        time: when it reached the host, in seconds since the epoch.
-        body: what `spec.render` takes.
-    """
+    """A complete clip, ready to be rendered; `body` is what `spec.render` takes."""
 
     spec: ClipSpec
     step: int
@@ -132,6 +119,9 @@ class ClipRenderer:
 
     Parts of clips pass through the queue of rows, so that the thread that writes rows pairs them:
     only that thread may call `part`, `row` and `restart`. At most four clips are under way.
+
+    Attributes:
+        opened: whether there may be clips; then rows must be passed to `row`.
     """
 
     def __init__(
@@ -141,8 +131,9 @@ class ClipRenderer:
         Args:
             put: adds an item to the queue that the journal's writer empties; it must never block.
             run_dir: folder of the run; clips are saved in `videos` there.
-            failures: where failures are recorded.
+            failures: where to record what fails.
         """
+        self.opened = False
         self._put = put
         self._run_dir = run_dir
         self._failures = failures
@@ -153,22 +144,10 @@ class ClipRenderer:
         self._arriving: dict[int, tuple[int, bool]] = {}
         self._accepted = 0
         self._to_render = 0
-        self._thread: threading.Thread | None = None
         self._closed = False
 
-    @property
-    def opened(self) -> bool:
-        """Whether there may be clips."""
-        return self._thread is not None
-
     def clip_callback(self, spec: ClipSpec) -> HostCallback:
-        """The callback that receives clips of one kind from the devices.
-
-        It never raises and never waits.
-
-        Args:
-            spec: what the clips share.
-        """
+        """The callback that receives clips of one kind from the devices. Never raises or waits."""
         self._start()
 
         def receive(part: int, parts: int, payload: Any) -> None:
@@ -185,11 +164,7 @@ class ClipRenderer:
     def frames(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
         """Save a clip whose frames and step are known already. It never waits.
 
-        Args:
-            tag: metric name.
-            frames: `uint8` of shape `(T, H, W, C)`; the caller must not change them afterwards.
-            step: global step.
-            fps: frames per second.
+        `frames` are `uint8` of shape `(T, H, W, C)`; the caller must not change them afterwards.
         """
         self._start()
         # A number that no iteration of a compiled step has.
@@ -197,19 +172,15 @@ class ClipRenderer:
             self._render(Clip(ClipSpec(tag, fps, np.asarray), step, step, time.time(), frames))
 
     def disable_clips(self, error: Exception) -> None:
-        """Record that there will be no clips.
-
-        Args:
-            error: why.
-        """
+        """Record that there will be no clips, because of an error."""
         self._failures.record("video", f"video recording disabled: {error}", error)
 
     def _start(self) -> None:
         # Not before there are clips: most runs have none. And not in a callback: a thread cannot
         # be started while the interpreter shuts down.
-        if self._thread is None and not self._closed:
-            self._thread = threading.Thread(target=self._run, name="lerax_dist-video", daemon=True)
-            self._thread.start()
+        if not self.opened and not self._closed:
+            threading.Thread(target=self._run, name="lerax_dist-video", daemon=True).start()
+            self.opened = True
 
     def _accept(self, iteration: int, parts: int) -> bool:
         """Whether to keep the clip of this iteration. To be called once for each of its parts."""
@@ -235,7 +206,7 @@ class ClipRenderer:
 
     def row(self, iteration: int | None, step: int) -> None:
         """A row was written; a clip may have waited for its step. For the writer thread only."""
-        if self._thread is not None and iteration is not None:
+        if iteration is not None:
             self._render(self._matcher.row(iteration, step))
 
     def restart(self) -> None:
@@ -276,7 +247,7 @@ class ClipRenderer:
             del clip
 
     def _save(self, clip: Clip) -> Event:
-        """Render a clip, save it, and return the event for the journal."""
+        """Render and save a clip; returns the event for the journal."""
         spec = clip.spec
         frames = spec.render(clip.body)
         path = _unused_path(self._run_dir / "videos" / spec.tag, clip.step)
@@ -292,24 +263,15 @@ class ClipRenderer:
         return Event(clip.time, "video", body)
 
     def wait(self, timeout: float) -> int:
-        """Wait until every clip whose step is known is rendered and its event is queued.
-
-        Args:
-            timeout: longest wait, in seconds.
-
-        Returns:
-            How many clips are not rendered yet.
-        """
+        """Wait until every clip whose step is known is rendered and its event is queued, at most
+        `timeout` seconds; returns how many are not."""
         with self._changed:
             self._changed.wait_for(lambda: self._to_render == 0, timeout)
             return self._to_render
 
     def close(self, timeout: float) -> None:
-        """Accept no more clips, and wait for those under way. The writer thread must be idle.
-
-        Args:
-            timeout: longest wait, in seconds.
-        """
+        """Accept no more clips, and wait for those under way, at most `timeout` seconds. The writer
+        thread must be idle."""
         self._closed = True
         missing = self.wait(timeout)
         # Behind the clips that are left, so that the thread ends after them.

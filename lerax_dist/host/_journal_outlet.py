@@ -3,19 +3,19 @@ from which every backend is fed."""
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
+
+import numpy as np
 
 from lerax_dist._failures import Failures
 from lerax_dist.cluster import Mailbox
 from lerax_dist.host._backend_worker import BackendWorker, labels
 from lerax_dist.host._clips import ClipPart, ClipRenderer
-from lerax_dist.host._finish import RowFinisher, SelfMetrics
 from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
-from lerax_dist.host._queue import RowQueue
-from lerax_dist.host._reorder import PartialRow
-from lerax_dist.host._sink import TrainingStart
-from lerax_dist.host._worker import AbstractOutlet, FlushMarker, Item
+from lerax_dist.host._queue import RowQueue, TrainingStart
+from lerax_dist.host._rows import PartialRow, RowFinisher
+from lerax_dist.host._worker import AbstractOutlet, FlushMarker
 from lerax_dist.journal import HEARTBEAT_INTERVAL, Event, Heartbeat, Identity, Journal, Record, Row
 
 # How long a record may be with the operating system only, where a power failure loses it.
@@ -24,6 +24,8 @@ _SYNC_AFTER = 0.5
 _PEER_INTERVAL = 1.0
 # How often `flush` looks at a backend, in seconds.
 _DELIVERY_INTERVAL = 0.002
+# Seconds between rows with the logger's metrics about itself.
+_SELF_INTERVAL = 10.0
 
 
 @final
@@ -33,48 +35,44 @@ class JournalOutlet(AbstractOutlet):
     def __init__(
         self,
         name: str,
-        backends: Sequence[Any],
-        journal: Journal,
         identity: Identity,
+        journal: Journal,
+        backends: Sequence[Any],
         queue: RowQueue,
-        clips: ClipRenderer,
         failures: Failures,
         *,
-        hosts: Sequence[str],
         mailbox: Mailbox | None,
-        has_start_step: bool,
-        on_open: Callable[[], None],
+        hosts: Sequence[str],
+        start_step: int | None,
     ) -> None:
         """
         Args:
             name: name of the run.
+            identity: its id, and its incarnation.
+            journal: its journal, open.
             backends: backends to feed, as the user passed them.
-            journal: journal of the run, open.
-            identity: id of the run, and its incarnation.
             queue: the queue of this process.
-            clips: renders the clips.
             failures: where to record what fails.
+            mailbox: where the rows of other processes come from; `None` if there are none.
             hosts: host of every process whose rows are merged, this one's first.
-            mailbox: where the rows of the others come from; `None` if there are none.
-            has_start_step: whether a "resume" event is queued; else the first row of a continued
-                run supersedes from its own step on.
-            on_open: called whenever a backend has opened.
+            start_step: where a continued run goes on: rows of earlier incarnations at or after it
+                are superseded; `None` for the step of the first row.
         """
+        self.clips = self._clips = ClipRenderer(queue.put, journal.path.parent, failures)
+        self.delay = f"not all rows are in the journal {journal.path} yet"
         self._journal = journal
-        self._clips = clips
         self._failures = failures
-        resumes = identity.incarnation > 1
-        self._needs_resume_event = resumes and not has_start_step
-        self._start_step = None if resumes else 0
-        self._merger = PeerMerger(hosts, failures)
-        self._receiver = None
+        self._resumes_at_first_row = identity.incarnation > 1 and start_step is None
+        # The step after that of the last row; `None` before the first of a continued run.
+        self._next_step = start_step if identity.incarnation > 1 else 0
+        self._merger: PeerMerger | None = None
+        self._receiver: PeerReceiver | None = None
         if mailbox is not None:
-            self._receiver = PeerReceiver(
-                mailbox, len(hosts), queue, self._merger.is_ahead, failures
-            )
+            self._merger = merger = PeerMerger(hosts, failures)
+            self._receiver = PeerReceiver(mailbox, len(hosts), queue, merger.is_ahead, failures)
         self._finisher = RowFinisher(failures)
         self._workers = [
-            BackendWorker(backend, label, name, identity, journal, failures, on_open)
+            BackendWorker(backend, label, name, identity, journal, failures)
             for backend, label in zip(backends, labels(backends), strict=True)
         ]
         self._self_metrics = SelfMetrics(queue, self._lags)
@@ -83,7 +81,7 @@ class JournalOutlet(AbstractOutlet):
         self._sync_at: float | None = None
         self._is_over = False
 
-    def start(self, open_timeout: float) -> None:
+    def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
         """Start the threads, and wait for the backends to open.
 
         A backend that fails to open is disabled with a warning; one that takes longer than
@@ -92,7 +90,7 @@ class JournalOutlet(AbstractOutlet):
         if self._receiver is not None:
             self._receiver.start()
         for worker in self._workers:
-            worker.start()
+            worker.start(on_open)
         deadline = time.monotonic() + open_timeout
         for worker in self._workers:
             if not worker.opened.wait(max(deadline - time.monotonic(), 0.0)):
@@ -104,7 +102,7 @@ class JournalOutlet(AbstractOutlet):
 
     def why_unopened(self, backend: Any) -> str | None:
         """Why a backend is not open; `None` if it is."""
-        (worker,) = (worker for worker in self._workers if worker.feeds(backend))
+        (worker,) = (worker for worker in self._workers if worker.given is backend)
         if worker.open_error is not None:
             return f"{worker.label}: {worker.open_error!r}"
         return None if worker.opened.is_set() else f"{worker.label}: {worker.describe_delay()}"
@@ -114,47 +112,61 @@ class JournalOutlet(AbstractOutlet):
 
     def timeout(self, now: float) -> float | None:
         waits = [HEARTBEAT_INTERVAL]
-        if self._merger.is_waiting:
+        if self._merger is not None and self._merger.is_waiting:
             waits.append(_PEER_INTERVAL)
         if self._sync_at is not None:
             waits.append(max(self._sync_at - now, 0.0))
         return min(waits)
 
-    def write(self, items: list[Item], now: float) -> int:
+    def write(self, items: list[Any], now: float) -> int:
         self._heartbeat.beat()
-        written = 0
-        for item in items:
-            if isinstance(item, PeerRows):
-                self._merger.receive(item, now)
-            elif isinstance(item, FlushMarker) and item.urgent:
-                # The job is about to end: what is complete goes to the disk at once.
-                written += self._append_items([*self._merger.ready(now), item])
-            else:
-                if isinstance(item, FlushMarker) and item.last:
-                    self._peer_deadline = item.deadline
-                self._merger.put([item], now)
-        written += self._append_items(self._merger.ready(now, self._peer_deadline))
+        if self._merger is not None:
+            items = self._merged(self._merger, items, now)
+        # After the last marker the journal may be closed.
+        written = 0 if self._is_over else self._append_items(items)
         if self._sync_at is not None and self._sync_at <= now and not self._is_over:
             self._sync()
         return written
 
-    def _append_items(self, items: list[Item]) -> int:
+    def _merged(self, merger: PeerMerger, items: list[Any], now: float) -> list[Any]:
+        """The items that wait for no other process, rows merged with those of the others."""
+        ready: list[Any] = []
+        for item in items:
+            if isinstance(item, PeerRows):
+                merger.receive(item, now)
+            elif isinstance(item, FlushMarker) and item.urgent:
+                # The job is about to end: what is complete goes to the disk at once.
+                ready += [*merger.ready(now), item]
+            else:
+                if isinstance(item, FlushMarker) and item.ending is not None:
+                    self._peer_deadline = item.ending.deadline
+                merger.put([item], now)
+        return ready + merger.ready(now, self._peer_deadline)
+
+    def _append_items(self, items: list[Any]) -> int:
         """Append what items say to the journal, and set the markers among them."""
-        if self._is_over:
-            # The journal may be closed by now.
-            return 0
         records: list[Record] = []
         for _, group in itertools.groupby(items, key=_kind):
             records += self._records(list(group))
+        if records and self._resumes_at_first_row:
+            records = self._with_resume_event(records)
+        for record in records:
+            if isinstance(record, Row):
+                self._next_step = max(self._next_step or 0, record.step + 1)
         if records:
-            self._append(records)
+            try:
+                self._journal.append(records)
+            except Exception as error:
+                self._failures.record("journal", f"rows could not be written ({error!r})", error)
+            if self._sync_at is None:
+                self._sync_at = time.monotonic() + _SYNC_AFTER
         markers = [item for item in items if isinstance(item, FlushMarker)]
         if any(marker.sync for marker in markers):
             self._sync()
         for marker in markers:
             marker.end = self._journal.end
-            marker.start_step = self._start_step
-            self._is_over |= marker.last
+            marker.start_step = self._next_step
+            self._is_over |= marker.ending is not None
             marker.reached.set()
         return sum(item.size for item in items if isinstance(item, PartialRow))
 
@@ -163,7 +175,7 @@ class JournalOutlet(AbstractOutlet):
         try:
             match items[0]:
                 case PartialRow():
-                    return [self._with_self_metrics(row) for row in self._finisher.rows(items)]
+                    return self._rows(items)
                 case ClipPart():
                     for part in items:
                         self._clips.part(part)
@@ -179,6 +191,18 @@ class JournalOutlet(AbstractOutlet):
             self._failures.record("writer", f"a row could not be read ({error!r})", error)
             return []
 
+    def _rows(self, partials: list[PartialRow]) -> list[Row]:
+        rows = self._finisher.rows(partials)
+        if self._clips.opened:
+            for row in rows:
+                self._clips.row(row.iteration, row.step)
+        due = self._self_metrics.due()
+        if due:
+            last = rows[-1]
+            metrics = last.metrics | due
+            rows[-1] = Row.of(last.time, last.step, last.iteration, metrics, last.vectors)
+        return rows
+
     def _start_training(self, start: TrainingStart) -> list[Record]:
         self._clips.restart()
         self._finisher.start(start.clock, start.iteration)
@@ -192,33 +216,11 @@ class JournalOutlet(AbstractOutlet):
         }
         return [*records, Event(start.time, "start", body)]
 
-    def _with_self_metrics(self, row: Row) -> Row:
-        self._clips.row(row.iteration, row.step)
-        due = self._self_metrics.due()
-        if not due:
-            return row
-        return Row.of(row.time, row.step, row.iteration, row.metrics | due, row.vectors)
-
-    def _append(self, records: list[Record]) -> None:
-        if self._needs_resume_event:
-            records = self._with_resume_event(records)
-        for record in records:
-            if isinstance(record, Row):
-                self._start_step = max(self._start_step or 0, record.step + 1)
-            elif record.kind == "resume":
-                self._start_step = record.body["start_step"]
-        if self._sync_at is None:
-            self._sync_at = time.monotonic() + _SYNC_AFTER
-        try:
-            self._journal.append(records)
-        except Exception as error:
-            self._failures.record("journal", f"rows could not be written ({error!r})", error)
-
     def _with_resume_event(self, records: list[Record]) -> list[Record]:
         """The records with a "resume" event before the first row."""
         for i, record in enumerate(records):
             if isinstance(record, Row):
-                self._needs_resume_event = False
+                self._resumes_at_first_row = False
                 event = Event(record.time, "resume", {"start_step": record.step})
                 return [*records[:i], event, *records[i:]]
         return records
@@ -234,15 +236,6 @@ class JournalOutlet(AbstractOutlet):
                     return f"{worker.label}: {worker.describe_delay()}"
                 worker.ended.wait(_DELIVERY_INTERVAL)
         return None
-
-    def describe_delay(self) -> str:
-        return f"not all rows are in the journal {self._journal.path} yet"
-
-    def finish(self, state: str, deadline: float) -> list[Event]:
-        if self._clips.opened:
-            self._clips.close(max(deadline - time.monotonic(), 0.0))
-        failures = [f"{each.where}: {each.message}" for each in self._failures.all()]
-        return [Event(time.time(), "close", {"state": state, "failures": failures})]
 
     def close(self, written: bool, deadline: float, timeout: float) -> None:
         if self._receiver is not None:
@@ -261,3 +254,47 @@ class JournalOutlet(AbstractOutlet):
 def _kind(item: Any) -> Any:
     """What items share that become records at once."""
     return id(item.schema) if isinstance(item, PartialRow) else type(item)
+
+
+@final
+class SelfMetrics:
+    """What logging costs: metrics `lerax_dist/*`, in a row every 10 seconds.
+
+    - `lerax_dist/callback_ms`: what a row has cost the thread that logged it, in milliseconds: the
+      host callback of a compiled step, or `Logger.log`.
+    - `lerax_dist/share_of_step`: the same as a fraction of the time that passed, from 0 to 1.
+    - `lerax_dist/queue_rows`: messages with rows in the queue.
+    - `lerax_dist/lag/<Backend>`: records of the journal that the backend has not received yet;
+      infinite if it failed to open.
+    """
+
+    def __init__(
+        self,
+        queue: RowQueue,
+        lags: Callable[[], Mapping[str, float]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = queue
+        self._lags = lags
+        self._clock = clock
+        self._last: float | None = None
+        self._calls = 0
+        self._seconds = 0.0
+
+    def due(self) -> dict[str, np.float64]:
+        """What to add to a row; empty most of the time."""
+        now = self._clock()
+        if self._last is None:
+            # From the first row on: before it the step is compiled.
+            self._last, (self._calls, self._seconds, _) = now, self._queue.usage()
+        passed = now - self._last
+        if passed < _SELF_INTERVAL:
+            return {}
+        calls, seconds, waiting = self._queue.usage()
+        cost = seconds - self._seconds
+        found = {"queue_rows": float(waiting), "share_of_step": cost / passed}
+        if calls > self._calls:
+            found["callback_ms"] = 1000.0 * cost / (calls - self._calls)
+        found |= {f"lag/{name}": lag for name, lag in self._lags().items()}
+        self._last, self._calls, self._seconds = now, calls, seconds
+        return {f"lerax_dist/{name}": np.float64(value) for name, value in found.items()}

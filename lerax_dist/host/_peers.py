@@ -1,11 +1,12 @@
-"""`scope="process"` on process 0: rows of the other processes are received and merged with its own.
+"""`scope="process"`: rows of the other processes are sent to process 0 and merged with its own.
 
-`PeerReceiver` is a thread that empties a mailbox; `PeerMerger` decides when a row of process 0 is
-complete, and has neither a thread nor a clock.
+On the others `PeerOutlet` sends. On process 0 `PeerReceiver` is a thread that empties a mailbox,
+and `PeerMerger` decides when a row is complete; it has neither a thread nor a clock.
 """
 
 import base64
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from lerax_dist._failures import Failures
 from lerax_dist._schema import Totals
 from lerax_dist.cluster import Mailbox
 from lerax_dist.host._queue import RowQueue
-from lerax_dist.host._reorder import PartialRow
+from lerax_dist.host._rows import PartialRow
+from lerax_dist.host._worker import AbstractOutlet, FlushMarker
 
 # How long a process may send nothing while a row of process 0 waits for it, in seconds.
 PEER_TIMEOUT = 300.0
@@ -30,16 +32,15 @@ _ROW_BYTES = 500
 _ROUND = 1.0
 # Messages of a process at a turn; it sends one a second.
 _MAX_MESSAGES = 8
+# How long a message waits for process 0, which is behind, until that is reported, in seconds.
+_SEND_TIMEOUT = 60.0
+# How often a waiting message looks whether there is room, in seconds.
+_ROOM_INTERVAL = 1.0
 
 
 class PeerRow(NamedTuple):
-    """A partial row of another process, as it was sent.
-
-    Attributes:
-        number: number of its iteration, or its step in a plain loop.
-        names: names of what it logs.
-        totals: its numbers.
-    """
+    """A partial row of another process; `number` is that of its iteration, or its step in a plain
+    loop."""
 
     number: int
     names: tuple[str, ...]
@@ -74,13 +75,13 @@ class Encoder:
 
 @final
 class Decoder:
-    """Reads the messages of one process."""
+    """Reads the messages of one process, in their order."""
 
     def __init__(self) -> None:
         self._known: list[tuple[str, ...]] = []
 
     def decode(self, message: dict[str, Any]) -> list[PeerRow]:
-        """The rows in a message, in their order."""
+        """The rows in a message."""
         self._known += [tuple(names) for names in message["names"]]
         return [
             PeerRow(number, self._known[i], Totals(*map(_decode, totals)))
@@ -100,15 +101,77 @@ def _decode(value: Any) -> Any:
 
 
 @final
+class PeerOutlet(AbstractOutlet):
+    """Sends the rows of this process to process 0, which writes events and clips of its own."""
+
+    clips = None
+    delay = "process 0 has not consumed all rows of this process"
+
+    def __init__(self, mailbox: Mailbox, failures: Failures) -> None:
+        self._mailbox = mailbox
+        self._failures = failures
+        self._encoder = Encoder()
+        self._hurry = threading.Event()
+
+    def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
+        pass
+
+    def write(self, items: list[Any], now: float) -> int:
+        rows = [item for item in items if isinstance(item, PartialRow)]
+        if rows:
+            self._send(rows)
+        for item in items:
+            if isinstance(item, FlushMarker):
+                if item.ending is not None:
+                    self._end(item.ending.state)
+                item.reached.set()
+        return sum(row.size for row in rows)
+
+    def timeout(self, now: float) -> float | None:
+        return None
+
+    def _send(self, rows: list[PartialRow]) -> None:
+        try:
+            message = self._encoder.encode(rows)
+            self._wait_for_room()
+            self._mailbox.send(message)
+            self._encoder.sent(message)
+        except Exception as error:
+            self._failures.record("peer", f"rows could not be sent ({error!r})", error)
+
+    def _wait_for_room(self) -> None:
+        """Rows that process 0 cannot take yet wait here, and throttle this process as well."""
+        since = time.monotonic()
+        while not self._hurry.is_set() and not self._mailbox.has_room(timeout=_ROOM_INTERVAL):
+            if time.monotonic() - since > _SEND_TIMEOUT:
+                self._failures.record(
+                    "peer",
+                    f"process 0 has not consumed this process's rows for {_SEND_TIMEOUT:.0f} s; "
+                    "throttling",
+                )
+
+    def _end(self, state: str) -> None:
+        try:
+            self._mailbox.send({"end": state})
+            self._mailbox.finish(timeout=_SEND_TIMEOUT)
+        except Exception as error:
+            self._failures.record(
+                "peer", f"could not notify process 0 of the end of the run ({error!r})", error
+            )
+
+    def flush(self, marker: FlushMarker, deadline: float) -> str | None:
+        return None
+
+    def close(self, written: bool, deadline: float, timeout: float) -> None:
+        if not written:
+            # What is left is sent without waiting for room.
+            self._hurry.set()
+
+
+@final
 @dataclass(frozen=True, slots=True, eq=False)
 class PeerRows:
-    """What has come from another process.
-
-    Attributes:
-        process: its index.
-        rows: its rows.
-        state: how its run ended, if it did.
-    """
+    """What has come from another process; `state` is how its run ended, if it did."""
 
     process: int
     rows: list[PeerRow]
@@ -119,12 +182,7 @@ class PeerRows:
 class PeerReceiver:
     """Brings what arrives in a mailbox to the queue, from every process in turn.
 
-    Args:
-        mailbox: what to empty.
-        process_count: number of processes.
-        queue: where to.
-        is_ahead: whether a process is so far ahead of this one that its messages have to wait.
-        failures: where to record what fails.
+    A process waits while `is_ahead` says that it is too far ahead of this one.
     """
 
     def __init__(
@@ -187,11 +245,8 @@ class PeerMerger:
 
     Rows are matched in the order in which each process has sent them. A process that has sent
     nothing for five minutes while it is waited for is excluded from then on, and so is one that has
-    ended. A slower one is waited for: a row is the row of all.
-
-    Args:
-        hosts: host of every process.
-        failures: where to record what fails.
+    ended. A slower one is waited for: a row is the row of all. Times are those of a monotonic
+    clock, in seconds.
     """
 
     def __init__(self, hosts: Sequence[str], failures: Failures) -> None:
@@ -211,12 +266,7 @@ class PeerMerger:
         return bool(self._waiting)
 
     def put(self, items: Sequence[Any], now: float) -> None:
-        """Partial rows of process 0, or what must not overtake them.
-
-        Args:
-            items: in their order.
-            now: seconds of a monotonic clock.
-        """
+        """Partial rows of process 0, and what must not overtake them, in their order."""
         self._waiting.extend((item, now) for item in items)
 
     def receive(self, peer: PeerRows, now: float) -> None:
@@ -238,16 +288,8 @@ class PeerMerger:
         return self._bytes_ahead[process] > _MAX_AHEAD_BYTES
 
     def ready(self, now: float, deadline: float | None = None) -> list[Any]:
-        """What need not wait any longer, merged, in its order.
-
-        Args:
-            now: seconds of a monotonic clock.
-            deadline: from when on no process is waited for; `None` for never.
-        """
-        if not self._received:
-            ready = [item for item, _ in self._waiting]
-            self._waiting.clear()
-            return ready
+        """What need not wait any longer, merged, in its order; from `deadline` on no process is
+        waited for."""
         ready = []
         while self._waiting:
             item, since = self._waiting[0]
@@ -285,19 +327,15 @@ class PeerMerger:
     def _merged(self, row: PartialRow, now: float) -> PartialRow:
         parts = [row.totals]
         for process, received in self._received.items():
-            while received and received[0].number < row.number:
+            while received and received[0].number != row.number:
                 self._mismatch(
                     process,
                     f"row {received[0].number} while process 0 expected row {row.number}",
                 )
+                if received[0].number > row.number:
+                    break
                 self._pop(process, now)
-            if not received:
-                continue
-            if received[0].number > row.number:
-                self._mismatch(
-                    process,
-                    f"row {received[0].number} while process 0 expected row {row.number}",
-                )
+            if not received or received[0].number != row.number:
                 continue
             peer = self._pop(process, now)
             if peer.names != row.schema.names:

@@ -1,4 +1,4 @@
-"""The queue between the training and the worker: bounded in bytes, lossless.
+"""The queue between the training and the worker, and what enters it. Bounded in bytes, lossless.
 
 What may be called where: `put` in a signal handler, whatever the interrupted code was doing, since
 it uses `SimpleQueue.put` only, which is reentrant; `put_row` on any thread; `take` and `done` on
@@ -7,10 +7,14 @@ the worker's.
 
 import threading
 import time
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, final
+from typing import Any, NamedTuple, final
+
+import numpy as np
 
 from lerax_dist._failures import Failures
+from lerax_dist._schema import HostMetrics, Schema
 
 # Bytes of rows that may be queued: some 100,000 rows of 64 metrics.
 BOUND = 64 << 20
@@ -21,6 +25,60 @@ _MAX_ITEMS = 1024
 PAUSE = 0.2
 
 
+class Packet(NamedTuple):
+    """One part of a message with rows from the devices, as it came.
+
+    Attributes:
+        schema: what the vectors in the message mean.
+        part: which part this is, from 0.
+        parts: how many the message has.
+        payload: number of the message | its part of the body, int32.
+        stride: distance between the iterations that are logged.
+        time: when it came, in seconds since the epoch.
+        clock: when it came, by `time.perf_counter`.
+    """
+
+    schema: Schema
+    part: int
+    parts: int
+    payload: np.ndarray
+    stride: int
+    time: float
+    clock: float
+
+
+class HostRow(NamedTuple):
+    """A row from a plain loop; `time` is in seconds since the epoch."""
+
+    step: int
+    metrics: HostMetrics
+    time: float
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingStart:
+    """A training starts.
+
+    Attributes:
+        stride: distance between the iterations that are logged.
+        iteration: iterations done before.
+        total_timesteps: global steps that it takes; 0 if unknown.
+        total_iterations: iterations that it takes; 0 if unknown.
+        hparams: hyperparameters to log, if there are any.
+        time: when, in seconds since the epoch.
+        clock: when, by `time.perf_counter`.
+    """
+
+    stride: int
+    iteration: int
+    total_timesteps: int
+    total_iterations: int
+    hparams: dict[str, Any]
+    time: float
+    clock: float
+
+
 @final
 class RowQueue:
     """What the worker has not taken yet.
@@ -29,13 +87,8 @@ class RowQueue:
     worker, and nothing is lost. If the worker does not move for 10 seconds (a file system that
     hangs), rows are queued nevertheless, so that a logger never stops a training.
 
-    The first row after a while is taken at once. Then rows are batched for a moment: a thread that
-    woke for each of them would take the interpreter from the training just as often.
-
-    Args:
-        failures: where to record what fails.
-        bound: how many bytes of rows may be queued.
-        pause: how long rows are batched, in seconds; they are taken so much later at most.
+    The first row after a while is taken at once. Then rows are batched for `pause` seconds: a
+    thread that woke for each of them would take the interpreter from the training just as often.
     """
 
     def __init__(self, failures: Failures, bound: int = BOUND, pause: float = PAUSE) -> None:

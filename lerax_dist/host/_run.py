@@ -18,19 +18,16 @@ import numpy as np
 
 from lerax_dist._failures import Failures
 from lerax_dist._schema import HostCallback, Schema
-from lerax_dist.cluster import Mailbox, ProcessGroup
-from lerax_dist.host._clips import ClipRenderer, ClipSpec
-from lerax_dist.host._journal_outlet import JournalOutlet
-from lerax_dist.host._peer_outlet import PeerOutlet
-from lerax_dist.host._queue import PAUSE, RowQueue
+from lerax_dist.cluster import ProcessGroup
+from lerax_dist.host._clips import ClipSpec
+from lerax_dist.host._queue import HostRow, Packet, RowQueue, TrainingStart
 from lerax_dist.host._signals import SignalWatch
-from lerax_dist.host._sink import HostRow, Sink, TrainingStart, drop_stray_rows, ignore
-from lerax_dist.host._worker import AbstractOutlet, FlushMarker, Worker
-from lerax_dist.journal import Event, Identity, Journal
+from lerax_dist.host._worker import AbstractOutlet, Ending, FlushMarker, Worker
+from lerax_dist.journal import Event, Identity
 from lerax_dist.process_logs import RunLogs
 
 # A process may ask this much later than another, e.g. since it loads data, in seconds.
-AGREEMENT_TIMEOUT = 300.0
+_AGREEMENT_TIMEOUT = 300.0
 # Closing a run that could not start, in seconds.
 _ABORT_TIMEOUT = 5.0
 # Closing at the exit of the interpreter, in seconds.
@@ -39,12 +36,10 @@ _EXIT_TIMEOUT = 60.0
 _CLIPS_TIMEOUT = 5.0
 # A worker that is late gets this much longer to send what is left, in seconds.
 _LATE_TIMEOUT = 2.0
-# A process that does not write wakes its worker once a second only.
-_PEER_PAUSE = 1.0
 
 
 class RunInfo(NamedTuple):
-    """What all processes know of a run.
+    """What a process knows of its run.
 
     Attributes:
         name: its name.
@@ -54,6 +49,7 @@ class RunInfo(NamedTuple):
             (`"process"`).
         group: the processes that log together.
         hparams: hyperparameters that the user gave.
+        backends: the backends of this process.
     """
 
     name: str
@@ -62,32 +58,17 @@ class RunInfo(NamedTuple):
     scope: str
     group: ProcessGroup
     hparams: dict[str, Any]
-
-
-class WriterParts(NamedTuple):
-    """What only the writer has.
-
-    Attributes:
-        journal: the journal, open and locked.
-        facts: what the journal says about the run, fit for JSON.
-        start_step: where a continued run goes on: rows of earlier incarnations at or after it are
-            superseded; `None` for the step of the first row.
-        hosts: host of every process whose rows are merged, this one's first.
-    """
-
-    journal: Journal
-    facts: dict[str, Any]
-    start_step: int | None
-    hosts: tuple[str, ...]
+    backends: tuple[Any, ...]
 
 
 @final
 class Run:
     """A run on one process. Equal only to itself, so it never causes a retrace.
 
+    Its host callbacks never raise: that would kill the step.
+
     Attributes:
-        info: what all processes know of it.
-        backends: the backends of this process.
+        info: what this process knows of it.
         failures: what has failed.
         is_closed: whether it accepts no more rows.
         is_written_here: whether the values of this process count.
@@ -97,9 +78,8 @@ class Run:
     def __init__(
         self,
         info: RunInfo,
-        backends: tuple[Any, ...],
-        writer: WriterParts | None,
-        mailbox: Mailbox | None,
+        queue: RowQueue,
+        outlet: AbstractOutlet | None,
         failures: Failures,
         *,
         logs: RunLogs,
@@ -108,21 +88,24 @@ class Run:
     ) -> None:
         """
         Args:
-            info: what all processes know of the run.
-            backends: the backends of this process.
-            writer: what only the writer has; `None` on the other processes.
-            mailbox: the channel from the peers to the writer; `None` if there are no peers.
+            info: what this process knows of the run.
+            queue: where rows wait for the outlet.
+            outlet: where they go; `None` if this process writes nothing.
             failures: where to record what fails.
             logs: the text logs of the run, closed with it.
             handle_signals: whether to watch for SIGTERM and SIGUSR1.
-            wait_for_callbacks: waits (at most so many seconds) until the devices have delivered all
-                rows; returns what is missing, if anything.
+            wait_for_callbacks: waits, at most that many seconds, until the devices have delivered
+                all rows; returns what is missing, if anything.
         """
         self.info = info
-        self.backends = backends
         self.failures = failures
         self.is_closed = False
+        self.is_written_here = outlet is not None
         self.unsent: Callable[[], str | None] = lambda: None
+        self._queue = queue
+        self._outlet = outlet
+        self._worker = None if outlet is None else Worker(queue, outlet, failures)
+        self._clips = None if outlet is None else outlet.clips
         self._logs = logs
         self._wait_for_callbacks = wait_for_callbacks
         self._pid = os.getpid()
@@ -131,36 +114,6 @@ class Run:
         self._last: FlushMarker | None = None
         # A signal that another process saw, when all were asked.
         self._peer_preempted = False
-        self.is_written_here = writer is not None or mailbox is not None
-        self._queue = RowQueue(failures, pause=_PEER_PAUSE if writer is None else PAUSE)
-        self._sink = Sink(self._queue, failures)
-        self._clips: ClipRenderer | None = None
-        self._journal_outlet: JournalOutlet | None = None
-        self._outlet: AbstractOutlet | None = None
-        self._worker: Worker | None = None
-        if writer is not None:
-            self._clips = ClipRenderer(self._queue.put, info.directory, failures)
-            self._outlet = self._journal_outlet = JournalOutlet(
-                info.name,
-                backends,
-                writer.journal,
-                info.identity,
-                self._queue,
-                self._clips,
-                failures,
-                hosts=writer.hosts,
-                mailbox=mailbox,
-                has_start_step=writer.start_step is not None,
-                on_open=self._close_at_exit,
-            )
-            place = {"name": info.name, "pid": self._pid, "host": info.group.hostname}
-            self.put(Event(time.time(), "open", place | info.identity._asdict() | writer.facts))
-            if info.identity.incarnation > 1 and writer.start_step is not None:
-                self.put(Event(time.time(), "resume", {"start_step": writer.start_step}))
-        elif mailbox is not None:
-            self._outlet = PeerOutlet(mailbox, failures)
-        if self._outlet is not None:
-            self._worker = Worker(self._queue, self._outlet, failures)
         self._signals = SignalWatch(self._sync_soon) if handle_signals else None
         if self._signals is not None:
             self._signals.install()
@@ -172,44 +125,73 @@ class Run:
         self._close_at_exit()
         try:
             self._worker.start()
-            self._outlet.start(open_timeout)
+            self._outlet.start(open_timeout, self._close_at_exit)
         except BaseException:
             # Ctrl-C, for instance. The caller never gets the run, so it could not close it.
             self.close(failed=True, timeout=_ABORT_TIMEOUT)
             raise
 
-    def why_unopened(self, backend: Any) -> str | None:
-        """Why a backend of the writer is not open; `None` if it is."""
-        outlet = self._journal_outlet
-        return None if outlet is None else outlet.why_unopened(backend)
-
     def row_callback(self, schema: Schema, stride: int) -> HostCallback:
-        """What takes rows from the devices, see `Sink.rows`."""
+        """What takes the rows of one schema from the devices; they are `stride` iterations apart.
+
+        It copies, queues, returns.
+        """
+
+        def deliver(part: int, parts: int, payload: Any) -> None:
+            try:
+                begin = time.perf_counter()
+                if self.is_closed or self._outlet is None:
+                    self._record_dropped_row()
+                    return
+                # A copy, not a view: the runtime may reuse the buffer once this returns.
+                copy = np.asarray(payload).copy()
+                packet = Packet(schema, part, parts, copy, stride, time.time(), begin)
+                self._queue.put_row(packet, copy.nbytes, begin)
+            except Exception as error:
+                self.failures.record("callback", f"could not enqueue a row ({error!r})", error)
+
+        return deliver
+
+    def _record_dropped_row(self) -> None:
+        message = "received a row after `close()`; dropped it"
         if self._outlet is None:
-            return drop_stray_rows(self.info.group.process_index, self.failures)
-        return self._sink.rows(schema, stride)
+            message = (
+                f"process {self.info.group.process_index} received a row but only process 0 "
+                "writes; dropped the row. Either each process runs its own program (pass "
+                '`scope="process"`), or the mesh does not start with a device of process 0 (build '
+                "it from `jax.devices()` in their order)."
+            )
+        self.failures.record("callback", message)
 
     def start_callback(
         self, stride: int, total: int | None, iterations: int, hparams: dict[str, Any]
     ) -> HostCallback:
-        """What takes the start of a training from the devices.
+        """What takes the start of a training from the devices, for `TrainingStart`.
 
-        Args:
-            stride: distance between the iterations that are logged.
-            total: global steps of one program; `None` if the payload holds them.
-            iterations: iterations that it takes; 0 if unknown.
-            hparams: hyperparameters to log.
+        `total` are the steps of one program; `None` if the payload holds them.
         """
-        if self._outlet is None:
-            return ignore
         # Where each process knows of its own program only, the steps of all are summed.
         programs = self.info.group.process_count if self.info.scope == "process" else 1
-        steps = None if total is None else total * programs
-        return self._sink.start(stride, steps, iterations, hparams, programs)
+
+        def deliver(part: int, parts: int, payload: Any) -> None:
+            try:
+                iteration, sent = np.asarray(payload).tolist()
+                # On the host, whose integers do not overflow.
+                steps = (sent if total is None else total) * programs
+                now = (time.time(), time.perf_counter())
+                self.put(TrainingStart(stride, iteration, steps, iterations, hparams, *now))
+            except Exception as error:
+                self.failures.record(
+                    "callback", f"could not enqueue the start of a training ({error!r})", error
+                )
+
+        return deliver
 
     def clip_callback(self, spec: ClipSpec) -> HostCallback:
         """What takes clips from the devices; process 0 keeps its own."""
-        return ignore if self._clips is None else self._clips.clip_callback(spec)
+        if self._clips is None:
+            return lambda part, parts, payload: None
+        return self._clips.clip_callback(spec)
 
     def disable_clips(self, error: Exception) -> None:
         """There will be no clips, because of an error."""
@@ -217,13 +199,7 @@ class Run:
             self._clips.disable_clips(error)
 
     def log(self, row: HostRow, size: int, begin: float) -> None:
-        """Queue a row from a plain loop.
-
-        Args:
-            row: the row.
-            size: about how many bytes it takes.
-            begin: when the call that logs it began, by `time.perf_counter`.
-        """
+        """Queue a row from a plain loop, see `RowQueue.put_row`."""
         if os.getpid() != self._pid:
             self.failures.record(
                 "log", "was called in a forked process, which writes nothing; log in its parent"
@@ -241,15 +217,15 @@ class Run:
         if self._outlet is not None:
             self._queue.put(event)
 
-    def _mark(self, **options: Any) -> FlushMarker:
-        marker = FlushMarker(**options)
+    def _mark(self, *, sync: bool = False) -> FlushMarker:
+        marker = FlushMarker(sync=sync)
         self._queue.put(marker)
         return marker
 
     def _sync_soon(self) -> None:
         """Have every row so far synced to the disk. For a signal handler: takes no lock."""
         if self._outlet is not None:
-            self._mark(sync=True, urgent=True)
+            self._queue.put(FlushMarker(sync=True, urgent=True))
 
     def flush(self, timeout: float) -> None:
         """Wait until every row and clip so far is in the journal and with every backend; on a peer,
@@ -263,61 +239,49 @@ class Run:
         deadline = time.monotonic() + timeout
         missing = self._wait_for_callbacks(timeout)
         marker = self._mark()
-        if self._reached(marker, deadline) and self._clips is not None and self._clips.opened:
+        if marker.wait(deadline) and self._clips is not None and self._clips.opened:
             clips = self._clips.wait(max(deadline - time.monotonic(), 0.0))
             missing = missing or (f"{clips} clips are not rendered" if clips else None)
             marker = self._mark()
-        if not self._reached(marker, deadline):
-            missing = missing or self._outlet.describe_delay()
+        if not marker.wait(deadline):
+            missing = missing or self._outlet.delay
         missing = missing or self._outlet.flush(marker, deadline)
         if missing:
             raise TimeoutError(f"`flush` timed out after {timeout:g} s: {missing}")
 
-    @staticmethod
-    def _reached(marker: FlushMarker, deadline: float) -> bool:
-        return marker.reached.wait(max(deadline - time.monotonic(), 0.0))
-
     def start_step(self, timeout: float) -> int | None:
-        """Where the run would go on if it were continued; the same on all that ask together.
+        """The step after that of the last row, once all rows so far are on the disk.
 
-        Args:
-            timeout: how long the writer waits for rows that are not written yet, in seconds.
-
-        Returns:
-            The step after that of the last row, once all rows so far are on the disk; `None` if it
-            is not known.
+        The same on all processes, which ask together. `None` if it is not known, or if the writer
+        could not write these rows in `timeout` seconds.
 
         Raises:
             TimeoutError: if process 0 did not ask.
         """
-        step = self._written_step(timeout) if self._clips is not None else None
-        what = "the step of the last row"
-        return self.info.group.broadcast(step, timeout=timeout + AGREEMENT_TIMEOUT, what=what)
+        group, what = self.info.group, "the step of the last row"
+        step = self._written_step(timeout) if group.is_writer else None
+        return group.broadcast(step, timeout=timeout + _AGREEMENT_TIMEOUT, what=what)
 
     def _written_step(self, timeout: float) -> int | None:
         assert self._outlet is not None
         deadline = time.monotonic() + timeout
         missing = None if self.is_closed else self._wait_for_callbacks(timeout)
         marker = self._last or self._mark(sync=True)
-        if not missing and self._reached(marker, deadline):
+        if not missing and marker.wait(deadline):
             return marker.start_step
-        missing = missing or self._outlet.describe_delay()
+        missing = missing or self._outlet.delay
         self.failures.record("state", f"the last row is unknown after {timeout:g} s: {missing}")
         return None
 
     def preempted(self) -> bool:
-        """Whether a signal has reached any process; the same answer on all that ask together.
-
-        Raises:
-            TimeoutError: if a process did not ask.
-        """
+        """Whether a signal has reached any process; the same answer on all, which ask together."""
         group = self.info.group
         if group.process_count == 1:
             return self._is_preempted
-        found = group.gather(self._is_preempted, timeout=AGREEMENT_TIMEOUT, what="`preempted`")
+        found = group.gather(self._is_preempted, timeout=_AGREEMENT_TIMEOUT, what="`preempted`")
         what = "the answer to `preempted`"
         # A signal that has come since is for the next time: the others do not know of it yet.
-        answer = group.broadcast(any(found or ()), timeout=AGREEMENT_TIMEOUT, what=what)
+        answer = group.broadcast(any(found or ()), timeout=_AGREEMENT_TIMEOUT, what=what)
         self._peer_preempted = answer
         return answer
 
@@ -326,13 +290,10 @@ class Run:
         return self._peer_preempted or (self._signals is not None and self._signals.seen)
 
     def close(self, failed: bool, timeout: float) -> None:
-        """Write or send everything that is left, and release everything.
+        """Write or send everything that is left, and release everything, within `timeout` seconds;
+        what is late is reported. `failed` is whether the run ended by an error.
 
         A second call does nothing, unless the first was interrupted: then it resumes there.
-
-        Args:
-            failed: whether the run ended by an error.
-            timeout: how long to take at most, in seconds. What is late is reported.
         """
         if self._is_ended or os.getpid() != self._pid:
             return
@@ -357,23 +318,27 @@ class Run:
             if missing:
                 self.failures.record("close", missing)
             self.is_closed = True
-            self._sink.close()
-            # A job that did not finish has little time left; rows and local files come first.
-            limit = max(deadline - time.monotonic(), 0.0) / 2
-            limit = limit if state == "finished" else min(limit, _CLIPS_TIMEOUT)
-            clips_deadline = time.monotonic() + limit
             if self._clips is not None and self._clips.opened:
+                # A job that did not finish has little time left; rows and local files come first.
+                limit = max(deadline - time.monotonic(), 0.0) / 2
+                limit = limit if state == "finished" else min(limit, _CLIPS_TIMEOUT)
+                clips_deadline = time.monotonic() + limit
                 # Clips find their rows before the last of them are rendered.
-                self._reached(self._mark(sync=True), clips_deadline)
-            for event in outlet.finish(state, clips_deadline):
-                self._queue.put(event)
-            patience = time.monotonic() + 0.7 * timeout
-            self._last = self._mark(last=True, state=state, deadline=patience)
-        written = self._reached(self._last, deadline)
+                self._mark(sync=True).wait(clips_deadline)
+                self._clips.close(max(clips_deadline - time.monotonic(), 0.0))
+            failures = [f"{each.where}: {each.message}" for each in self.failures.all()]
+            self.put(Event(time.time(), "close", {"state": state, "failures": failures}))
+            now = time.monotonic()
+            ending = Ending(state, now + 0.7 * max(deadline - now, 0.0))
+            self._last = FlushMarker(ending=ending)
+        # Each time: this may have been interrupted before. The worker ignores the second.
+        self._queue.put(self._last)
+        written = self._last.wait(deadline)
         if not written:
-            self.failures.record("close", f"{outlet.describe_delay()} after {timeout:g} s")
+            self.failures.record("close", f"{outlet.delay} after {timeout:g} s")
         outlet.close(written, deadline, timeout)
-        if self._clips is None:
+        if not self.info.group.is_writer:
+            # It may still send what is left.
             worker.join(max(deadline - time.monotonic(), _LATE_TIMEOUT))
 
     def _close_at_exit(self) -> None:

@@ -11,11 +11,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def check_main_thread() -> None:
-    """Check that this thread may handle signals.
-
-    Raises:
-        RuntimeError: if this is not the main thread.
-    """
+    """Check that this thread may handle signals: only the main one may."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
             "`handle_signals` is True, but signals can be handled by the main thread only, and "
@@ -32,10 +28,7 @@ class SignalWatch:
     """
 
     def __init__(self, on_signal: Callable[[], None]) -> None:
-        """
-        Args:
-            on_signal: called in the handler: it must take no lock and not wait.
-        """
+        # It is called in the handler: it must take no lock and not wait.
         self.seen = False
         self._on_signal = on_signal
         self._before: dict[int, Any] = {}

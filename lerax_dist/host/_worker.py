@@ -3,71 +3,79 @@
 import abc
 import threading
 import time
-from typing import Any, final
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, final
 
 from lerax_dist._failures import Failures
-from lerax_dist.host._clips import ClipPart
-from lerax_dist.host._peers import PeerRows
-from lerax_dist.host._queue import RowQueue
-from lerax_dist.host._reorder import REORDER_TIMEOUT, PartialRow, Reassembler, group_packets
-from lerax_dist.host._sink import HostRow, TrainingStart
+from lerax_dist.host._clips import ClipRenderer
+from lerax_dist.host._queue import HostRow, RowQueue, TrainingStart
+from lerax_dist.host._rows import REORDER_TIMEOUT, Reassembler, group_packets
 from lerax_dist.journal import Event
 
 
+class Ending(NamedTuple):
+    """How a run ends.
+
+    Attributes:
+        state: `"finished"`, `"failed"` or `"preempted"`.
+        deadline: from when on rows do not wait for other processes, by `time.monotonic()`.
+    """
+
+    state: str
+    deadline: float
+
+
 @final
+@dataclass(eq=False, slots=True)
 class FlushMarker:
     """A place in the queue: `reached` is set once everything before it has been written.
 
     Attributes:
-        last: whether the worker ends here.
         sync: whether the journal is synced to the disk here.
-        urgent: whether it does not wait for rows that wait for other processes.
-        state: how the run ended, if this is the last.
-        deadline: from when on rows do not wait for other processes, by `time.monotonic()`; `None`
-            for never.
+        urgent: whether it overtakes rows that wait for other processes.
+        ending: how the run ends, if the worker ends here.
         reached: set when it is.
-        end: number of the next record of the journal.
-        start_step: the step after that of the last row; `None` if there is no row yet.
+        end: number of the next record of the journal, once reached.
+        start_step: the step after that of the last row, once reached; `None` if there is none.
     """
 
-    def __init__(
-        self,
-        *,
-        last: bool = False,
-        sync: bool = False,
-        urgent: bool = False,
-        state: str = "finished",
-        deadline: float | None = None,
-    ) -> None:
-        self.last = last
-        self.sync = sync
-        self.urgent = urgent
-        self.state = state
-        self.deadline = deadline
-        self.reached = threading.Event()
-        self.end = 0
-        self.start_step: int | None = None
+    sync: bool = False
+    urgent: bool = False
+    ending: Ending | None = None
+    reached: threading.Event = field(default_factory=threading.Event)
+    end: int = 0
+    start_step: int | None = None
 
-
-Item = PartialRow | ClipPart | PeerRows | TrainingStart | Event | FlushMarker
+    def wait(self, deadline: float) -> bool:
+        """Wait until it is reached, or until `deadline` by `time.monotonic()`; whether it is."""
+        return self.reached.wait(max(deadline - time.monotonic(), 0.0))
 
 
 class AbstractOutlet(abc.ABC):
     """Where the rows of a process go: the journal, or process 0.
 
     `write` and `timeout` are called by the worker, the other methods by the main thread.
+
+    Attributes:
+        clips: renders the clips of this process; `None` if it keeps none.
+        delay: what to report if a marker was not reached in time.
     """
 
-    @abc.abstractmethod
-    def start(self, open_timeout: float) -> None:
-        """Start what it needs; waits at most `open_timeout` seconds."""
+    clips: ClipRenderer | None
+    delay: str
 
     @abc.abstractmethod
-    def write(self, items: list[Item], now: float) -> int:
+    def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
+        """Start what it needs; waits at most `open_timeout` seconds. See `BackendWorker.start`."""
+
+    @abc.abstractmethod
+    def write(self, items: list[Any], now: float) -> int:
         """Write items, in their order, and set the markers among them. Must not raise.
 
         Args:
-            items: what came from the queue, perhaps nothing.
+            items: what came from the queue, perhaps nothing: partial rows, what belongs to other
+                rows (from peers, parts of clips), starts of trainings, events, markers.
             now: `time.monotonic()`.
 
         Returns:
@@ -84,18 +92,6 @@ class AbstractOutlet(abc.ABC):
 
         Returns:
             What is missing at the deadline, or `None`.
-        """
-
-    @abc.abstractmethod
-    def describe_delay(self) -> str:
-        """What to report if a marker was not reached in time."""
-
-    @abc.abstractmethod
-    def finish(self, state: str, deadline: float) -> list[Event]:
-        """The run ends: wait for what is still being made of its rows.
-
-        Returns:
-            Last events, to be queued before the last marker.
         """
 
     @abc.abstractmethod
@@ -131,7 +127,7 @@ class Worker:
 
     def _run(self) -> None:
         while self._last is None or not self._last.reached.is_set():
-            items: list[Item] = []
+            items: list[Any] = []
             # No name is bound to what is taken beyond the loop: an array that is freed while the
             # interpreter exits aborts the process.
             for item, size in group_packets(self._queue.take(self._timeout())):
@@ -146,23 +142,29 @@ class Worker:
             self._queue.done(self._outlet.write(items, now))
 
     def _timeout(self) -> float | None:
-        waits = [self._outlet.timeout(time.monotonic())]
-        if self._reassembler.is_waiting:
-            waits.append(REORDER_TIMEOUT)
-        return min((wait for wait in waits if wait is not None), default=None)
+        timeout = self._outlet.timeout(time.monotonic())
+        if not self._reassembler.is_waiting:
+            return timeout
+        return REORDER_TIMEOUT if timeout is None else min(timeout, REORDER_TIMEOUT)
 
-    def _in_order(self, item: Any, size: int) -> list[Item]:
+    def _in_order(self, item: Any, size: int) -> list[Any]:
         match item:
             case list():
                 return [*self._reassembler.add_packets(item)]
             case HostRow():
                 return [self._reassembler.add_host_row(item, size)]
-            case PeerRows() | ClipPart() | Event(kind="video"):
-                # They belong to rows of their own, and must not hurry the next.
-                return [item]
             case TrainingStart():
                 return [*self._reassembler.restart(item.stride), item]
-            case FlushMarker(last=True):
-                self._last = item
+            case FlushMarker():
+                if item is self._last:
+                    # Queued again by a close that was interrupted.
+                    return []
+                if item.ending is not None:
+                    self._last = item
+            case Event() if item.kind != "video":
+                pass
+            case _:
+                # Clips and rows of peers belong to rows of their own, and must not hurry the next.
+                return [item]
         # Rows that were queued before it must not come after it.
         return [*self._reassembler.release(), item]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lerax_dist._schema import LIMBS, join_limbs
-from lerax_dist.device._steps import split_steps
+from lerax_dist.device._step_state import split_steps
 
 
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=20))

@@ -13,8 +13,9 @@ import pytest
 import lerax_dist as ld
 from lerax_dist._failures import Failures
 from lerax_dist.host import _queue
-from lerax_dist.host._finish import Pace, SelfMetrics
+from lerax_dist.host._journal_outlet import SelfMetrics
 from lerax_dist.host._queue import RowQueue
+from lerax_dist.host._rows import Pace
 from tests.memory import Memory, Raises
 
 
@@ -62,23 +63,23 @@ def test_a_backend_that_never_opens_lags_behind_for_ever_and_its_namesake_does_n
 
 
 def test_the_pace_is_of_the_time_since_the_row_before():
-    pace, *_ = Pace().advance(10.0, 1000, 5)
-    assert pace.advance(12.0, 5000, 9)[1:] == (2000.0, 0.5)
+    pace, *_ = Pace().advance(10.0, 1000, 5, 5)
+    assert pace.advance(12.0, 5000, 9, 9)[1:] == (2000.0, 0.5)
 
 
 def test_the_first_row_has_none_without_a_start():
-    assert all(map(math.isnan, Pace().advance(10.0, 1000, 5)[1:]))
+    assert all(map(math.isnan, Pace().advance(10.0, 1000, 5, 5)[1:]))
 
 
 def test_a_fresh_training_starts_at_step_0():
-    assert Pace.start(10.0, 0).advance(12.0, 1000, 1)[1:] == (500.0, 2.0)
+    assert Pace.start(10.0, 0).advance(12.0, 1000, 1, 1)[1:] == (500.0, 2.0)
 
 
 def test_a_resumed_training_does_not_count_the_steps_before_it():
-    _, steps, seconds = Pace.start(10.0, 7).advance(12.0, 8000, 8)
+    _, steps, seconds = Pace.start(10.0, 7).advance(12.0, 8000, 8, 8)
     assert math.isnan(steps) and seconds == 2.0
 
 
 def test_a_clock_that_stands_still_gives_no_pace():
-    pace, *_ = Pace().advance(10.0, 1000, 5)
-    assert all(map(math.isnan, pace.advance(10.0, 2000, 6)[1:]))
+    pace, *_ = Pace().advance(10.0, 1000, 5, 5)
+    assert all(map(math.isnan, pace.advance(10.0, 2000, 6, 6)[1:]))

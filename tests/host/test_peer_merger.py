@@ -6,6 +6,7 @@ A pure test of what the package keeps to itself; through the door see `test_peer
 import threading
 import time
 from collections import deque
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from lerax_dist.host._peers import (
     PeerRows,
 )
 from lerax_dist.host._queue import RowQueue
-from lerax_dist.host._reorder import PartialRow
+from lerax_dist.host._rows import PartialRow
 
 LIMIT = 20.0
 NOTHING = np.zeros(0)
@@ -202,7 +203,7 @@ def test_names_in_a_message_that_did_not_leave_travel_again():
 
 
 class Box:
-    """A mailbox in memory, whose waits pass on a clock of its own, a thousand times as fast."""
+    """The receiving end of a mailbox in memory, whose waits pass on a clock of its own, a thousand times as fast."""
 
     def __init__(self, messages):
         self.messages = {process: deque(some) for process, some in messages.items()}
@@ -241,7 +242,7 @@ def numbers(queue, process, until):
 def test_processes_that_are_silent_cost_the_others_nothing():
     box = Box({5: messages(200)})
     queue = RowQueue(Failures(), pause=0.0)
-    receiver = PeerReceiver(box, 6, queue, lambda process: False, Failures())
+    receiver = PeerReceiver(cast(Any, box), 6, queue, lambda process: False, Failures())
     receiver.start()
     found = numbers(queue, 5, lambda found: "finished" in found)
     receiver.stop()
@@ -260,7 +261,7 @@ def test_a_process_that_is_ahead_is_not_read_until_there_is_room():
 
     box = Box({1: messages(10), 2: messages(10)})
     queue = RowQueue(Failures(), pause=0.0)
-    receiver = PeerReceiver(box, 3, queue, is_ahead, Failures())
+    receiver = PeerReceiver(cast(Any, box), 3, queue, is_ahead, Failures())
     receiver.start()
     assert numbers(queue, 2, lambda found: "finished" in found) == [*range(10), "finished"]
     for _ in range(3):

@@ -10,8 +10,8 @@ import pytest
 
 from lerax_dist._failures import Failures
 from lerax_dist._schema import Schema
-from lerax_dist.host._reorder import MAX_HELD, Reassembler, ReorderBuffer
-from lerax_dist.host._sink import Packet
+from lerax_dist.host._queue import Packet
+from lerax_dist.host._rows import MAX_HELD, Reassembler, ReorderBuffer
 
 SCHEMA, OTHER = (Schema(("x",), dtype=np.dtype(np.float32)) for _ in range(2))
 

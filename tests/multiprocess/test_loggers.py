@@ -55,7 +55,7 @@ def test_a_value_that_process_0_does_not_hold_is_refused_on_every_process(tmp_pa
             assert "Replicate it on all processes first" in text
     # To process 1 it is a value of its own, as the others have theirs.
     assert [refused["one"] is None for refused in said] == [False, True, False]
-    assert "addressable only on processes [1]" in said[0]["one"][1] and said[0]["one"] == said[2]["one"]
+    assert "only on processes [1]" in said[0]["one"][1] and said[0]["one"] == said[2]["one"]
     assert journal_rows(tmp_path / "r") == [(step, {"x": 0.0}) for step in range(4)]
 
 

@@ -1,6 +1,11 @@
-"""Messages become rows in their order: parts are joined, rows sorted by number. No thread."""
+"""From messages to rows: parts are joined, rows put in order and finished. No thread.
+
+`Reassembler` makes partial rows, which may still merge with those of other processes; of these
+`RowFinisher` makes rows with their times and pace, without what has no value.
+"""
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, final
@@ -8,8 +13,9 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lerax_dist._failures import Failures
-from lerax_dist._schema import Schema, Totals
-from lerax_dist.host._sink import HostRow, Packet
+from lerax_dist._schema import RowBatch, Schema, Totals
+from lerax_dist.host._queue import HostRow, Packet
+from lerax_dist.journal import Row
 
 # How long a row waits for an earlier one that is missing, in seconds.
 REORDER_TIMEOUT = 1.0
@@ -19,6 +25,8 @@ MAX_HELD = 64
 # Rows of training and of evaluation alternate; more layouts than this are names made of data.
 _MAX_HOST_SCHEMAS = 32
 _NOTHING = np.zeros(0)
+# Metrics of the pace: global steps a second, and seconds an iteration.
+PACE_NAMES = ("time/steps_per_second", "time/iteration_seconds")
 
 
 class PartialRow(NamedTuple):
@@ -58,7 +66,7 @@ class ReorderBuffer(NamedTuple):
     held: dict[int, Any] = {}
 
     def follow(self, numbers: list[int]) -> "ReorderBuffer | None":
-        """The buffer after rows with these numbers, if they are just the next ones; else `None`."""
+        """The buffer after these rows, if they are just the next ones; else `None`."""
         if self.held or (self.due is not None and self.due != numbers[0]):
             return None
         after = numbers[0] + len(numbers) * self.stride
@@ -97,7 +105,7 @@ class ReorderBuffer(NamedTuple):
 
 @final
 class Reassembler:
-    """Joins the parts of messages and puts rows into their order."""
+    """Joins the parts of messages and puts rows in order. Its methods return what is due now."""
 
     def __init__(self, failures: Failures) -> None:
         self._failures = failures
@@ -112,13 +120,13 @@ class Reassembler:
         return bool(self._order.held)
 
     def overdue(self, now: float) -> list[PartialRow]:
-        """Rows that have waited for an earlier one for too long, given `time.monotonic()`."""
+        """Rows that have waited too long for an earlier one; `now` is `time.monotonic()`."""
         if self.is_waiting and now - self._held_since > REORDER_TIMEOUT:
             return self.release()
         return []
 
     def restart(self, stride: int) -> list[PartialRow]:
-        """A training starts, whose numbers may begin anywhere: the rows that are held."""
+        """A training starts, whose numbers may begin anywhere."""
         # Incomplete messages belong to the training before.
         self._parts.clear()
         ready = self.release()
@@ -131,7 +139,7 @@ class Reassembler:
         return ready
 
     def add_packets(self, packets: Sequence[Packet]) -> list[PartialRow]:
-        """Parts of messages come: the rows that are due now."""
+        """Parts of messages come."""
         if self._order.due is None:
             self._order = self._order._replace(stride=packets[0].stride)
         messages = [parts for packet in packets if (parts := self._joined(packet))]
@@ -177,10 +185,14 @@ class Reassembler:
                     known |= zip(some, array, strict=True)
             known = {name: value for name, value in known.items() if value is not None}
             names, values = tuple(known), np.fromiter(known.values(), np.float64, len(known))
+        # One schema for all rows with these names: rows of one schema are finished at once.
+        if names not in self._host_schemas:
+            if len(self._host_schemas) >= _MAX_HOST_SCHEMAS:
+                self._host_schemas.clear()
+            self._host_schemas[names] = Schema(names, sums_steps=False)
+        schema = self._host_schemas[names]
         totals = Totals(1, values, _NOTHING, _NOTHING, row.step)
-        return PartialRow(
-            self._host_schema(names), totals, row.step, row.time, None, row.step, size
-        )
+        return PartialRow(schema, totals, row.step, row.time, None, row.step, size)
 
     def _read(self, names: tuple[str, ...], array: Any) -> np.ndarray | None:
         """Values from the devices, as float64; on this thread, not on the training's."""
@@ -191,20 +203,9 @@ class Reassembler:
             self._failures.record("writer", f"{missing} could not be read ({error!r})", error)
             return None
 
-    def _host_schema(self, names: tuple[str, ...]) -> Schema:
-        """One schema for all rows with these names: rows of one schema are finished at once."""
-        if names not in self._host_schemas:
-            if len(self._host_schemas) >= _MAX_HOST_SCHEMAS:
-                self._host_schemas.clear()
-            self._host_schemas[names] = Schema(names, sums_steps=False)
-        return self._host_schemas[names]
-
 
 def group_packets(taken: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
-    """What came from the queue, with consecutive packets as one list of them.
-
-    Many are read in little more time than one.
-    """
+    """What came from the queue, consecutive packets as one list: they are read at once."""
     for is_packet, group in itertools.groupby(taken, key=lambda both: isinstance(both[0], Packet)):
         if is_packet:
             packets, sizes = zip(*group, strict=True)
@@ -236,3 +237,123 @@ def _read_messages(messages: list[list[Packet]]) -> list[PartialRow]:
             for (number, totals), own in zip(numbered, sizes, strict=True)
         )
     return rows
+
+
+class Pace(NamedTuple):
+    """The last row, by which the pace of the next is known. Immutable.
+
+    Attributes:
+        clock: when it was done, in seconds of a monotonic clock; `None` before the first.
+        step: its global step; `None` if unknown.
+        iteration: its iteration.
+    """
+
+    clock: float | None = None
+    step: int | None = None
+    iteration: int = 0
+
+    @staticmethod
+    def start(clock: float, iteration: int) -> "Pace":
+        """Training starts after `iteration` iterations; a fresh one starts at step 0."""
+        return Pace(clock, 0 if iteration == 0 else None, iteration)
+
+    def advance(
+        self, clock: float, step: int, iteration: int, last: int
+    ) -> "tuple[Pace, float, float]":
+        """The pace after a row, and the values of `PACE_NAMES`: NaN if there is nothing to compare.
+
+        The row came at `clock`, in one message with those up to the iteration `last`. They are
+        spread evenly over the time since the row before them: more cannot be known without a
+        callback for each.
+        """
+        steps_per_second = iteration_seconds = math.nan
+        if self.clock is None or clock <= self.clock:
+            return Pace(clock, step, iteration), steps_per_second, iteration_seconds
+        if last > self.iteration:
+            fraction = (iteration - self.iteration) / (last - self.iteration)
+            clock = self.clock + (clock - self.clock) * min(max(fraction, 0.0), 1.0)
+        if clock > self.clock and iteration > self.iteration:
+            seconds = clock - self.clock
+            if self.step is not None and step >= self.step:
+                steps_per_second = (step - self.step) / seconds
+            iteration_seconds = seconds / (iteration - self.iteration)
+        return Pace(clock, step, iteration), steps_per_second, iteration_seconds
+
+
+@final
+class RowFinisher:
+    """Makes rows of merged totals, many at once, with their times and the pace of the run."""
+
+    def __init__(self, failures: Failures) -> None:
+        self._failures = failures
+        self._pace = Pace()
+
+    def start(self, clock: float, iteration: int) -> None:
+        """A training starts after `iteration` iterations, at `clock` of a monotonic clock."""
+        self._pace = Pace.start(clock, iteration)
+
+    def rows(self, partials: Sequence[PartialRow]) -> list[Row]:
+        """The rows of partial rows that have one schema, in their order."""
+        batch = partials[0].schema.finish([row.totals for row in partials])
+        self._check(batch)
+        times: list[float] = [row.time for row in partials]
+        iterations: list[int | None] = [None] * len(partials)
+        names, values, absent = batch.names, batch.values, batch.absent
+        if partials[0].clock is not None:
+            iterations = [row.number for row in partials]
+            # Of each row: the values of `PACE_NAMES`, and how long before its message it was done.
+            pace = np.zeros((len(partials), len(PACE_NAMES) + 1))
+            for i, (row, step) in enumerate(zip(partials, batch.steps, strict=True)):
+                assert row.clock is not None
+                after = self._pace.advance(row.clock, step, row.number, row.last)
+                self._pace, steps_per_second, iteration_seconds = after
+                assert self._pace.clock is not None
+                pace[i] = steps_per_second, iteration_seconds, row.clock - self._pace.clock
+            times = (times - pace[:, -1]).tolist()
+            missing = np.isnan(pace[:, :-1])
+            for column, name in enumerate(PACE_NAMES):
+                # A metric of the user's with such a name yields to ours.
+                if name in names:
+                    absent[:, names.index(name)] |= ~missing[:, column]
+            absent = np.hstack([absent, missing])
+            names, values = names + PACE_NAMES, np.hstack([values, pace[:, :-1]])
+        heads = zip(times, batch.steps, iterations, strict=True)
+        scalars = zip(heads, _present(names, values, absent), strict=True)
+        if not batch.vectors:
+            return [Row(*head, *both) for head, both in scalars]
+        return [
+            Row(*head, *both, _present_vectors(batch, i)) for i, (head, both) in enumerate(scalars)
+        ]
+
+    def _check(self, batch: RowBatch) -> None:
+        """Report the first value that is not finite."""
+        bad = ~(np.isfinite(batch.values) | batch.absent)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            self._failures.record(
+                "metrics",
+                f"{batch.names[column]!r} is {batch.values[row, column]} at step "
+                f"{batch.steps[row]}, the first value that is not finite",
+                kind="not finite",
+            )
+
+
+def _present(
+    names: tuple[str, ...], values: np.ndarray, absent: np.ndarray
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """Names and values of each row, without those that are absent."""
+    if (absent == absent[0]).all():
+        names = tuple(itertools.compress(names, ~absent[0]))
+        yield from ((names, row) for row in values[:, ~absent[0]])
+        return
+    known: dict[bytes, tuple[str, ...]] = {}
+    for row, gaps in zip(values, absent, strict=True):
+        key = gaps.tobytes()
+        if key not in known:
+            known[key] = tuple(itertools.compress(names, ~gaps))
+        yield known[key], row[~gaps]
+
+
+def _present_vectors(batch: RowBatch, row: int) -> dict[str, np.ndarray]:
+    found = {name: values[row] for name, values in batch.vectors.items()}
+    return {name: value for name, value in found.items() if not np.isnan(value).all()}
