@@ -203,7 +203,7 @@ def test_names_in_a_message_that_did_not_leave_travel_again():
 
 
 class Box:
-    """The receiving end of a mailbox in memory, whose waits pass on a clock of its own, a thousand times as fast."""
+    """The receiving end of a mailbox in memory. Waits pass on its own clock, 1000 times as fast."""
 
     def __init__(self, messages):
         self.messages = {process: deque(some) for process, some in messages.items()}
