@@ -3,10 +3,12 @@
 Body of a message of rows: how many there are | their iterations | their vectors as int32.
 """
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Self, final
 
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
 from jax.core import Tracer
@@ -212,7 +214,7 @@ class RowSender:
                 f"number of devices, got {schema.devices} after {known.devices}: their rows share "
                 "one buffer. Use a logger for each, or `rows_per_transfer=1`."
             )
-        if known is not None and known != schema:
+        if known is not None and dataclasses.replace(known, dtype=schema.dtype) != schema:
             raise ValueError(
                 f"`training_log` must hold the same metrics in every step of a logger with "
                 f"`rows_per_transfer` above 1, got {', '.join(schema.names)} after "
@@ -242,6 +244,8 @@ class RowSender:
         axes: Axes,
     ) -> None:
         vectors = merge(schema, vectors, axes)
+        # That of the buffer, if `reset` was traced with another precision than this.
+        schema = dataclasses.replace(schema, dtype=np.dtype(vectors.dtype))
         # As int32, so that no part of the transfer can round an integer beside it.
         bits = lax.bitcast_convert_type(vectors, jnp.int32).ravel()
         body = jnp.concatenate([count[None], iterations, bits])

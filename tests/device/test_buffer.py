@@ -258,3 +258,17 @@ def test_other_metrics_in_a_later_step_are_refused(tmp_path):
 def test_a_number_of_rows_that_is_none_is_refused(value, tmp_path):
     with pytest.raises(ValueError, match="`rows_per_transfer` must be an integer of 1 or more"):
         ld.LoggingCallback(Memory(), log_dir=tmp_path, rows_per_transfer=value)
+
+
+def test_a_buffer_keeps_the_precision_that_reset_gave_it(tmp_path):
+    memory = Memory()
+    with ld.LoggingCallback(memory, log_dir=tmp_path, rows_per_transfer=2) as logger:
+        state = reset(logger)
+        for count in range(1, 6):
+            # The first steps compute in float64, the last as the buffer does.
+            with jax.enable_x64(count < 4):
+                log = {"loss": 0.5 * jnp.int32(count)}
+                state = iteration(logger, step_states([5]), log, jnp.int32(count), state=state)
+        logger.flush_state(state)
+    assert logger.failures == ()
+    assert [row["train/loss"] for _, row in memory.rows] == [0.5, 1.0, 1.5, 2.0, 2.5]
