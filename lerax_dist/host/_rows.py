@@ -7,7 +7,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -105,10 +105,14 @@ class ReorderBuffer(NamedTuple):
 
 @final
 class Reassembler:
-    """Joins the parts of messages and puts rows in order. Its methods return what is due now."""
+    """Joins the parts of messages and puts rows in order. Its methods return what is due now.
 
-    def __init__(self, failures: Failures) -> None:
+    `discard` takes the size of each part that never becomes a row.
+    """
+
+    def __init__(self, failures: Failures, discard: Callable[[int], None]) -> None:
         self._failures = failures
+        self._discard = discard
         self._order = ReorderBuffer()
         self._held_since = 0.0
         self._parts: dict[tuple[int, int], dict[int, Packet]] = {}
@@ -128,6 +132,8 @@ class Reassembler:
     def restart(self, stride: int) -> list[PartialRow]:
         """A training starts, whose numbers may begin anywhere."""
         # Incomplete messages belong to the training before.
+        for received in self._parts.values():
+            self._discard(sum(packet.payload.nbytes for packet in received.values()))
         self._parts.clear()
         ready = self.release()
         self._order = ReorderBuffer(stride=stride)
@@ -165,6 +171,9 @@ class Reassembler:
             return [packet]
         message = id(packet.schema), int(packet.payload[0])
         received = self._parts.setdefault(message, {})
+        if packet.part in received:
+            # A loop that counts from 0 again, after a message that was cut off.
+            self._discard(received[packet.part].payload.nbytes)
         received[packet.part] = packet
         if len(received) < packet.parts:
             return []

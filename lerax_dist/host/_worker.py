@@ -113,7 +113,7 @@ class Worker:
         self._queue = queue
         self._outlet = outlet
         self._failures = failures
-        self._reassembler = Reassembler(failures)
+        self._reassembler = Reassembler(failures, queue.done)
         self._last: FlushMarker | None = None
         self._thread = threading.Thread(target=self._run, name="lerax_dist-writer", daemon=True)
 

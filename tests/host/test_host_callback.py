@@ -3,12 +3,14 @@
 Private by necessity: these are the rows of a schema that misbehaves, and the payloads of none.
 """
 
+import jax
 import numpy as np
 import pytest
 
 import lerax_dist as ld
 from lerax_dist._schema import Finished, PartialSpec, Schema
 from lerax_dist.host._clips import ClipSpec
+from tests.loop import KEY, training
 from tests.memory import Batches, Memory
 from tests.readers import journal_rows
 
@@ -74,3 +76,18 @@ def test_a_payload_that_cannot_be_read_is_reported_and_does_not_raise(tmp_path):
             logger._run.row_callback(NUMBERS, 1)(0, 1, Broken())
         with pytest.warns(ld.LoggingWarning, match="^video: .*no buffer"):
             logger._run.clip_callback(ClipSpec("v", 50.0, lambda body: body))(0, 1, Broken())
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+def test_parts_of_a_message_that_is_cut_off_give_their_room_back(logger, restarts):
+    part = np.zeros(6 << 20, np.int32)
+    receive = logger._run.row_callback(NUMBERS, 1)
+    for _ in range(4):
+        # The other part never comes. Three of these are more than may wait.
+        receive(0, 2, part)
+        if restarts:
+            context = training(ld.EmptyCallbackState(), 0)
+            logger.on_training_start(context, key=KEY)
+            jax.effects_barrier()
+        logger.flush()
+    assert logger.failures == ()

@@ -28,14 +28,14 @@ def rows(reassembler, *packets):
 
 
 def test_a_row_is_there_with_its_last_part_in_whatever_order_they_come():
-    reassembler = Reassembler(Failures())
+    reassembler = Reassembler(Failures(), discard=lambda size: None)
     assert rows(reassembler, part(1, 1, 10.0), part(0, 2, 20.0)) == []
     found = rows(reassembler, part(0, 1, 10.0), part(1, 2, 20.0))
     assert found == [(1, [10.0]), (2, [20.0])]
 
 
 def test_a_part_of_a_training_that_died_is_not_mixed_into_the_next():
-    reassembler = Reassembler(Failures())
+    reassembler = Reassembler(Failures(), discard=lambda size: None)
     assert rows(reassembler, part(1, 1, 99.0)) == []
     reassembler.restart(1)
     assert rows(reassembler, part(0, 1, 10.0)) == []
@@ -43,14 +43,14 @@ def test_a_part_of_a_training_that_died_is_not_mixed_into_the_next():
 
 
 def test_parts_of_other_metrics_in_the_same_iteration_are_kept_apart():
-    reassembler = Reassembler(Failures())
+    reassembler = Reassembler(Failures(), discard=lambda size: None)
     assert rows(reassembler, part(0, 1, 10.0), part(1, 1, 12.0, OTHER)) == []
     assert rows(reassembler, part(1, 1, 10.0)) == [(1, [10.0])]
     assert rows(reassembler, part(0, 1, 12.0, OTHER)) == [(1, [12.0])]
 
 
 def test_a_restart_gives_what_is_held_and_begins_anywhere():
-    reassembler = Reassembler(Failures())
+    reassembler = Reassembler(Failures(), discard=lambda size: None)
     both = [part(i, number, number) for number in (5, 7) for i in (0, 1)]
     assert rows(reassembler, *both) == [(5, [5.0])]
     assert [row.number for row in reassembler.restart(1)] == [7]
