@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import Any
 
 import pytest
@@ -93,5 +94,30 @@ def test_ctrl_c_while_backends_open_ends_the_run_as_failed(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == ["['MainThread']", "2"]
+    ends = [each for each in journal_records(tmp_path / "r") if each.kind == "close"]
+    assert [end.body["state"] for end in ends] == ["failed", "finished"]
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_ctrl_c_while_the_writer_starts_ends_the_run_as_failed(tmp_path, monkeypatch, starts):
+    start = threading.Thread.start
+    interrupts = ["lerax_dist-writer"]
+
+    def interrupted(thread):
+        if thread.name not in interrupts or starts:
+            start(thread)
+        if thread.name in interrupts:
+            interrupts.clear()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        ld.Logger(Memory(), "r", log_dir=tmp_path)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20.0)
+        assert not thread.is_alive(), thread.name
+    with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+        assert logger.failures == ()
     ends = [each for each in journal_records(tmp_path / "r") if each.kind == "close"]
     assert [end.body["state"] for end in ends] == ["failed", "finished"]

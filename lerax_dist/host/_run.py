@@ -6,6 +6,7 @@ processes of `scope="process"`) sends its rows to the writer. An *idle* process 
 """
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -122,8 +123,8 @@ class Run:
         """Start the threads; the writer waits at most `open_timeout` seconds for its backends."""
         if self._worker is None or self._outlet is None:
             return
-        self._close_at_exit()
         try:
+            self._close_at_exit()
             self._worker.start()
             self._outlet.start(open_timeout, self._close_at_exit)
         except BaseException:
@@ -313,6 +314,9 @@ class Run:
 
     def _drain(self, outlet: AbstractOutlet, worker: Worker, state: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
+        # Ctrl-C may have come before it ran. Without a thread there is nothing more to write.
+        with contextlib.suppress(RuntimeError):
+            worker.start()
         if self._last is None:
             missing = self._wait_for_callbacks(timeout / 2)
             if missing:

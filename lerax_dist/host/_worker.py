@@ -115,17 +115,29 @@ class Worker:
         self._failures = failures
         self._reassembler = Reassembler(failures, queue.done)
         self._last: FlushMarker | None = None
-        self._thread = threading.Thread(target=self._run, name="lerax_dist-writer", daemon=True)
+        # Held from the start of the thread on.
+        self._claim = threading.Lock()
+        self._ended = threading.Event()
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread, if it does not run. May be called again after Ctrl-C in it."""
+        if not self._claim.locked():
+            threading.Thread(target=self._run, name="lerax_dist-writer", daemon=True).start()
 
     def join(self, timeout: float) -> None:
         """Wait until the thread has ended, at most `timeout` seconds."""
-        self._thread.join(timeout)
+        self._ended.wait(timeout)
 
     def _run(self) -> None:
+        # One that was interrupted while it started may run all the same.
+        if not self._claim.acquire(blocking=False):
+            return
+        try:
+            self._move()
+        finally:
+            self._ended.set()
+
+    def _move(self) -> None:
         while self._last is None or not self._last.reached.is_set():
             items: list[Any] = []
             # No name is bound to what is taken beyond the loop: an array that is freed while the

@@ -264,3 +264,32 @@ def test_a_silent_process_costs_the_messages_of_another_nothing(tmp_path):
         run.peers[-1].log({"x": 1.0}, step)
     run.close()
     assert run.rows == [(step, {"x": 1.0}) for step in range(20)]
+
+
+def test_ctrl_c_while_a_peer_starts_ends_its_run_as_failed(tmp_path, monkeypatch):
+    start = threading.Thread.start
+    interrupted = threading.local()
+
+    def interrupt(thread):
+        if getattr(interrupted, "next", False):
+            interrupted.next = False
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+
+    def make(group):
+        interrupted.next = not group.is_writer
+        if group.is_writer:
+            return ld.Logger(Memory(), "r", log_dir=tmp_path, group=group, scope="process")
+        with pytest.raises(KeyboardInterrupt):
+            ld.Logger(Memory(), "r", log_dir=tmp_path, group=group, scope="process")
+        return None
+
+    _, (writer, _) = open_together(2, make)
+    writer.log({"x": 1.0}, 0)
+    writer.flush(LIMIT)
+    writer.close(timeout=LIMIT)
+    assert journal_rows(writer.run_dir) == [(0, {"x": 1.0})]
+    (said,) = messages(writer)
+    assert "ended its run as failed" in said
