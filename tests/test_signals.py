@@ -61,6 +61,18 @@ def test_signals_are_left_alone_unless_asked_for(tmp_path):
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)] == before
 
 
+def test_a_close_that_is_interrupted_at_its_end_gives_the_signals_back(tmp_path, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    logger = ld.Logger(Memory(), "r", log_dir=tmp_path, handle_signals=True)
+    monkeypatch.setattr("lerax_dist.process_logs.RunLogs.close", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        logger.close()
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
 def test_another_thread_cannot_handle_signals_and_is_told_so(tmp_path):
     errors = []
 

@@ -308,9 +308,11 @@ class Run:
         # Only now: if this was interrupted, the next call or the interpreter's exit resumes it.
         self._is_ended = True
         atexit.unregister(self._at_exit)
-        self._logs.close()
-        if self._signals is not None:
-            self._signals.remove()
+        try:
+            self._logs.close()
+        finally:
+            if self._signals is not None:
+                self._signals.remove()
 
     def _drain(self, outlet: AbstractOutlet, worker: Worker, state: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
