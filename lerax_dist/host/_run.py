@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -137,32 +138,37 @@ class Run:
 
         It copies, queues, returns.
         """
+        # Weak: JAX's caches of what ran outside of `jit` keep callbacks for good, but must not keep
+        # the backends and the journal of a closed run.
+        this = weakref.ref(self)
+        queue, failures, dropped = self._queue, self.failures, self._dropped_row
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
                 begin = time.perf_counter()
-                if self.is_closed or self._outlet is None:
-                    self._record_dropped_row()
+                run = this()
+                if run is None or run.is_closed or not run.is_written_here:
+                    failures.record("callback", dropped)
                     return
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.asarray(payload).copy()
                 packet = Packet(schema, part, parts, copy, stride, time.time(), begin)
-                self._queue.put_row(packet, copy.nbytes, begin)
+                queue.put_row(packet, copy.nbytes, begin)
             except Exception as error:
-                self.failures.record("callback", f"could not enqueue a row ({error!r})", error)
+                failures.record("callback", f"could not enqueue a row ({error!r})", error)
 
         return deliver
 
-    def _record_dropped_row(self) -> None:
-        message = "received a row after `close()`; dropped it"
-        if self._outlet is None:
-            message = (
-                f"process {self.info.group.process_index} received a row but only process 0 "
-                "writes; dropped the row. Either each process runs its own program (pass "
-                '`scope="process"`), or the mesh does not start with a device of process 0 (build '
-                "it from `jax.devices()` in their order)."
-            )
-        self.failures.record("callback", message)
+    @property
+    def _dropped_row(self) -> str:
+        if self.is_written_here:
+            return "received a row after `close()`; dropped it"
+        return (
+            f"process {self.info.group.process_index} received a row but only process 0 "
+            "writes; dropped the row. Either each process runs its own program (pass "
+            '`scope="process"`), or the mesh does not start with a device of process 0 (build '
+            "it from `jax.devices()` in their order)."
+        )
 
     def start_callback(
         self, stride: int, total: int | None, iterations: int, hparams: dict[str, Any]
@@ -173,6 +179,8 @@ class Run:
         """
         # Where each process knows of its own program only, the steps of all are summed.
         programs = self.info.group.process_count if self.info.scope == "process" else 1
+        # Weak, see `row_callback`.
+        this, failures = weakref.ref(self), self.failures
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
@@ -180,9 +188,11 @@ class Run:
                 # On the host, whose integers do not overflow.
                 steps = (sent if total is None else total) * programs
                 now = (time.time(), time.perf_counter())
-                self.put(TrainingStart(stride, iteration, steps, iterations, hparams, *now))
+                run = this()
+                if run is not None:
+                    run.put(TrainingStart(stride, iteration, steps, iterations, hparams, *now))
             except Exception as error:
-                self.failures.record(
+                failures.record(
                     "callback", f"could not enqueue the start of a training ({error!r})", error
                 )
 

@@ -1,11 +1,13 @@
 """Flush, state, close and exit: everything is written, and what takes too long is named."""
 
+import gc
 import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import jax
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 
 import lerax_dist as ld
-from tests.loop import iteration, step_states
+from tests.loop import iteration, reset, step_states, training
 from tests.memory import Hangs, Memory
 from tests.readers import journal_records, journal_steps, start_step_of
 
@@ -265,6 +267,25 @@ def test_no_thread_of_a_closed_run_is_left(tmp_path):
         thread.join(LIMIT)
         assert not thread.is_alive(), thread.name
     assert steps_of(backend) == [0, 1, 2]
+
+
+def test_a_closed_run_is_kept_by_nothing_that_jax_caches(tmp_path):
+    def train(backend):
+        """Outside of `jit`, where JAX caches each operation, and the callbacks in it."""
+        with ld.LoggingCallback(backend, "r", log_dir=tmp_path, rows_per_transfer=2) as logger:
+            state = reset(logger)
+            logger.on_training_start(training(state, 10), key=jax.random.key(0))
+            state = iteration(logger, step_states([1]), {"x": 1.0}, 1, state=state)
+            logger.flush_state(state)
+
+    backend = Memory()
+    train(backend)
+    assert len(backend.rows) == 1
+    kept = weakref.ref(backend)
+    backend.threads.clear()
+    del backend
+    gc.collect()
+    assert kept() is None
 
 
 def test_no_thread_of_an_idle_run_wakes_more_than_once_a_second(tmp_path):
