@@ -99,8 +99,8 @@ class RowBatch(NamedTuple):
         steps: step of each row.
         values: `(rows, metrics)` float64.
         absent: `(rows, metrics)` bool: which of them have no value.
-        vectors: name of each vector metric to `(rows, length)` float64; a row without a value has
-            NaN throughout.
+        vectors: name of each vector metric to `(rows, length)` float64.
+        absent_vectors: name of each vector metric to `(rows,)` bool: which rows have no value.
     """
 
     names: tuple[str, ...]
@@ -108,6 +108,7 @@ class RowBatch(NamedTuple):
     values: np.ndarray
     absent: np.ndarray
     vectors: dict[str, np.ndarray]
+    absent_vectors: dict[str, np.ndarray]
 
 
 @final
@@ -225,27 +226,33 @@ class Schema:
         plain = np.stack([row.plain for row in rows])
         steps = [row.step or 0 for row in rows]
         if not self.partials:
-            return RowBatch(self.plain, steps, plain, np.zeros(plain.shape, np.bool_), {})
+            return RowBatch(self.plain, steps, plain, np.zeros(plain.shape, np.bool_), {}, {})
         names, columns, absent = [*self.plain], [plain], [np.zeros(plain.shape, np.bool_)]
         vectors: dict[str, np.ndarray] = {}
+        absent_vectors: dict[str, np.ndarray] = {}
         sums, maxima = np.stack([row.sums for row in rows]), np.stack([row.maxima for row in rows])
         # What has no value yet is infinite or NaN on the way, on purpose.
         with np.errstate(invalid="ignore"):
             for spec, own_sums, own_maxima in self._parts(sums, maxima):
                 values, weight = spec.finish(own_sums, own_maxima, np)
                 for suffix, value in values.items():
+                    name, is_absent = (
+                        spec.name + suffix,
+                        np.logical_and(weight == 0, np.isnan(value)),
+                    )
                     if value.ndim > 1:
-                        vectors[spec.name + suffix] = value.T
+                        vectors[name], absent_vectors[name] = value.T, is_absent.all(axis=0)
                         continue
-                    names.append(spec.name + suffix)
+                    names.append(name)
                     columns.append(value[:, None])
-                    absent.append(np.logical_and(weight == 0, np.isnan(value))[:, None])
+                    absent.append(is_absent[:, None])
         return RowBatch(
             tuple(names),
             steps,
             np.concatenate(columns, axis=1),
             np.concatenate(absent, axis=1),
             vectors,
+            absent_vectors,
         )
 
     def metrics(self, vector: Any, numpy: ModuleType) -> dict[str, Any]:

@@ -345,6 +345,18 @@ class RowFinisher:
                 f"{batch.steps[row]}, the first value that is not finite",
                 kind="not finite",
             )
+            return
+        for name, values in batch.vectors.items():
+            # A number of a vector may lack a value, such as the mean of an empty bin; all do not.
+            bad = np.isnan(values).all(axis=1) & ~batch.absent_vectors[name]
+            if bad.any():
+                self._failures.record(
+                    "metrics",
+                    f"{name!r} is nan throughout at step {batch.steps[bad.argmax()]}, the first "
+                    "value that is not finite",
+                    kind="not finite",
+                )
+                return
 
 
 def _present(
@@ -364,5 +376,8 @@ def _present(
 
 
 def _present_vectors(batch: RowBatch, row: int) -> dict[str, np.ndarray]:
-    found = {name: values[row] for name, values in batch.vectors.items()}
-    return {name: value for name, value in found.items() if not np.isnan(value).all()}
+    return {
+        name: values[row]
+        for name, values in batch.vectors.items()
+        if not batch.absent_vectors[name][row]
+    }

@@ -81,3 +81,31 @@ def test_a_vector_is_merged_over_the_devices_and_read_back_from_the_files(
     found = [line["train/h/counts"] for line in lines if "train/h/counts" in line]
     np.testing.assert_allclose(found, np.tile(counts, (3, 1)), rtol=1e-6)
     assert [loss for _, loss in zip(*run["train/loss"], strict=True)] == [1.0, 2.0, 3.0]
+
+
+class Shares(ld.AbstractPartial):
+    """Each number's share of all, none if there are none."""
+
+    counts: jax.Array
+
+    def sums(self, maxima, first):
+        return (self.counts,)
+
+    @staticmethod
+    def finish(sums, maxima, numpy):
+        (counts,) = sums
+        total = counts.sum(axis=0)
+        return ld.Finished({"": counts / total}, total)
+
+
+def test_a_vector_without_a_value_is_left_out_and_one_that_is_nan_is_kept_and_named(tmp_path):
+    memory = ld.MemoryBackend()
+    with ld.LoggingCallback(memory, "r", log_dir=tmp_path) as logger:
+        for i, counts in enumerate(([1.0, 3.0], [0.0, 0.0], [np.nan, 1.0]), 1):
+            iteration(logger, step_states([i]), {"shares": Shares(jnp.asarray(counts))}, i)
+        with pytest.warns(ld.LoggingWarning, match="'train/shares' is nan throughout at step 3"):
+            logger.flush()
+    steps, read = ld.read_run(tmp_path / "r")["train/shares"]
+    assert list(steps) == [1, 3]
+    np.testing.assert_array_equal(read, [[0.25, 0.75], [np.nan, np.nan]])
+    assert [step for step, _ in memory.vectors] == [1, 3]
