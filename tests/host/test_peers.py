@@ -287,6 +287,7 @@ def test_ctrl_c_while_a_peer_starts_ends_its_run_as_failed(tmp_path, monkeypatch
         return None
 
     _, (writer, _) = open_together(2, make)
+    assert writer is not None
     writer.log({"x": 1.0}, 0)
     writer.flush(LIMIT)
     writer.close(timeout=LIMIT)
