@@ -80,6 +80,7 @@ class JournalOutlet(AbstractOutlet):
         self._peer_deadline: float | None = None
         self._sync_at: float | None = None
         self._is_over = False
+        self._is_closed = False
 
     def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
         """Start the threads, and wait for the backends to open.
@@ -247,8 +248,10 @@ class JournalOutlet(AbstractOutlet):
                 self._failures.record(
                     worker.label, f"did not end in {timeout:g} s: {worker.describe_delay()}"
                 )
-        if written:
+        # Once: a close that Ctrl-C cut off behind this line comes here again.
+        if written and not self._is_closed:
             self._journal.close()
+            self._is_closed = True
 
 
 def _kind(item: Any) -> Any:

@@ -306,8 +306,19 @@ class Run:
 
         A second call does nothing, unless the first was interrupted: then it resumes there.
         """
-        if self._is_ended or os.getpid() != self._pid:
+        if os.getpid() != self._pid:
             return
+        if not self._is_ended:
+            self._end(failed, timeout)
+        # Each time: Ctrl-C may have cut this off before.
+        atexit.unregister(self._at_exit)
+        try:
+            self._logs.close()
+        finally:
+            if self._signals is not None:
+                self._signals.remove()
+
+    def _end(self, failed: bool, timeout: float) -> None:
         unsent = self.unsent()
         if unsent is not None:
             self.failures.record("close", unsent)
@@ -317,12 +328,6 @@ class Run:
         self.is_closed = True
         # Only now: if this was interrupted, the next call or the interpreter's exit resumes it.
         self._is_ended = True
-        atexit.unregister(self._at_exit)
-        try:
-            self._logs.close()
-        finally:
-            if self._signals is not None:
-                self._signals.remove()
 
     def _drain(self, outlet: AbstractOutlet, worker: Worker, state: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -1,5 +1,6 @@
 """Flush, state, close and exit: everything is written, and what takes too long is named."""
 
+import atexit
 import gc
 import signal
 import subprocess
@@ -252,6 +253,33 @@ def test_a_close_that_is_interrupted_goes_on_at_the_next(tmp_path):
     assert [getattr(record, "kind", "row") for record in journal_records(logger.run_dir)] == [
         *("open", "start", "row", "row", "row", "close")
     ]
+    assert logger.failures == ()
+
+
+def test_a_close_that_is_interrupted_at_its_end_goes_on_at_the_next(tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    logger = ld.Logger(Memory(), "r", log_dir=tmp_path, handle_signals=True)
+    unregister = atexit.unregister
+
+    def interrupt(handler):
+        monkeypatch.setattr(atexit, "unregister", unregister)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atexit, "unregister", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        logger.close()
+    logger.close()
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert logger.failures == ()
+
+
+def test_a_journal_is_closed_once_though_its_outlet_is_closed_again(tmp_path):
+    """Ctrl-C may come right behind the first time."""
+    logger = ld.Logger(Memory(), "r", log_dir=tmp_path)
+    logger.close()
+    outlet = logger._run._outlet
+    assert outlet is not None
+    outlet.close(True, time.monotonic() + LIMIT, LIMIT)
     assert logger.failures == ()
 
 
