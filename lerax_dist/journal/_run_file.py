@@ -7,7 +7,6 @@ that looks once compares the time of the file with its own time.
 """
 
 import contextlib
-import itertools
 import json
 import os
 import time
@@ -27,7 +26,6 @@ HEARTBEAT_INTERVAL = 10.0
 _TIMEOUT = 60.0
 # In the line of each event that has an identity.
 _OPEN = b'"kind":"open"'
-_FILE_NUMBERS = itertools.count()
 
 
 class Identity(NamedTuple):
@@ -110,8 +108,9 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OSError: the file cannot be written; what was there stays.
     """
-    # Nothing of the name: TensorBoard reads every file that has "tfevents" in its name.
-    beside = path.with_name(f".{os.getpid()}-{next(_FILE_NUMBERS)}.part")
+    # Nothing of the name: TensorBoard reads every file that has "tfevents" in its name. And random:
+    # a process that was killed has left its file, and in a container the next has the same pid.
+    beside = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         with beside.open("xb") as file:
             write(file)
