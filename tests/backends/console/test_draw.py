@@ -100,6 +100,17 @@ def test_a_narrow_window_leaves_out_courses_and_then_changes(width, kept):
     assert line.split()[1:] == ["2.5", "+0.125", "▁▂▂▃▄▄▅▅▆▇▇█"][:kept]
 
 
+def test_the_name_of_the_run_stays_where_its_state_has_no_room():
+    made = view(2)
+    made.state = "finished"
+    assert drawn(made, now=50.0, width=12, height=40)[0] == "run ────────"
+    assert drawn(made, now=50.0, width=20, height=40)[0] == "run ─────── finished"
+
+
+def test_a_window_that_is_too_narrow_does_not_promise_more_in_a_larger_one():
+    assert not [each for each in drawn(view(2), 50.0, width=10, height=None) if "more" in each]
+
+
 def test_the_header_says_where_it_runs_and_how_logging_fares():
     made = view(1)
     made.facts = {
