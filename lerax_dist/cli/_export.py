@@ -27,6 +27,11 @@ def export(run_dirs: Sequence[str], table: str) -> int:
                 f"`--export` {table!r} must end in {' or '.join(_WRITERS)}. Use e.g. "
                 f"{path.stem}.csv."
             )
+        if not path.parent.is_dir():
+            raise ValueError(
+                f"`--export` {table!r} must be in a folder that exists, and {path.parent} does "
+                "not. Make the folder first, or export into another."
+            )
         runs = dict(zip(labels_of(run_dirs), map(read_run, run_dirs), strict=True))
         names = list(dict.fromkeys(name for run in runs.values() for name in run.columns))
         write = _WRITERS[path.suffix]
