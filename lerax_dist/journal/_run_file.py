@@ -32,7 +32,7 @@ class Identity(NamedTuple):
     """A run, and which incarnation of it this is.
 
     Attributes:
-        run_id: stays the same for as long as the run is continued; fit for W&B.
+        run_id: the same in every incarnation of the run; W&B accepts it as an id.
         incarnation: 1 for the first process that writes the run, then one more each time.
     """
 
@@ -56,7 +56,8 @@ def take_identity(directory: Path, *, continues: bool, known: Identity | None = 
     if known is not None and found is not None and found.run_id != known.run_id:
         raise ValueError(
             f"`state` is of a run with the id {known.run_id}, but {directory} holds one with the "
-            f"id {found.run_id}. Give the `log_dir` of that run, or no `state` to start a new one."
+            f"id {found.run_id}. Pass the `log_dir` of the run in `state`, or no `state` to start "
+            "a new run."
         )
     last = found or known
     if last is not None:

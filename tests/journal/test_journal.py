@@ -118,7 +118,7 @@ def test_a_torn_last_line_does_not_swallow_the_next(path):
 
 def test_one_run_has_one_writer(path):
     journal = Journal(path, Failures())
-    with pytest.raises(JournalInUse, match="another logger.*choose another name"):
+    with pytest.raises(JournalInUse, match="another logger.*pass another `name`"):
         Journal(path, Failures())
     journal.close()
     Journal(path, Failures()).close()
@@ -170,7 +170,7 @@ def test_a_disk_that_stays_full_bounds_the_memory_and_says_what_is_missing(path,
         assert len(journal._recent) < 50
         assert len(journal._unwritten) < 50
         journal.close()
-    assert any("lacks 500 rows" in failure.message for failure in failures.all())
+    assert any("500 rows are missing from" in failure.message for failure in failures.all())
 
 
 def test_a_reader_that_waits_is_woken_by_an_append(path):
