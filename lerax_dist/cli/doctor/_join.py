@@ -27,7 +27,7 @@ _PRINT_AFTER = (
 @final
 @dataclass(frozen=True)
 class Joined:
-    """What came of joining."""
+    """The result of joining."""
 
     group: ProcessGroup  # all processes
     coordinator: str | None  # "host:port" of the coordinator; `None` if it was not logged
