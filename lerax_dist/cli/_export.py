@@ -66,8 +66,8 @@ def _write_parquet(file: BinaryIO, runs: Mapping[str, RunData], names: Sequence[
         import pyarrow.parquet
     except ImportError as error:
         raise RuntimeError(
-            "`--export` to Parquet needs pyarrow, which is not installed. Install it by "
-            "`pip install 'lerax-dist[parquet]'`, or export to a .csv, which needs nothing."
+            "`--export` to Parquet needs pyarrow, which is not installed. Run `pip install "
+            "pyarrow`, or export to a .csv file, which needs no package."
         ) from error
     number, vector = pyarrow.float64(), pyarrow.list_(pyarrow.float64())
     kinds = [pyarrow.string(), pyarrow.int64(), number, pyarrow.int64()]
