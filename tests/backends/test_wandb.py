@@ -306,7 +306,7 @@ def test_a_close_that_comes_too_late_says_so_and_what_was_written_stays(tmp_path
     result = run(EXIT, isolated(tmp_path), str(tmp_path), "before")
     refused, why = result.stdout.splitlines()
     assert refused == "ConnectionResetError"
-    assert "closed before W&B's own exit handler" in why
+    assert "closed before W&B's exit handler" in why
     assert [row["a"] for row in the_run(tmp_path).rows] == [1.0]
 
 

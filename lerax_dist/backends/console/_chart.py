@@ -57,7 +57,7 @@ def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[C
 def resample(curve: Curve, count: int, first: float, last: float) -> list[float]:
     """A curve as `count` columns from one step to another.
 
-    A column is the mean of the values that fall into it; between values it lies on the line from
+    A column is the mean of the values that fall into it; between values it is on the line from
     one to the next. It is a gap (NaN) outside of the curve and where values are not finite.
     """
     order = np.argsort(curve[0], kind="stable")

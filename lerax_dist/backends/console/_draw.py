@@ -104,7 +104,7 @@ def _title(view: RunView, width: int) -> RenderableType:
 
 
 def _spread(left: RenderableType, right: Text) -> Table:
-    """One line; `left` takes all the width that `right` leaves."""
+    """One line; `left` gets all the width that `right` does not need."""
     grid = Table.grid(expand=True)
     grid.add_column(ratio=1, no_wrap=True)
     grid.add_column(no_wrap=True)

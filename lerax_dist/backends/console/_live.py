@@ -21,7 +21,7 @@ Draw: TypeAlias = Callable[[int, int | None], RenderableType]
 
 @final
 class LiveDisplay:
-    """Redraws something twice a second until it is stopped, then leaves its last state.
+    """Redraws something twice a second until it is stopped; then the last screen stays.
 
     Args:
         draw: makes what is shown from the width and the height of the window (`None`: no limit);

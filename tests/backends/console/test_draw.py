@@ -141,11 +141,11 @@ def test_devices_that_differ_between_processes_are_counted_together():
 
 def test_a_state_is_beside_the_name():
     made = view(1)
-    made.state, made.notes = "crashed", ["nothing new for 3h00m"]
+    made.state, made.notes = "crashed", ["no new row for 3h00m"]
     lines = drawn(made, now=50.0, width=60, height=40)
     assert lines[0].startswith("run ───") and lines[0].endswith("── crashed")
     assert cell_len(lines[0]) == 60
-    assert lines[1] == "nothing new for 3h00m"
+    assert lines[1] == "no new row for 3h00m"
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.integers(1, 120), st.integers(1, 30))
