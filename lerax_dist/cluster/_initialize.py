@@ -52,13 +52,13 @@ def initialize(
     mpi4py); SLURM, TPU pods and Kubernetes (through JAX); torchrun; Flux and PBS with Cray PALS
     (at `JAX_COORDINATOR_ADDRESS`, else through mpi4py). A single process is a launch, too; it
     starts no service. A second call returns the group of the first call, also after
-    `jax.distributed.initialize`. A message at level INFO of the logger "lerax_dist" says what was
+    `jax.distributed.initialize`. A message at level INFO of the logger "lerax_dist" names what was
     detected.
 
     From then on a thread sends a heartbeat every second and checks those of the other processes (at
     most 500 checks a second over all processes). A process that has sent none for 0.3 times
     `heartbeat_timeout_seconds` is unresponsive: it died, is stuck or cannot be reached. Each other
-    process names it and its host on standard error, and reports it if its heartbeats come again.
+    process names it and its host on standard error, and reports it if its heartbeats resume.
     If they do not, JAX ends every process (SIGABRT) within `heartbeat_timeout_seconds` plus 6
     seconds. If process 0's host refuses connections, it takes 3 seconds. A program that ends by an
     exception does not wait at JAX's shutdown barrier: the other processes are notified within two
@@ -202,7 +202,7 @@ def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Lau
         launch = dataclasses.replace(
             launch,
             process_index=mpi.process_index,
-            process_count=mpi.process_count,  # not every launcher's variables say it
+            process_count=mpi.process_count,  # not every launcher has a variable for it
             coordinator=plan["address"],
         )
         launch = with_local_index(launch, mpi.hosts)

@@ -20,7 +20,7 @@ Join = Literal["jax", "address", "mpi", "address or mpi"]
 @final
 @dataclass(frozen=True)
 class Launch:
-    """What the environment says about this process. `None` stands for what it does not say.
+    """What the environment says about this process; `None` for what it does not say.
 
     Attributes:
         launcher: "solo", "explicit" or the name of a launcher in `launchers/`.

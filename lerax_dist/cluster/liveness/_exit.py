@@ -2,7 +2,7 @@
 
     JAX's client loses the service, or JAX declares a process dead
         -> SIGABRT from a thread of C++ -> `delay_abort`: 6 s, then it ends
-    another process failed, or the service is lost, and this program goes on until its deadline
+    another process failed, or the service is lost, and this program runs until its deadline
         -> `State.ended`, decided by `step` -> `end_process`: status 1
     this program ends and another one has failed, or is lost
         -> the shutdown hook -> `skip_shutdown_barrier`: its own exit status
