@@ -138,7 +138,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             group: the processes that log together.
             scope: one program over all processes (`"global"`), or one in each (`"process"`).
             resume: what to do if there is a run of that name.
-            start_step: where a continued run goes on.
+            start_step: step at which a resumed run continues.
             state: what `logger.state()` returned for the checkpoint to continue from.
             handle_signals: handle SIGTERM and SIGUSR1, see `preempted`.
             open_timeout: how long to wait for backends to open, in seconds.

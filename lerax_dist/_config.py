@@ -41,11 +41,11 @@ class RunConfig:
             on its own pass `group=SoloGroup()`.
         resume: what to do if there is a run of that name: `"auto"` continues one that has not
             finished, and else takes `name_2` and so on; `"must"` continues it in any case, and is
-            an error if there is none; `"never"` takes a new name.
-        start_step: where a continued run goes on, e.g. the step of a checkpoint. Rows of earlier
-            incarnations at this step or after it are superseded: kept, marked in the journal,
-            hidden by backends that can. `None` for where `state` says, else for the step of the
-            first row.
+            an error if there is no such run; `"never"` takes a new name.
+        start_step: step at which a resumed run continues, e.g. that of a checkpoint. Rows of
+            earlier incarnations at this step or after it are superseded: kept, marked in the
+            journal, hidden by backends that can. `None` for the step in `state`, else for that of
+            the first row.
         state: what `logger.state()` returned for the checkpoint that the training continues from,
             to continue that run, also a finished one, under its name and id. Takes precedence over
             `name`. The number of processes may differ. If the run is not in `log_dir`, it continues
