@@ -102,7 +102,7 @@ def test_a_rate_that_is_none_is_refused(fps):
 
 
 @pytest.mark.parametrize("colors", [2, 256])
-def test_a_drawing_keeps_its_colours(colors: int) -> None:
+def test_a_drawing_keeps_its_colors(colors: int) -> None:
     frames = np.zeros((6, 16, 16, 3), np.uint8)
     palette = np.random.default_rng(1).permutation(1 << 24)[:colors]
     palette = np.stack([palette >> 16, palette >> 8 & 255, palette & 255], axis=-1)

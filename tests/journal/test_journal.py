@@ -135,8 +135,8 @@ def test_a_journal_of_a_newer_format_is_not_continued(path):
     assert path.read_bytes() == newer
 
 
-def test_a_full_disk_costs_no_row_and_stops_nobody(path):
-    """The file size limit of the process stands for the disk: writes end within a line."""
+def test_a_full_disk_costs_no_row_and_blocks_no_reader(path):
+    """The file size limit of the process replaces the disk: writes end within a line."""
     journal = Journal(path, Failures())
     cursor = journal.cursor()
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
