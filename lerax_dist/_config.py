@@ -31,7 +31,7 @@ class RunConfig:
         name: name of the run, a relative path inside `log_dir`; `None` to generate one from policy,
             environment and time (under SLURM from the job id). Process 0 decides, all agree.
         hparams: hyperparameters to log; nested names are joined with a dot.
-        log_dir: folder that the run's own folder is in; `None` for that of the first backend that
+        log_dir: folder in which that of the run is made; `None` for that of the first backend that
             has one, else `logs`.
         group: the processes that log together; `None` for those that JAX has joined.
         scope: `"global"` for one program over the devices of all processes: process 0 writes;
@@ -53,7 +53,7 @@ class RunConfig:
             `RunState.empty()` for no checkpoint.
         handle_signals: handle SIGTERM and SIGUSR1 (existing handlers still run): sync all rows to
             the disk, set `preempted`, and record the run as `"preempted"`. The signals no longer
-            terminate the process; poll `preempted`. JAX's own `reached_preemption_sync_point` does
+            terminate the process; poll `preempted`. JAX's `reached_preemption_sync_point` does
             not see SIGTERM then.
         open_timeout: how long to wait for backends to open, in seconds. One that takes longer gets
             its rows later.

@@ -68,7 +68,7 @@ class Logger(AbstractRunHandle):
             name: name of the run; `None` to generate one from the time.
             total_steps: steps that the run will take, for progress and remaining time.
             hparams: hyperparameters to log.
-            log_dir: folder that the run's own folder is in.
+            log_dir: folder in which the folder of the run is made.
             group: the processes that log together.
             scope: `"global"` if every process has the same values, of which process 0 writes its
                 own; `"process"` if each has values of its own, of which the mean is written.

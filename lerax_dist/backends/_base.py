@@ -231,7 +231,7 @@ def already_open(backend: object, name: str) -> RuntimeError:
     """The error of a backend that is opened twice: two runs would be written to one place."""
     return RuntimeError(
         f"`{type(backend).__name__}` must be closed before it opens run {name!r}, and it still "
-        "writes another. Give each run a backend of its own."
+        "writes another. Give each run its own backend."
     )
 
 

@@ -34,7 +34,7 @@ from lerax_dist.journal import replace_file
 # Sets of metrics whose message is kept. Training and evaluation have a few; a program with more
 # makes names from its data.
 _MAX_ROW_EVENTS = 32
-# Hyperparameters and state of the run, in a file of their own that is replaced as a whole: of
+# Hyperparameters and state of the run, in a separate file that is replaced as a whole: of
 # several sessions in a run TensorBoard shows the first, so that hyperparameters logged later, or by
 # the job that resumes the run, would never be seen. TensorBoard reads the files of a folder in the
 # order of their names and does not return to one that it has left; so this one sorts before the

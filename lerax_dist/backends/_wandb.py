@@ -26,7 +26,7 @@ from lerax_dist.backends._base import (
 from lerax_dist.backends._run_text import run_notes
 from lerax_dist.backends._video import check_mp4, encode_gif, encode_mp4
 
-# Seconds to wait for W&B's server; W&B's own 90 are long for a run that waits to start.
+# Seconds to wait for W&B's server; W&B's 90 are long for a run that waits to start.
 _INIT_TIMEOUT = 30.0
 # Exit code of a process that SIGTERM ended; W&B takes a run for preempted if it is not 0.
 _PREEMPTED = 143
@@ -48,7 +48,7 @@ class WandbBackend(AbstractLoggingBackend):
     within 30 seconds (`WANDB_INIT_TIMEOUT`), the run is offline, too. An offline run is kept in
     files, and a warning in the log has the command that uploads them.
 
-    The x-axis is a metric of its own, `global_step`: W&B's own step would drop a step that is
+    The x-axis is a separate metric, `global_step`: W&B's step would drop a step that is
     logged twice, e.g. after a resume. A metric that is itself called `global_step` is written as
     `metrics/global_step`. A run's summary has the last value of each metric, and of some the best
     beside it: the highest of returns, rewards, accuracies and scores, the lowest of losses and
@@ -361,7 +361,7 @@ def has_credentials(settings: Any) -> bool:
 
 
 def _in_netrc(base_url: str) -> bool:
-    # W&B knows which of its hosts are equivalent, so its own look-up comes first. It is private
+    # W&B knows which of its hosts are equivalent, so its look-up comes first. It is private
     # (checked with wandb 0.31): without it, only the host itself counts.
     try:
         from wandb.sdk.lib.wbauth import read_netrc_auth

@@ -27,11 +27,11 @@ from lerax_dist.cluster.liveness import start_liveness
 
 _log = logging.getLogger("lerax_dist")
 
-# In seconds; JAX's own is 100. All other processes are blocked meanwhile, and a process without a
-# heartbeat for a minute is lost: a restarting switch is back sooner, and Python cannot delay
+# In seconds; JAX's default is 100. All other processes are blocked meanwhile, and a process without
+# a heartbeat for a minute is lost: a restarting switch is back sooner, and Python cannot delay
 # heartbeats, as a thread of C++ sends them.
 _HEARTBEAT_TIMEOUT = 60
-# In seconds, JAX's own: time for another process to write a last checkpoint or to upload its logs.
+# In seconds, as JAX's default: another process may write a last checkpoint or upload its logs.
 _SHUTDOWN_TIMEOUT = 300
 
 
@@ -64,7 +64,7 @@ def initialize(
     exception does not wait at JAX's shutdown barrier: the other processes are notified within two
     seconds, have 5 seconds to end by themselves, and are then ended with status 1. A program that
     is done waits for the others, at most `shutdown_timeout_seconds`, because JAX would abort them.
-    The exit status of a program that ends stays its own. With `JAX_ENABLE_RECOVERABILITY=1` the
+    The exit status of a program is never changed. With `JAX_ENABLE_RECOVERABILITY=1` the
     failure of a process other than 0 is only reported, as in JAX.
 
     Args:
@@ -225,7 +225,7 @@ def _join_by_address(launch: Launch, options: dict[str, Any]) -> None:
 
 
 def _join_by_jax(launch: Launch, options: dict[str, Any]) -> None:
-    """Join by JAX's own detection, which knows SLURM, TPU pods and Kubernetes."""
+    """Join by JAX's detection, which knows SLURM, TPU pods and Kubernetes."""
     if launch.local_count is not None and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
         # An empty list means all devices, None lets JAX choose. Under SLURM it chooses the one of
         # SLURM_LOCALID, also for a process alone on its node, and where SLURM shows each process

@@ -108,7 +108,7 @@ def _row_body(fields: dict[str, Any], row: Row) -> bytes:
     fields |= {"kind": "row", "step": row.step}
     if row.iteration is not None:
         fields["iteration"] = row.iteration
-    # Python's own floats: making them and their text takes half the time of NumPy's.
+    # Python floats: making them and their text takes half the time of NumPy's.
     values = row.values.tolist()
     metrics = fields["metrics"] = dict(zip(row.names, values, strict=True))
     # A sum is not finite if one of its terms is not; far faster than to look at each.
@@ -188,7 +188,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _parse_anything(body: bytes) -> dict[str, Any] | None:
-    """By Python's own reader: it keeps integers of any size, and reads names that are not UTF-8."""
+    """By Python's `json`: it keeps integers of any size, and reads names that are not UTF-8."""
     try:
         fields = json.loads(body)
         number, time, kind = fields["n"], fields["time"], fields["kind"]

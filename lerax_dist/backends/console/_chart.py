@@ -95,7 +95,7 @@ def _dot_row(value: float, low: float, high: float, rows: int) -> int:
 
 
 def draw_sparklines(points: np.ndarray) -> list[str]:
-    """A sparkline for each metric, from its own lowest to its own highest value.
+    """A sparkline for each metric, from its lowest to its highest value.
 
     Args:
         points: a row for each character, a column for each metric; NaN where a metric has no value

@@ -44,7 +44,7 @@ def start_liveness(heartbeat_timeout: float, shutdown_timeout: float) -> None:
 
 @final
 class ShutdownHook:
-    """Runs when the interpreter exits, before JAX's own hook and after the loggers' close.
+    """Runs when the interpreter exits, before JAX's hook and after the loggers' close.
 
     Each process publishes how it ended. If all programs have ended without an exception JAX's
     shutdown follows, whose barrier all pass at once. Else this process skips it, so that a failure
