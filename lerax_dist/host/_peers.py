@@ -147,7 +147,7 @@ class PeerOutlet(AbstractOutlet):
                 self._failures.record(
                     "peer",
                     f"process 0 has not consumed this process's rows for {_SEND_TIMEOUT:.0f} s; "
-                    "the training of this process waits for it",
+                    "later rows are queued here",
                 )
 
     def _end(self, state: str) -> None:
