@@ -7,7 +7,7 @@ MARKS ?= not full
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Open MPI refuses to run as root and on more processes than cores unless told that this is meant.
+# Open MPI refuses to run as root and on more processes than cores without these variables.
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
@@ -26,7 +26,7 @@ check: $(VENV)/test.stamp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m 'not launch'
 
-# MPICH and Open MPI 4 stand beside Open MPI 5 here, so that all are tested.
+# MPICH and Open MPI 4 are installed beside Open MPI 5, so that all are tested.
 test: export LERAX_DIST_TEST_MPICH := $(CURDIR)/$(VENV)/mpich
 test: export LERAX_DIST_TEST_OPENMPI4 := $(CURDIR)/$(VENV)/openmpi4
 test: $(VENV)/test.stamp
@@ -39,7 +39,7 @@ test: $(VENV)/test.stamp
 full:
 	$(MAKE) test MARKS=
 
-# CLU needs TensorFlow, so it is measured only where somebody has installed both.
+# CLU needs TensorFlow, so it is measured only if both are installed.
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks $(BENCH)
 

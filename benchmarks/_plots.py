@@ -43,9 +43,9 @@ def _shares(results: list[Result], path: Path) -> Path:
             middle = [result.median for _, result in points]
             below = [max(r.median - (r.low or 0), 0) for _, r in points]
             above = [max((r.high or 0) - r.median, 0) for _, r in points]
-            colour = f"C{names.index(variant)}"
+            color = f"C{names.index(variant)}"
             axes.errorbar(
-                steps, middle, [below, above], marker="o", capsize=3, label=variant, color=colour
+                steps, middle, [below, above], marker="o", capsize=3, label=variant, color=color
             )
         axes.axhline(0, color="grey", linewidth=0.5)
         axes.set(title=kind, xlim=(0.7, 140), xscale="log", yscale="symlog", xlabel="step (ms)")

@@ -25,7 +25,7 @@ def mesh() -> Mesh:
 
 
 def metrics_of(x: Array, count: int) -> dict[str, Array]:
-    """So many metrics of a state, each a mean of its own, as a compiler would not fuse them."""
+    """`count` metrics of a state, each another mean, so that the compiler does not fuse them."""
     rows = x.reshape(-1, SIZE)[:SIZE]
     return {f"metric_{number}": rows[number % SIZE].mean() for number in range(count)}
 
@@ -40,7 +40,7 @@ def scan(logger: ld.LoggingCallback | None, length: int, metrics: int) -> Callab
         def iteration(carry: Any, _: None) -> tuple[Any, None]:
             x, state, count = carry
             x = busy(x, repeats)
-            # Also where nobody logs them, or the compiler makes another step of it.
+            # Also if they are not logged: without them the compiler would make another step.
             values = metrics_of(x, metrics)
             x = x + 0 * sum(values.values())
             if logger is not None:

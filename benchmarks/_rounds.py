@@ -10,14 +10,14 @@ def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int) -> dic
     """Seconds of each variant in each round. The first round only warms up.
 
     Args:
-        variants: name to what runs it and says how long an iteration took.
+        variants: name to what runs it and returns the seconds of an iteration.
         rounds: how many rounds count.
     """
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
-        # In any order, the same on every process: whoever follows itself, or always the slowest,
-        # finds other caches.
+        # In random order, the same on every process: a variant that always follows the same one
+        # always finds the same caches.
         for name in random.Random(number).sample(names, len(names)):
             took = variants[name]()
             if number > 0:

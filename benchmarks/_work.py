@@ -26,10 +26,10 @@ def start(*leading: int) -> Float[Array, "... n n"]:
 
 
 def calibrate(run: Callable[[int], float], seconds: float) -> int:
-    """How many repeats make a step of so many seconds.
+    """The number of repeats with which a step takes `seconds`.
 
     Args:
-        run: runs steps of so many repeats, and says how long one took.
+        run: runs steps of a number of repeats, and returns the seconds that one took.
         seconds: how long one should take.
     """
     repeats = 20

@@ -40,7 +40,7 @@ def main() -> None:
         )
     for devices in args.devices:
         for metrics in args.metrics:
-            # Rows that ride together change the number of transfers, and nothing else here.
+            # Rows that are sent together change the number of transfers, and nothing else here.
             for rows in (1, 10) if metrics == 64 and devices <= 8 else (1,):
                 with tempfile.TemporaryDirectory() as folder:
                     backend = ld.NoOpBackend()

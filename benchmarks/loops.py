@@ -124,9 +124,9 @@ def _variants(
     folder: Path,
     stack: contextlib.ExitStack,
 ) -> tuple[dict[str, Callable[[int], Callable[[], None]]], int]:
-    """What runs each variant for so many repeats, and how many repeats make the step.
+    """Name of each variant to a function that runs it, and the number of repeats of a step.
 
-    A variant gives what writes the rows that are left.
+    The function is called with the repeats, and returns one that writes the rows that remain.
     """
 
     def backend(name: str) -> ld.TensorBoardBackend:

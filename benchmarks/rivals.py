@@ -1,6 +1,6 @@
 """A Python loop on one device through what users have, at the pace of use.
 
-The step is done before the call is timed, so that nobody is billed for waiting for it.
+The step is done before the call is timed, so that no logger is charged for waiting for it.
 """
 
 import argparse

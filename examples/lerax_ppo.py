@@ -3,7 +3,7 @@
 lerax calls the logger by itself: pass it in the list `callback`. lerax's own logger works on one
 device only; this one works on any number, with the same rows. lerax needs Python 3.13.
 
-    pip install lerax lerax-dist
+    pip install lerax .  # in a checkout
 
     python examples/lerax_ppo.py
     python examples/lerax_ppo.py --video-interval 16    # shown in TensorBoard under "Images"

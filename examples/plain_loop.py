@@ -4,7 +4,7 @@ A batch is one global array, sharded over the devices of every process. Compiled
 the whole array, so a mean in the step is the mean over the whole run. `Logger` writes it on process
 0, and returns at once. scikit-learn brings the images.
 
-    pip install "lerax-dist[examples]"
+    pip install ".[examples]"  # in a checkout
 
     python examples/plain_loop.py                   # one process, all of its devices
     mpirun -n 2 python examples/plain_loop.py       # MPI

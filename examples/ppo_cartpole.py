@@ -5,7 +5,7 @@ gradients are averaged, so the parameters are the same on every device. `Logging
 its metrics over the whole run as well, and only process 0 writes: no line of the training depends
 on the process index.
 
-    pip install "lerax-dist[examples]"
+    pip install ".[examples]"  # in a checkout
 
     python examples/ppo_cartpole.py                      # one process, all of its devices
     mpirun -n 2 python examples/ppo_cartpole.py          # MPI
@@ -287,7 +287,7 @@ def main() -> None:
         now = checkpoints.restore("training", like=init(args.seed))
         start(now)
         done = int(now.iteration)
-        # `preempted` is the same on every process, so all leave the loop together.
+        # `preempted` is the same on every process, so all end the loop together.
         while done < args.num_iterations and not logger.preempted:
             done = min(done + args.checkpoint_every, args.num_iterations)
             now = advance(now, done)

@@ -127,7 +127,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
                 that environments are split over if there are others (a model axis) and `shard_map`
                 runs with `check_vma=False`: copies along the others would be counted as well.
             log_interval: log the iterations whose number is a multiple of this.
-            log_dir: folder that the run's own folder is in.
+            log_dir: folder in which the folder of the run is made.
             rows_per_transfer: how many rows are sent in one collective and one callback. They are
                 buffered on the devices, in the state of the callback; each keeps its own step, and
                 their times are interpolated. `on_training_end` sends the rest, or `flush_state` in
@@ -138,12 +138,12 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             group: the processes that log together.
             scope: one program over all processes (`"global"`), or one in each (`"process"`).
             resume: what to do if there is a run of that name.
-            start_step: where a continued run goes on.
+            start_step: step at which a resumed run continues.
             state: what `logger.state()` returned for the checkpoint to continue from.
             handle_signals: handle SIGTERM and SIGUSR1, see `preempted`.
             open_timeout: how long to wait for backends to open, in seconds.
             render: draws a frame: `(state, width, height)` to `uint8` pixels of shape
-                `(height, width, 3)`, `state` with NumPy arrays as leaves, in a thread of its own.
+                `(height, width, 3)`, `state` with NumPy arrays as leaves, in a separate thread.
                 `None` to use the environment's `render_frame`, or lerax's `render`.
             rollout: plays the policy: `(policy, key)` to the states of `video_num_steps` steps,
                 stacked along a leading axis, in compiled code. `None` for lerax's and gymnax's way.

@@ -31,7 +31,7 @@ class RunConfig:
         name: name of the run, a relative path inside `log_dir`; `None` to generate one from policy,
             environment and time (under SLURM from the job id). Process 0 decides, all agree.
         hparams: hyperparameters to log; nested names are joined with a dot.
-        log_dir: folder that the run's own folder is in; `None` for that of the first backend that
+        log_dir: folder in which that of the run is made; `None` for that of the first backend that
             has one, else `logs`.
         group: the processes that log together; `None` for those that JAX has joined.
         scope: `"global"` for one program over the devices of all processes: process 0 writes;
@@ -41,11 +41,11 @@ class RunConfig:
             on its own pass `group=SoloGroup()`.
         resume: what to do if there is a run of that name: `"auto"` continues one that has not
             finished, and else takes `name_2` and so on; `"must"` continues it in any case, and is
-            an error if there is none; `"never"` takes a new name.
-        start_step: where a continued run goes on, e.g. the step of a checkpoint. Rows of earlier
-            incarnations at this step or after it are superseded: kept, marked in the journal,
-            hidden by backends that can. `None` for where `state` says, else for the step of the
-            first row.
+            an error if there is no such run; `"never"` takes a new name.
+        start_step: step at which a resumed run continues, e.g. that of a checkpoint. Rows of
+            earlier incarnations at this step or after it are superseded: kept, marked in the
+            journal, hidden by backends that can. `None` for the step in `state`, else for that of
+            the first row.
         state: what `logger.state()` returned for the checkpoint that the training continues from,
             to continue that run, also a finished one, under its name and id. Takes precedence over
             `name`. The number of processes may differ. If the run is not in `log_dir`, it continues
@@ -53,7 +53,7 @@ class RunConfig:
             `RunState.empty()` for no checkpoint.
         handle_signals: handle SIGTERM and SIGUSR1 (existing handlers still run): sync all rows to
             the disk, set `preempted`, and record the run as `"preempted"`. The signals no longer
-            terminate the process; poll `preempted`. JAX's own `reached_preemption_sync_point` does
+            terminate the process; poll `preempted`. JAX's `reached_preemption_sync_point` does
             not see SIGTERM then.
         open_timeout: how long to wait for backends to open, in seconds. One that takes longer gets
             its rows later.

@@ -29,7 +29,7 @@ def collect_facts(
 ) -> dict[str, Any]:
     """The facts of a run, on the process that writes it; it waits for no other.
 
-    They are fit for JSON, see `AbstractLoggingBackend.on_run`. For `devices` see
+    They are JSON values, see `AbstractLoggingBackend.on_run`. For `devices` see
     `describe_devices`.
     """
     folder = _unless_gone(_code_folder)
@@ -106,7 +106,7 @@ def parse_git_status(output: str) -> dict[str, Any] | None:
 
 
 def _code_folder() -> Path:
-    """Folder of the script that runs; the working directory where there is none."""
+    """Folder of the script that runs; the working directory if there is no script."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     return Path(script).resolve().parent if script else Path.cwd()
 

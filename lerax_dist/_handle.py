@@ -1,4 +1,4 @@
-"""What both loggers let a user do with their run."""
+"""What both loggers offer a user for their run."""
 
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +54,7 @@ class AbstractRunHandle:
         """Whether the job is about to end: SIGTERM or SIGUSR1 reached any of the processes.
 
         Needs `handle_signals=True`. All processes ask together, at a step boundary, and get the
-        same answer, so they can leave together. It takes some milliseconds with several.
+        same answer, so they can stop together. It takes some milliseconds with several.
 
         Raises:
             TimeoutError: if a process did not ask within 5 minutes; the message names it.
@@ -73,7 +73,7 @@ class AbstractRunHandle:
 
         Args:
             timeout: how long process 0 waits for these rows, in seconds. If they are late that is a
-                failure (see `failures`), and the first row that comes then decides what is
+                failure (see `failures`), and the next row then decides what is
                 superseded.
 
         Raises:
@@ -90,7 +90,7 @@ class AbstractRunHandle:
             timeout: how long to wait at most, in seconds.
 
         Raises:
-            TimeoutError: if something was not done in time; the message says what.
+            TimeoutError: if something was not done in time; the message names it.
         """
         self._run.flush(timeout)
 

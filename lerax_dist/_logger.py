@@ -68,12 +68,12 @@ class Logger(AbstractRunHandle):
             name: name of the run; `None` to generate one from the time.
             total_steps: steps that the run will take, for progress and remaining time.
             hparams: hyperparameters to log.
-            log_dir: folder that the run's own folder is in.
+            log_dir: folder in which the folder of the run is made.
             group: the processes that log together.
             scope: `"global"` if every process has the same values, of which process 0 writes its
                 own; `"process"` if each has values of its own, of which the mean is written.
             resume: what to do if there is a run of that name.
-            start_step: where a continued run goes on.
+            start_step: step at which a resumed run continues.
             state: what `logger.state()` returned for the checkpoint to continue from.
             handle_signals: handle SIGTERM and SIGUSR1, see `preempted`.
             open_timeout: how long to wait for backends to open, in seconds.
@@ -138,7 +138,7 @@ class Logger(AbstractRunHandle):
         """Log a video clip. Returns once the frames are copied; another thread encodes them.
 
         Process 0 writes its own. The clip is kept without loss in `videos` beside the journal. If
-        clips come faster than they can be encoded some are dropped, with one warning.
+        clips arrive faster than they can be encoded some are dropped, with one warning.
 
         Args:
             tag: metric name of the video, e.g. `"eval/video"`.

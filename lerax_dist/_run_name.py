@@ -59,7 +59,7 @@ def check_name(name: Any) -> str:
 
 
 def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
-    """The folder that the run's own folder is in: that of the first backend that has one unless it
+    """The folder in which that of the run is made: that of the first backend that has one unless it
     is given (so that everything of a run is in one folder), else `logs`."""
     if log_dir is not None:
         return Path(log_dir)

@@ -1,7 +1,7 @@
 """What the numbers of a row mean: names, partials, vectors. Without jax; NumPy or `jax.numpy` is
 handed in, so the step and the host share every formula.
 
-A row leaves the devices as one vector:
+A row is sent from the devices as one vector:
 
     plain scalars | sums of partials | limbs of the step | maxima of partials
 
@@ -31,7 +31,7 @@ class Finished(NamedTuple):
         values: suffix of the metric's name (`""` for the metric itself) to value: a scalar, or a
             vector of fixed length.
         weight: how much went into it. With weight 0 a NaN among the values means that there is no
-            value yet, and rows leave it out.
+            value yet, and rows omit it.
     """
 
     values: Mapping[str, Any]

@@ -18,7 +18,7 @@ class RunState(eqx.Module):
     """The position of a run: what `logger.state()` returns and `state=` takes.
 
     Save it beside the state of the training. It is a pytree of NumPy arrays of fixed shapes, the
-    same on every process: fit for Orbax, `eqx.tree_serialise_leaves`, or a pickle.
+    same on every process: save it with Orbax, `eqx.tree_serialise_leaves`, or a pickle.
 
     Attributes:
         name: name of the run in UTF-8, padded with zeros.
@@ -55,7 +55,7 @@ class RunState(eqx.Module):
 
 
 class RestoredRun(NamedTuple):
-    """What a `RunState` says, as Python values; `start_step` is `None` if it is unknown."""
+    """The content of a `RunState`, as Python values; `start_step` is `None` if it is unknown."""
 
     name: str
     identity: Identity

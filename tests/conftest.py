@@ -38,6 +38,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.launch)
 
 
-# Compiling takes longer than any deadline for an example, and a failure should come again.
+# Compiling takes longer than any deadline for an example, and a failure should be reproducible.
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("default")

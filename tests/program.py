@@ -12,7 +12,7 @@ from jax.experimental import buffer_callback
 
 
 def compiled_text(function, *args) -> str:
-    """The optimised program of a jitted function."""
+    """The optimized program of a jitted function."""
     return jax.jit(function).lower(*args).compile().as_text() or ""
 
 

@@ -66,7 +66,7 @@ def start_step_of(state: RunState) -> int | None:
 
 
 def event_rows(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
-    """Step and scalars of every event of the one event file with rows in a folder, likewise."""
+    """Step and scalars of every event of the one event file with rows in a folder."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     (path,) = run_dir.glob("*tfevents*[!s]")  # the other ends in "hparams"
@@ -95,7 +95,7 @@ def event_images(run_dir: Path) -> list[tuple[str, int, np.ndarray]]:
 
 
 def clip_frames(path: Path) -> np.ndarray:
-    """The frames of a clip that the logger keeps, whose neighbours differ."""
+    """The frames of a clip that the logger keeps, whose neighbors differ."""
     with Image.open(path) as image:
         return np.stack([np.array(each) for each in ImageSequence.Iterator(image)])
 

@@ -136,12 +136,12 @@ def test_the_folder_of_the_first_backend_that_has_one_is_the_runs(tmp_path, monk
         assert logger.run_dir == tmp_path.resolve() / "logs" / "r"
 
 
-def test_the_learning_rate_is_found_in_the_state_of_the_optimiser(logger, memory):
-    optimiser = optax.chain(
+def test_the_learning_rate_is_found_in_the_state_of_the_optimizer(logger, memory):
+    optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.inject_hyperparams(optax.adam)(optax.linear_schedule(1e-3, 0.0, 10)),
     )
-    opt_state = optimiser.init(jnp.ones(3))
+    opt_state = optimizer.init(jnp.ones(3))
     jax.jit(lambda s: iteration(logger, step_states([1]), {}, opt_state=s))(opt_state)
     logger.flush()
     np.testing.assert_allclose(memory.rows[0][1]["train/learning_rate"], 1e-3, rtol=1e-6)

@@ -17,8 +17,8 @@ from lerax_dist.cluster import with_counts
 from tests.memory import Memory
 
 
-class Told(Memory):
-    """Keeps what it hears of the run, beside the rows."""
+class Facts(Memory):
+    """Keeps the facts of the run, beside the rows."""
 
     def on_run(self, facts):
         self.calls.append(("run", facts, len(self.rows)))
@@ -33,14 +33,14 @@ def git(folder, *args):
 
 
 def test_a_backend_hears_of_the_run_before_the_first_row_and_of_its_end_after_the_last(tmp_path):
-    told = Told()
-    with ld.Logger(told, "r", log_dir=tmp_path, hparams={"a": 1}) as logger:
+    memory = Facts()
+    with ld.Logger(memory, "r", log_dir=tmp_path, hparams={"a": 1}) as logger:
         for step in range(3):
             logger.log({"x": 1.0}, step)
-    names = [call[0] for call in told.calls]
+    names = [call[0] for call in memory.calls]
     assert names == ["open", "run", "hparams", "start", "end", "close"]
-    _, facts, rows = told.calls[1]
-    assert (rows, told.calls[4]) == (0, ("end", "finished", 3))
+    _, facts, rows = memory.calls[1]
+    assert (rows, memory.calls[4]) == (0, ("end", "finished", 3))
     assert facts["run_id"] == logger.run_id
     assert (facts["name"], facts["incarnation"], facts["launcher"]) == ("r", 1, "solo")
     assert facts["devices_per_process"] == [len(jax.local_devices())]
@@ -51,12 +51,12 @@ def test_a_backend_hears_of_the_run_before_the_first_row_and_of_its_end_after_th
 
 
 def test_the_journal_keeps_the_facts_and_a_run_that_fails_ends_as_failed(tmp_path):
-    told = Told()
-    with pytest.raises(KeyError), ld.Logger(told, "r", log_dir=tmp_path):
+    memory = Facts()
+    with pytest.raises(KeyError), ld.Logger(memory, "r", log_dir=tmp_path):
         raise KeyError
-    assert told.calls[-2] == ("end", "failed", 0)
+    assert memory.calls[-2] == ("end", "failed", 0)
     first = json.loads((tmp_path / "r" / "journal.jsonl").read_text().splitlines()[0])
-    facts = told.calls[1][1]
+    facts = memory.calls[1][1]
     assert {name: first[name] for name in facts} == facts
     assert first["kind"] == "open"
     assert sys.executable.rsplit("/", 1)[-1] in first["command"] or "python" in first["command"]
@@ -89,9 +89,9 @@ def test_a_machine_without_git_is_no_obstacle(tmp_path, monkeypatch):
 
 
 def facts_of(log_dir):
-    told = Told()
-    ld.Logger(told, log_dir=log_dir).close()
-    return told.calls[1][1]
+    memory = Facts()
+    ld.Logger(memory, log_dir=log_dir).close()
+    return memory.calls[1][1]
 
 
 def test_only_packages_that_are_there_have_a_version(tmp_path):

@@ -67,7 +67,7 @@ def test_what_changes_after_the_call_does_not_change_the_row(logger, memory):
 
 
 def test_log_does_not_wait_for_the_device(logger, memory):
-    """The value is not there before the callback is let go, and `log` returns before that."""
+    """The value is not there before the callback may return, and `log` returns before that."""
     gate = threading.Event()
 
     def wait(x):
@@ -201,7 +201,7 @@ def test_a_value_that_was_donated_before_is_named(logger):
         logger.log({"gone": gone, "good": 1.0}, 0)
 
 
-# In a process of its own, which JAX does not let go on well after that.
+# In a process of its own, in which JAX does not work well after that.
 FAILS = """
 import os, sys, warnings
 warnings.simplefilter("ignore")

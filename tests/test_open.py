@@ -1,4 +1,4 @@
-"""A logger that cannot be made leaves nothing behind: the same call works once it is mended."""
+"""A logger that cannot be made leaves nothing: the same call works once the cause is gone."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A run that is interrupted goes on as one run: no row lost, none shown twice, none erased."""
+"""A run that is interrupted resumes as one run: no row lost, none shown twice, none erased."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.readers import current_rows, journal_records, journal_rows
 
 
 class Tells(Memory):
-    """Hears of identity and resume, too."""
+    """Keeps identity and resume, too."""
 
     def on_identity(self, run_id, incarnation):
         self.calls.append(("identity", run_id, incarnation))
@@ -26,7 +26,7 @@ class Tells(Memory):
 
 
 def log(log_dir, steps, backend: Any = None, *, failed=True, name: str | None = "r", **options):
-    """One incarnation; unless told otherwise it ends by an error."""
+    """One incarnation; by default it ends with an error."""
     backend = backend or Tells()
     logger = ld.Logger(backend, name, log_dir=log_dir, **options)
     for step in steps:

@@ -1,4 +1,4 @@
-"""A job that is told to end: rows on the disk, the same answer everywhere, the run `preempted`."""
+"""A signal ends a job: rows on the disk, the same answer everywhere, the run `preempted`."""
 
 import os
 import signal
@@ -118,7 +118,7 @@ def test_rows_are_on_the_disk_within_a_second_though_the_step_takes_longer(tmp_p
     ]
     at = words.index("signalled")
     synced = words.index("synced", at)
-    # By the program's own clock: this process may hear of it late.
+    # By the program's own clock: this process may get it late.
     assert abs(float(said[synced][2]) - said[at][0]) < 1.0
     # The step was still under way then: there was a row to come.
     assert synced < words.index("row", at) < words.index("left")

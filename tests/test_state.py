@@ -1,4 +1,4 @@
-"""Where a run stands: into a checkpoint, out of it again, and the run goes on from there."""
+"""The state of a run: into a checkpoint, out of it again, and the run resumes from there."""
 
 import shutil
 from pathlib import Path
@@ -33,7 +33,7 @@ def through_devices(state: ld.RunState, folder: Path) -> ld.RunState:
 
 
 def log(log_dir: Path, steps: Any, name: str | None = "r", *, failed: bool = True, **options: Any):
-    """One incarnation, which ends by an error unless told otherwise, and where it stood then."""
+    """One incarnation, which by default ends with an error, and its state then."""
     logger = ld.Logger(Memory(), name, log_dir=log_dir, **options)
     for step in steps:
         logger.log({"x": float(step)}, step)
@@ -129,7 +129,7 @@ def test_a_state_is_of_what_is_current_not_of_what_was_superseded(tmp_path):
     assert start_step_of(first) == 5
     log(tmp_path, range(5, 20))
     logger = ld.Logger(Memory(), log_dir=tmp_path, state=first)
-    # No row yet: it stands where it was told to go on, not at the 20 of the life before.
+    # No row yet: its step is the `start_step`, not the 20 of the incarnation before.
     assert start_step_of(logger.state()) == 5
     logger.log({"x": 0.0}, 5)
     assert start_step_of(logger.state()) == 6

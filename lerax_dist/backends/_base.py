@@ -31,7 +31,7 @@ class SetupProblem:
 class AbstractLoggingBackend(abc.ABC):
     """Writes the rows of one run somewhere: subclass it to write them anywhere else.
 
-    Life of a backend: `open`, then any number of `log_*`, then `close`. All calls come from one
+    Order of calls: `open`, then any number of `log_*`, then `close`. All calls come from one
     thread that serves this backend alone, in the process that writes (process 0). A call that
     raises `OSError` is retried a few times and then reported; one that hangs delays neither the
     training nor another backend. The journal has every row. A backend never sees a `jax.Array`.
@@ -231,7 +231,7 @@ def already_open(backend: object, name: str) -> RuntimeError:
     """The error of a backend that is opened twice: two runs would be written to one place."""
     return RuntimeError(
         f"`{type(backend).__name__}` must be closed before it opens run {name!r}, and it still "
-        "writes another. Give each run a backend of its own."
+        "writes another. Give each run its own backend."
     )
 
 
@@ -245,5 +245,5 @@ def without(reserved: str, names: Iterable[str]) -> list[str]:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line of at most 300 characters."""
+    """The message of an error, on one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -86,7 +86,7 @@ def as_backend(backend: Any) -> AbstractLoggingBackend:
 
 
 def takes_batches(backend: AbstractLoggingBackend) -> bool:
-    """Whether a backend has a `log_rows` of its own, so that rows are sent to it together."""
+    """Whether a backend overrides `log_rows`, so that rows are sent to it together."""
     return getattr(backend.log_rows, "__func__", None) is not AbstractLoggingBackend.log_rows
 
 

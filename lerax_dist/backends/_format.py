@@ -15,7 +15,7 @@ def format_value(value: float) -> str:
 
 
 def format_change(value: float, before: float) -> str:
-    """The change of a value since the one before, with its sign; `=` if there is none.
+    """The change of a value since the one before, with its sign; `=` if it is 0.
 
     Three digits show its direction and size; the rest is in the value.
     """

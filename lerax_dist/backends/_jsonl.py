@@ -115,7 +115,7 @@ class JSONLBackend(AbstractLoggingBackend):
         self._append(map(json_row, rows, steps))
 
     def log_vectors(self, vectors: dict[str, np.ndarray], step: int) -> None:
-        """Write vectors as lists, in a line of their own."""
+        """Write vectors as lists, in a separate line."""
         self._append([json_row({tag: vector.tolist() for tag, vector in vectors.items()}, step)])
 
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:

@@ -31,9 +31,10 @@ from lerax_dist.backends._tensorboard_events import (
 from lerax_dist.backends._video import encode_gif
 from lerax_dist.journal import replace_file
 
-# Rows of training and evaluation alternate; more sets of metrics than this come from data.
+# Sets of metrics whose message is kept. Training and evaluation have a few; a program with more
+# makes names from its data.
 _MAX_ROW_EVENTS = 32
-# Hyperparameters and state of the run, in a file of their own that is replaced as a whole: of
+# Hyperparameters and state of the run, in a separate file that is replaced as a whole: of
 # several sessions in a run TensorBoard shows the first, so that hyperparameters logged later, or by
 # the job that resumes the run, would never be seen. TensorBoard reads the files of a folder in the
 # order of their names and does not return to one that it has left; so this one sorts before the
@@ -98,8 +99,8 @@ class TensorBoardBackend(AbstractLoggingBackend):
         except Exception as error:  # An import can fail in any way, e.g. by protobuf's check.
             what = f"process 0 cannot use TensorBoard ({one_line(error)})"
             fix = (
-                "pip install tensorboardX crc32c there; without them `TensorBoardBackend` is "
-                "disabled in a run"
+                "run `pip install tensorboardX crc32c` there; without them `TensorBoardBackend` "
+                "is disabled in a run"
             )
             return [SetupProblem("problem", what, fix)]
         return []

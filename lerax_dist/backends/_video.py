@@ -76,8 +76,8 @@ def check_mp4() -> None:
     """Raise `ValueError` if PyAV, which writes mp4 files, is not installed."""
     if importlib.util.find_spec("av") is None:
         raise ValueError(
-            '`video_format` is "mp4", which needs PyAV. Install it: '
-            'pip install "lerax-dist[mp4]", or use "gif".'
+            '`video_format` is "mp4", which needs PyAV, which is not installed. '
+            'Run `pip install av`, or use "gif".'
         )
 
 

@@ -26,7 +26,7 @@ from lerax_dist.backends._base import (
 from lerax_dist.backends._run_text import run_notes
 from lerax_dist.backends._video import check_mp4, encode_gif, encode_mp4
 
-# Seconds to wait for W&B's server; W&B's own 90 are long for a run that waits to start.
+# Seconds to wait for W&B's server; W&B's 90 are long for a run that waits to start.
 _INIT_TIMEOUT = 30.0
 # Exit code of a process that SIGTERM ended; W&B takes a run for preempted if it is not 0.
 _PREEMPTED = 143
@@ -46,17 +46,16 @@ class WandbBackend(AbstractLoggingBackend):
     `mode=None` a run is online if W&B finds an API key (`WANDB_API_KEY`, `.netrc`, settings) and
     offline otherwise; `WANDB_MODE` and `wandb offline` are respected. If the server does not answer
     within 30 seconds (`WANDB_INIT_TIMEOUT`), the run is offline, too. An offline run is kept in
-    files, and a warning in the log says how to upload them.
+    files, and a warning in the log has the command that uploads them.
 
-    The x-axis is a metric of its own, `global_step`: W&B's own step would drop a step that is
+    The x-axis is a separate metric, `global_step`: W&B's step would drop a step that is
     logged twice, e.g. after a resume. A metric that is itself called `global_step` is written as
     `metrics/global_step`. A run's summary has the last value of each metric, and of some the best
     beside it: the highest of returns, rewards, accuracies and scores, the lowest of losses and
     errors (`episode/return.max`, `train/loss.min`).
 
     The run ends at W&B with the state that it has here: finished, failed, or preempted (then W&B
-    requeues a run of a sweep). Its notes say on which processes and devices and from what code it
-    ran.
+    requeues a run of a sweep). Its notes name its processes, its devices and its commit.
 
     Example:
         ```python
@@ -81,7 +80,7 @@ class WandbBackend(AbstractLoggingBackend):
         resume: W&B's `resume` for an id that exists online: `"allow"`, `"must"`, `"never"` or
             `"auto"`; `None` for `"allow"`. Offline runs with one id are merged by `wandb sync`.
         dir: folder for W&B's files; `WANDB_DIR` or the working directory if `None`.
-        video_format: `"gif"`, or `"mp4"`, which needs `pip install "lerax-dist[mp4]"`.
+        video_format: `"gif"`, or `"mp4"`, which needs PyAV (`pip install av`).
 
     Raises:
         ValueError: `mode` or `video_format` is not one of these, or mp4 needs a missing package.
@@ -154,7 +153,7 @@ class WandbBackend(AbstractLoggingBackend):
             mode, url, login = settings.mode, settings.base_url, has_credentials(settings)
         except Exception as error:
             what = f"process 0 cannot use W&B ({one_line(error)})"
-            fix = "pip install wandb there; without it `WandbBackend` is disabled in a run"
+            fix = "run `pip install wandb` there; without it `WandbBackend` is disabled in a run"
             return [SetupProblem("warning", what, fix)]
         if mode != "online":
             what = f"W&B is {mode} by its settings"
@@ -167,7 +166,7 @@ class WandbBackend(AbstractLoggingBackend):
             )
         elif reason := why_no_answer(url, timeout):
             what = f"W&B's server {url} does not answer process 0 ({reason}); runs are offline"
-            fix = "open the network or set HTTPS_PROXY, or upload later with `wandb sync`"
+            fix = "allow connections to it, or set HTTPS_PROXY, or upload later with `wandb sync`"
         else:
             return []
         return [SetupProblem("warning", what, fix)]
@@ -248,9 +247,9 @@ class WandbBackend(AbstractLoggingBackend):
             run.finish(exit_code=self._exit_code)
         except ConnectionError as error:
             raise RuntimeError(
-                "`WandbBackend` must be closed before W&B's own exit handler ends its service, and "
-                "was closed after it. Close the logger before the program ends, or register what "
-                "closes it at exit once the run is open."
+                "`WandbBackend` must be closed before W&B's exit handler ends W&B's service, and "
+                "was closed after it. Close the logger before the program ends. If an exit handler "
+                "closes it, register that handler after the logger has been constructed."
             ) from error
 
     def _opened(self) -> Any:
@@ -362,7 +361,7 @@ def has_credentials(settings: Any) -> bool:
 
 
 def _in_netrc(base_url: str) -> bool:
-    # W&B knows which of its hosts are equivalent, so its own look-up comes first. It is private
+    # W&B knows which of its hosts are equivalent, so its look-up comes first. It is private
     # (checked with wandb 0.31): without it, only the host itself counts.
     try:
         from wandb.sdk.lib.wbauth import read_netrc_auth

@@ -38,11 +38,11 @@ TensorBoard's events have the times of their rows; W&B's have the time of the re
 """
 _WATCH = """\
 Shows runs as they are, by their journals, which are only read and never locked: from any machine
-that sees the folder, while the run goes on or after it has ended. One run is shown as its own
+that sees the folder, while the run is running or after it has ended. One run is shown as its own
 console would, several side by side. Rows that a later incarnation of the run has logged again are
 hidden. It ends when every run has finished or failed, or with Ctrl-C.
 
-In a pipe there is a line a run every --interval seconds; --once prints one screen and ends.
+In a pipe it prints a line per run every --interval seconds; --once prints one screen and ends.
 
 States: running, finished, failed, preempted (it may be resumed), interrupted (its writer has sent
 no heartbeat and no row for a minute), waiting (no journal yet), empty, damaged.
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="lerax-dist",
         description="Checks launches of JAX programs, and shows what their runs have logged.",
-        epilog="`lerax-dist COMMAND --help` says more about a command.",
+        epilog="`lerax-dist COMMAND --help` describes a command.",
     )
     parser.add_argument("--version", action="version", version=f"lerax-dist {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -143,13 +143,13 @@ def _add_replay(commands: _Commands) -> None:
     replay.add_argument(
         "--log-dir",
         metavar="OUT",
-        help="folder that the run's own folder goes to, for W&B that of its files "
-        "(default: beside the journal, for W&B the working directory)",
+        help="folder in which the folder of the run is made; for W&B, the folder of its files "
+        "(default: beside the journal; for W&B, the working directory)",
     )
     replay.add_argument(
-        "--name", metavar="NAME", help="name to write under (default: the run's own)"
+        "--name", metavar="NAME", help="name to write under (default: the name of the run)"
     )
-    replay.add_argument("--project", metavar="PROJECT", help="W&B project (default: W&B's own)")
+    replay.add_argument("--project", metavar="PROJECT", help="W&B project (default: W&B's default)")
 
 
 def _add_watch(commands: _Commands) -> None:
@@ -174,7 +174,7 @@ def _add_watch(commands: _Commands) -> None:
     watch.add_argument(
         "--export",
         metavar="OUT",
-        help="write all rows into a .csv or .parquet; the latter needs `lerax-dist[parquet]`",
+        help="write all rows into a .csv or .parquet file; the latter needs pyarrow",
     )
 
 

@@ -27,6 +27,11 @@ def export(run_dirs: Sequence[str], table: str) -> int:
                 f"`--export` {table!r} must end in {' or '.join(_WRITERS)}. Use e.g. "
                 f"{path.stem}.csv."
             )
+        if not path.parent.is_dir():
+            raise ValueError(
+                f"`--export` {table!r} must be in a folder that exists, and {path.parent} does "
+                "not. Make the folder first, or export into another."
+            )
         runs = dict(zip(labels_of(run_dirs), map(read_run, run_dirs), strict=True))
         names = list(dict.fromkeys(name for run in runs.values() for name in run.columns))
         write = _WRITERS[path.suffix]
@@ -61,8 +66,8 @@ def _write_parquet(file: BinaryIO, runs: Mapping[str, RunData], names: Sequence[
         import pyarrow.parquet
     except ImportError as error:
         raise RuntimeError(
-            "`--export` to Parquet needs pyarrow, which is not installed. Install it by "
-            "`pip install 'lerax-dist[parquet]'`, or export to a .csv, which needs nothing."
+            "`--export` to Parquet needs pyarrow, which is not installed. Run `pip install "
+            "pyarrow`, or export to a .csv file, which needs no package."
         ) from error
     number, vector = pyarrow.float64(), pyarrow.list_(pyarrow.float64())
     kinds = [pyarrow.string(), pyarrow.int64(), number, pyarrow.int64()]

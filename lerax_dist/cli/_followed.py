@@ -21,7 +21,7 @@ from lerax_dist.journal import (
 
 # Seconds between two looks at whether the writer is alive.
 _LIVENESS_INTERVAL = 2.0
-# Seconds without a record after which a note says so.
+# Seconds without a record after which a note is shown.
 _SILENCE = 60.0
 
 
@@ -137,14 +137,14 @@ class FollowedRun:
         if not self.behind and self.view.state == "waiting":
             notes.append(f"no journal in {os.path.dirname(reader.path)} yet")
         damage = reader.damage
-        lost = [f"{damage.lines:,} damaged lines"] if damage.lines else []
-        lost += [f"{damage.missing:,} records missing"] if damage.missing else []
-        if lost:
-            notes.append("the journal has " + ", ".join(lost))
+        if damage.lines:
+            notes.append(f"damaged lines in the journal: {damage.lines:,}")
+        if damage.missing:
+            notes.append(f"records missing from the journal: {damage.missing:,}")
         if self._closed is None and self._last is not None:
             silence = self._clock() - self._last.time
             if silence > _SILENCE:
-                notes.append(f"nothing new for {format_duration(silence)}")
+                notes.append(f"no new row for {format_duration(silence)}")
         if self._closed is not None:
             notes += [str(failure) for failure in self._closed.body.get("failures", [])]
         return notes

@@ -29,7 +29,7 @@ def list_runs(log_dir: str, *, as_json: bool) -> int:
     """Print the runs in a folder, those with the newest row last, and return the exit status."""
     base = Path(log_dir)
     if not base.is_dir():
-        rule = "is not a folder. Give the folder of the runs."
+        rule = "is not a folder. Pass the folder of the runs."
         print(f"lerax-dist ls: {log_dir} {rule}", file=sys.stderr)
         return 1
     runs = sorted(_runs(base), key=lambda run: (run.time or 0.0, run.name))
@@ -38,7 +38,7 @@ def list_runs(log_dir: str, *, as_json: bool) -> int:
     elif runs:
         print_table(_HEADS, [_as_row(run) for run in runs])
     else:
-        print(f"lerax-dist ls: there is no run in {log_dir} (no {JOURNAL})", file=sys.stderr)
+        print(f"lerax-dist ls: no run in {log_dir}: no folder has a {JOURNAL}", file=sys.stderr)
     return 0
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# Cells that show what is wrong: states of runs, and words of the doctor in capitals.
+# Cells that show what is wrong: states of runs, and the doctor's cells in capitals.
 _WRONG = ("NOT SEEN", "NOT STARTED", "FAILED", "CANNOT WRITE", "interrupted", "failed", "damaged")
 # Columns; no line is longer.
 _UNWRAPPED = 10_000

@@ -145,29 +145,34 @@ def _check_free(folder: Path, kind: type[AbstractLoggingBackend]) -> None:
     found = sorted(path for pattern in kind.replay_files for path in folder.glob(pattern))
     if found:
         raise RuntimeError(
-            f"{found[0]} exists, and nothing is replaced. Give another --log-dir or --name, or "
-            "move it away."
+            f"{found[0]} exists, and a replay replaces no file. Pass another --log-dir or --name, "
+            "or move the file away."
         )
 
 
 def _summary(outcome: Outcome, where: str) -> str:
     steps = "" if outcome.first is None else f", steps {outcome.first:,} to {outcome.last:,}"
-    lines = [f"{outcome.rows:,} rows{steps} to {where}"]
+    lines = [f"{_number(outcome.rows, 'row')}{steps} to {where}"]
     if outcome.superseded:
-        lines.append(f"{outcome.superseded:,} rows were left out that a resumed run logged again")
+        rows = _number(outcome.superseded, "row")
+        lines.append(f"skipped {rows} that a later incarnation of the run logged again")
     if outcome.clips:
-        lines.append(f"{outcome.clips:,} videos")
+        lines.append(_number(outcome.clips, "video"))
     if outcome.broken:
-        lines.append(f"{outcome.broken:,} videos were left out whose files cannot be read")
+        lines.append(f"skipped {_number(outcome.broken, 'video')}: the files cannot be read")
     damage = outcome.damage
     if damage.lines:
-        lines.append(f"{damage.lines:,} damaged lines in the journal were left out")
+        lines.append(f"skipped {_number(damage.lines, 'damaged line')} of the journal")
     if damage.missing:
-        lines.append(f"{damage.missing:,} records are missing from the journal")
+        lines.append(f"missing from the journal: {_number(damage.missing, 'record')}")
     elif damage.lines:
-        lines.append("by their numbers no record is missing")
+        lines.append("the numbers of the other records have no gap: no record is missing")
     if outcome.running:
-        lines.append("the run is still being written; this is what it had up to now")
+        lines.append("the run is still being written; these are its rows so far")
     elif damage.torn:
         lines.append("the last line of the journal has no end: its writer was killed there")
     return "\n".join(lines)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

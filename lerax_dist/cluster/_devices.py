@@ -35,7 +35,7 @@ def choose_local_devices(launch: Launch, environ: Mapping[str, str]) -> list[int
 def with_local_index(launch: Launch, hosts: Sequence[str]) -> Launch:
     """The launch with the local index and count that the host names of all processes show.
 
-    What the launcher itself says stays.
+    Values that the launcher has set are kept.
     """
     if launch.process_index is None or None not in (launch.local_index, launch.local_count):
         return launch
@@ -51,7 +51,7 @@ def describe_devices(group: ProcessGroup) -> dict[str, Any]:
     starts the devices, and where JAX has joined processes each waits for the others then.
 
     Returns:
-        Fit for JSON: `platform` and `device_kind` of this process; `devices_per_process`, with
+        JSON values: `platform` and `device_kind` of this process; `devices_per_process`, with
         None for a process that JAX has not joined; `device_count`, None if a part is.
         Empty if the devices cannot be started.
     """

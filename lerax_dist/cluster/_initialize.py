@@ -27,11 +27,11 @@ from lerax_dist.cluster.liveness import start_liveness
 
 _log = logging.getLogger("lerax_dist")
 
-# In seconds; JAX's own is 100. All other processes are blocked meanwhile, and a process without a
-# heartbeat for a minute is lost: a restarting switch is back sooner, and Python cannot delay
+# In seconds; JAX's default is 100. All other processes are blocked meanwhile, and a process without
+# a heartbeat for a minute is lost: a restarting switch is back sooner, and Python cannot delay
 # heartbeats, as a thread of C++ sends them.
 _HEARTBEAT_TIMEOUT = 60
-# In seconds, JAX's own: time for another process to write a last checkpoint or to upload its logs.
+# In seconds, as JAX's default: another process may write a last checkpoint or upload its logs.
 _SHUTDOWN_TIMEOUT = 300
 
 
@@ -52,19 +52,19 @@ def initialize(
     mpi4py); SLURM, TPU pods and Kubernetes (through JAX); torchrun; Flux and PBS with Cray PALS
     (at `JAX_COORDINATOR_ADDRESS`, else through mpi4py). A single process is a launch, too; it
     starts no service. A second call returns the group of the first call, also after
-    `jax.distributed.initialize`. A message at level INFO of the logger "lerax_dist" says what was
+    `jax.distributed.initialize`. A message at level INFO of the logger "lerax_dist" names what was
     detected.
 
     From then on a thread sends a heartbeat every second and checks those of the other processes (at
     most 500 checks a second over all processes). A process that has sent none for 0.3 times
     `heartbeat_timeout_seconds` is unresponsive: it died, is stuck or cannot be reached. Each other
-    process names it and its host on standard error, and reports it if its heartbeats come again.
+    process names it and its host on standard error, and reports it if its heartbeats resume.
     If they do not, JAX ends every process (SIGABRT) within `heartbeat_timeout_seconds` plus 6
     seconds. If process 0's host refuses connections, it takes 3 seconds. A program that ends by an
     exception does not wait at JAX's shutdown barrier: the other processes are notified within two
     seconds, have 5 seconds to end by themselves, and are then ended with status 1. A program that
     is done waits for the others, at most `shutdown_timeout_seconds`, because JAX would abort them.
-    The exit status of a program that ends stays its own. With `JAX_ENABLE_RECOVERABILITY=1` the
+    The exit status of a program is never changed. With `JAX_ENABLE_RECOVERABILITY=1` the
     failure of a process other than 0 is only reported, as in JAX.
 
     Args:
@@ -202,7 +202,7 @@ def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Lau
         launch = dataclasses.replace(
             launch,
             process_index=mpi.process_index,
-            process_count=mpi.process_count,  # not every launcher's variables say it
+            process_count=mpi.process_count,  # not every launcher has a variable for it
             coordinator=plan["address"],
         )
         launch = with_local_index(launch, mpi.hosts)
@@ -225,7 +225,7 @@ def _join_by_address(launch: Launch, options: dict[str, Any]) -> None:
 
 
 def _join_by_jax(launch: Launch, options: dict[str, Any]) -> None:
-    """Join by JAX's own detection, which knows SLURM, TPU pods and Kubernetes."""
+    """Join by JAX's detection, which knows SLURM, TPU pods and Kubernetes."""
     if launch.local_count is not None and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
         # An empty list means all devices, None lets JAX choose. Under SLURM it chooses the one of
         # SLURM_LOCALID, also for a process alone on its node, and where SLURM shows each process

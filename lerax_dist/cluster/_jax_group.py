@@ -103,7 +103,7 @@ class JaxGroup(ProcessGroup):
     def barrier(self, *, timeout: float, what: str) -> None:
         with self._begin("barrier", what, None, timeout) as (mine, folder, deadline):
             # Process 0 decides and publishes the outcome, so that all end alike; its own arrival is
-            # published too, for processes that wait for it in vain.
+            # published too, for processes that still wait for it.
             arrival = f"{folder}/in/{self.process_index}"
             self._store.put(arrival, encode(mine), within=_left(deadline))
             if self.is_writer:

@@ -251,7 +251,7 @@ class MPIGroup(ProcessGroup):
 
 @final
 class MPIMailbox:
-    """A mailbox on a channel of its own."""
+    """A mailbox on a separate channel."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

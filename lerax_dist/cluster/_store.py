@@ -116,7 +116,7 @@ class Store:
         self._ask(lambda: self._client.key_value_delete(folder), within)
 
     def _ask(self, call: Callable[[], Any], within: float | None) -> Any:
-        """The answer to a call of the client's, which gives it no time limit of its own."""
+        """The answer to a call of the client's, which has no timeout."""
         if within is None:
             return call()
         answer: Future[Any] = Future()

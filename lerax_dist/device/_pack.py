@@ -161,7 +161,8 @@ def reduce(
 
     Args:
         metrics: nested names to scalars, of which the mean over devices is taken, or to partials
-            (`Mean`, `Sum`, `Max`, `Min`, `Last`).
+            (`Mean`, `Sum`, `Max`, `Min`, `Last`, or your own subclass of `AbstractPartial`). None
+            of them may give a vector: those are logged from `LoggingCallback`.
         axis_name: mesh axes to reduce over; `None` for all manual axes in scope, which are those
             of `shard_map` and `pmap`. Under plain `jit` there are none, and nothing to do: arrays
             are global.
@@ -172,7 +173,8 @@ def reduce(
         is, or in another mapping (`{"train": metrics, "epoch": 3}`).
 
     Raises:
-        ValueError: if a value is not a scalar, or `axis_name` is not in scope.
+        ValueError: if a value is not a scalar, if a partial gives a vector, or if `axis_name` is
+            not in scope.
         TypeError: if a name is not a string, or a value is not a number.
 
     Example:

@@ -127,7 +127,7 @@ class Mean(AbstractPartial):
 
         Returns:
             The mean of this device's values. With no value at all (also if `where` is 0 or `False`
-            everywhere, on all devices) it is NaN, and rows leave it out.
+            everywhere, on all devices) it is NaN, and rows omit it.
 
         Raises:
             TypeError: if an argument holds complex numbers.

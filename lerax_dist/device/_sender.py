@@ -1,4 +1,4 @@
-"""How rows leave the devices: at once, or from a buffer, several in one collective and callback.
+"""Sends rows from the devices: at once, or from a buffer, several in one collective and callback.
 
 Body of a message of rows: how many there are | their iterations | their vectors as int32.
 """
@@ -63,7 +63,7 @@ State = EmptyCallbackState | Buffer
 
 @final
 class RowSender:
-    """How the rows of one logger leave the devices. Equal only to itself.
+    """How the rows of one logger are sent from the devices. Equal only to itself.
 
     All of it happens while tracing. What it remembers between traces is the schema of the rows in
     the buffer, since the trace that flushes them need not be the one that recorded them.

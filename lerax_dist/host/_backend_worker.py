@@ -24,7 +24,7 @@ _MAX_RECORDS = 256
 # Numbers in one `log_rows`: 4 MiB.
 _MAX_NUMBERS = 1 << 19
 # A call that raises `OSError` (a network, a disk) is retried after these pauses, in seconds; then
-# its row is skipped. Any other error would only come again.
+# its row is skipped. Any other error would only be raised again.
 _RETRY_PAUSES = (0.05, 0.5, 5.0)
 # All pauses of a backend together.
 _MAX_PAUSED = 30.0
@@ -70,7 +70,7 @@ def calls_of(record: Record, backend: AbstractLoggingBackend, run_dir: Path) -> 
 
     Raises:
         OSError: if the file of a clip cannot be read.
-        ValueError: if it does not hold what the journal says.
+        ValueError: if its frames are not those that the journal describes.
     """
     match record:
         case Row():

@@ -2,7 +2,7 @@
 
 A clip and the row of its iteration arrive by different callbacks, in any order, and only the row
 knows the step. `ClipMatcher` (pure) pairs them in the thread that writes rows; `ClipRenderer` makes
-the frames and the file in a thread of its own, and queues a `video` event for the journal.
+the frames and the file in a separate thread, and queues a `video` event for the journal.
 """
 
 import threading

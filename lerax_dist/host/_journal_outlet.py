@@ -53,10 +53,10 @@ class JournalOutlet(AbstractOutlet):
             backends: backends to feed, as the user passed them.
             queue: the queue of this process.
             failures: where to record what fails.
-            mailbox: where the rows of other processes come from; `None` if there are none.
+            mailbox: receives the rows of other processes; `None` if there are no others.
             hosts: host of every process whose rows are merged, this one's first.
-            start_step: where a continued run goes on: rows of earlier incarnations at or after it
-                are superseded; `None` for the step of the first row.
+            start_step: step at which a resumed run continues: rows of earlier incarnations at or
+                after it are superseded; `None` for the step of the first row.
         """
         self.clips = self._clips = ClipRenderer(queue.put, journal.path.parent, failures)
         self.delay = f"not all rows are in the journal {journal.path} yet"
@@ -145,7 +145,7 @@ class JournalOutlet(AbstractOutlet):
         return ready + merger.ready(now, self._peer_deadline)
 
     def _append_items(self, items: list[Any]) -> int:
-        """Append what items say to the journal, and set the markers among them."""
+        """Append the records of items to the journal, and set the markers among them."""
         records: list[Record] = []
         for _, group in itertools.groupby(items, key=_kind):
             records += self._records(list(group))

@@ -28,7 +28,7 @@ PEER_TIMEOUT = 300.0
 _MAX_AHEAD_BYTES = 4 << 20
 # What a row takes beside its numbers, in bytes.
 _ROW_BYTES = 500
-# A look at every process takes that long at most if nothing comes, in seconds.
+# Seconds at most for one look at every process if no message arrives.
 _ROUND = 1.0
 # Messages of a process at a turn; it sends one a second.
 _MAX_MESSAGES = 8
@@ -49,7 +49,7 @@ class PeerRow(NamedTuple):
 
 @final
 class Encoder:
-    """Makes messages, fit for JSON, of partial rows; names are sent once."""
+    """Makes messages, which are JSON values, of partial rows; names are sent once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, ...], int] = {}
@@ -140,14 +140,14 @@ class PeerOutlet(AbstractOutlet):
             self._failures.record("peer", f"rows could not be sent ({error!r})", error)
 
     def _wait_for_room(self) -> None:
-        """Rows that process 0 cannot take yet wait here, and throttle this process as well."""
+        """Wait until process 0 has room for rows; this slows down the training here as well."""
         since = time.monotonic()
         while not self._hurry.is_set() and not self._mailbox.has_room(timeout=_ROOM_INTERVAL):
             if time.monotonic() - since > _SEND_TIMEOUT:
                 self._failures.record(
                     "peer",
                     f"process 0 has not consumed this process's rows for {_SEND_TIMEOUT:.0f} s; "
-                    "throttling",
+                    "later rows are queued here",
                 )
 
     def _end(self, state: str) -> None:
@@ -171,7 +171,7 @@ class PeerOutlet(AbstractOutlet):
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class PeerRows:
-    """What has come from another process; `state` is how its run ended, if it did."""
+    """What another process has sent; `state` is how its run ended, if it did."""
 
     process: int
     rows: list[PeerRow]
@@ -284,7 +284,7 @@ class PeerMerger:
             self._record(process, "ended its run as failed; rows continue without it")
 
     def is_ahead(self, process: int) -> bool:
-        """Whether so many rows of a process wait that it has to wait, too. For any thread."""
+        """Whether a process has to wait, as too many of its rows are queued. For any thread."""
         return self._bytes_ahead[process] > _MAX_AHEAD_BYTES
 
     def ready(self, now: float, deadline: float | None = None) -> list[Any]:

@@ -26,7 +26,7 @@ PAUSE = 0.2
 
 
 class Packet(NamedTuple):
-    """One part of a message with rows from the devices, as it came.
+    """One part of a message with rows from the devices, as it arrived.
 
     Attributes:
         schema: what the vectors in the message mean.
@@ -34,8 +34,8 @@ class Packet(NamedTuple):
         parts: how many the message has.
         payload: number of the message | its part of the body, int32.
         stride: distance between the iterations that are logged.
-        time: when it came, in seconds since the epoch.
-        clock: when it came, by `time.perf_counter`.
+        time: when it arrived, in seconds since the epoch.
+        clock: when it arrived, by `time.perf_counter`.
     """
 
     schema: Schema
@@ -138,8 +138,8 @@ class RowQueue:
         if not self._fits(size):
             self._failures.record(
                 "queue",
-                f"{self._bytes / 2**20:.3g} MiB of rows are queued; slowing the training down to "
-                "the pace of the writer. Log less often (`log_interval`), or to a faster disk.",
+                f"{self._bytes / 2**20:.3g} MiB of rows are queued; the training now waits for the "
+                "writer. Log less often (`log_interval`), or to a faster disk.",
                 kind="full",
             )
             self._urgent.put(None)
@@ -151,7 +151,7 @@ class RowQueue:
             self._bytes += size
         if not has_room:
             self._failures.record(
-                "queue", "the writer thread is stalled; buffering rows beyond the memory limit"
+                "queue", "the writer thread is stalled; rows are buffered beyond the memory limit"
             )
 
     def _fits(self, size: int) -> bool:

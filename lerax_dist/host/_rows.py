@@ -36,8 +36,8 @@ class PartialRow(NamedTuple):
         schema: what its totals mean.
         totals: its numbers.
         number: number of its iteration, or its step in a plain loop.
-        time: when it came, in seconds since the epoch.
-        clock: when it came, by a monotonic clock; `None` in a plain loop, whose pace is unknown.
+        time: when it arrived, in seconds since the epoch.
+        clock: when it arrived, by a monotonic clock; `None` in a plain loop, whose pace is unknown.
         last: number of the last row in the same message.
         size: bytes that it took in the queue.
     """
@@ -52,7 +52,7 @@ class PartialRow(NamedTuple):
 
 
 class ReorderBuffer(NamedTuple):
-    """Rows that came too early. JAX does not order unordered callbacks, so rows are sorted by
+    """Rows that arrived too early. JAX does not order unordered callbacks, so rows are sorted by
     their sequence numbers. Immutable.
 
     Attributes:
@@ -145,7 +145,7 @@ class Reassembler:
         return ready
 
     def add_packets(self, packets: Sequence[Packet]) -> list[PartialRow]:
-        """Parts of messages come."""
+        """Add parts of messages."""
         if self._order.due is None:
             self._order = self._order._replace(stride=packets[0].stride)
         messages = [parts for packet in packets if (parts := self._joined(packet))]

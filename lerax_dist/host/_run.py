@@ -205,7 +205,7 @@ class Run:
         return self._clips.clip_callback(spec)
 
     def disable_clips(self, error: Exception) -> None:
-        """There will be no clips, because of an error."""
+        """Record no more clips, because of an error."""
         if self._clips is not None:
             self._clips.disable_clips(error)
 
@@ -243,7 +243,7 @@ class Run:
         until it is sent.
 
         Raises:
-            TimeoutError: if something was not done in time; the message says what.
+            TimeoutError: if something was not done in time; the message names it.
         """
         if self._outlet is None or self.is_closed or os.getpid() != self._pid:
             return
@@ -252,7 +252,7 @@ class Run:
         marker = self._mark()
         if marker.wait(deadline) and self._clips is not None and self._clips.opened:
             clips = self._clips.wait(max(deadline - time.monotonic(), 0.0))
-            missing = missing or (f"{clips} clips are not rendered" if clips else None)
+            missing = missing or (f"{clips} clips are not rendered yet" if clips else None)
             marker = self._mark()
         if not marker.wait(deadline):
             missing = missing or self._outlet.delay
@@ -291,7 +291,7 @@ class Run:
             return self._is_preempted
         found = group.gather(self._is_preempted, timeout=_AGREEMENT_TIMEOUT, what="`preempted`")
         what = "the answer to `preempted`"
-        # A signal that has come since is for the next time: the others do not know of it yet.
+        # A signal that arrived since is for the next call: the others do not know of it yet.
         answer = group.broadcast(any(found or ()), timeout=_AGREEMENT_TIMEOUT, what=what)
         self._peer_preempted = answer
         return answer

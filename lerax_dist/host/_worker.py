@@ -74,8 +74,8 @@ class AbstractOutlet(abc.ABC):
         """Write items, in their order, and set the markers among them. Must not raise.
 
         Args:
-            items: what came from the queue, perhaps nothing: partial rows, what belongs to other
-                rows (from peers, parts of clips), starts of trainings, events, markers.
+            items: what was taken from the queue, perhaps nothing: partial rows, what belongs to
+                other rows (from peers, parts of clips), starts of trainings, events, markers.
             now: `time.monotonic()`.
 
         Returns:
@@ -84,7 +84,7 @@ class AbstractOutlet(abc.ABC):
 
     @abc.abstractmethod
     def timeout(self, now: float) -> float | None:
-        """Seconds until `write` must be called even if nothing comes; `None` if never."""
+        """Seconds until `write` must be called even if nothing arrives; `None` if never."""
 
     @abc.abstractmethod
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:

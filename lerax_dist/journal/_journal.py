@@ -86,7 +86,7 @@ class Journal:
             os.close(self._fd)
             raise JournalInUse(
                 f"`name` is the run of another logger that is still open: {path.parent}. "
-                "Close it first, or choose another name."
+                "Close that logger first, or pass another `name`."
             ) from error
         except OSError:
             # Some network file systems know no locks; the run is as safe there as it can be.
@@ -186,8 +186,9 @@ class Journal:
         if self._dropped:
             self._failures.record(
                 "journal",
-                f"{self.path} could not be written for so long that the buffer is full: its oldest "
-                "rows were dropped. Backends that kept up have them",
+                f"{self.path} could not be written until the buffer of "
+                f"{_UNWRITTEN_BYTES >> 20} MiB was full: its oldest rows were dropped. Backends "
+                "that kept up have them",
             )
 
     def read(self, cursor: Cursor, most: int) -> list[Record]:
@@ -228,7 +229,7 @@ class Journal:
         """At the end of the file, skip what is neither there nor in memory."""
         assert cursor.file is not None
         with self._changed:
-            # Unless the file has grown since: then the reader goes on there.
+            # Unless the file has grown since: then the reader continues there.
             if torn or os.fstat(cursor.file.fileno()).st_size <= cursor.offset:
                 oldest = self._recent[0].number if self._recent else self._next
                 cursor.number = max(cursor.number, oldest)
@@ -259,7 +260,12 @@ class Journal:
         self.sync()
         missing = self._dropped + len(self._unwritten)
         if missing:
-            self._failures.record("journal", f"{self.path} lacks {missing} rows")
+            self._failures.record(
+                "journal",
+                f"{missing:,} rows are missing from {self.path}, which could not be written: see "
+                "the error above. Backends that kept up have them. Free space or fix the folder "
+                "before the next run",
+            )
         # A forked process that holds the file, too, would otherwise keep the lock.
         with contextlib.suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_UN)

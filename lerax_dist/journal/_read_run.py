@@ -117,8 +117,8 @@ class RunData:
             KeyError: no row has it.
         """
         if name not in self.columns:
-            names = ", ".join(self.columns)
-            raise KeyError(f"{name!r} is not a metric of this run. It has: {names}")
+            names = ", ".join(self.columns) or "none"
+            raise KeyError(f"{name!r} is not a metric of this run. Its metrics: {names}")
         return Curve(self.steps[self.present[name]], self.columns[name][self.present[name]])
 
     def to_pandas(self) -> "pandas.DataFrame":
@@ -133,7 +133,7 @@ class RunData:
             import pandas
         except ImportError as error:
             raise ModuleNotFoundError(
-                "`to_pandas` needs pandas, which is not installed. Install it by `pip install "
+                "`to_pandas` needs pandas, which is not installed. Run `pip install "
                 "pandas`, or use `run.columns`, which needs only NumPy."
             ) from error
         iterations = pandas.array(self.iterations, dtype="Int64")
@@ -214,8 +214,8 @@ def journal_of(run_dir: str | os.PathLike[str]) -> Path:
     journal = path if path.is_file() else path / JOURNAL
     if not journal.is_file():
         raise FileNotFoundError(
-            f"there is no {JOURNAL} in {path}. Give the folder of a run; `lerax-dist ls LOG_DIR` "
-            "lists those in a folder."
+            f"there is no {JOURNAL} in {path}. Pass the folder of a run; `lerax-dist ls LOG_DIR` "
+            "lists the runs in a folder."
         )
     return journal
 

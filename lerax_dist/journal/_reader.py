@@ -1,8 +1,8 @@
 """Reads journals: whole, as they grow, or only their two ends. It never writes.
 
 Whole lines are decoded many at once. A row that a later incarnation has superseded is left out, a
-damaged line is counted, and a line that came twice counts once: so a file that was cut, changed or
-pieced together gives its intact records and nothing else.
+damaged line is counted, and a record that occurs twice counts once: so a file that was cut, changed
+or pieced together gives its intact records and nothing else.
 """
 
 import io
@@ -226,8 +226,8 @@ class JournalReader:
                 if self._resumes.hides_step(fields["n"], fields["step"]):
                     self.superseded += 1
                     continue
-                # Rows with the same metrics are taken together also where others come in between:
-                # programs log in turns.
+                # Rows with the same metrics are decoded together, also if other rows are between
+                # them: programs log in turns.
                 names = tuple(fields["metrics"])
                 group = groups.get(names)
                 if group is None:

@@ -22,7 +22,7 @@ _NO_VECTORS: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Row(NamedTuple):
-    """One row of metrics. Rows that came together share their names, and the array behind `values`.
+    """One row of metrics. Rows of one batch share their names, and the array behind `values`.
 
     Attributes:
         time: when the row reached the host, in seconds since the epoch.
@@ -67,7 +67,7 @@ class Event:
     Attributes:
         time: when, in seconds since the epoch.
         kind: `"open"`, `"resume"`, `"hparams"`, `"start"`, `"video"` or `"close"`.
-        body: its other fields, fit for JSON.
+        body: its other fields, as JSON values.
     """
 
     time: float
@@ -108,7 +108,7 @@ def _row_body(fields: dict[str, Any], row: Row) -> bytes:
     fields |= {"kind": "row", "step": row.step}
     if row.iteration is not None:
         fields["iteration"] = row.iteration
-    # Python's own floats: making them and their text takes half the time of NumPy's.
+    # Python floats: making them and their text takes half the time of NumPy's.
     values = row.values.tolist()
     metrics = fields["metrics"] = dict(zip(row.names, values, strict=True))
     # A sum is not finite if one of its terms is not; far faster than to look at each.
@@ -188,7 +188,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _parse_anything(body: bytes) -> dict[str, Any] | None:
-    """By Python's own reader: it keeps integers of any size, and reads names that are not UTF-8."""
+    """By Python's `json`: it keeps integers of any size, and reads names that are not UTF-8."""
     try:
         fields = json.loads(body)
         number, time, kind = fields["n"], fields["time"], fields["kind"]
@@ -212,8 +212,7 @@ def event_of(fields: Mapping[str, Any]) -> tuple[int, Event]:
         if version not in range(1, _FORMAT + 1):
             raise JournalFormatError(
                 f"the journal is in format {version!r}; this version of lerax_dist reads formats "
-                f"up to {_FORMAT}. Install the version that wrote it, or a newer one: "
-                "`pip install --upgrade lerax-dist`."
+                f"up to {_FORMAT}. Install the version of lerax_dist that wrote it, or a newer one."
             )
     return fields["n"], Event(fields["time"], fields["kind"], body)
 

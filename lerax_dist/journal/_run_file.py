@@ -7,7 +7,6 @@ that looks once compares the time of the file with its own time.
 """
 
 import contextlib
-import itertools
 import json
 import os
 import time
@@ -27,14 +26,13 @@ HEARTBEAT_INTERVAL = 10.0
 _TIMEOUT = 60.0
 # In the line of each event that has an identity.
 _OPEN = b'"kind":"open"'
-_FILE_NUMBERS = itertools.count()
 
 
 class Identity(NamedTuple):
     """A run, and which incarnation of it this is.
 
     Attributes:
-        run_id: stays the same for as long as the run is continued; fit for W&B.
+        run_id: the same in every incarnation of the run; W&B accepts it as an id.
         incarnation: 1 for the first process that writes the run, then one more each time.
     """
 
@@ -58,7 +56,8 @@ def take_identity(directory: Path, *, continues: bool, known: Identity | None = 
     if known is not None and found is not None and found.run_id != known.run_id:
         raise ValueError(
             f"`state` is of a run with the id {known.run_id}, but {directory} holds one with the "
-            f"id {found.run_id}. Give the `log_dir` of that run, or no `state` to start a new one."
+            f"id {found.run_id}. Pass the `log_dir` of the run in `state`, or no `state` to start "
+            "a new run."
         )
     last = found or known
     if last is not None:
@@ -110,8 +109,9 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OSError: the file cannot be written; what was there stays.
     """
-    # Nothing of the name: TensorBoard reads every file that has "tfevents" in its name.
-    beside = path.with_name(f".{os.getpid()}-{next(_FILE_NUMBERS)}.part")
+    # Nothing of the name: TensorBoard reads every file that has "tfevents" in its name. And random:
+    # a process that was killed has left its file, and in a container the next has the same pid.
+    beside = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         with beside.open("xb") as file:
             write(file)

@@ -27,8 +27,8 @@ _log = logging.getLogger("lerax_dist")
 class RunLogs:
     """The log of this process in a file of the run, and others' warnings reported on process 0.
 
-    No process waits for another: each one stores its counts in JAX's coordination service under a
-    key of its own, where process 0 reads them. That needs neither a shared folder nor a collective.
+    No process waits for another: each one stores its counts in JAX's coordination service under its
+    own key, where process 0 reads them. That needs neither a shared folder nor a collective.
     A group without that service (`MPIGroup`) has the files only.
 
     Args:

@@ -27,7 +27,7 @@ from lerax_dist.video._rollout import (
 )
 
 TAG = "eval/video"
-# 64 MiB, which leave in about a thousand callbacks. More would take minutes to compile.
+# 64 MiB, sent in about a thousand callbacks. More would take minutes to compile.
 _MAX_WORDS = 16 << 20
 # Folded into the key, so that a clip does not reuse random numbers of the training ("vide").
 _KEY_DATA = 0x76696465
@@ -148,7 +148,8 @@ class Recorder:
         if lengths != {(self._settings.num_steps,)}:
             raise ValueError(
                 "every leaf of a rollout's states must have a leading axis of `video_num_steps` "
-                f"{self._settings.num_steps}, got {sorted(lengths)}"
+                f"{self._settings.num_steps}, got {sorted(lengths)}. Return one state per "
+                "step from `rollout=`."
             )
         if layout.words > _MAX_WORDS:
             raise ValueError(

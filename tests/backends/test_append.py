@@ -36,7 +36,7 @@ def test_a_whole_file_leaves_nothing_beside_it(tmp_path):
 
 
 def test_a_line_that_a_full_disk_cuts_is_whole_when_tried_again(tmp_path):
-    # A limit on the size of files stands for the disk.
+    # A limit on the size of files replaces the disk.
     program = """
         import resource, signal, sys
         from pathlib import Path
@@ -61,7 +61,7 @@ def test_a_line_that_a_full_disk_cuts_is_whole_when_tried_again(tmp_path):
     assert path.read_text() == "first\nsecond\n"
 
 
-def test_half_a_line_does_not_stay_when_nobody_tries_again(tmp_path):
+def test_half_a_line_does_not_stay_without_a_retry(tmp_path):
     program = """
         import resource, signal, sys
         from pathlib import Path

@@ -91,7 +91,7 @@ def test_the_recipe_leaves_superseded_rows_out(tmp_path, monkeypatch):
     for step in range(10):
         first.log({"x": float(step)}, step)
     first.close(failed=True)
-    # It resumes with another log interval: 6, 7 and 9 do not come again.
+    # It resumes with another log interval: 6, 7 and 9 are not logged again.
     with ld.Logger(JSONLBackend(tmp_path / "logs"), "known", start_step=6) as second:
         for step in (8, 12):
             second.log({"x": step + 0.5}, step)

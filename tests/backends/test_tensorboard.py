@@ -46,7 +46,7 @@ def run(program: str, *args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-# A limit on the size of files stands for the disk: writing fails in the middle of a record.
+# A limit on the size of files replaces the disk: writing fails in the middle of a record.
 _DISK = """
 import os, resource, signal, sys
 import numpy as np

@@ -130,9 +130,9 @@ def test_hyperparameters_are_nested_and_join_the_users_config_which_stays(writte
     assert config == {"seed": 1, "lr": 0.5, "policy": {"width": 64, "kind": "mlp"}}
 
 
-def test_name_project_and_end_are_told(written):
-    told = the_run(written.folder)
-    assert (told.name, told.project, told.exit_code) == ("group/run 1", "project", 0)
+def test_name_project_and_end_are_found(written):
+    found = the_run(written.folder)
+    assert (found.name, found.project, found.exit_code) == ("group/run 1", "project", 0)
 
 
 def test_a_video_is_a_gif_at_its_step(written):
@@ -172,7 +172,7 @@ def test_two_runs_in_one_process_do_not_mix_and_leave_the_users_own_alone(tmp_pa
         own.finish()
     """
     run(program, isolated(tmp_path))
-    runs = {told.name: told.rows for told in map(read_wandb, files_of_runs(tmp_path))}
+    runs = {found.name: found.rows for found in map(read_wandb, files_of_runs(tmp_path))}
     expected = {
         f"run{index}": [{"global_step": step, f"m{index}": step} for step in range(3)]
         for index in range(2)
@@ -297,16 +297,16 @@ def test_rows_and_close_at_exit_are_in_time_if_registered_once_open(tmp_path):
     del env["WANDB_DIR"]
     result = run(EXIT, env, str(tmp_path), "after")
     assert result.stdout == ""
-    told = the_run(tmp_path)
-    assert [row["a"] for row in told.rows] == [1.0, 2.0]
-    assert (told.id, told.exit_code) == ("abc", 0)
+    found = the_run(tmp_path)
+    assert [row["a"] for row in found.rows] == [1.0, 2.0]
+    assert (found.id, found.exit_code) == ("abc", 0)
 
 
 def test_a_close_that_comes_too_late_says_so_and_what_was_written_stays(tmp_path):
     result = run(EXIT, isolated(tmp_path), str(tmp_path), "before")
     refused, why = result.stdout.splitlines()
     assert refused == "ConnectionResetError"
-    assert "closed before W&B's own exit handler" in why
+    assert "closed before W&B's exit handler" in why
     assert [row["a"] for row in the_run(tmp_path).rows] == [1.0]
 
 
@@ -335,11 +335,11 @@ def test_a_backend_that_is_used_again_takes_the_id_of_its_new_run(tmp_path):
         backend.close()
     """
     run(program, isolated(tmp_path))
-    told = [read_wandb(path) for path in files_of_runs(tmp_path)]
-    assert {each.name: each.id for each in told} == {"aaaa": "aaaa", "bbbb": "bbbb", "c": "mine"}
+    found = [read_wandb(path) for path in files_of_runs(tmp_path)]
+    assert {each.name: each.id for each in found} == {"aaaa": "aaaa", "bbbb": "bbbb", "c": "mine"}
 
 
-def test_the_end_the_notes_and_the_best_values_are_told(tmp_path):
+def test_the_end_the_notes_and_the_best_values_are_found(tmp_path):
     program = """
         facts = {"launcher": "slurm", "process_count": 2, "hosts": ["n1", "n2"]}
         for state in ("finished", "failed", "preempted"):
@@ -362,16 +362,16 @@ def test_the_end_the_notes_and_the_best_values_are_told(tmp_path):
         backend.close()
     """
     run(program, isolated(tmp_path))
-    told = {each.name: each for each in map(read_wandb, files_of_runs(tmp_path))}
-    ends = {name: (each.exit_code, each.preempting) for name, each in told.items()}
+    found = {each.name: each for each in map(read_wandb, files_of_runs(tmp_path))}
+    ends = {name: (each.exit_code, each.preempting) for name, each in found.items()}
     assert ends == {
         "finished": (0, False),
         "failed": (1, False),
         "preempted": (143, True),
         "two jobs": (0, False),
     }
-    one = told["finished"]
-    assert (one.notes, told["failed"].notes) == ("slurm: 2 processes on n1, n2", "my own")
+    one = found["finished"]
+    assert (one.notes, found["failed"].notes) == ("slurm: 2 processes on n1, n2", "my own")
     assert (one.group, one.job_type, one.tags) == ("g", "train", ["a", "b"])
     assert one.summary["train/loss"] == {"last": 4, "min": 0}
     assert one.summary["episode/return"] == {"last": -1, "max": 0}

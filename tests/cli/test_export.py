@@ -100,7 +100,7 @@ def test_without_pyarrow_it_says_how_to_get_it(runs, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
-    assert "pip install 'lerax-dist[parquet]'" in done.stderr
+    assert "pip install pyarrow" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -110,3 +110,9 @@ def test_what_cannot_be_exported_is_said(runs, tmp_path, capsys):
     assert main(["watch", str(tmp_path), "--export", str(tmp_path / "o.csv")]) == 1
     assert "there is no journal.jsonl in" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_does_not_exist_is_named(runs, tmp_path, capsys):
+    out = tmp_path / "none" / "o.csv"
+    assert main(["watch", str(runs / "a"), "--export", str(out)]) == 1
+    assert f"{out.parent} does not" in capsys.readouterr().err

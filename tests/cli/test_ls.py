@@ -178,6 +178,6 @@ def test_the_table(tmp_path, capsys):
 def test_nothing_there(tmp_path, capsys):
     assert main(["ls", str(tmp_path)]) == 0
     said = capsys.readouterr()
-    assert said.out == "" and "there is no run in" in said.err
+    assert said.out == "" and "no run in" in said.err
     assert main(["ls", str(tmp_path / "none")]) == 1
     assert "is not a folder" in capsys.readouterr().err

@@ -115,7 +115,7 @@ def test_nothing_is_replaced(run_dir, capsys):
         before = {path: path.read_bytes() for path in run_dir.iterdir()}
         capsys.readouterr()
         assert main(["replay", str(run_dir), "--to", to]) == 1
-        assert "exists, and nothing is replaced" in capsys.readouterr().err
+        assert "exists, and a replay replaces no file" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in run_dir.iterdir()} == before
 
 
@@ -130,8 +130,8 @@ def test_damaged_lines_are_counted_and_the_rest_is_there(run_dir, capsys):
     assert main(["replay", str(path), "--to", "tensorboard"]) == 0
     said = capsys.readouterr().err
     assert "299 rows" in said
-    assert "2 damaged lines in the journal were left out" in said
-    assert "1 records are missing" in said
+    assert "skipped 2 damaged lines of the journal" in said
+    assert "missing from the journal: 1 record" in said
     assert "the last line of the journal has no end" in said
     assert len(event_rows(run_dir)) == STEPS - 1
     assert path.read_bytes() == before
@@ -176,7 +176,9 @@ def test_rows_that_came_again_after_a_resume_are_left_out(tmp_path, capsys):
     assert main(["replay", str(tmp_path / "r"), "--to", "jsonl"]) == 0
     lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(8))
-    assert "3 rows were left out that a resumed run logged again" in capsys.readouterr().err
+    assert (
+        "skipped 3 rows that a later incarnation of the run logged again" in capsys.readouterr().err
+    )
 
 
 class RunMemory(Memory):

@@ -41,6 +41,6 @@ def test_superseded_clips_and_those_whose_files_are_gone_are_left_out(run_dir, t
     journal.close()
     assert main(["replay", str(copy), "--to", "jsonl", "--log-dir", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
-    assert "1 videos were left out whose files cannot be read" in said
-    assert "2 rows were left out that a resumed run logged again" in said
+    assert "skipped 1 video: the files cannot be read" in said
+    assert "skipped 2 rows that a later incarnation of the run logged again" in said
     assert not list(tmp_path.rglob("*.gif"))

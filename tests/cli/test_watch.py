@@ -165,7 +165,8 @@ def test_a_damaged_journal_is_shown_with_what_it_lacks(tmp_path, capsys):
     path.write_bytes(b"".join(data) + b'{"n": 6, "ti')
     age(tmp_path / "r")
     said = once(tmp_path / "r", capsys=capsys)
-    assert "the journal has 1 damaged lines, 1 records missing" in said
+    assert "damaged lines in the journal: 1" in said
+    assert "records missing from the journal: 1" in said
     assert "5 steps" in said and "── interrupted" in said
     path.write_bytes(b"\x00" * 1000)
     assert "── damaged" in once(tmp_path / "r", capsys=capsys)

@@ -1,4 +1,4 @@
-"""Rows that ride together: the same rows as alone, in a fraction of the transfers."""
+"""Rows that are sent together: the same rows as one by one, in a fraction of the transfers."""
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +121,7 @@ def test_the_times_of_rows_that_came_together_are_spread_between_transfers(tmp_p
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_transfer_is_one_collective_and_one_callback(devices, tmp_path):
-    """In the scan, and once more for what waits at its end; whatever rides together."""
+    """In the scan, and once more for what is buffered at its end, for any batch size."""
     with ld.LoggingCallback(ld.NoOpBackend(), log_dir=tmp_path, rows_per_transfer=10) as logger:
         mapped = jax.shard_map(
             lambda *d: train(logger, *d),
@@ -170,7 +170,7 @@ def test_a_message_of_more_than_64_kib_leaves_in_payloads_below_it(tmp_path, mon
 
 
 def test_a_row_without_room_in_the_buffer_leaves_at_once(tmp_path, monkeypatch):
-    # With the true size a step of so many metrics would take a minute to compile.
+    # With the true size a step of that many metrics would take a minute to compile.
     monkeypatch.setattr("lerax_dist.device._sender._MIN_NUMBERS", 16)
     monkeypatch.setattr("lerax_dist.device._sender._NUMBERS_A_ROW", 1)
     memory, n = Memory(), 40

@@ -148,7 +148,7 @@ def test_values_that_take_turns_on_two_devices_are_known_again(open_logger, monk
             for step in range(10):
                 device = jax.devices()[step % 2]
                 row = jax.device_put(row_of(count, value=step), device)
-                # JAX itself looks at each array of a row that lies elsewhere.
+                # JAX itself looks at each array of a row that is on other devices.
                 found.append(python_lines(logger.log, row, step, within="lerax_dist"))
         assert [set(row.values()) for _, row in memory.rows] == [{step} for step in range(10)]
         return found[2:]

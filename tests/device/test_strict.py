@@ -14,7 +14,7 @@ from tests.memory import Memory
 @pytest.mark.parametrize("together", [1, 2])
 @pytest.mark.parametrize("devices", [1, 3, 4])
 def test_shapes_and_types_need_no_promotion(tmp_path, devices, together):
-    """Maxima ride in slots on four devices, and have a collective of their own on three."""
+    """Maxima are sent in slots on four devices, and have a collective of their own on three."""
 
     def step(average):
         states = jax.vmap(lambda _: ld.LoggingCallbackStepState.initial())(average)

@@ -89,5 +89,5 @@ def test_its_methods_explain_themselves(name):
         assert any(texts), method
         whole = "\n".join(texts)
         elsewhere = re.search(r", see `\w+`", whole) or name in GROUPS
-        told = elsewhere or parameters(function) <= described(whole)
-        assert told, (method, whole)
+        documented = elsewhere or parameters(function) <= described(whole)
+        assert documented, (method, whole)

@@ -136,7 +136,7 @@ def test_an_error_that_would_only_come_again_is_not_tried_again_and_hides_no_oth
     assert "odd" in said and "not uploaded" in said and " 20 " in said
 
 
-def test_a_backend_that_hangs_stops_neither_its_neighbour_nor_the_close(tmp_path):
+def test_a_backend_that_hangs_stops_neither_its_neighbor_nor_the_close(tmp_path):
     good, bad = Memory(), Hangs("log_scalars")
     logger = ld.Logger([bad, good], "r", log_dir=tmp_path)
     log(logger, range(10))

@@ -231,7 +231,7 @@ def test_clips_that_come_too_fast_are_thinned_with_one_warning(tmp_path, size):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("error", [KeyError("no such colour"), SystemExit("no display")])
+@pytest.mark.parametrize("error", [KeyError("no such color"), SystemExit("no display")])
 def test_a_drawing_that_raises_costs_its_clip_and_is_reported_once(tmp_path, error):
     def draw(color):
         if color < 3:

@@ -90,7 +90,7 @@ def test_a_process_that_sends_nothing_is_named_and_left_out(merger, failures):
         LoggingWarning, match=r"process 2 \(h2\): sent nothing for 300 s while row 1 was waiting"
     ):
         assert values(merger.ready(PEER_TIMEOUT)) == [[1.0, 1.0]]
-    # From then on nobody waits for it.
+    # From then on no row waits for it.
     merger.put([row(2, 0.0, 0.0)], PEER_TIMEOUT)
     assert values(merger.ready(PEER_TIMEOUT)) == [[1.0, 1.0]]
     assert len(failures.all()) == 1
@@ -138,7 +138,7 @@ def test_a_process_that_is_far_ahead_has_to_wait(merger):
 
 def test_a_process_that_had_to_wait_is_not_taken_for_a_silent_one(merger, failures):
     merger.put([row(number, 0.0, 0.0) for number in (1, 2)], 0.0)
-    # All the while process 2 hangs, nobody listens to process 1, which is ahead.
+    # While process 2 hangs, no message of process 1, which is ahead, is read.
     merger.receive(PeerRows(1, peer_rows(row(1, 2.0, 2.0))), 0.0)
     with pytest.warns(LoggingWarning, match=r"process 2 \(h2\): sent nothing for 300 s"):
         assert values(merger.ready(PEER_TIMEOUT)) == [[1.0, 1.0]]

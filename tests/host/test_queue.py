@@ -35,7 +35,7 @@ def test_a_row_waits_for_room_and_nothing_is_lost():
             queue.put_row(number, 10, 0.0)
             added.append(number)
 
-    with pytest.warns(LoggingWarning, match="slowing the training down") as warned:
+    with pytest.warns(LoggingWarning, match="the training now waits for the writer") as warned:
         producer = threading.Thread(target=produce)
         producer.start()
         assert full.wait(10.0)

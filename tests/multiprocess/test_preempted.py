@@ -10,7 +10,7 @@ from tests.readers import journal_records, journal_rows
 
 
 def test_a_signal_to_one_process_ends_all_of_them_at_the_same_step(tmp_path):
-    """Process 1 signals itself; both leave after the same step, and the run goes on from there."""
+    """Process 1 signals itself; both stop after the same step, and the run resumes from there."""
     for incarnation in (1, 2):
         results = launch(WORKER, "preempted", str(tmp_path), processes=2, timeout=120)
         steps = [result.report["steps"] for result in results]

@@ -53,7 +53,7 @@ def test_a_plain_loop_logs_the_mean_and_names_who_logs_other_metrics(tmp_path, h
 
 
 @pytest.mark.parametrize("how", ["mpi", "jax"])
-def test_nothing_is_lost_when_nobody_closes(tmp_path, how):
+def test_nothing_is_lost_without_close(tmp_path, how):
     start("exits", tmp_path, how, processes=2)
     rows = journal_rows(tmp_path / "exits")
     assert rows == [(step, {"rank": 0.5}) for step in range(100)]

@@ -1,4 +1,4 @@
-"""A process exits by `sys.exit` while another goes on: both report which waits for which."""
+"""A process exits by `sys.exit` while another runs: both report which waits for which."""
 
 from pathlib import Path
 

@@ -156,7 +156,7 @@ def _call(action: str, environ: Mapping[str, str], said: Path, timeout: float) -
 
 
 def _free_numbers() -> tuple[int, int]:
-    """A port with free ones behind it, and a first job id that nobody has who has another port.
+    """A port with free ones behind it, and a first job id that no job with another port has.
 
     JAX makes its port from the lowest 12 bits of the id, so two SLURMs on this machine may not
     count through the same ones: 32 ports go with 32 ids.

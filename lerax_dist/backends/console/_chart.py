@@ -57,7 +57,7 @@ def draw_curves(curves: Sequence[Curve], width: int, height: int) -> list[list[C
 def resample(curve: Curve, count: int, first: float, last: float) -> list[float]:
     """A curve as `count` columns from one step to another.
 
-    A column is the mean of the values that fall into it; between values it lies on the line from
+    A column is the mean of the values that fall into it; between values it is on the line from
     one to the next. It is a gap (NaN) outside of the curve and where values are not finite.
     """
     order = np.argsort(curve[0], kind="stable")
@@ -95,7 +95,7 @@ def _dot_row(value: float, low: float, high: float, rows: int) -> int:
 
 
 def draw_sparklines(points: np.ndarray) -> list[str]:
-    """A sparkline for each metric, from its own lowest to its own highest value.
+    """A sparkline for each metric, from its lowest to its highest value.
 
     Args:
         points: a row for each character, a column for each metric; NaN where a metric has no value

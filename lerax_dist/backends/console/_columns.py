@@ -81,6 +81,8 @@ def fit_columns(groups: Sequence[ItemGroup], width: int, height: int, aim: int) 
     rows = max(1, height - 1)
     hidden = sum(isinstance(cell, Item) for column, _ in cut for cell in column[rows:])
     texts = [_column_text(column[:rows], widths) for column, widths in cut]
+    if not hidden:  # the window is too narrow, and a larger one shows no more items
+        return texts
     note = f"{hidden} more in a larger window"
     room = width if len(texts) == 1 else text_width(texts[0])
     texts[0].append("\n" + fit(note, min(len(note), room)), "dim")

@@ -44,8 +44,9 @@ class ConsoleBackend(AbstractLoggingBackend):
     after it, as in the loop below, whose last step is 99.
 
     Args:
-        console: where to write; if `None`, Rich's own console, which writes to stdout.
-        chart: metric to draw. Until it comes, the first whose last part contains "loss" is drawn.
+        console: where to write; if `None`, Rich's global console, which writes to stdout.
+        chart: metric to draw. Until a row has it, the first one whose last part contains "loss" is
+            drawn.
         interval: seconds between plain lines.
         metrics: what plain lines show, names or patterns such as `"episode/*"`, all of it however
             long the line; `None` for a choice that fits.

@@ -37,6 +37,8 @@ MIN_CHART_HEIGHT = 6
 """Rows of a chart with its title and axis, below which it shows nothing useful."""
 SPARK_WIDTH = 12
 _MIN_CHART_WIDTH = 36
+_MIN_TITLE_WIDTH = 8
+"""Columns for the name of the run, below which its state is omitted."""
 _MIN_WIDTH_BESIDE = 90
 """From this width on the chart is beside the metrics, in narrower windows below them."""
 _UNLIMITED = 10_000
@@ -82,7 +84,7 @@ def _header(view: RunView, now: float, width: int) -> list[RenderableType]:
     """Run, launch, cost of logging and progress, in renderables of one line each."""
     launch = [Text(part, "dim") for part in describe_launch(view.facts)]
     lines: list[RenderableType] = [
-        _title(view),
+        _title(view, width),
         *_wrap([*launch, *_logging(view)], width),
         *(line(printable(note), "yellow") for note in view.notes),
     ]
@@ -91,16 +93,18 @@ def _header(view: RunView, now: float, width: int) -> list[RenderableType]:
     return [*lines, *_wrap(describe_progress(view, now), width)]
 
 
-def _title(view: RunView) -> RenderableType:
+def _title(view: RunView, width: int) -> RenderableType:
     """The name and a rule, which separates the display from what is printed above it."""
     rule = Rule(line(printable(view.name), "bold"), align="left", style=_LINE_STYLE)
-    if not view.state:
+    state = Text.assemble(("─ ", _LINE_STYLE), state_text(view.state))
+    # Where there is no room for both, the name is more important.
+    if not view.state or width - state.cell_len < _MIN_TITLE_WIDTH:
         return rule
-    return _spread(rule, Text.assemble(("─ ", _LINE_STYLE), state_text(view.state)))
+    return _spread(rule, state)
 
 
 def _spread(left: RenderableType, right: Text) -> Table:
-    """One line; `left` takes all the width that `right` leaves."""
+    """One line; `left` gets all the width that `right` does not need."""
     grid = Table.grid(expand=True)
     grid.add_column(ratio=1, no_wrap=True)
     grid.add_column(no_wrap=True)

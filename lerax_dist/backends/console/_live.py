@@ -21,11 +21,11 @@ Draw: TypeAlias = Callable[[int, int | None], RenderableType]
 
 @final
 class LiveDisplay:
-    """Redraws something twice a second until it is stopped, then leaves its last state.
+    """Redraws something twice a second until it is stopped; then the last screen stays.
 
     Args:
         draw: makes what is shown from the width and the height of the window (`None`: no limit);
-            called in a thread of its own.
+            called in a separate thread.
         console: where to draw.
         fullscreen: whether it has the whole window while it runs, which then takes any change of
             its size; for a program that prints nothing else.

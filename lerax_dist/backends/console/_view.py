@@ -56,7 +56,7 @@ def describe_launch(facts: Mapping[str, Any]) -> list[str]:
 def printable(text: str) -> str:
     """Text on one line without control characters.
 
-    Names come from users and from journals of others: an escape sequence in one could move the
+    Names are from users and from other people's journals: an escape sequence in one could move the
     cursor, recolor the terminal or change its title.
     """
     if text.isprintable():
@@ -156,7 +156,8 @@ class RunView:
 
     Args:
         name: name of the run.
-        chart: metric to draw. Until it comes, the first whose last part contains "loss" is drawn.
+        chart: metric to draw. Until a row has it, the first one whose last part contains "loss" is
+            drawn.
         now: present time in seconds.
     """
 
@@ -206,7 +207,7 @@ class RunView:
 
     @property
     def before(self) -> dict[str, Any]:
-        """The value before the last, of metrics that came twice."""
+        """The value before the last, of metrics that have two values."""
         self._merge_rows()
         return self._before
 

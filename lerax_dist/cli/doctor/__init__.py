@@ -11,7 +11,7 @@ from lerax_dist.cli.doctor._launch import LaunchCheck
 from lerax_dist.cli.doctor._log_folder import LogFolderCheck
 from lerax_dist.cli.doctor._versions import VersionsCheck
 
-# In the order in which facts are collected and shown. What may hang comes late.
+# In the order in which facts are collected and shown. What may hang is near the end.
 CHECKS: tuple[AbstractCheck[Any], ...] = (
     LaunchCheck(),
     VersionsCheck(),

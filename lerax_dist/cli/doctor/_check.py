@@ -28,13 +28,13 @@ _MAX_ERROR_LENGTH = 500
 class Finding:
     """What a check found.
 
-    A "problem" is that a run would not log correctly; a "warning" that it would, but something is
-    not as most would want it; a "hint" that something could be better.
+    With a "problem" a run would not log correctly. With a "warning" it would, but does less than
+    it could, e.g. W&B is offline. A "hint" is an improvement.
     """
 
     level: Literal["problem", "warning", "hint"]
     what: str
-    fix: str  # what to do; empty if `what` says it
+    fix: str  # what to do; empty if `what` includes it
 
     def __str__(self) -> str:
         return f"{self.what}; fix: {self.fix}" if self.fix else self.what
@@ -46,7 +46,7 @@ class Context:
 
     Attributes:
         launch: launch of this process, by its environment.
-        joined: what came of joining.
+        joined: the result of joining.
         group: all processes.
         log_dir: folder of the runs, as it was given.
         timeout: longest wait for devices or for other processes, in seconds.

@@ -66,7 +66,7 @@ def compare_clocks(rounds: Sequence[tuple[float, float, float]]) -> Clock:
     `there - received <= offset <= there - sent` (Cristian), and all rounds hold at once.
 
     Returns:
-        The middle of the interval that all rounds leave, and half its width. If a clock was set
+        The middle of the interval that all rounds allow, and half its width. If a clock was set
         meanwhile the interval is empty; then the bound covers the contradiction.
     """
     lower = max(there - received for _, there, received in rounds)

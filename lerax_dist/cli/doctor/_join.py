@@ -27,7 +27,7 @@ _PRINT_AFTER = (
 @final
 @dataclass(frozen=True)
 class Joined:
-    """What came of joining."""
+    """The result of joining."""
 
     group: ProcessGroup  # all processes
     coordinator: str | None  # "host:port" of the coordinator; `None` if it was not logged
@@ -85,14 +85,14 @@ def _watchdog(limit: float, stream: str, message: str) -> Iterator[None]:
     """Print a message and end the process if the block takes longer than `limit` seconds.
 
     A thread cannot do this: `MPI_Init` waits for the other processes while it holds Python's lock.
-    So a second process prints, and faulthandler's own thread, which needs no lock, ends this one.
+    So a second process prints, and faulthandler's thread, which needs no lock, ends this one.
     """
     # A moment, not a duration: the second process may start slowly.
     deadline = str(time.monotonic() + limit)
     printer = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _PRINT_AFTER, deadline, stream, message],
         stdin=subprocess.PIPE,
-        stdout=sys.stdout,  # its file can be another than the process's own output
+        stdout=sys.stdout,  # its file can be another than the output of the process
     )
     assert printer.stdin is not None
     with open(os.devnull, "w") as null:

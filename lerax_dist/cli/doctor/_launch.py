@@ -54,7 +54,7 @@ class LaunchCheck(AbstractCheck[Process]):
             if None not in launched and launched != joined and process.launcher != "explicit":
                 yield Finding(
                     "problem",
-                    f"{name} has another index for its launcher: process {launched[0]} of "
+                    f"{name} was started by its launcher as process {launched[0]} of "
                     f"{launched[1]} ({process.launcher}: {process.why})",
                     "unset these variables if they were inherited, e.g. over ssh, or start all "
                     "processes with one launcher",

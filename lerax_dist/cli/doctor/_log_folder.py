@@ -76,14 +76,15 @@ class LogFolderCheck(AbstractCheck[Folder]):
         if first.free is not None and first.free < _LOW_FREE:
             yield Finding(
                 "problem" if first.free < _MIN_FREE else "warning",
-                f"the log folder {first.path} has {_size(first.free)} free",
+                f"the log folder {first.path} has only {_size(first.free)} free",
                 "free space there, or pass another `--log-dir`",
             )
         if first.locks is False:
             yield Finding(
                 "warning",
-                f"the file system of the log folder {first.path} does not support locks (flock)",
-                "give each run another name: two loggers that write one run will not be noticed",
+                f"the file system of the log folder {first.path} does not support locks (flock), "
+                "so two loggers that write one run at the same time are not detected",
+                "give each run its own name, or pass a `--log-dir` on a file system with locks",
             )
         for folder, indices in group_by_value(facts).items():
             if folder.seen:
@@ -144,7 +145,7 @@ def find_probe(folder: Path, name: str | None) -> Folder:
             # Listing makes a network file system look again.
             if name in os.listdir(folder) and (folder / name).read_bytes() == name.encode():
                 return Folder(str(folder), True)
-            why = "the probe file of process 0 is not there"
+            why = "the probe file of process 0 is missing"
         except OSError as error:
             why = _reason(error)
         if time.monotonic() > deadline:

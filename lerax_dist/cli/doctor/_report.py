@@ -28,7 +28,7 @@ class Report:
         timeout: timeout of each stage in seconds.
         hosts: host name of each process.
         facts: `key` of each check that was reached to its facts.
-        trouble: error that ended the examination early; it says how to fix it.
+        trouble: error that ended the examination early, with how to fix it.
     """
 
     timeout: float

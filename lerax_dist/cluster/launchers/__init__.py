@@ -1,4 +1,4 @@
-"""The launchers that start processes: one file each, and one table that says which is asked first.
+"""The launchers that start processes: one file each, and a table of the order to try them in.
 
 To add one, write a file with a subclass of `AbstractLauncher`, and put it into `LAUNCHERS`.
 """
@@ -23,8 +23,8 @@ from lerax_dist.cluster.launchers._torchrun import Torchrun, TorchrunAgent
 from lerax_dist.cluster.launchers._tpu import TPU
 
 # The first that recognizes a process is its launcher. Launchers run inside launchers, and what runs
-# inside comes first: `mpirun` in a SLURM allocation leaves each rank with SLURM_PROCID=0 of the
-# daemon, torchrun leaves each worker with the rank of its agent. Flux and PALS set PMI's variables,
+# inside comes first: `mpirun` in a SLURM allocation gives each rank SLURM_PROCID=0 of the
+# daemon, torchrun gives each worker the rank of its agent. Flux and PALS set PMI's variables,
 # too, and come before PMI; Flux may run in a SLURM job.
 LAUNCHERS: tuple[AbstractLauncher, ...] = (
     Explicit(),

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, final
 JAX_ADDRESS = "JAX_COORDINATOR_ADDRESS"
 
 # How processes join JAX's coordination service:
-# "jax": JAX's own detection finds the other processes;
+# "jax": JAX's detection finds the other processes;
 # "address": every process knows `Launch.coordinator`;
 # "mpi": process 0 chooses an address and broadcasts it through MPI;
 # "address or mpi": the launcher starts programs with and without MPI. The address if one is known,
@@ -20,7 +20,7 @@ Join = Literal["jax", "address", "mpi", "address or mpi"]
 @final
 @dataclass(frozen=True)
 class Launch:
-    """What the environment says about this process. `None` stands for what it does not say.
+    """What the environment says about this process; `None` for what it does not say.
 
     Attributes:
         launcher: "solo", "explicit" or the name of a launcher in `launchers/`.

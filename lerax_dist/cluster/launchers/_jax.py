@@ -1,4 +1,4 @@
-"""JAX's own variable for the coordinator, without a launcher."""
+"""JAX's variable for the coordinator, without a launcher."""
 
 from collections.abc import Mapping
 from typing import final

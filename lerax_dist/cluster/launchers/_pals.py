@@ -14,7 +14,7 @@ from lerax_dist.cluster.launchers._pmi import other_pmi
 class PALS(AbstractLauncher):
     """A rank of PALS' `mpiexec`, usually in a PBS job.
 
-    PALS has no variable of its own for the number of processes; `PMI_SIZE` says it. With
+    PALS has no variable for the number of processes, but sets `PMI_SIZE`. With
     `mpiexec --pmi=pmix` that is unset, and only MPI knows it.
     """
 

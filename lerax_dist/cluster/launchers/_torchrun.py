@@ -43,7 +43,7 @@ class TorchrunAgent(AbstractLauncher):
 
 
 def _coordinator(environ: Mapping[str, str]) -> str | None:
-    # With that setting torchrun's own store listens at MASTER_PORT.
+    # With that setting torchrun's store listens at MASTER_PORT.
     if environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" or not environ.get("MASTER_ADDR"):
         return None
     address = f"{environ['MASTER_ADDR']}:{environ.get('MASTER_PORT')}"

@@ -2,7 +2,7 @@
 
     JAX's client loses the service, or JAX declares a process dead
         -> SIGABRT from a thread of C++ -> `delay_abort`: 6 s, then it ends
-    another process failed, or the service is lost, and this program goes on until its deadline
+    another process failed, or the service is lost, and this program runs until its deadline
         -> `State.ended`, decided by `step` -> `end_process`: status 1
     this program ends and another one has failed, or is lost
         -> the shutdown hook -> `skip_shutdown_barrier`: its own exit status
@@ -24,7 +24,7 @@ def delay_abort() -> None:
     """Let SIGABRT end the process only after 6 s, so that it can still report what it knows.
 
     JAX aborts within milliseconds and names neither the lost process nor its host. No Python can
-    run in that thread of C++, so the handler is the C library's own `sleep`, which a handler may
+    run in that thread of C++, so the handler is the C library's `sleep`, which a handler may
     call: it gets the signal's number, 6, as its argument. Meanwhile the other threads go on. A
     handler that is there already (`faulthandler`) stays.
     """
@@ -47,7 +47,7 @@ def end_process() -> NoReturn:
 def skip_shutdown_barrier() -> None:
     """Let this process exit without JAX's shutdown, which waits for processes that are lost.
 
-    JAX's own hook would wait at a barrier, also for processes that are dead or stuck, and then
+    JAX's hook would wait at a barrier, also for processes that are dead or stuck, and then
     abort. Its client is never freed: the destructor would go to that barrier, too.
     """
     state = service_state()

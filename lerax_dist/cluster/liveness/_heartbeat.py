@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, final
 
-# Messages of errors that a process gets because another process is gone.
+# Messages of errors that a process gets because another process has ended.
 _CONSEQUENCE = re.compile(
     r"\b(gloo|nccl|rccl|unavailable|deadline_exceeded|aborted|connection (closed|reset)|socket)\b",
     re.IGNORECASE,

@@ -28,13 +28,13 @@ _EXIT_TIME = 2.0
 
 
 def start_liveness(heartbeat_timeout: float, shutdown_timeout: float) -> None:
-    """Monitor the processes that have joined, and shut down in good order at exit.
+    """Monitor the processes that have joined, and shut down in order at exit.
 
     The arguments are `heartbeat_timeout_seconds` and `shutdown_timeout_seconds` of `initialize`.
     """
     delay_abort()
     index, count = joined_place()
-    # With this setting the others are meant to go on, as far as JAX lets them.
+    # With this setting the others are meant to continue, as far as JAX allows it.
     recoverable = bool(getattr(jax.config, "jax_enable_recoverability", False))
     timing = choose_timing(heartbeat_timeout, count)
     monitor = HeartbeatMonitor(Setup(index, count, socket.gethostname(), timing, recoverable))
@@ -44,11 +44,11 @@ def start_liveness(heartbeat_timeout: float, shutdown_timeout: float) -> None:
 
 @final
 class ShutdownHook:
-    """Runs when the interpreter exits, before JAX's own hook and after the loggers' close.
+    """Runs when the interpreter exits, before JAX's hook and after the loggers' close.
 
     Each process publishes how it ended. If all programs have ended without an exception JAX's
     shutdown follows, whose barrier all pass at once. Else this process skips it, so that a failure
-    lets no process wait; process 0, which holds the service that the others need, waits until they
+    blocks no process; process 0, which holds the service that the others need, waits until they
     have gone. The exit status is never changed.
     """
 
@@ -153,7 +153,7 @@ class ShutdownHook:
         Raises:
             RuntimeError: process 0 is lost, or there was no answer until the deadline.
         """
-        # Known at once, while a message would wait for an answer; JAX leaves 6 s in this case.
+        # Known at once, while a message would wait for an answer; JAX gives 6 s in this case.
         if self._setup.index != 0:
             check_service(joined_address())
         while True:
@@ -175,7 +175,7 @@ class ShutdownHook:
             )
 
     def _give_up(self, missing: list[int]) -> str:
-        """Log and publish that this process has waited in vain."""
+        """Log and publish that the wait of this process has timed out."""
         limit = f"`shutdown_timeout_seconds` = {self._timeout:g} s"
         waited = f"has waited {limit} for {name_processes(missing)}"
         self._monitor.log(f"this process finished, {waited} and exits now")

@@ -100,6 +100,17 @@ def test_a_narrow_window_leaves_out_courses_and_then_changes(width, kept):
     assert line.split()[1:] == ["2.5", "+0.125", "▁▂▂▃▄▄▅▅▆▇▇█"][:kept]
 
 
+def test_the_name_of_the_run_stays_where_its_state_has_no_room():
+    made = view(2)
+    made.state = "finished"
+    assert drawn(made, now=50.0, width=12, height=40)[0] == "run ────────"
+    assert drawn(made, now=50.0, width=20, height=40)[0] == "run ─────── finished"
+
+
+def test_a_window_that_is_too_narrow_does_not_promise_more_in_a_larger_one():
+    assert not [each for each in drawn(view(2), 50.0, width=10, height=None) if "more" in each]
+
+
 def test_the_header_says_where_it_runs_and_how_logging_fares():
     made = view(1)
     made.facts = {
@@ -130,11 +141,11 @@ def test_devices_that_differ_between_processes_are_counted_together():
 
 def test_a_state_is_beside_the_name():
     made = view(1)
-    made.state, made.notes = "crashed", ["nothing new for 3h00m"]
+    made.state, made.notes = "crashed", ["no new row for 3h00m"]
     lines = drawn(made, now=50.0, width=60, height=40)
     assert lines[0].startswith("run ───") and lines[0].endswith("── crashed")
     assert cell_len(lines[0]) == 60
-    assert lines[1] == "nothing new for 3h00m"
+    assert lines[1] == "no new row for 3h00m"
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.integers(1, 120), st.integers(1, 30))

@@ -65,7 +65,7 @@ def test_nothing_is_wrong_in_a_good_launch(check: AbstractCheck[Any]):
 def test_a_launcher_that_counts_differently():
     finding = only(LaunchCheck(), changed("processes", 1, launch_index=5, launch_count=8))
     assert finding.level == "problem"
-    assert finding.what.startswith("process 1 of 4 (host h1) has another index for its launcher")
+    assert finding.what.startswith("process 1 of 4 (host h1) was started by its launcher as")
     assert "process 5 of 8 (slurm: SLURM_PROCID=1)" in finding.what
     unknown = changed("processes", 1, launch_index=None, launch_count=None)
     assert judged(LaunchCheck(), unknown) == []
@@ -165,12 +165,12 @@ def test_a_folder_that_cannot_be_written_is_one_problem():
 def test_space_on_the_disk(free: int | None, level: str | None, size: str):
     findings = judged(LogFolderCheck(), changed("folders", 0, free=free))
     assert [finding.level for finding in findings] == [level] * (level is not None)
-    assert all(f"/logs has {size} free" in finding.what for finding in findings)
+    assert all(f"/logs has only {size} free" in finding.what for finding in findings)
 
 
 def test_a_file_system_without_locks():
     finding = only(LogFolderCheck(), changed("folders", 0, locks=False))
-    assert finding.level == "warning" and "does not support locks" in finding.what
+    assert finding.level == "warning" and "not detected" in finding.what
 
 
 def test_who_writes_and_who_sees_the_folder_is_shown():

@@ -125,7 +125,7 @@ def test_the_time_while_this_process_stood_still_says_nothing_about_the_others()
     assert state.unresponsive == {}
     (text,) = logs(actions)
     assert text.startswith("the Python threads of this process did not run for 60 s")
-    # They may have left meanwhile, until they are heard.
+    # They may have left meanwhile, until a heartbeat arrives.
     assert state.unconfirmed == {1, 2}
     state, _ = step(state, Observation(numbers={1: 1, 2: 0}), 162.0)
     assert state.unconfirmed == {2}
@@ -234,7 +234,7 @@ _OBSERVATIONS = st.builds(
 
 
 def as_read_by(state: State, observation: Observation) -> Observation:
-    """What of an observation the process can have read: process 0 hears all, the others only it."""
+    """The part of an observation that the process can read: process 0 all, the others only it."""
     others = range(1, 4) if state.setup.index == 0 else range(int(observation.answered))
     numbers = {i: number for i, number in observation.numbers.items() if i in others}
     reported = observation.reported if state.setup.index != 0 else {}

@@ -33,7 +33,7 @@ def tell(**values: object) -> None:
 
 
 def wait_until_process_0_has_finished() -> None:
-    """Work that goes on when process 0 has finished: until it has published how it ended."""
+    """Work that continues when process 0 has finished: until it has published how it ended."""
     limit = time.monotonic() + 60.0
     assert Store(joined_client()).get(f"{FOLDER}/ends/0", limit) is not None
 

@@ -1,7 +1,7 @@
 """Runs the known run by `shard_map`, `pmap` and plain `jit`, logs each, and reports what it is.
 
 Arguments: log_dir, log_interval, `close` or `exit` (leave the program without closing), and how
-many rows ride together.
+many rows are sent together.
 """
 
 import sys

@@ -273,7 +273,7 @@ def slow_open(log_dir):
 
 @ld.ProcessGroup.register
 class SignalledWhileAsked:
-    """A group whose process 1 gets a signal after its say and before it hears the answer."""
+    """A group whose process 1 gets a signal after it has sent and before it gets the answer."""
 
     def __init__(self, group):
         self._group = group
@@ -290,7 +290,7 @@ class SignalledWhileAsked:
 
 
 def preempted(log_dir):
-    """A loop that process 1 is told to leave after 5 steps; it goes on from its checkpoint."""
+    """A loop that a signal to process 1 ends after 5 steps; it resumes from its checkpoint."""
     group = SignalledWhileAsked(ld.initialize())
     checkpoint = Path(log_dir, "state.eqx")
     state = ld.RunState.empty()

@@ -83,7 +83,7 @@ def totals(group, log_dir):
 
 
 def exits(group, log_dir):
-    """Nobody closes anything."""
+    """No logger is closed."""
     logger = ld.Logger(ld.JSONLBackend(log_dir), "exits", scope="process")
     for step in range(100):
         logger.log({"rank": jnp.float32(group.process_index)}, step)
@@ -106,7 +106,7 @@ def leaves(group, log_dir):
 
 
 def goes_on(group, log_dir):
-    """Where the run stands is asked while process 1 is behind, and the run goes on from there."""
+    """The state is read while process 1 is behind, and the run resumes from there."""
 
     def log(logger, steps, life):
         for step in steps:

@@ -1,4 +1,4 @@
-"""A training that is interrupted in each life in another way, and goes on from its checkpoint.
+"""A training that each incarnation interrupts in another way, and that resumes from its checkpoint.
 
 In its first two lives it has SLURM requeue its job, in the third process 0 is killed with all its
 children, in the fourth it comes to its end. Arguments: as those of the PPO example, of which it
