@@ -6,7 +6,7 @@ A row leaves the devices as one vector:
     plain scalars | sums of partials | limbs of the step | maxima of partials
 
 All but the maxima are means over devices when they arrive (maxima may be as well, see
-`device/_merge.py`); a sum is its mean times the number of devices, which the trace knows.
+`device/_pack.py`); a sum is its mean times the number of devices, which the trace knows.
 """
 
 import functools
@@ -99,15 +99,15 @@ class RowBatch(NamedTuple):
         steps: step of each row.
         values: `(rows, metrics)` float64.
         absent: `(rows, metrics)` bool: which of them have no value.
-        vectors: name of each vector metric to `(rows, length)` float64; a row without a value has
-            NaN throughout.
+        vectors: name of each vector metric to its value in each row, `(length,)` float64; `None`
+            where a row has no value.
     """
 
     names: tuple[str, ...]
     steps: list[int]
     values: np.ndarray
     absent: np.ndarray
-    vectors: dict[str, np.ndarray]
+    vectors: dict[str, list[np.ndarray | None]]
 
 
 @final
@@ -227,19 +227,22 @@ class Schema:
         if not self.partials:
             return RowBatch(self.plain, steps, plain, np.zeros(plain.shape, np.bool_), {})
         names, columns, absent = [*self.plain], [plain], [np.zeros(plain.shape, np.bool_)]
-        vectors: dict[str, np.ndarray] = {}
+        vectors: dict[str, list[np.ndarray | None]] = {}
         sums, maxima = np.stack([row.sums for row in rows]), np.stack([row.maxima for row in rows])
         # What has no value yet is infinite or NaN on the way, on purpose.
         with np.errstate(invalid="ignore"):
             for spec, own_sums, own_maxima in self._parts(sums, maxima):
                 values, weight = spec.finish(own_sums, own_maxima, np)
                 for suffix, value in values.items():
+                    empty = np.logical_and(weight == 0, np.isnan(value))
                     if value.ndim > 1:
-                        vectors[spec.name + suffix] = value.T
+                        present = zip(value.T, empty.all(axis=0), strict=True)
+                        found = [None if gap else vector for vector, gap in present]
+                        vectors[spec.name + suffix] = found
                         continue
                     names.append(spec.name + suffix)
                     columns.append(value[:, None])
-                    absent.append(np.logical_and(weight == 0, np.isnan(value))[:, None])
+                    absent.append(empty[:, None])
         return RowBatch(
             tuple(names),
             steps,

@@ -330,12 +330,18 @@ class RowFinisher:
         bad = ~(np.isfinite(batch.values) | batch.absent)
         if bad.any():
             row, column = np.argwhere(bad)[0]
-            self._failures.record(
-                "metrics",
-                f"{batch.names[column]!r} is {batch.values[row, column]} at step "
-                f"{batch.steps[row]}, the first value that is not finite",
-                kind="not finite",
-            )
+            self._report(batch.names[column], batch.values[row, column], batch.steps[row])
+        for name, vectors in batch.vectors.items():
+            for vector, step in zip(vectors, batch.steps, strict=True):
+                if vector is not None and not np.isfinite(vector).all():
+                    self._report(name, vector[~np.isfinite(vector)][0], step)
+
+    def _report(self, name: str, value: np.float64, step: int) -> None:
+        self._failures.record(
+            "metrics",
+            f"{name!r} is {value} at step {step}, the first value that is not finite",
+            kind="not finite",
+        )
 
 
 def _present(
@@ -356,4 +362,4 @@ def _present(
 
 def _present_vectors(batch: RowBatch, row: int) -> dict[str, np.ndarray]:
     found = {name: values[row] for name, values in batch.vectors.items()}
-    return {name: value for name, value in found.items() if not np.isnan(value).all()}
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,6 +1,7 @@
 """A metric's value may be a vector of fixed length, on its whole way from the step to the files."""
 
 import json
+from typing import final
 
 import jax
 import numpy as np
@@ -81,3 +82,34 @@ def test_a_vector_is_merged_over_the_devices_and_read_back_from_the_files(
     found = [line["train/h/counts"] for line in lines if "train/h/counts" in line]
     np.testing.assert_allclose(found, np.tile(counts, (3, 1)), rtol=1e-6)
     assert [loss for _, loss in zip(*run["train/loss"], strict=True)] == [1.0, 2.0, 3.0]
+
+
+@final
+class Vector(ld.AbstractPartial):
+    """The sum of vectors, with a weight of its own."""
+
+    value: jax.Array
+    weight: jax.Array
+
+    def sums(self, maxima, first):
+        return (self.value, self.weight)
+
+    @staticmethod
+    def finish(sums, maxima, numpy):
+        return ld.Finished({"": sums[0]}, sums[1])
+
+
+def test_a_vector_without_a_value_is_left_out_and_one_of_nan_is_reported(tmp_path):
+    vectors = [
+        Vector(jnp.full(2, jnp.nan), jnp.asarray(0.0)),
+        Vector(jnp.full(2, jnp.nan), jnp.asarray(1.0)),
+        Vector(jnp.asarray([1.0, jnp.nan]), jnp.asarray(0.0)),
+    ]
+    logger = ld.LoggingCallback(ld.NoOpBackend(), "r", log_dir=tmp_path)
+    with pytest.warns(ld.LoggingWarning, match="'train/v' is nan at step 2, the first"):
+        for i, vector in enumerate(vectors, 1):
+            iteration(logger, step_states([i]), {"v": vector}, i)
+        logger.close()
+    steps, values = ld.read_run(tmp_path / "r")["train/v"]
+    assert list(steps) == [2, 3]
+    np.testing.assert_array_equal(values, [[np.nan, np.nan], [1.0, np.nan]])
