@@ -6,7 +6,7 @@ A row is sent from the devices as one vector:
     plain scalars | sums of partials | limbs of the step | maxima of partials
 
 All but the maxima are means over devices when they arrive (maxima may be as well, see
-`device/_merge.py`); a sum is its mean times the number of devices, which the trace knows.
+`device/_pack.py`); a sum is its mean times the number of devices, which the trace knows.
 """
 
 import functools
@@ -236,10 +236,8 @@ class Schema:
             for spec, own_sums, own_maxima in self._parts(sums, maxima):
                 values, weight = spec.finish(own_sums, own_maxima, np)
                 for suffix, value in values.items():
-                    name, is_absent = (
-                        spec.name + suffix,
-                        np.logical_and(weight == 0, np.isnan(value)),
-                    )
+                    name = spec.name + suffix
+                    is_absent = np.logical_and(weight == 0, np.isnan(value))
                     if value.ndim > 1:
                         vectors[name], absent_vectors[name] = value.T, is_absent.all(axis=0)
                         continue

@@ -1,6 +1,6 @@
 """JAX's coordination service: a key-value store in process 0 that every process can read.
 
-The only use of private JAX names beside `device/_jax.py`. Checked on jax 0.10.2 and 0.12.0.
+The only use of private JAX names beside `device/_callback.py`. Checked on jax 0.10.2 and 0.12.0.
 """
 
 import contextlib

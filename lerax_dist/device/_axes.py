@@ -1,7 +1,7 @@
 """The mesh axes that a reduction runs over, found in the trace."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,8 +38,34 @@ class Axes(NamedTuple):
             return ()
         leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
         varying = frozenset[str]().union(*(_varying(leaf) for leaf in leaves))
-        spanned = tuple(name for name in self.reduced if name in varying or name not in self.manual)
+        checked = self._checked
+        spanned = tuple(name for name in self.reduced if name in varying or name not in checked)
         return spanned or self.reduced
+
+    def pmean(self, array: jax.Array) -> jax.Array:
+        """Mean over the axes that are reduced over."""
+        return self._collective(lax.pmean, array)
+
+    def pmax(self, array: jax.Array) -> jax.Array:
+        """Maximum over the axes that are reduced over."""
+        return self._collective(lax.pmax, array)
+
+    def _collective(self, over: Callable[[Any, Any], Any], array: jax.Array) -> jax.Array:
+        # Type checks refuse one collective over vmapped and manual axes together. The first is a
+        # reduction of a batch, and no collective once it is compiled.
+        vmapped = tuple(name for name in self.reduced if name not in self.manual)
+        manual = tuple(name for name in self.reduced if name in self.manual)
+        if vmapped:
+            try:
+                array = over(array, vmapped)
+            except AssertionError as error:
+                # As of jax 0.12.0, so does `lax.psum` of a user's own.
+                raise ValueError(
+                    f"`axis_name` names the vmapped axis {vmapped[0]!r} inside a `shard_map` with "
+                    "`check_vma=True`, where JAX has no collective over a vmapped axis. Pass "
+                    "`check_vma=False` to the `shard_map`."
+                ) from error
+        return over(array, manual) if manual else array
 
     def vary(self, array: jax.Array) -> jax.Array:
         """`array`, marked as one that may differ along every axis that is reduced over.

@@ -209,7 +209,13 @@ class _Group:
         """Names and vector of each dtype."""
         picked = self._pick(values)
         # `addressable_data` takes longer than all else here.
-        vectors = self._stack(*(picked if self._single else map(_local_data, picked)))
+        arrays = picked if self._single else map(_local_data, picked)
+        if jax.config.jax_disable_jit:
+            # It debugs the user's step; what is compiled already cannot be called there.
+            with jax.disable_jit(False):
+                vectors = self._stack(*arrays)
+        else:
+            vectors = self._stack(*arrays)
         for vector in vectors:
             vector.copy_to_host_async()
         return list(zip(self._names, vectors, strict=True))

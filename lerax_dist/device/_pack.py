@@ -96,14 +96,14 @@ def merge(schema: Schema, vector: Float[Array, "*rows n"], axes: Axes) -> Float[
     plain, sums, limbs, maxima = schema.split(vector)
     devices = axes.size(axes.reduced)
     if not maxima.shape[-1] or devices == 1:
-        return lax.pmean(vector, axes.reduced)
+        return axes.pmean(vector)
     slot = len(schema.shifting) + maxima.shape[-1]
     # Divided by a power of two, and multiplied by it, a number stays the same to the last bit.
     if devices & (devices - 1) == 0 and devices * slot <= _MAX_IN_SLOTS:
         return _in_slots(schema, vector, axes, devices)
     merged = _highest(maxima, axes)
     sums = schema.shifted(sums, maxima, merged, jnp)
-    means = lax.pmean(jnp.concatenate([plain, sums, limbs], axis=-1), axes.reduced)
+    means = axes.pmean(jnp.concatenate([plain, sums, limbs], axis=-1))
     return jnp.concatenate([means, merged], axis=-1)
 
 
@@ -117,7 +117,7 @@ def _highest(maxima: Float[Array, "..."], axes: Axes) -> Float[Array, "..."]:
 
     # Canonical NaN: one with the sign bit set would sort below -inf.
     bits = lax.bitcast_convert_type(jnp.where(jnp.isnan(maxima), jnp.nan, maxima), integer)
-    merged = lax.pmax(swap(bits), axes.reduced)
+    merged = axes.pmax(swap(bits))
     return lax.bitcast_convert_type(swap(merged), maxima.dtype)
 
 
@@ -136,7 +136,7 @@ def _in_slots(
     is_mine = jnp.arange(devices)[:, None] == lax.axis_index(axes.reduced)
     slots = jnp.where(is_mine.reshape(*[1] * (own.ndim - 2), devices, 1), own, 0)
     flat = slots.reshape(*own.shape[:-2], -1)
-    means = lax.pmean(jnp.concatenate([plain, sums, limbs, flat], axis=-1), axes.reduced)
+    means = axes.pmean(jnp.concatenate([plain, sums, limbs, flat], axis=-1))
     first = vector.shape[-1] - maxima.shape[-1]
     plain, sums, limbs, _ = schema.split(means)
     slots = means[..., first:].reshape(slots.shape) * devices

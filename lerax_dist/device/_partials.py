@@ -240,7 +240,8 @@ class Min(AbstractPartial):
 
     @staticmethod
     def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
-        return Finished({"": -maxima[0]}, 1)
+        # Not the negative, which is -0.0 for 0.0.
+        return Finished({"": 0.0 - maxima[0]}, 1)
 
 
 @final

@@ -3,10 +3,8 @@ from which every backend is fed."""
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
-
-import numpy as np
 
 from lerax_dist._failures import Failures
 from lerax_dist.cluster import Mailbox
@@ -15,6 +13,7 @@ from lerax_dist.host._clips import ClipPart, ClipRenderer
 from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
 from lerax_dist.host._rows import PartialRow, RowFinisher
+from lerax_dist.host._self_metrics import SelfMetrics
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
 from lerax_dist.journal import HEARTBEAT_INTERVAL, Event, Heartbeat, Identity, Journal, Record, Row
 
@@ -24,8 +23,6 @@ _SYNC_AFTER = 0.5
 _PEER_INTERVAL = 1.0
 # How often `flush` looks at a backend, in seconds.
 _DELIVERY_INTERVAL = 0.002
-# Seconds between rows with the logger's metrics about itself.
-_SELF_INTERVAL = 10.0
 
 
 @final
@@ -197,12 +194,20 @@ class JournalOutlet(AbstractOutlet):
         if self._clips.opened:
             for row in rows:
                 self._clips.row(row.iteration, row.step)
-        due = self._self_metrics.due()
-        if due:
-            last = rows[-1]
-            metrics = last.metrics | due
-            rows[-1] = Row.of(last.time, last.step, last.iteration, metrics, last.vectors)
+        self._add_self_metrics(rows)
         return rows
+
+    def _add_self_metrics(self, rows: list[Row]) -> None:
+        try:
+            metrics = self._self_metrics.take()
+        except Exception as error:
+            # They must not cost the rows that they would be added to.
+            self._failures.record("writer", f"`lerax_dist/*` metrics failed ({error!r})", error)
+            return
+        if metrics:
+            last = rows[-1]
+            metrics = last.metrics | metrics
+            rows[-1] = Row.of(last.time, last.step, last.iteration, metrics, last.vectors)
 
     def _start_training(self, start: TrainingStart) -> list[Record]:
         self._clips.restart()
@@ -257,47 +262,3 @@ class JournalOutlet(AbstractOutlet):
 def _kind(item: Any) -> Any:
     """What items share that become records at once."""
     return id(item.schema) if isinstance(item, PartialRow) else type(item)
-
-
-@final
-class SelfMetrics:
-    """What logging costs: metrics `lerax_dist/*`, in a row every 10 seconds.
-
-    - `lerax_dist/callback_ms`: what a row has cost the thread that logged it, in milliseconds: the
-      host callback of a compiled step, or `Logger.log`.
-    - `lerax_dist/share_of_step`: the same as a fraction of the time that passed, from 0 to 1.
-    - `lerax_dist/queue_rows`: messages with rows in the queue.
-    - `lerax_dist/lag/<Backend>`: records of the journal that the backend has not received yet;
-      infinite if it failed to open.
-    """
-
-    def __init__(
-        self,
-        queue: RowQueue,
-        lags: Callable[[], Mapping[str, float]],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._queue = queue
-        self._lags = lags
-        self._clock = clock
-        self._last: float | None = None
-        self._calls = 0
-        self._seconds = 0.0
-
-    def due(self) -> dict[str, np.float64]:
-        """What to add to a row; empty most of the time."""
-        now = self._clock()
-        if self._last is None:
-            # From the first row on: before it the step is compiled.
-            self._last, (self._calls, self._seconds, _) = now, self._queue.usage()
-        passed = now - self._last
-        if passed < _SELF_INTERVAL:
-            return {}
-        calls, seconds, waiting = self._queue.usage()
-        cost = seconds - self._seconds
-        found = {"queue_rows": float(waiting), "share_of_step": cost / passed}
-        if calls > self._calls:
-            found["callback_ms"] = 1000.0 * cost / (calls - self._calls)
-        found |= {f"lag/{name}": lag for name, lag in self._lags().items()}
-        self._last, self._calls, self._seconds = now, calls, seconds
-        return {f"lerax_dist/{name}": np.float64(value) for name, value in found.items()}

@@ -13,10 +13,10 @@ import pytest
 import lerax_dist as ld
 from lerax_dist._failures import Failures
 from lerax_dist.host import _queue
-from lerax_dist.host._journal_outlet import SelfMetrics
 from lerax_dist.host._queue import RowQueue
-from lerax_dist.host._rows import Pace
+from lerax_dist.host._self_metrics import SelfMetrics
 from tests.memory import Memory, Raises
+from tests.readers import journal_rows
 
 
 def test_once_in_a_while_a_row_says_what_logging_costs(monkeypatch):
@@ -31,20 +31,20 @@ def test_once_in_a_while_a_row_says_what_logging_costs(monkeypatch):
 
     row(8.0)
     now[0] = 100.0
-    assert metrics.due() == {}
+    assert metrics.take() == {}
     for _ in range(4):
         row(0.5)
     now[0] = 109.0
-    assert metrics.due() == {}
+    assert metrics.take() == {}
     now[0] = 110.0
-    found = metrics.due()
+    found = metrics.take()
     assert found.pop("lerax_dist/share_of_step") == pytest.approx(4 * 0.5 / 10)
     assert found.pop("lerax_dist/callback_ms") == pytest.approx(500.0)
     assert found == {"lerax_dist/queue_rows": 5.0, "lerax_dist/lag/Slow": 7.0}
     now[0] = 119.0
-    assert metrics.due() == {}
+    assert metrics.take() == {}
     now[0] = 130.0
-    found = metrics.due()
+    found = metrics.take()
     # No row since: what one costs is not known.
     assert "lerax_dist/callback_ms" not in found
     assert found["lerax_dist/share_of_step"] == 0.0
@@ -62,24 +62,13 @@ def test_a_backend_that_never_opens_lags_behind_for_ever_and_its_namesake_does_n
     assert lags == {"Memory": 0.0, "Raises": math.inf, "Raises_2": 0.0}
 
 
-def test_the_pace_is_of_the_time_since_the_row_before():
-    pace, *_ = Pace().advance(10.0, 1000, 5, 5)
-    assert pace.advance(12.0, 5000, 9, 9)[1:] == (2000.0, 0.5)
+def test_metrics_that_cannot_be_had_cost_no_row(tmp_path, monkeypatch):
+    def fail(self):
+        raise ValueError("no queue")
 
-
-def test_the_first_row_has_none_without_a_start():
-    assert all(map(math.isnan, Pace().advance(10.0, 1000, 5, 5)[1:]))
-
-
-def test_a_fresh_training_starts_at_step_0():
-    assert Pace.start(10.0, 0).advance(12.0, 1000, 1, 1)[1:] == (500.0, 2.0)
-
-
-def test_a_resumed_training_does_not_count_the_steps_before_it():
-    _, steps, seconds = Pace.start(10.0, 7).advance(12.0, 8000, 8, 8)
-    assert math.isnan(steps) and seconds == 2.0
-
-
-def test_a_clock_that_stands_still_gives_no_pace():
-    pace, *_ = Pace().advance(10.0, 1000, 5, 5)
-    assert all(map(math.isnan, pace.advance(10.0, 2000, 6, 6)[1:]))
+    monkeypatch.setattr(SelfMetrics, "take", fail)
+    with pytest.warns(ld.LoggingWarning, match="`lerax_dist/\\*` metrics failed.*no queue"):
+        with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+            for step in range(3):
+                logger.log({"x": float(step)}, step)
+    assert journal_rows(tmp_path / "r") == [(step, {"x": float(step)}) for step in range(3)]
