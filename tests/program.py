@@ -1,5 +1,6 @@
 """What a compiled program does between devices and to the host: in its text, and as it runs."""
 
+import gc
 import re
 import sys
 from collections.abc import Callable
@@ -77,9 +78,12 @@ def python_lines(call: Callable[..., Any], *args: Any, within: str = "") -> int:
         return trace
 
     before = sys.gettrace()
+    # JAX has a callback for garbage collection, whose lines would count now and then.
+    gc.disable()
     sys.settrace(trace)
     try:
         call(*args)
     finally:
         sys.settrace(before)
+        gc.enable()
     return lines

@@ -70,8 +70,8 @@ def test_a_row_counts_the_steps_of_every_seed_on_every_device(tmp_path, how):
             return x
 
         jax.block_until_ready(over_all(step, how))
-    ((step, row),) = journal_rows(tmp_path / "r")
-    assert step == 2 * (2**24 + 1) * DATA.size
+    ((total, row),) = journal_rows(tmp_path / "r")
+    assert total == 2 * (2**24 + 1) * DATA.size
     assert row["train/n"] == row["episode/count"] / 2 == DATA.size
     np.testing.assert_allclose(row["train/x"], DATA.mean(), rtol=1e-6)
     np.testing.assert_allclose(row["episode/return_min"], DATA.min(), rtol=1e-6)
