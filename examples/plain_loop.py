@@ -108,8 +108,8 @@ def main() -> None:
             params, opt_state, train = step_fn(params, opt_state, images, labels)
             metrics: dict[str, Any] = {"train": train}
             if (step + 1) % EVAL_EVERY == 0 or step + 1 == args.steps:
-                # `float` waits for the device, which also bounds the number of steps in flight: on CPUs
-                # that are busy, collectives between processes hang with some 20 of them.
+                # `float` waits for the device, which also bounds the number of steps in flight: on
+                # busy CPUs, collectives between processes may hang with some 20 of them.
                 test_accuracy = float(accuracy(params, test_x, test_y))
                 metrics["test"] = {"accuracy": test_accuracy}
             logger.log(metrics, step=step)
