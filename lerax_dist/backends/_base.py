@@ -235,7 +235,7 @@ def already_open(backend: object, name: str) -> RuntimeError:
     )
 
 
-def without(reserved: str, names: Iterable[str]) -> list[str]:
+def rename_reserved(reserved: str, names: Iterable[str]) -> list[str]:
     """Metric names in their order, with one that a format reserves renamed to `metrics/<name>`."""
     names = list(names)
     renamed = f"metrics/{reserved}"

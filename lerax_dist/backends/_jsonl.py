@@ -11,7 +11,12 @@ from urllib.parse import quote
 import numpy as np
 
 from lerax_dist.backends._append import Appender
-from lerax_dist.backends._base import AbstractLoggingBackend, already_open, not_open, without
+from lerax_dist.backends._base import (
+    AbstractLoggingBackend,
+    already_open,
+    not_open,
+    rename_reserved,
+)
 from lerax_dist.backends._video import encode_gif
 from lerax_dist.journal import replace_file
 
@@ -148,7 +153,7 @@ def json_row(scalars: Mapping[str, Any], step: int) -> str:
             if "null" not in text:  # What JSON lacks.
                 return text
     fields = [f'"step":{int(step)}']
-    for name, value in zip(without("step", scalars), scalars.values(), strict=True):
+    for name, value in zip(rename_reserved("step", scalars), scalars.values(), strict=True):
         fields.append(f"{json.dumps(name)}:{json_value(value)}")
     return "{" + ",".join(fields) + "}"
 

@@ -21,7 +21,7 @@ from lerax_dist.backends._base import (
     already_open,
     not_open,
     one_line,
-    without,
+    rename_reserved,
 )
 from lerax_dist.backends._run_text import run_notes
 from lerax_dist.backends._video import check_mp4, encode_gif, encode_mp4
@@ -309,7 +309,7 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_step(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
     """A row with its global step; a metric that is itself called `global_step` is renamed."""
-    names = without("global_step", metrics)
+    names = rename_reserved("global_step", metrics)
     return {"global_step": step, **dict(zip(names, metrics.values(), strict=True))}
 
 

@@ -210,7 +210,8 @@ class _Group:
         picked = self._pick(values)
         # `addressable_data` takes longer than all else here.
         arrays = picked if self._single else map(_local_data, picked)
-        if jax.config.jax_disable_jit:
+        # JAX adds its options to `config` at run time.
+        if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             # It debugs the user's step; what is compiled already cannot be called there.
             with jax.disable_jit(False):
                 vectors = self._stack(*arrays)

@@ -71,7 +71,7 @@ class RowSender:
 
     def __init__(
         self,
-        receive: Callable[[Schema, int], HostCallback],
+        make_callback: Callable[[Schema, int], HostCallback],
         *,
         axis_name: str | tuple[str, ...] | None,
         log_interval: int,
@@ -80,13 +80,13 @@ class RowSender:
     ) -> None:
         """
         Args:
-            receive: makes what takes the messages, see `Run.row_callback`.
+            make_callback: makes what takes the messages, see `Run.row_callback`.
             axis_name: axes to reduce over; `None` for all manual ones.
             log_interval: iterations whose number is a multiple of this are logged.
             rows_per_transfer: how many rows are sent together.
             is_first: whether the first device of this program is the first of the run.
         """
-        self._receive = receive
+        self._make_callback = make_callback
         self._axis_name = axis_name
         self._log_interval = log_interval
         self._rows_per_transfer = rows_per_transfer
@@ -249,7 +249,7 @@ class RowSender:
         # As int32, so that no part of the transfer can round an integer beside it.
         bits = lax.bitcast_convert_type(vectors, jnp.int32).ravel()
         body = jnp.concatenate([count[None], iterations, bits])
-        send(self._receive(schema, self._log_interval), iterations[:1], body, axes.manual)
+        send(self._make_callback(schema, self._log_interval), iterations[:1], body, axes.manual)
 
 
 def send_start(deliver: HostCallback, iteration: Int[Array, ""], total: Any) -> None:

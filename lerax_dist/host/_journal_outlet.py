@@ -56,7 +56,7 @@ class JournalOutlet(AbstractOutlet):
                 after it are superseded; `None` for the step of the first row.
         """
         self.clips = self._clips = ClipRenderer(queue.put, journal.path.parent, failures)
-        self.delay = f"not all rows are in the journal {journal.path} yet"
+        self.late_message = f"not all rows are in the journal {journal.path} yet"
         self._journal = journal
         self._failures = failures
         self._resumes_at_first_row = identity.incarnation > 1 and start_step is None
@@ -108,7 +108,7 @@ class JournalOutlet(AbstractOutlet):
     def _lags(self) -> dict[str, float]:
         return {worker.label: worker.lag for worker in self._workers}
 
-    def timeout(self, now: float) -> float | None:
+    def next_write_in(self, now: float) -> float | None:
         waits = [HEARTBEAT_INTERVAL]
         if self._merger is not None and self._merger.is_waiting:
             waits.append(_PEER_INTERVAL)

@@ -105,7 +105,7 @@ class PeerOutlet(AbstractOutlet):
     """Sends the rows of this process to process 0, which writes events and clips of its own."""
 
     clips = None
-    delay = "process 0 has not consumed all rows of this process"
+    late_message = "process 0 has not consumed all rows of this process"
 
     def __init__(self, mailbox: Mailbox, failures: Failures) -> None:
         self._mailbox = mailbox
@@ -127,7 +127,7 @@ class PeerOutlet(AbstractOutlet):
                 item.reached.set()
         return sum(row.size for row in rows)
 
-    def timeout(self, now: float) -> float | None:
+    def next_write_in(self, now: float) -> float | None:
         return None
 
     def _send(self, rows: list[PartialRow]) -> None:

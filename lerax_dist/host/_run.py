@@ -255,7 +255,7 @@ class Run:
             missing = missing or (f"{clips} clips are not rendered yet" if clips else None)
             marker = self._mark()
         if not marker.wait(deadline):
-            missing = missing or self._outlet.delay
+            missing = missing or self._outlet.late_message
         missing = missing or self._outlet.flush(marker, deadline)
         if missing:
             raise TimeoutError(f"`flush` timed out after {timeout:g} s: {missing}")
@@ -280,7 +280,7 @@ class Run:
         marker = self._last or self._mark(sync=True)
         if not missing and marker.wait(deadline):
             return marker.start_step
-        missing = missing or self._outlet.delay
+        missing = missing or self._outlet.late_message
         self.failures.record("state", f"the last row is unknown after {timeout:g} s: {missing}")
         return None
 
@@ -356,7 +356,7 @@ class Run:
         self._queue.put(self._last)
         written = self._last.wait(deadline)
         if not written:
-            self.failures.record("close", f"{outlet.delay} after {timeout:g} s")
+            self.failures.record("close", f"{outlet.late_message} after {timeout:g} s")
         outlet.close(written, deadline, timeout)
         if not self.info.group.is_writer:
             # It may still send what is left.

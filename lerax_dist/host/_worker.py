@@ -55,15 +55,15 @@ class FlushMarker:
 class AbstractOutlet(abc.ABC):
     """Where the rows of a process go: the journal, or process 0.
 
-    `write` and `timeout` are called by the worker, the other methods by the main thread.
+    `write` and `next_write_in` are called by the worker, the other methods by the main thread.
 
     Attributes:
         clips: renders the clips of this process; `None` if it keeps none.
-        delay: what to report if a marker was not reached in time.
+        late_message: what to report if a marker was not reached in time.
     """
 
     clips: ClipRenderer | None
-    delay: str
+    late_message: str
 
     @abc.abstractmethod
     def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
@@ -83,7 +83,7 @@ class AbstractOutlet(abc.ABC):
         """
 
     @abc.abstractmethod
-    def timeout(self, now: float) -> float | None:
+    def next_write_in(self, now: float) -> float | None:
         """Seconds until `write` must be called even if nothing arrives; `None` if never."""
 
     @abc.abstractmethod
@@ -154,7 +154,7 @@ class Worker:
             self._queue.done(self._outlet.write(items, now))
 
     def _timeout(self) -> float | None:
-        timeout = self._outlet.timeout(time.monotonic())
+        timeout = self._outlet.next_write_in(time.monotonic())
         if not self._reassembler.is_waiting:
             return timeout
         return REORDER_TIMEOUT if timeout is None else min(timeout, REORDER_TIMEOUT)

@@ -59,7 +59,7 @@ def detect(environ: Mapping[str, str]) -> Launch:
             check_sources(launch, environ)
             return launch
     for launcher in LAUNCHERS:
-        evidence = launcher.unused(environ)
+        evidence = launcher.why_not_launched(environ)
         if evidence:
             return Launch("solo", 0, 1, 0, 1, None, evidence, start_with=launcher.starter)
     return Launch("solo", 0, 1, 0, 1, None, "no variables of a launcher")

@@ -92,7 +92,7 @@ class AbstractLauncher(ABC):
     # The command that starts processes in a job.
     starter: ClassVar[str] = ""
     # Variables that every process in a job has, whatever started it.
-    job_names: ClassVar[tuple[str, ...]] = ()
+    job_variables: ClassVar[tuple[str, ...]] = ()
     # Whether RANK and WORLD_SIZE may name another process. Elsewhere they must not: scripts often
     # set them from the launcher's variables.
     ignores_rank: ClassVar[bool] = False
@@ -109,9 +109,9 @@ class AbstractLauncher(ABC):
         """The batch job around this process, whatever started it; `None` for none."""
         return None
 
-    def unused(self, environ: Mapping[str, str]) -> str:
+    def why_not_launched(self, environ: Mapping[str, str]) -> str:
         """Why a process in a job of this launcher is not launched by it; empty outside of a job."""
-        seen = show_variables(environ, *self.job_names)
+        seen = show_variables(environ, *self.job_variables)
         return f"{seen}, but not started by {self.starter}" if seen else ""
 
     def read(

@@ -27,7 +27,7 @@ class Flux(AbstractLauncher):
     join = "address or mpi"
     starter = "flux run"
     # All that a batch script or shell has of Flux; the variables of jobs are unset there.
-    job_names = ("FLUX_URI",)
+    job_variables = ("FLUX_URI",)
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         if not all(name in environ for name in _NAMES):

@@ -23,7 +23,7 @@ class PALS(AbstractLauncher):
     # not be on every host.
     join = "address or mpi"
     starter = "mpiexec"
-    job_names = ("PBS_JOBID",)
+    job_variables = ("PBS_JOBID",)
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         if other_pmi(environ, environ.get("PALS_RANKID", "")):

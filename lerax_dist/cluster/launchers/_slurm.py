@@ -20,7 +20,7 @@ class Slurm(AbstractLauncher):
     name = "slurm"
     join = "jax"
     starter = "srun"
-    job_names = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID")
+    job_variables = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID")
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         if environ.get("SLURM_STEP_ID") in _OWN_STEPS:
