@@ -124,3 +124,20 @@ def test_rows_are_on_the_disk_within_a_second_though_the_step_takes_longer(tmp_p
     assert synced < words.index("row", at) < words.index("left")
     assert "before" in words
     assert journal_records(tmp_path / "r")[-1].body["state"] == "preempted"
+
+
+@pytest.mark.launch
+def test_a_program_that_exits_after_a_signal_without_close_is_preempted(tmp_path):
+    program = (
+        "import os, signal, sys\n"
+        "import lerax_dist as ld\n"
+        "logger = ld.Logger(ld.NoOpBackend(), 'r', log_dir=sys.argv[1], handle_signals=True)\n"
+        "logger.log({'x': 1.0}, 0)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "assert logger.preempted\n"
+        "sys.exit(0)\n"
+    )
+    for incarnation in (1, 2):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60, check=True)
+        run = ld.read_run(tmp_path / "r")
+        assert (run.state, len(run.incarnations)) == ("preempted", incarnation)
