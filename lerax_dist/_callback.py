@@ -165,17 +165,17 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             *(video_interval, video_num_steps, video_width, video_height, video_fps), log_interval
         )
         config = RunConfig(
-            backend,
-            name,
-            hparams,
-            log_dir,
-            group,
-            scope,
-            resume,
-            start_step,
-            state,
-            handle_signals,
-            open_timeout,
+            backend=backend,
+            name=name,
+            hparams=hparams,
+            log_dir=log_dir,
+            group=group,
+            scope=scope,
+            resume=resume,
+            start_step=start_step,
+            state=state,
+            handle_signals=handle_signals,
+            open_timeout=open_timeout,
         )
         self.alpha = alpha
         self._log_interval = log_interval

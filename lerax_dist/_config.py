@@ -18,7 +18,7 @@ Backends = AbstractLoggingBackend | Required | Sequence[AbstractLoggingBackend |
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How a run is opened: the arguments that `Logger` and `LoggingCallback` share.
 

@@ -86,17 +86,17 @@ class Logger(AbstractRunHandle):
         """
         total = check_step(0 if total_steps is None else total_steps, "total_steps")
         config = RunConfig(
-            backend,
-            name,
-            hparams,
-            log_dir,
-            group,
-            scope,
-            resume,
-            start_step,
-            state,
-            handle_signals,
-            open_timeout,
+            backend=backend,
+            name=name,
+            hparams=hparams,
+            log_dir=log_dir,
+            group=group,
+            scope=scope,
+            resume=resume,
+            start_step=start_step,
+            state=state,
+            handle_signals=handle_signals,
+            open_timeout=open_timeout,
         )
         # The worker waits for each value, so no callback is waited for.
         self._run = run = open_run(config, wait_for_callbacks=lambda timeout: None)

@@ -215,7 +215,7 @@ def _messages(name: str) -> Any:
 def _record_maker() -> Callable[[bytes], bytes]:
     """What makes a record of a message, see the formula above."""
     # First tensorboardX, which tells crc32c not to warn where the processor has no instruction.
-    import tensorboardX.crc32c  # noqa: F401  # isort: skip
+    import tensorboardX.crc32c  # noqa: F401 (for its effect)  # isort: skip
     from crc32c import crc32c
 
     pack_length, pack_checksum = struct.Struct("<Q").pack, struct.Struct("<I").pack
