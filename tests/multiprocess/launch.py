@@ -29,6 +29,9 @@ _AS_PALS = (
     "export PBS_JOBID=7.pbs PALS_RANKID=$PMI_RANK PALS_LOCAL_RANKID=$MPI_LOCALRANKID "
     'PALS_LOCAL_SIZE=$MPI_LOCALNRANKS; unset MPI_LOCALRANKID MPI_LOCALNRANKS; exec "$@"'
 )
+# Open MPI's daemon says so when the machine is too busy to start it; no rank has run yet then.
+_NOT_STARTED = "PMIx server's listener thread failed to start"
+_MAX_STARTS = 3
 _given: set[int] = set()
 # What the shell that runs the tests may carry of launches of its own.
 _FOREIGN = re.compile(
@@ -112,6 +115,9 @@ def launch(
             extra = _flux_variables(processes)
         starts = [(command, environ | variables) for variables in extra]
     codes, outputs = run_all(starts, timeout, cwd)
+    for _ in range(_MAX_STARTS - 1):
+        if any(_NOT_STARTED in err for _, err in outputs):
+            codes, outputs = run_all(starts, timeout, cwd)
     results: list[Result] = []
     for process in range(processes):
         start = min(process, len(starts) - 1)  # `mpirun` is one start for all
