@@ -49,7 +49,7 @@ class Logger(AbstractRunHandle):
         name: str | None = None,
         *,
         total_steps: int | None = None,
-        hparams: Mapping[str, Any] | None = None,
+        hparams: object = None,
         log_dir: str | Path | None = None,
         group: ProcessGroup | None = None,
         scope: str | None = None,
@@ -158,14 +158,14 @@ class Logger(AbstractRunHandle):
         check_fps(fps)
         self._run.log_clip(tag, clip, step, float(fps))
 
-    def log_hparams(self, hparams: Mapping[str, Any]) -> None:
+    def log_hparams(self, hparams: object) -> None:
         """Log hyperparameters that were unknown at the start.
 
         Args:
-            hparams: names to values; nested names are joined with a dot.
+            hparams: names to values, or an object with fields, as in `RunConfig`.
 
         Raises:
-            TypeError: if `hparams` is not a mapping, or a name is not a string.
+            TypeError: if `hparams` is neither a mapping nor an object with fields.
             RuntimeError: if the logger is closed.
         """
         self._check_open("log_hparams")
