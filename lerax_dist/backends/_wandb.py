@@ -264,7 +264,7 @@ class WandbBackend(AbstractLoggingBackend):
             summary = summary_of(tag)
             # A name with an asterisk would be a pattern, and cannot be escaped.
             if summary and "*" not in tag:
-                escaped = as_utf8(tag).replace("\\", "\\\\").replace(".", "\\.")
+                escaped = as_utf8(tag).replace(".", "\\.")
                 run.define_metric(escaped, step_metric="global_step", summary=summary)
         run.log(with_step({tag: float(x) for tag, x in scalars.items()}, step))
 

@@ -15,7 +15,19 @@ from tests.backends.test_wandb import files_of_runs, isolated, run
 from tests.readers import event_rows
 
 NAMES = [
-    *("c.d_loss", "c\\d_loss", "c*_loss", "loss*", "*", "**/loss", "a[b]_loss", "{a}", "?", "%s", "$x"),
+    *(
+        "c.d_loss",
+        "c\\d_loss",
+        "c*_loss",
+        "loss*",
+        "*",
+        "**/loss",
+        "a[b]_loss",
+        "{a}",
+        "?",
+        "%s",
+        "$x",
+    ),
     *(
         "_step",
         "_timestamp",
