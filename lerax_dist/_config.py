@@ -14,8 +14,8 @@ from lerax_dist.backends import AbstractLoggingBackend, Required, check_backends
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.host._signals import check_main_thread
 
-# More would have more digits than Python writes and reads.
-_MAX_STEP_BITS = 4096
+# Checkpoints, TensorBoard and NumPy have 64 bits for a step.
+MAX_STEP = 1 << 63
 
 Backends = AbstractLoggingBackend | Required | Sequence[AbstractLoggingBackend | Required]
 
@@ -151,13 +151,10 @@ def check_step(step: Any, argument: str = "step") -> int:
             f"`{argument}` must be an integer, got {step!r} of type {type(step).__name__}. "
             f"Use int({argument})."
         )
-    if number.bit_length() > _MAX_STEP_BITS:
-        raise ValueError(
-            f"`{argument}` must be an integer that a journal can hold, got one of "
-            f"{number.bit_length()} bits. Count steps from 0."
-        )
-    if number < 0:
-        raise ValueError(f"`{argument}` must be 0 or more, got {number}. Count steps from 0.")
+    if not 0 <= number < MAX_STEP:
+        # Python refuses to write an integer of 5,000 digits in decimal.
+        rule, shown = ("0 or more", number) if number < 0 else ("below 2**63", f"{number:#x}")
+        raise ValueError(f"`{argument}` must be {rule}, got {shown}. Count steps from 0.")
     return number
 
 

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from lerax_dist._config import Backends, RunConfig, check_step
+from lerax_dist._config import MAX_STEP, Backends, RunConfig, check_step
 from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._hparams import check_hparams
 from lerax_dist._open import open_run
@@ -19,8 +19,6 @@ from lerax_dist.device._fetch import Fetcher
 from lerax_dist.host._queue import HostRow, TrainingStart
 from lerax_dist.journal import Event
 
-# From here on a step is looked at more closely.
-_MAX_COMMON_STEP = 1 << 62
 # About what a row takes in memory until it is written.
 _ROW_BYTES = 500
 _METRIC_BYTES = 100
@@ -128,7 +126,7 @@ class Logger(AbstractRunHandle):
         run = self._run
         if run.is_closed:
             self._check_open("log")
-        if type(step) is not int or not 0 <= step < _MAX_COMMON_STEP:
+        if type(step) is not int or not 0 <= step < MAX_STEP:
             step = check_step(step)
         fetched = self._fetcher.fetch(metrics, run.is_written_here)
         if not run.is_written_here:
