@@ -125,7 +125,7 @@ class Unreadable(dict):
         raise LookupError("no such interpolation")
 
 
-def schedule(rate):
+def schedule(rate, b1=0.0):
     return lambda step: rate * step
 
 

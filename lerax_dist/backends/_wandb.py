@@ -205,7 +205,7 @@ class WandbBackend(AbstractLoggingBackend):
         wanted = os.environ.get("WANDB_RUN_ID") or run_id
         if wanted != run_id and self._init["id"] is None:
             used = "W&B's sweep uses it all the same" if _is_sweep() else "it is not used"
-            _log.warning("WANDB_RUN_ID is %s, but this run has the id %s: %s", wanted, run_id, used)
+            _log.warning(f"WANDB_RUN_ID is {wanted}, but this run has the id {run_id}: {used}")
 
     def open(self, name: str) -> None:
         if self._run is not None:
@@ -255,7 +255,7 @@ class WandbBackend(AbstractLoggingBackend):
         if _is_sweep():
             others = [name for name in config if shown.get(name) != config[name]]
             if others:
-                _log.warning("W&B's sweep sets %s, not the hyperparameters", ", ".join(others))
+                _log.warning(f"W&B's sweep sets {', '.join(others)}, not the hyperparameters")
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
         run = self._opened()
