@@ -241,9 +241,12 @@ class Schema:
                     empty = np.asarray(weight == 0)
                     while empty.ndim > value.ndim:
                         empty = empty.all(axis=0)
-                    is_absent = np.asarray(np.logical_and(empty, np.isnan(value)))
+                    is_absent = np.logical_and(empty, np.isnan(value))
                     if value.ndim > 1:
-                        vectors[name], absent_vectors[name] = value.T, is_absent.all(axis=0)
+                        vectors[name], absent_vectors[name] = (
+                            value.T,
+                            np.asarray(is_absent.all(axis=0)),
+                        )
                         continue
                     names.append(name)
                     columns.append(value[:, None])
