@@ -42,24 +42,23 @@ class RowSteps:
 
     def place(self, steps: list[int], numbers: Sequence[int] | None) -> list[int]:
         """The steps of rows; `numbers` are those of their iterations, if they are of iterations."""
-        before = 0
-        if numbers is not None:
+        placed = [step + self._offset for step in steps]
+        for i, number in enumerate(numbers or ()):
             last_number, last_step = self._last
             if self._is_new:
-                self._before = last_step if steps[0] <= last_step else 0
-            elif numbers[0] < last_number and steps[0] + self._before < last_step:
+                self._before = last_step if steps[i] <= last_step else 0
+            elif number < last_number and steps[i] + self._before < last_step:
                 self._failures.record(
                     "steps",
-                    f"iteration {numbers[0]} at step {steps[0]} comes after iteration "
-                    f"{last_number} at step {last_step}: its rows lie on top of earlier ones. Call "
+                    f"iteration {number} at step {steps[i]} comes after iteration {last_number} at "
+                    f"step {last_step}: its rows lie on top of earlier ones. Call "
                     "`on_training_start` where a training starts, and they continue the curve; or "
                     "use a logger for each training.",
                     kind="back",
                 )
             self._is_new = False
-            before = self._before
-            self._last = (numbers[-1], steps[-1] + before)
-        placed = [step + self._offset + before for step in steps]
+            self._last = (number, steps[i] + self._before)
+            placed[i] += self._before
         # A single row at step 0 is the number of parameters, or a first evaluation.
         lowest = min((place for own, place in zip(steps, placed, strict=True) if own), default=None)
         if lowest is not None and lowest < self._start_step:
