@@ -311,12 +311,13 @@ class PeerMerger:
                 for process in missing:
                     if process not in self._excluded:
                         self._exclude_if_late(process, item.number, since, now, deadline)
-                waits = [p for p in missing if p not in self._excluded]
+                missing = [process for process in missing if process not in self._excluded]
                 is_late = lane is not None and now - since > _EMIT_TIMEOUT
-                if not (is_late and all(self._goes_on(process) for process in waits)) and waits:
+                if missing and not (is_late and all(map(self._goes_on, missing))):
                     break
-                for process in waits:
-                    self._mismatch(process, f"{_MIN_PASSED} rows but not {item.number} of `emit`")
+                what = f"{_MIN_PASSED} rows but not row {item.number} of `emit`"
+                for process in missing:
+                    self._mismatch(process, what)
                 item = self._merged(item, now)
             self._waiting.popleft()
             ready.append(item)
