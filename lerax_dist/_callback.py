@@ -49,8 +49,8 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
     `episode/count` (how many those are), `time/steps_per_second` and `time/iteration_seconds`.
     The step of a row is the exact number of environment steps of the whole run.
 
-    Training without environments logs by `emit`, which needs no states and works on both loggers; or
-    by `on_iteration` with `step_state=None`: then the step of a row is the number of its iteration.
+    A training without environments logs by `emit`, which needs no states, on this logger or on
+    `Logger`; or by `on_iteration` with `step_state=None`, where the step is the iteration.
 
     `on_iteration` must not be called under `vmap`: its rows could not be distinguished. Reduce over
     the mapped axis by `lerax_dist.reduce(..., axis_name=...)` first.

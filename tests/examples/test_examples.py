@@ -85,7 +85,10 @@ def test_a_plain_loop_learns_the_digits(tmp_path, processes, devices):
     assert re.search(r"digits: test accuracy 0\.9[5-9]\d|1\.000", printed)
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(1, 1), (2, 2)])
+SLOW_SPLIT = pytest.param(2, 2, marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 4), SLOW_SPLIT])
 def test_a_supervised_scan_logs_each_step_and_each_evaluation(tmp_path, processes, devices):
     printed, run_dir = start("supervised_scan.py", tmp_path, processes=processes, devices=devices)
     rows = journal_rows(run_dir)
@@ -99,7 +102,7 @@ def test_a_supervised_scan_logs_each_step_and_each_evaluation(tmp_path, processe
     assert re.search(r"digits: test accuracy (0\.9[5-9]\d|1\.000)", printed)
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize(("processes", "devices"), [(1, 4), SLOW_SPLIT])
 def test_episodes_of_a_wrapper_are_those_of_all_agents_that_ended_one(tmp_path, processes, devices):
     printed, run_dir = start("wrapped_episodes.py", tmp_path, processes=processes, devices=devices)
     rows = journal_rows(run_dir)
