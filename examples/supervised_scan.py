@@ -47,6 +47,7 @@ def losses(params: Params, images: Array, labels: Array) -> tuple[Array, Array]:
 
 def make_train(logger: ld.Logger, optimizer: Any, data: Any, test: Any, batch_size: int) -> Any:
     def train_step(carry: Any, step: Int[Array, ""]) -> tuple[Any, None]:
+        params: Any
         params, opt_state, key = carry
         key, now = jax.random.split(key)
         # Every device draws a part of its own.

@@ -80,8 +80,8 @@ class AbstractRunHandle:
         Names are written as they are, and the row has no other metrics. Call it wherever the
         program has something to log, for as many kinds of rows as you like. Rows with the same
         names are written in the order of their steps. A step may come twice, and a program may
-        count from 0 again: every row is written. Outside of compiled code it waits for the values;
-        use `Logger.log` there.
+        count from 0 again: every row is written. `log_interval` and `rows_per_transfer` are for
+        iterations. Outside of compiled code it waits for the values; use `Logger.log` there.
 
         Args:
             metrics: nested names (joined with `/`) to scalars, of which the mean over devices is

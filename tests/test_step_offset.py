@@ -1,5 +1,7 @@
 """A program that counts from 0 continues the curve, or says once that it does not."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -85,7 +87,7 @@ def test_one_that_lies_on_top_of_the_old_curve_is_reported_once_with_the_fix(tmp
 @pytest.mark.parametrize("start", ["state", "start_step"])
 def test_a_number_of_parameters_at_step_0_is_no_program_that_counts_from_0(tmp_path, start):
     state = first_start(tmp_path)
-    given = {"state": state} if start == "state" else {"start_step": TOTAL + 1}
+    given: dict[str, Any] = {"state": state} if start == "state" else {"start_step": TOTAL + 1}
     with ld.Logger(Memory(), "r", log_dir=tmp_path, **given) as logger:
         logger.log({"parameters": 10.0}, 0)
         logger.log({"train/loss": 1.0}, TOTAL + 1)
@@ -97,9 +99,7 @@ def test_a_number_of_parameters_at_step_0_is_no_program_that_counts_from_0(tmp_p
 
 def test_the_offset_moves_what_a_plain_loop_logs(tmp_path):
     memory = Memory()
-    with ld.Logger(
-        memory, "r", log_dir=tmp_path, total_steps=3, step_offset=np.int64(2**40)
-    ) as logger:
+    with ld.Logger(memory, "r", log_dir=tmp_path, total_steps=3, step_offset=2**40) as logger:
         for step in range(3):
             logger.log({"x": 1.0}, step)
         logger.log_video("v", np.zeros((2, 8, 8, 3), np.uint8), 1)

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
-from tests.loop import iteration, mesh_of, step_states
+from tests.loop import iteration, mesh_of, reset, step_states
 from tests.memory import Memory
 from tests.program import callbacks, collective_operands, compiled_text
 from tests.readers import (
@@ -267,6 +267,32 @@ def test_under_grad_and_checkpoint_each_row_comes_once(tmp_path, how, inner):
         found = [(step, row[name]) for step, row in journal_rows(logger.run_dir) if name in row]
         assert [step for step, _ in found] == [1, 2, 3]
         np.testing.assert_allclose([value for _, value in found], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("inner", [jax.checkpoint, lambda f: f])
+@pytest.mark.parametrize("together", [1, 2])
+def test_in_branches_and_buffers_of_what_is_differentiated_as_well(tmp_path, inner, together):
+    options = {"log_interval": 2, "rows_per_transfer": together}
+    with ld.LoggingCallback(Memory(), "r", log_dir=tmp_path, **options) as logger:
+
+        @inner
+        def step(carry, i):
+            y, state = carry
+            y = jnp.sin(y)
+            lax.cond(i % 2 == 0, lambda y: logger.emit({"y": y}, i), lambda y: None, y)
+            return y * y, iteration(logger, None, {"y": y}, i, state=state)
+
+        def loss(x):
+            carry = (x, reset(logger))
+            (y, state), _ = lax.scan(lambda c, i: (step(c, i), None), carry, jnp.arange(1, 9))
+            logger.flush_state(state)
+            return y
+
+        jax.jit(jax.grad(loss))(1.0)
+    for name in ("y", "train/y"):
+        found = [step for step, row in journal_rows(logger.run_dir) if name in row]
+        assert found == [2, 4, 6, 8]
+    assert logger.failures == ()
 
 
 def test_without_jaxs_hook_a_checkpoint_is_allowed_as_well(logger, monkeypatch):
