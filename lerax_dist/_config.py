@@ -52,6 +52,9 @@ class RunConfig:
             earlier incarnations at this step or after it are superseded: kept, marked in the
             journal, hidden by backends that can. `None` for the step in `state`, else for that of
             the first row.
+        step_offset: added to the step of every row, and to the number of steps that the run will
+            take: the steps done before, where a resumed program counts from 0 again, e.g.
+            `state.last_step`. `None` for 0.
         state: what `logger.state()` returned for the checkpoint that the training continues from,
             to continue that run, also a finished one, under its name and id. Takes precedence over
             `name`. The number of processes may differ. If the run is not in `log_dir`, it continues
@@ -73,6 +76,7 @@ class RunConfig:
     scope: str | None = None
     resume: str = "auto"
     start_step: int | None = None
+    step_offset: int | None = None
     state: RunState | None = None
     handle_signals: bool = False
     open_timeout: float = 60.0
@@ -96,6 +100,7 @@ class RunConfig:
             start_step = check_step(start_step, "start_step")
         elif restored is not None:
             start_step = restored.start_step
+        step_offset = 0 if self.step_offset is None else self.step_offset
         if self.resume not in ("auto", "must", "never"):
             raise ValueError(
                 f'`resume` must be "auto", "must" or "never", got {self.resume!r}. "auto" '
@@ -114,6 +119,7 @@ class RunConfig:
             choose_log_dir(self.log_dir, backends),
             self.resume,
             start_step,
+            check_step(step_offset, "step_offset"),
             restored,
             self.handle_signals,
             check_seconds("open_timeout", self.open_timeout),
@@ -134,6 +140,7 @@ class CheckedConfig(NamedTuple):
     log_dir: Path
     resume: str
     start_step: int | None
+    step_offset: int
     restored: RestoredRun | None
     handle_signals: bool
     open_timeout: float

@@ -109,7 +109,7 @@ def open_run(
             logs = RunLogs(directory, identity.run_id, group)
             undo.callback(logs.close)
             queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
-            outlet = _make_outlet(info, checked.start_step, journal, devices, queue, failures)
+            outlet = _make_outlet(info, checked, journal, devices, queue, failures)
             run = Run(
                 info,
                 queue,
@@ -179,7 +179,7 @@ def _decide(
 
 def _make_outlet(
     info: RunInfo,
-    start_step: int | None,
+    checked: CheckedConfig,
     journal: Journal | None,
     devices: dict[str, Any],
     queue: RowQueue,
@@ -193,8 +193,8 @@ def _make_outlet(
     body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, info.scope, devices)
     queue.put(Event(time.time(), "open", body))
-    if identity.incarnation > 1 and start_step is not None:
-        queue.put(Event(time.time(), "resume", {"start_step": start_step}))
+    if identity.incarnation > 1 and checked.start_step is not None:
+        queue.put(Event(time.time(), "resume", {"start_step": checked.start_step}))
     return JournalOutlet(
         info.name,
         identity,
@@ -204,7 +204,8 @@ def _make_outlet(
         failures,
         mailbox=mailbox,
         hosts=hosts,
-        start_step=start_step,
+        start_step=checked.start_step,
+        step_offset=checked.step_offset,
     )
 
 

@@ -14,6 +14,7 @@ from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
 from lerax_dist.host._rows import PartialRow, RowFinisher
 from lerax_dist.host._self_metrics import SelfMetrics
+from lerax_dist.host._steps import RowSteps
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
 from lerax_dist.journal import HEARTBEAT_INTERVAL, Event, Heartbeat, Identity, Journal, Record, Row
 
@@ -41,6 +42,7 @@ class JournalOutlet(AbstractOutlet):
         mailbox: Mailbox | None,
         hosts: Sequence[str],
         start_step: int | None,
+        step_offset: int,
     ) -> None:
         """
         Args:
@@ -54,6 +56,7 @@ class JournalOutlet(AbstractOutlet):
             hosts: host of every process whose rows are merged, this one's first.
             start_step: step at which a resumed run continues: rows of earlier incarnations at or
                 after it are superseded; `None` for the step of the first row.
+            step_offset: added to the step of every row.
         """
         self.clips = self._clips = ClipRenderer(queue.put, journal.path.parent, failures)
         self.late_message = f"not all rows are in the journal {journal.path} yet"
@@ -67,7 +70,10 @@ class JournalOutlet(AbstractOutlet):
         if mailbox is not None:
             self._merger = merger = PeerMerger(hosts, failures)
             self._receiver = PeerReceiver(mailbox, len(hosts), queue, merger.is_ahead, failures)
-        self._finisher = RowFinisher(failures)
+        self._steps = RowSteps(
+            step_offset, start_step if identity.incarnation > 1 else None, failures
+        )
+        self._finisher = RowFinisher(failures, self._steps)
         self._workers = [
             BackendWorker(backend, label, name, identity, journal, failures)
             for backend, label in zip(backends, labels(backends), strict=True)
@@ -217,7 +223,7 @@ class JournalOutlet(AbstractOutlet):
             records.append(self._complete(Event(start.time, "hparams", {"hparams": start.hparams})))
         body = {
             "iteration": start.iteration,
-            "total_timesteps": start.total_timesteps,
+            "total_timesteps": self._steps.total(start.total_timesteps),
             "total_iterations": start.total_iterations,
         }
         return [*records, Event(start.time, "start", body)]
