@@ -49,6 +49,9 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
     `episode/count` (how many those are), `time/steps_per_second` and `time/iteration_seconds`.
     The step of a row is the exact number of environment steps of the whole run.
 
+    A training without environments logs by `emit`, which needs no states, on this logger or on
+    `Logger`; or by `on_iteration` with `step_state=None`, where the step is the iteration.
+
     `on_iteration` must not be called under `vmap`: its rows could not be distinguished. Reduce over
     the mapped axis by `lerax_dist.reduce(..., axis_name=...)` first.
 
@@ -83,7 +86,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         env: Any = None,
         policy: Any = None,
         alpha: float = 0.9,
-        hparams: dict[str, Any] | None = None,
+        hparams: object = None,
         video_interval: int = 0,
         video_num_steps: int = 128,
         video_width: int = 640,
@@ -98,6 +101,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         scope: str | None = None,
         resume: str = "auto",
         start_step: int | None = None,
+        step_offset: int | None = None,
         state: RunState | None = None,
         handle_signals: bool = False,
         open_timeout: float = 60.0,
@@ -139,6 +143,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             scope: one program over all processes (`"global"`), or one in each (`"process"`).
             resume: what to do if there is a run of that name.
             start_step: step at which a resumed run continues.
+            step_offset: added to every step, for a program that counts from 0 again.
             state: what `logger.state()` returned for the checkpoint to continue from.
             handle_signals: handle SIGTERM and SIGUSR1, see `preempted`.
             open_timeout: how long to wait for backends to open, in seconds.
@@ -173,6 +178,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             scope=scope,
             resume=resume,
             start_step=start_step,
+            step_offset=step_offset,
             state=state,
             handle_signals=handle_signals,
             open_timeout=open_timeout,
@@ -182,19 +188,17 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         self._run = run = open_run(
             config, named_after=(policy, env), wait_for_callbacks=wait_for_callbacks
         )
-        # Whether the first device of this program is the first of the run.
-        is_first = run.info.scope == "global" or run.info.group.is_writer
         self._sender = RowSender(
             run.row_callback,
             axis_name=axes,
             log_interval=log_interval,
             rows_per_transfer=rows,
-            is_first=is_first,
+            is_first=run.info.is_first,
         )
         run.unsent = self._sender.unsent
         hooks = UserHooks(render, rollout, act)
         # Process 0 keeps the clips. In a program over all processes all trace the same.
-        records = video.interval > 0 and is_first
+        records = video.interval > 0 and run.info.is_first
         self._recorder = Recorder(video, run, env, hooks) if records else None
         if run.info.hparams:
             # At once: a loop of the user's own may never call `on_training_start`.
@@ -226,7 +230,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             TypeError: if a metric is not a number, or its name is not a string.
             RuntimeError: if called outside of `jit` in a run of several processes.
         """
-        check_scope(self._run.info.scope, self._run.info.group.process_count)
+        check_scope(self._run.info.scope, self._run.info.group.process_count, "on_iteration")
         state = self._sender.log(
             ctx.state,
             _learning_rates(ctx.opt_state) | flatten(ctx.training_log, "train"),

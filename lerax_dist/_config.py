@@ -1,7 +1,7 @@
 """What both loggers have in common: how a run is opened, documented and checked once."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -13,6 +13,9 @@ from lerax_dist._state import RestoredRun, RunState, read_state
 from lerax_dist.backends import AbstractLoggingBackend, Required, check_backends
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.host._signals import check_main_thread
+
+# Checkpoints, TensorBoard and NumPy have 64 bits for a step.
+MAX_STEP = 1 << 63
 
 Backends = AbstractLoggingBackend | Required | Sequence[AbstractLoggingBackend | Required]
 
@@ -30,9 +33,12 @@ class RunConfig:
             warning; one in `Required(...)` is an error then.
         name: name of the run, a relative path inside `log_dir`; `None` to generate one from policy,
             environment and time (under SLURM from the job id). Process 0 decides, all agree.
-        hparams: hyperparameters to log; nested names are joined with a dot.
-        log_dir: folder in which that of the run is made; `None` for that of the first backend that
-            has one, else `logs`.
+        hparams: hyperparameters to log: a mapping, dataclass, namespace, module or configuration
+            object. Nested names are joined with a dot; functions, classes and dtypes are written by
+            their names, arrays of more than 64 numbers by dtype and shape. Strings that are secrets
+            by their names (`*api_key*`, `*password*`, `*_token`) are masked.
+        log_dir: local folder in which that of the run is made (`~` is expanded); `None` for that of
+            the first backend that has one, else `logs`.
         group: the processes that log together; `None` for those that JAX has joined.
         scope: `"global"` for one program over the devices of all processes: process 0 writes;
             `"process"` for one program in each process (independent learners, a population), whose
@@ -46,6 +52,9 @@ class RunConfig:
             earlier incarnations at this step or after it are superseded: kept, marked in the
             journal, hidden by backends that can. `None` for the step in `state`, else for that of
             the first row.
+        step_offset: added to the step of every row, and to the number of steps that the run will
+            take: the steps done before, where a resumed program counts from 0 again, e.g.
+            `state.last_step`. `None` for 0.
         state: what `logger.state()` returned for the checkpoint that the training continues from,
             to continue that run, also a finished one, under its name and id. Takes precedence over
             `name`. The number of processes may differ. If the run is not in `log_dir`, it continues
@@ -61,12 +70,13 @@ class RunConfig:
 
     backend: Backends
     name: str | None = None
-    hparams: Mapping[str, Any] | None = None
+    hparams: object = None
     log_dir: str | Path | None = None
     group: ProcessGroup | None = None
     scope: str | None = None
     resume: str = "auto"
     start_step: int | None = None
+    step_offset: int | None = None
     state: RunState | None = None
     handle_signals: bool = False
     open_timeout: float = 60.0
@@ -90,6 +100,7 @@ class RunConfig:
             start_step = check_step(start_step, "start_step")
         elif restored is not None:
             start_step = restored.start_step
+        step_offset = 0 if self.step_offset is None else self.step_offset
         if self.resume not in ("auto", "must", "never"):
             raise ValueError(
                 f'`resume` must be "auto", "must" or "never", got {self.resume!r}. "auto" '
@@ -108,6 +119,7 @@ class RunConfig:
             choose_log_dir(self.log_dir, backends),
             self.resume,
             start_step,
+            check_step(step_offset, "step_offset"),
             restored,
             self.handle_signals,
             check_seconds("open_timeout", self.open_timeout),
@@ -128,6 +140,7 @@ class CheckedConfig(NamedTuple):
     log_dir: Path
     resume: str
     start_step: int | None
+    step_offset: int
     restored: RestoredRun | None
     handle_signals: bool
     open_timeout: float
@@ -145,8 +158,10 @@ def check_step(step: Any, argument: str = "step") -> int:
             f"`{argument}` must be an integer, got {step!r} of type {type(step).__name__}. "
             f"Use int({argument})."
         )
-    if number < 0:
-        raise ValueError(f"`{argument}` must be 0 or more, got {number}. Count steps from 0.")
+    if not 0 <= number < MAX_STEP:
+        # Python refuses to write an integer of 5,000 digits in decimal.
+        rule, shown = ("0 or more", number) if number < 0 else ("below 2**63", f"{number:#x}")
+        raise ValueError(f"`{argument}` must be {rule}, got {shown}. Count steps from 0.")
     return number
 
 

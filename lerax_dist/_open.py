@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,7 +14,7 @@ from lerax_dist._config import CheckedConfig, RunConfig
 from lerax_dist._facts import collect_facts
 from lerax_dist._failures import Failures
 from lerax_dist._run_name import make_name
-from lerax_dist.backends import NoOpBackend
+from lerax_dist.backends import NoOpBackend, as_backend
 from lerax_dist.cluster import (
     Mailbox,
     ProcessGroup,
@@ -108,7 +109,7 @@ def open_run(
             logs = RunLogs(directory, identity.run_id, group)
             undo.callback(logs.close)
             queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
-            outlet = _make_outlet(info, checked.start_step, journal, devices, queue, failures)
+            outlet = _make_outlet(info, checked, journal, devices, queue, failures)
             run = Run(
                 info,
                 queue,
@@ -178,7 +179,7 @@ def _decide(
 
 def _make_outlet(
     info: RunInfo,
-    start_step: int | None,
+    checked: CheckedConfig,
     journal: Journal | None,
     devices: dict[str, Any],
     queue: RowQueue,
@@ -192,8 +193,8 @@ def _make_outlet(
     body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, info.scope, devices)
     queue.put(Event(time.time(), "open", body))
-    if identity.incarnation > 1 and start_step is not None:
-        queue.put(Event(time.time(), "resume", {"start_step": start_step}))
+    if identity.incarnation > 1 and checked.start_step is not None:
+        queue.put(Event(time.time(), "resume", {"start_step": checked.start_step}))
     return JournalOutlet(
         info.name,
         identity,
@@ -203,7 +204,8 @@ def _make_outlet(
         failures,
         mailbox=mailbox,
         hosts=hosts,
-        start_step=start_step,
+        start_step=checked.start_step,
+        step_offset=checked.step_offset,
     )
 
 
@@ -248,7 +250,7 @@ def _check_required(run: Run, outlet: AbstractOutlet | None, checked: CheckedCon
     """
     try:
         unopened = ""
-        if isinstance(outlet, JournalOutlet):
+        if outlet is not None:
             reasons = [outlet.why_unopened(backend) for backend in checked.required]
             unopened = "; ".join(reason for reason in reasons if reason)
         unopened = _broadcast_unopened(run.info.group, unopened, checked.open_timeout)
@@ -276,6 +278,8 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
         OSError: if its directory or a file in it cannot be made.
     """
     base, resume = checked.log_dir.resolve(), checked.resume
+    ids = (as_backend(backend).new_run_id() for backend in checked.backends)
+    new_id = next(filter(None, ids), None)
     if checked.restored is not None:
         name, identity, _ = checked.restored
         return _acquire_restored(base, name, identity, resume, failures)
@@ -301,7 +305,7 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
                 raise
             continue
         if _may_write(journal, resume):
-            return _acquired(unique, journal, continues=journal.end > 0)
+            return _acquired(unique, journal, continues=journal.end > 0, new_id=new_id)
         journal.close()
     raise AssertionError
 
@@ -317,7 +321,11 @@ def _acquire_restored(
                 f'`resume` is "must", but {lost}. Give the `log_dir` it was written to.'
             )
         failures.record(
-            "state", f"{lost}; it continues in a new folder there, without its older rows"
+            "state",
+            f"{lost} on host {socket.gethostname()}; it continues in a new folder there, without "
+            "its older rows. If `log_dir` is a disk of one host, they are on the host that the run "
+            "was on before: use a folder that all hosts share, or copy the folder of the run here "
+            'before the start. `resume="must"` makes this an error',
         )
     journal = _open_journal(base / name, failures)
     return _acquired(name, journal, continues=True, known=known)
@@ -329,10 +337,16 @@ def _open_journal(directory: Path, failures: Failures) -> Journal:
 
 
 def _acquired(
-    name: str, journal: Journal, *, continues: bool, known: Identity | None = None
+    name: str,
+    journal: Journal,
+    *,
+    continues: bool,
+    known: Identity | None = None,
+    new_id: str | None = None,
 ) -> AcquiredRun:
+    folder = journal.path.parent
     try:
-        identity = take_identity(journal.path.parent, continues=continues, known=known)
+        identity = take_identity(folder, continues=continues, known=known, new_id=new_id)
         return AcquiredRun(name, identity, journal)
     except (OSError, ValueError):
         journal.close()

@@ -123,6 +123,8 @@ class Schema:
         devices: over how many devices everything is reduced.
         dtype: float type of the vector.
         sums_steps: whether the step of a row is the sum over processes; else all name the same.
+        unit: how many steps a count of its step stands for, if `emit` sends it: such rows are known
+            by their steps. `None` for rows with a number.
     """
 
     plain: tuple[str, ...]
@@ -131,6 +133,7 @@ class Schema:
     devices: int = 1
     dtype: np.dtype = np.dtype(np.float64)
     sums_steps: bool = True
+    unit: int | None = None
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -199,7 +202,8 @@ class Schema:
         sums = sums * self._devices_of_sums
         steps: list[int | None] = [None] * len(vectors)
         if self.step_devices is not None:
-            steps = join_limbs(limbs * self.step_devices).tolist()
+            counts_of_steps = join_limbs(limbs * self.step_devices).tolist()
+            steps = [(self.unit or 1) * count for count in counts_of_steps]
         numbers = zip(plain, sums, maxima, steps, strict=True)
         totals = [Totals(self.devices, *each) for each in numbers]
         rows = zip(iterations[used].tolist(), totals, strict=True)
@@ -237,9 +241,16 @@ class Schema:
                 values, weight = spec.finish(own_sums, own_maxima, np)
                 for suffix, value in values.items():
                     name = spec.name + suffix
-                    is_absent = np.logical_and(weight == 0, np.isnan(value))
+                    # A scalar of several weights has no value if all of them are 0.
+                    empty = np.asarray(weight == 0)
+                    while empty.ndim > value.ndim:
+                        empty = empty.all(axis=0)
+                    is_absent = np.logical_and(empty, np.isnan(value))
                     if value.ndim > 1:
-                        vectors[name], absent_vectors[name] = value.T, is_absent.all(axis=0)
+                        vectors[name], absent_vectors[name] = (
+                            value.T,
+                            np.asarray(is_absent.all(axis=0)),
+                        )
                         continue
                     names.append(name)
                     columns.append(value[:, None])

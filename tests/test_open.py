@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +122,38 @@ def test_ctrl_c_while_the_writer_starts_ends_the_run_as_failed(tmp_path, monkeyp
         assert logger.failures == ()
     ends = [each for each in journal_records(tmp_path / "r") if each.kind == "close"]
     assert [end.body["state"] for end in ends] == ["failed", "finished"]
+
+
+BUCKETS = [
+    "gs://bucket/logs",
+    "s3://bucket",
+    Path("gs://bucket/logs"),
+    "file:///tmp/x",
+    "hdfs://x/y",
+]
+
+
+@pytest.mark.parametrize("log_dir", BUCKETS, ids=str)
+def test_a_bucket_is_refused_by_name_instead_of_becoming_a_local_folder(
+    tmp_path, monkeypatch, log_dir
+):
+    monkeypatch.chdir(tmp_path)
+    for make in (ld.JSONLBackend, ld.TensorBoardBackend, lambda path: ld.WandbBackend(dir=path)):
+        with pytest.raises(ValueError, match="`log_dir` must be a folder of this machine, got"):
+            make(log_dir)
+    with pytest.raises(ValueError, match="`log_dir` must be a folder of this machine, got"):
+        ld.Logger(Memory(), "r", log_dir=log_dir)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_is_expanded_and_other_names_are_taken_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for number, log_dir in enumerate(["~/a", Path("~/a"), "c:x", "a:b/c", "~nobody-here/x"]):
+        logger = ld.Logger(ld.JSONLBackend(log_dir), f"r{number}")
+        logger.close()
+        expected = tmp_path / ("a" if number < 2 else log_dir)
+        assert logger.run_dir == expected / f"r{number}"
+        assert (logger.run_dir / "metrics.jsonl").exists()
+    with ld.Logger(Memory(), "other", log_dir="~/b") as logger:
+        assert logger.run_dir == tmp_path / "b" / "other"

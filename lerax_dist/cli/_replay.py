@@ -1,6 +1,5 @@
 """`lerax-dist replay`: a backend is fed from the journal of a run."""
 
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import final
 
 from lerax_dist._run_name import check_name
 from lerax_dist.backends import ALL_BACKENDS, AbstractLoggingBackend
+from lerax_dist.cli._print import print_error
 from lerax_dist.host._backend_worker import Call, calls_of
 from lerax_dist.journal import (
     Damage,
@@ -64,10 +64,10 @@ def replay_command(
         replay(journal, backend, chosen, outcome)
     except Exception as error:  # a backend may raise anything, e.g. W&B its own errors
         done = f"stopped after {outcome.rows:,} rows: " if outcome.rows else ""
-        print(f"lerax-dist replay: {done}{str(error) or repr(error)}", file=sys.stderr)
+        print_error(f"lerax-dist replay: {done}{str(error) or repr(error)}")
         return 1
     where = f" in {base / chosen}" if kind.replay_files and base is not None else ""
-    print(_summary(outcome, f"{to}{where}"), file=sys.stderr)
+    print_error(_summary(outcome, f"{to}{where}"))
     return 0
 
 
@@ -97,7 +97,7 @@ def replay(journal: Path, backend: AbstractLoggingBackend, name: str, outcome: O
             if time.monotonic() - printed > _INTERVAL:
                 printed = time.monotonic()
                 share = reader.offset / reader.size
-                print(f"{share:4.0%}  {outcome.rows:,} rows", file=sys.stderr, flush=True)
+                print_error(f"{share:4.0%}  {outcome.rows:,} rows")
         outcome.running = alive and not ended
         if not ended and not alive:
             backend.on_end("interrupted")

@@ -116,15 +116,15 @@ def find_axes(axis_name: str | Sequence[str] | None) -> Axes:
     return Axes(names, manual)
 
 
-def check_scope(scope: str, process_count: int) -> None:
+def check_scope(scope: str, process_count: int, method: str) -> None:
     """Check that the step that is being traced spans all processes if `scope` is `"global"`, and
-    only this one if it is `"process"`."""
+    only this one if it is `"process"`; `method` is what was called, for errors."""
     if process_count == 1:
         return
     if scope == "global":
         if not isinstance(jnp.zeros(()), Tracer):
             raise RuntimeError(
-                f"`on_iteration` was called outside of `jit` in a run of {process_count} "
+                f"`{method}` was called outside of `jit` in a run of {process_count} "
                 "processes, where it cannot reduce over them. Call it in the compiled step, or log "
                 "reduced values with `Logger`."
             )

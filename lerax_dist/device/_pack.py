@@ -22,7 +22,12 @@ _MAX_IN_SLOTS = 128
 
 
 def pack(
-    metrics: Mapping[str, Any], axes: Axes, *, step_state: Any = None, is_first: bool = True
+    metrics: Mapping[str, Any],
+    axes: Axes,
+    *,
+    step_state: Any = None,
+    step: Float[Array, " limb"] | None = None,
+    is_first: bool = True,
 ) -> tuple[Schema, Float[Array, " n"]]:
     """This device's part of a row, and what it means. No collective.
 
@@ -30,7 +35,9 @@ def pack(
         metrics: flat name to scalar or partial, see `check_metrics`.
         axes: axes that it is going to be reduced over.
         step_state: step states, whose `step` is summed exactly and whose episode statistics are
-            added; `None` for a row without a step.
+            added; `None` for none.
+        step: limbs of the step, where no step states count it: the first device's. `None` as well
+            for a row without a step.
         is_first: whether the first device of this program is the first of the run.
     """
     dtype = jnp.zeros((), float).dtype
@@ -48,6 +55,10 @@ def pack(
         spans["episode/"] = axes.spanned_by(step_state)
         limbs = [split_steps(step_state.step)]
         step_devices = axes.size(spans["episode/"])
+    elif step is not None:
+        is_source = lax.axis_index(axes.reduced) == 0 if axes.reduced else jnp.asarray(True)
+        limbs = [jnp.where(is_source, step, 0.0)]
+        step_devices = axes.size(axes.reduced)
 
     specs, sums, maxima = [], [], []
     for name, partial in partials.items():
@@ -69,7 +80,9 @@ def pack(
             )
         )
     devices = axes.size(axes.reduced)
-    schema = Schema(tuple(plain), tuple(specs), step_devices, devices, np.dtype(dtype))
+    schema = Schema(
+        tuple(plain), tuple(specs), step_devices, devices, np.dtype(dtype), sums_steps=step is None
+    )
     return schema, _concatenate([*plain.values(), *sums, *limbs, *maxima], dtype)
 
 

@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int
 from lerax_dist._protocol import AbstractCallbackState, EmptyCallbackState
 from lerax_dist._schema import HostCallback, Schema
 from lerax_dist.device._axes import Axes, find_axes
-from lerax_dist.device._callback import send
+from lerax_dist.device._callback import CHUNK, send
 from lerax_dist.device._pack import check_metrics, merge, pack
+from lerax_dist.device._step_state import Step, split_step
 
 # Numbers that a buffer has room for in each of its rows, and in all at least (64 KiB).
 _NUMBERS_A_ROW = 256
@@ -144,18 +145,23 @@ class RowSender:
         Args:
             state: state of the callback; the result is the new one.
             metrics: flat name to scalar or partial of this device.
-            step_state: step states of this device's environments.
+            step_state: step states of this device's environments; `None` if nothing counts steps:
+                then the step is the number of the iteration.
             iteration: number of the iteration.
         """
         buffer = self._buffer_in(state)
         axes = find_axes(self._axis_name)
         # Before the branch, whose own errors would hide these.
         metrics = check_metrics(metrics)
+        step = split_step(iteration)[0] if step_state is None else None
         buffered: Schema | None = None
 
         def record(buffer: Buffer | None) -> Buffer | None:
             nonlocal buffered
-            schema, vector = pack(metrics, axes, step_state=step_state, is_first=self._is_first)
+            schema, vector = pack(
+                metrics, axes, step_state=step_state, step=step, is_first=self._is_first
+            )
+            vector = lax.stop_gradient(vector)
             self._traced = True
             if buffer is not None:
                 _check_buffer(buffer, axes, schema.devices)
@@ -178,6 +184,26 @@ class RowSender:
         full = buffer.count == buffer.room(buffered.size)
         self._send_buffer(full, buffered, buffer, axes)
         return buffer.cleared(full)
+
+    def emit(self, metrics: Mapping[str, Any], step: Step) -> None:
+        """Send a row that is known by its step.
+
+        Args:
+            metrics: flat name to scalar or partial of this device.
+            step: its step.
+        """
+        axes = find_axes(self._axis_name)
+        limbs, unit = split_step(step)
+        schema, vector = pack(check_metrics(metrics), axes, step=limbs, is_first=self._is_first)
+        schema = dataclasses.replace(schema, unit=unit)
+        vector = lax.stop_gradient(vector)
+        # It tells the parts of one message from those of others, as steps may come again.
+        number = limbs[0].astype(jnp.int32) + (limbs[1].astype(jnp.int32) << 8)
+        if schema.size >= CHUNK // 2:
+            words = lax.bitcast_convert_type(vector, jnp.int32).ravel()
+            number += jnp.sum(words * (2 * jnp.arange(words.size, dtype=jnp.int32) + 1))
+        count = jnp.ones((), jnp.int32)
+        self._send(schema, vector[None], number[None], count, axes)
 
     def flush(self, state: Any) -> Any:
         """Send the rows in the buffer, if there are any, and empty it; a collective."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Self, final
 
+import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
@@ -218,3 +219,33 @@ def split_steps(step: Int[Array, "..."]) -> Float[Array, " limb"]:
         limbs.append(value & jnp.uint32(mask))
         carry = value >> jnp.uint32(LIMB_BITS)
     return jnp.stack(limbs).astype(jnp.float32)
+
+
+# What `emit` takes as a step: an integer, or a pair `(count, unit)` that stands for their product.
+Step = int | np.integer | Int[Array, ""] | tuple[int | np.integer | Int[Array, ""], int]
+
+
+def split_step(step: Step) -> tuple[Float[Array, " limb"], int]:
+    """A step as limbs, and how many steps a count of them stands for.
+
+    Raises:
+        TypeError: if it is not an integer.
+        ValueError: if it is not a scalar, or is known and negative or too large.
+    """
+    count, unit = step if isinstance(step, tuple) and len(step) == 2 else (step, 1)
+    whole = isinstance(count, int | np.integer | np.ndarray | Array) and not isinstance(count, bool)
+    if not (whole and jnp.issubdtype(jnp.result_type(count), jnp.integer)) or type(unit) is not int:
+        raise TypeError(
+            f"`step` must be an integer, or a pair of one and a Python integer, got {step!r}. "
+            "Count steps in integers."
+        )
+    if np.shape(count) != ():
+        raise ValueError(
+            f"`step` must be a scalar, got shape {np.shape(count)}. Give the step of the whole run."
+        )
+    if unit < 1 or not isinstance(count, Array) and not 0 <= int(count) < 1 << LIMB_BITS * LIMBS:
+        raise ValueError(f"`step` must be 0 or more and below 2**56, got {step!r}.")
+    if isinstance(count, Array):
+        return split_steps(count), unit
+    known = [int(count) >> LIMB_BITS * i & (1 << LIMB_BITS) - 1 for i in range(LIMBS)]
+    return jnp.asarray(known, jnp.float32), unit

@@ -14,6 +14,7 @@ from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
 from lerax_dist.host._rows import PartialRow, RowFinisher
 from lerax_dist.host._self_metrics import SelfMetrics
+from lerax_dist.host._steps import RowSteps
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
 from lerax_dist.journal import HEARTBEAT_INTERVAL, Event, Heartbeat, Identity, Journal, Record, Row
 
@@ -41,6 +42,7 @@ class JournalOutlet(AbstractOutlet):
         mailbox: Mailbox | None,
         hosts: Sequence[str],
         start_step: int | None,
+        step_offset: int,
     ) -> None:
         """
         Args:
@@ -54,6 +56,7 @@ class JournalOutlet(AbstractOutlet):
             hosts: host of every process whose rows are merged, this one's first.
             start_step: step at which a resumed run continues: rows of earlier incarnations at or
                 after it are superseded; `None` for the step of the first row.
+            step_offset: added to the step of every row.
         """
         self.clips = self._clips = ClipRenderer(queue.put, journal.path.parent, failures)
         self.late_message = f"not all rows are in the journal {journal.path} yet"
@@ -67,7 +70,10 @@ class JournalOutlet(AbstractOutlet):
         if mailbox is not None:
             self._merger = merger = PeerMerger(hosts, failures)
             self._receiver = PeerReceiver(mailbox, len(hosts), queue, merger.is_ahead, failures)
-        self._finisher = RowFinisher(failures)
+        self._steps = RowSteps(
+            step_offset, start_step if identity.incarnation > 1 else None, failures
+        )
+        self._finisher = RowFinisher(failures, self._steps)
         self._workers = [
             BackendWorker(backend, label, name, identity, journal, failures)
             for backend, label in zip(backends, labels(backends), strict=True)
@@ -76,6 +82,7 @@ class JournalOutlet(AbstractOutlet):
         self._heartbeat = Heartbeat(journal.path.parent)
         self._peer_deadline: float | None = None
         self._sync_at: float | None = None
+        self._hparams: dict[str, Any] = {}
         self._is_over = False
         self._is_closed = False
 
@@ -99,7 +106,6 @@ class JournalOutlet(AbstractOutlet):
                 )
 
     def why_unopened(self, backend: Any) -> str | None:
-        """Why a backend is not open; `None` if it is."""
         (worker,) = (worker for worker in self._workers if worker.given is backend)
         if worker.open_error is not None:
             return f"{worker.label}: {worker.open_error!r}"
@@ -182,7 +188,7 @@ class JournalOutlet(AbstractOutlet):
                     return [record for item in items for record in self._start_training(item)]
                 case FlushMarker():
                     return []
-            return items
+            return [self._complete(event) for event in items]
         except Exception as error:
             if len(items) > 1:
                 return [record for item in items for record in self._records([item])]
@@ -214,13 +220,21 @@ class JournalOutlet(AbstractOutlet):
         self._finisher.start(start.clock, start.iteration)
         records: list[Record] = []
         if start.hparams:
-            records.append(Event(start.time, "hparams", {"hparams": start.hparams}))
+            records.append(self._complete(Event(start.time, "hparams", {"hparams": start.hparams})))
         body = {
             "iteration": start.iteration,
-            "total_timesteps": start.total_timesteps,
+            "total_timesteps": self._steps.total(start.total_timesteps),
             "total_iterations": start.total_iterations,
         }
         return [*records, Event(start.time, "start", body)]
+
+    def _complete(self, event: Event) -> Event:
+        """An event; one of hyperparameters with all that this incarnation has logged so far, so
+        that the last one says what runs, and no backend has to know the others."""
+        if event.kind != "hparams":
+            return event
+        self._hparams |= event.body["hparams"]
+        return Event(event.time, event.kind, {"hparams": dict(self._hparams)})
 
     def _with_resume_event(self, records: list[Record]) -> list[Record]:
         """The records with a "resume" event before the first row."""

@@ -62,6 +62,11 @@ class RunInfo(NamedTuple):
     hparams: dict[str, Any]
     backends: tuple[Any, ...]
 
+    @property
+    def is_first(self) -> bool:
+        """Whether the first device of this process's program is the first of the run."""
+        return self.scope == "global" or self.group.is_writer
+
 
 @final
 class Run:

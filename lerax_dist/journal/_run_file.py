@@ -40,13 +40,16 @@ class Identity(NamedTuple):
     incarnation: int
 
 
-def take_identity(directory: Path, *, continues: bool, known: Identity | None = None) -> Identity:
+def take_identity(
+    directory: Path, *, continues: bool, known: Identity | None = None, new_id: str | None = None
+) -> Identity:
     """The identity of a run that this process is about to write; `run.json` has it from now on.
 
     Args:
         directory: directory of the run.
         continues: whether its journal has records already.
         known: its identity when a checkpoint was made, if there is one.
+        new_id: its id if it has none yet; `None` for a random one.
 
     Raises:
         OSError: the file cannot be written.
@@ -63,7 +66,7 @@ def take_identity(directory: Path, *, continues: bool, known: Identity | None = 
     if last is not None:
         identity = Identity(last.run_id, last.incarnation + 1)
     else:
-        identity = Identity(uuid.uuid4().hex[:12], 2 if continues else 1)
+        identity = Identity(new_id or uuid.uuid4().hex[:12], 2 if continues else 1)
     line = json.dumps(identity._asdict()).encode() + b"\n"
     replace_file(directory / _RUN_FILE, lambda file: file.write(line))
     return identity

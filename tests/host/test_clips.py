@@ -190,16 +190,17 @@ def test_a_clip_without_a_row_gets_no_step_and_is_counted(tmp_path, restarts):
 
 
 def test_a_step_that_comes_again_replaces_no_file(tmp_path):
-    """Another training, and the same iteration again in a loop that says nothing of it."""
+    """The same iteration again in a loop that says nothing of it; another training goes on."""
     played = Played(tmp_path, frame)
     with played.logger as logger:
-        for color, starts in ((1, True), (2, True), (3, False)):
+        for color, starts in ((1, True), (2, False), (3, False), (4, True)):
             if starts:
                 played.start()
             played.iterate(4, color)
             logger.flush(LIMIT)
-    assert videos(logger) == [f"eval/video/000000000400{again}.png" for again in ("", "_2", "_3")]
-    assert [frames[0, 0, 0, 0] for _, frames, _, _ in played.backend.clips] == [1, 2, 3]
+    names = ["400", "400_2", "400_3", "800"]
+    assert videos(logger) == [f"eval/video/000000000{name}.png" for name in names]
+    assert [frames[0, 0, 0, 0] for _, frames, _, _ in played.backend.clips] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("size", [1, 40_000], ids=["whole", "in parts"])
