@@ -85,8 +85,7 @@ def log_to(logger: Any, axis_name: Any) -> Log:
         states = step_states(jnp.full(values.shape, count + 1), values)
         iteration(logger, states, metrics_of(values, mask), count)
         emitted = {"eval": metrics_of(values, mask)}
-        if hasattr(logger, "emit"):
-            logger.emit(emitted, step=10 * count, axis_name=axis_name)
+        logger.emit(emitted, step=10 * count, axis_name=axis_name)
 
     return log
 
@@ -144,7 +143,10 @@ def put(array: np.ndarray, over: Mesh, spec: P) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def data(over: Mesh, spec: P = P(None, "data")) -> tuple[jax.Array, jax.Array]:
+EACH = P(None, "data")
+
+
+def data(over: Mesh, spec: P = EACH) -> tuple[jax.Array, jax.Array]:
     return put(VALUES, over, spec), put(MASKS, over, spec)
 
 
@@ -158,7 +160,7 @@ def over_iterations(log: Log, values: Any, masks: Any) -> None:
     lax.scan(body, jnp.zeros((), jnp.int32), (values, masks))
 
 
-def mapped(body: Any, over: Mesh, spec: P = P(None, "data"), **options: Any) -> Any:
+def mapped(body: Any, over: Mesh, spec: P = EACH, **options: Any) -> Any:
     return jax.shard_map(body, mesh=over, in_specs=(spec, spec), out_specs=P(), **options)
 
 
@@ -285,12 +287,9 @@ def _(log: Log) -> None:
         log(i, values, mask)
         return (jnp.sin(weight) * values).sum()
 
-    def forward(i: Any, *both: Any) -> Any:
-        return loss(jnp.ones(()), i, *both)
-
     def whole(values: Any, masks: Any) -> Any:
         def body(i: Any, each: Any) -> Any:
-            return i + 1, forward(i, *each)
+            return i + 1, jax.grad(loss)(jnp.ones(()), i, *each)
 
         return lax.scan(body, jnp.zeros((), jnp.int32), (values, masks))[1]
 

@@ -4,13 +4,14 @@ Every form of docs/transforms.md is a program of `programs.py`. Two splits of th
 `make test`, the others in `make full`.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.multiprocess.launch import launch
+from tests.multiprocess.launch import ROOT, launch
 from tests.readers import event_rows, journal_rows
 from tests.transforms.programs import PROGRAMS, Row, expected, expected_emitted
 
@@ -52,3 +53,8 @@ def test_the_rows_of_a_program_are_right(split: Any, name: str) -> None:
         emitted = [row for row in rows if any(n.startswith("eval/") for n in row[1])]
         check([row for row in rows if row not in emitted], expected(program.iterations))
         check(emitted, expected_emitted(program.iterations))
+
+
+def test_the_page_has_a_row_for_every_program() -> None:
+    page = (ROOT / "docs" / "transforms.md").read_text()
+    assert re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE) == [*PROGRAMS]
