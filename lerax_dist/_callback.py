@@ -11,7 +11,13 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Key
 
-from lerax_dist._config import Backends, RunConfig, check_axis_name, check_positive
+from lerax_dist._config import (
+    Backends,
+    RunConfig,
+    check_axis_name,
+    check_members,
+    check_positive,
+)
 from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._hparams import extract
 from lerax_dist._metric_names import flatten
@@ -49,8 +55,9 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
     `episode/count` (how many those are), `time/steps_per_second` and `time/iteration_seconds`.
     The step of a row is the exact number of environment steps of the whole run.
 
-    `on_iteration` must not be called under `vmap`: its rows could not be distinguished. Reduce over
-    the mapped axis by `lerax_dist.reduce(..., axis_name=...)` first.
+    Under `vmap` (`jit(vmap(train))(seeds)`) it logs one row for all members: the mean over them,
+    and `<metric>/member_min`, `/member_max`, `/member_std` beside it. The step of that row is the
+    one of a member. See "Which axes hold what" in the docs on metrics.
 
     With `video_interval` the first device alone plays the policy, inside the step (under plain
     `jit` each does the same); the host draws, beside the training. What cannot be played or drawn
@@ -91,6 +98,8 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         video_fps: float = 50.0,
         *,
         axis_name: str | Sequence[str] | None = None,
+        member_axes: str | Sequence[str] | None = None,
+        members: str = "band",
         log_interval: int = 1,
         log_dir: str | Path | None = None,
         rows_per_transfer: int = 1,
@@ -125,7 +134,13 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             video_fps: frames a second at which a video is played.
             axis_name: mesh axes to reduce over; `None` for all manual axes in scope. Name the axes
                 that environments are split over if there are others (a model axis) and `shard_map`
-                runs with `check_vma=False`: copies along the others would be counted as well.
+                runs with `check_vma=False`: copies along the others would be counted as well. A
+                vmapped axis that is named here holds data, too.
+            member_axes: mesh axes along which each device has members of its own, such as seeds
+                that `pmap` or `shard_map` splits over the devices. What `vmap` maps over holds
+                members without being named.
+            members: `"band"` for one curve, the mean over members, with lowest, highest and
+                deviation beside it; `"each"` for the metrics of each, as `member_3/train/loss`.
             log_interval: log the iterations whose number is a multiple of this.
             log_dir: folder in which the folder of the run is made.
             rows_per_transfer: how many rows are sent in one collective and one callback. They are
@@ -160,6 +175,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             raise ValueError(f"`alpha` must be in (0, 1], got {alpha}. Use 1.0 for no smoothing.")
         log_interval = check_positive("log_interval", log_interval, "log every iteration")
         axes = check_axis_name(axis_name)
+        member_axes = check_members(members, member_axes, axes)
         rows = check_positive("rows_per_transfer", rows_per_transfer, "send each row at once")
         video = check_settings(
             *(video_interval, video_num_steps, video_width, video_height, video_fps), log_interval
@@ -187,6 +203,8 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         self._sender = RowSender(
             run.row_callback,
             axis_name=axes,
+            member_axes=member_axes,
+            members=members,
             log_interval=log_interval,
             rows_per_transfer=rows,
             is_first=is_first,

@@ -82,6 +82,7 @@ class Totals(NamedTuple):
         sums: sums of all partials, one after the other.
         maxima: maxima of all partials, one after the other.
         step: exact number of steps; `None` if the row has none.
+        members: how many trainings have done that many steps each.
     """
 
     devices: int
@@ -89,6 +90,7 @@ class Totals(NamedTuple):
     sums: np.ndarray
     maxima: np.ndarray
     step: int | None
+    members: int = 1
 
 
 class RowBatch(NamedTuple):
@@ -122,7 +124,8 @@ class Schema:
         step_devices: over how many devices the step is summed; `None` if the vector has no step.
         devices: over how many devices everything is reduced.
         dtype: float type of the vector.
-        sums_steps: whether the step of a row is the sum over processes; else all name the same.
+        sums_steps: whether the step of a row is the sum over processes; else the largest of them.
+        members: how many members of a `vmap` the vector is of, each with as many steps.
     """
 
     plain: tuple[str, ...]
@@ -131,6 +134,7 @@ class Schema:
     devices: int = 1
     dtype: np.dtype = np.dtype(np.float64)
     sums_steps: bool = True
+    members: int = 1
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -201,7 +205,7 @@ class Schema:
         if self.step_devices is not None:
             steps = join_limbs(limbs * self.step_devices).tolist()
         numbers = zip(plain, sums, maxima, steps, strict=True)
-        totals = [Totals(self.devices, *each) for each in numbers]
+        totals = [Totals(self.devices, *each, self.members) for each in numbers]
         rows = zip(iterations[used].tolist(), totals, strict=True)
         return [[next(rows) for _ in range(count)] for count in counts.tolist()]
 
@@ -218,8 +222,9 @@ class Schema:
         with np.errstate(invalid="ignore"):
             sums = [self.shifted(part.sums, part.maxima, maxima, np) for part in parts]
         steps = [part.step for part in parts if part.step is not None]
-        step = None if not steps else sum(steps) if self.sums_steps else steps[0]
-        return Totals(devices, plain, np.sum(sums, axis=0), maxima, step)
+        step = None if not steps else sum(steps) if self.sums_steps else max(steps)
+        members = 1 if self.sums_steps else sum(part.members for part in parts)
+        return Totals(devices, plain, np.sum(sums, axis=0), maxima, step, members)
 
     def finish(self, rows: Sequence[Totals]) -> RowBatch:
         """Totals become rows."""
@@ -233,17 +238,13 @@ class Schema:
         sums, maxima = np.stack([row.sums for row in rows]), np.stack([row.maxima for row in rows])
         # What has no value yet is infinite or NaN on the way, on purpose.
         with np.errstate(invalid="ignore"):
-            for spec, own_sums, own_maxima in self._parts(sums, maxima):
-                values, weight = spec.finish(own_sums, own_maxima, np)
-                for suffix, value in values.items():
-                    name = spec.name + suffix
-                    is_absent = np.logical_and(weight == 0, np.isnan(value))
-                    if value.ndim > 1:
-                        vectors[name], absent_vectors[name] = value.T, is_absent.all(axis=0)
-                        continue
-                    names.append(name)
-                    columns.append(value[:, None])
-                    absent.append(is_absent[:, None])
+            for name, value, is_absent in self._finished(sums, maxima, np):
+                if value.ndim > 1:
+                    vectors[name], absent_vectors[name] = value.T, is_absent.all(axis=0)
+                    continue
+                names.append(name)
+                columns.append(value[:, None])
+                absent.append(is_absent[:, None])
         return RowBatch(
             tuple(names),
             steps,
@@ -253,15 +254,23 @@ class Schema:
             absent_vectors,
         )
 
-    def metrics(self, vector: Any, numpy: ModuleType) -> dict[str, Any]:
-        """The metrics of one reduced vector in the step; what has no value is NaN."""
-        plain, sums, _, maxima = self.split(vector)
-        metrics = {name: plain[i] for i, name in enumerate(self.plain)}
+    def finished(self, vectors: Any, numpy: ModuleType) -> Iterator[tuple[str, Any, Any]]:
+        """The metrics of the partials of reduced vectors `(*rows, n)` in the step: name, value
+        `(*rows,)` or `(length, *rows)`, and where there is none, so that it is NaN."""
+        _, sums, _, maxima = self.split(vectors)
+        # In the type and rank of the sums: users may have JAX refuse promotion.
+        devices = self._devices_of_sums.astype(sums.dtype).reshape(*[1] * (sums.ndim - 1), -1)
+        yield from self._finished(sums * devices, maxima, numpy)
+
+    def _finished(
+        self, sums: Any, maxima: Any, numpy: ModuleType
+    ) -> Iterator[tuple[str, Any, Any]]:
+        """As `finished`, of totals."""
         for spec, own_sums, own_maxima in self._parts(sums, maxima):
-            totals = [each * spec.devices for each in own_sums]
-            for suffix, value in spec.finish(totals, own_maxima, numpy).values.items():
-                metrics[spec.name + suffix] = value
-        return metrics
+            values, weight = spec.finish(own_sums, own_maxima, numpy)
+            for suffix, value in values.items():
+                is_absent = numpy.logical_and(weight == 0, numpy.isnan(value))
+                yield spec.name + suffix, value, is_absent
 
     def _parts(self, sums: Any, maxima: Any) -> Iterator[tuple[PartialSpec, list[Any], list[Any]]]:
         """Each partial with its sums and maxima: `(*rows,)` for a scalar, `(n, *rows)` else."""

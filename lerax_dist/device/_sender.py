@@ -18,7 +18,8 @@ from lerax_dist._protocol import AbstractCallbackState, EmptyCallbackState
 from lerax_dist._schema import HostCallback, Schema
 from lerax_dist.device._axes import Axes, find_axes
 from lerax_dist.device._callback import send
-from lerax_dist.device._pack import check_metrics, merge, pack
+from lerax_dist.device._members import Rows, transfer
+from lerax_dist.device._pack import check_metrics, pack
 
 # Numbers that a buffer has room for in each of its rows, and in all at least (64 KiB).
 _NUMBERS_A_ROW = 256
@@ -74,6 +75,8 @@ class RowSender:
         make_callback: Callable[[Schema, int], HostCallback],
         *,
         axis_name: str | tuple[str, ...] | None,
+        member_axes: str | tuple[str, ...] | None,
+        members: str,
         log_interval: int,
         rows_per_transfer: int,
         is_first: bool,
@@ -82,12 +85,16 @@ class RowSender:
         Args:
             make_callback: makes what takes the messages, see `Run.row_callback`.
             axis_name: axes to reduce over; `None` for all manual ones.
+            member_axes: manual axes that hold members.
+            members: `"band"` or `"each"`, see `LoggingCallback`.
             log_interval: iterations whose number is a multiple of this are logged.
             rows_per_transfer: how many rows are sent together.
             is_first: whether the first device of this program is the first of the run.
         """
         self._make_callback = make_callback
         self._axis_name = axis_name
+        self._member_axes = member_axes
+        self._members = members
         self._log_interval = log_interval
         self._rows_per_transfer = rows_per_transfer
         self._is_first = is_first
@@ -96,12 +103,15 @@ class RowSender:
         self._flushed = False
         self._initial_count: Callable[[], Array | None] = lambda: None
 
+    def _axes(self) -> Axes:
+        return find_axes(self._axis_name, self._member_axes)
+
     def initial(self) -> State:
         """The state at the start: an empty buffer, unless each row is sent at once."""
         rows = self._rows_per_transfer
         if rows == 1:
             return EmptyCallbackState()
-        axes = find_axes(self._axis_name)
+        axes = self._axes()
         buffer = Buffer(
             axes.vary_all(jnp.zeros(max(_MIN_NUMBERS, rows * _NUMBERS_A_ROW), float)),
             axes.vary_all(jnp.zeros(rows, jnp.int32)),
@@ -148,10 +158,11 @@ class RowSender:
             iteration: number of the iteration.
         """
         buffer = self._buffer_in(state)
-        axes = find_axes(self._axis_name)
+        axes = self._axes()
         # Before the branch, whose own errors would hide these.
         metrics = check_metrics(metrics)
         buffered: Schema | None = None
+        due = iteration % self._log_interval == 0
 
         def record(buffer: Buffer | None) -> Buffer | None:
             nonlocal buffered
@@ -163,13 +174,12 @@ class RowSender:
                     buffered = self._remember(schema)
                     return buffer.append(vector, iteration, axes)
             count = jnp.ones((), jnp.int32)
-            self._send(schema, vector[None], iteration[None], count, axes)
+            self._send(schema, Rows(due, count, iteration[None], vector[None]), axes)
             return buffer
 
         if self._log_interval == 1:
             buffer = record(buffer)
         else:
-            due = iteration % self._log_interval == 0
             buffer = lax.cond(due, record, lambda buffer: buffer, buffer)
         if buffer is None:
             return state
@@ -193,7 +203,7 @@ class RowSender:
                     "trace one step first with `jax.eval_shape(step, ...)`."
                 )
             return state
-        axes = find_axes(self._axis_name)
+        axes = self._axes()
         _check_buffer(buffer, axes, schema.devices)
         self._send_buffer(buffer.count > 0, schema, buffer, axes)
         self._flushed = True
@@ -231,25 +241,22 @@ class RowSender:
 
         def go(buffer: Buffer) -> None:
             vectors = buffer.rows[: room * schema.size].reshape(room, schema.size)
-            self._send(schema, vectors, buffer.iterations[:room], buffer.count, axes)
+            rows = Rows(when, buffer.count, buffer.iterations[:room], vectors)
+            self._send(schema, rows, axes)
 
         lax.cond(when, go, lambda buffer: None, buffer)
 
-    def _send(
-        self,
-        schema: Schema,
-        vectors: Float[Array, "k n"],
-        iterations: Int[Array, " k"],
-        count: Int[Array, ""],
-        axes: Axes,
-    ) -> None:
-        vectors = merge(schema, vectors, axes)
-        # That of the buffer, if `reset` was traced with another precision than this.
-        schema = dataclasses.replace(schema, dtype=np.dtype(vectors.dtype))
-        # As int32, so that no part of the transfer can round an integer beside it.
-        bits = lax.bitcast_convert_type(vectors, jnp.int32).ravel()
-        body = jnp.concatenate([count[None], iterations, bits])
-        send(self._make_callback(schema, self._log_interval), iterations[:1], body, axes.manual)
+    def _send(self, schema: Schema, rows: Rows, axes: Axes) -> None:
+        def send_rows(schema: Schema, iterations: Array, count: Array, vectors: Array) -> None:
+            # That of the buffer, if `reset` was traced with another precision than this.
+            schema = dataclasses.replace(schema, dtype=np.dtype(vectors.dtype))
+            # As int32, so that no part of the transfer can round an integer beside it.
+            bits = lax.bitcast_convert_type(vectors, jnp.int32).ravel()
+            body = jnp.concatenate([count[None], iterations, bits])
+            callback = self._make_callback(schema, self._log_interval)
+            send(callback, iterations[:1], body, axes.manual)
+
+        transfer(send_rows, schema, rows, axes, self._members)
 
 
 def send_start(deliver: HostCallback, iteration: Int[Array, ""], total: Any) -> None:
