@@ -1,5 +1,6 @@
 """`LoggingCallback`: the logger for a training that is one compiled program."""
 
+import functools as ft
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,6 +82,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
     _run: Run = eqx.field(static=True)
     _sender: RowSender = eqx.field(static=True)
     _log_interval: int = eqx.field(static=True)
+    _members: str = eqx.field(static=True)
     _recorder: Recorder | None = eqx.field(static=True)
 
     def __init__(
@@ -195,6 +197,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         )
         self.alpha = alpha
         self._log_interval = log_interval
+        self._members = members
         self._run = run = open_run(
             config, named_after=(policy, env), wait_for_callbacks=wait_for_callbacks
         )
@@ -244,7 +247,8 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             TypeError: if a metric is not a number, or its name is not a string.
             RuntimeError: if called outside of `jit` in a run of several processes.
         """
-        check_scope(self._run.info.scope, self._run.info.group.process_count)
+        info = self._run.info
+        check_scope(info.scope, info.group.process_count, self._members)
         state = self._sender.log(
             ctx.state,
             _learning_rates(ctx.opt_state) | flatten(ctx.training_log, "train"),
@@ -291,9 +295,11 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         if known is not None and callable(getattr(algorithm, "num_iterations", None)):
             iterations = int(algorithm.num_iterations(known))
         send_start(
-            run.start_callback(self._log_interval, known, iterations, hparams),
+            ft.partial(run.start_callback, self._log_interval, known, iterations, hparams),
             jnp.asarray(ctx.iteration_count, jnp.int32),
             total if known is None else 0,
+            (ctx.policy, ctx.step_state),
+            self._sender.axes(),
         )
         return ctx.state
 

@@ -196,7 +196,7 @@ def check_members(members: Any, member_axes: Any, axis_name: Any) -> str | tuple
     names = [{given} if isinstance(given, str) else {*(given or ())} for given in (axes, axis_name)]
     if both := names[0] & names[1]:
         raise ValueError(
-            f"`axis_name` and `member_axes` both name {min(both)!r}; an axis holds data or members. "
-            "Name it in one of them."
+            f"`axis_name` and `member_axes` both name {min(both)!r}; an axis holds data or "
+            "members. Name it in one of them."
         )
     return axes

@@ -145,11 +145,17 @@ def _in_scope(argument: str, given: Names, manual: tuple[str, ...]) -> tuple[str
     return names
 
 
-def check_scope(scope: str, process_count: int) -> None:
+def check_scope(scope: str, process_count: int, members: str) -> None:
     """Check that the step that is being traced spans all processes if `scope` is `"global"`, and
-    only this one if it is `"process"`."""
+    only this one if it is `"process"`; then rows of members kept apart cannot be merged."""
     if process_count == 1:
         return
+    if scope == "process" and members == "each":
+        raise ValueError(
+            f'`members` is "each", but the rows of {process_count} processes are merged '
+            '(`scope="process"`), each with a member 0 of its own. Use `members="band"`, or one '
+            "program over all processes."
+        )
     if scope == "global":
         if not isinstance(jnp.zeros(()), Tracer):
             raise RuntimeError(

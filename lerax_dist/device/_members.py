@@ -5,7 +5,6 @@ A transfer of rows has a batching rule. Where `vmap` maps it over an axis that h
 rows of another schema, which leave in one message as the rows of one training do.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -113,8 +112,9 @@ def _send_members(
     iterations = head[:, 2:]
     # Not by an index, for which members that are spread over devices would have to be collected.
     is_ahead = jnp.arange(len(head)) == jnp.argmax(jnp.max(iterations, axis=1))
-    due, count, *_ = ahead = jnp.sum(jnp.where(is_ahead[:, None], head, 0), axis=0)
-    there = jnp.arange(room)[None] < head[:, 1:2]
+    ahead = jnp.sum(jnp.where(is_ahead[:, None], head, 0), axis=0, dtype=head.dtype)
+    due, count = ahead[0], ahead[1]
+    there = jnp.arange(room, dtype=jnp.int32)[None] < head[:, 1:2]
     there &= iterations == ahead[None, 2:]
 
     def go(vectors: Array) -> None:

@@ -8,10 +8,12 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Self, final
 
+import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
 from jax.core import Tracer
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
 from lerax_dist._protocol import AbstractCallbackState, EmptyCallbackState
@@ -103,7 +105,8 @@ class RowSender:
         self._flushed = False
         self._initial_count: Callable[[], Array | None] = lambda: None
 
-    def _axes(self) -> Axes:
+    def axes(self) -> Axes:
+        """The axes in scope."""
         return find_axes(self._axis_name, self._member_axes)
 
     def initial(self) -> State:
@@ -111,7 +114,7 @@ class RowSender:
         rows = self._rows_per_transfer
         if rows == 1:
             return EmptyCallbackState()
-        axes = self._axes()
+        axes = self.axes()
         buffer = Buffer(
             axes.vary_all(jnp.zeros(max(_MIN_NUMBERS, rows * _NUMBERS_A_ROW), float)),
             axes.vary_all(jnp.zeros(rows, jnp.int32)),
@@ -158,7 +161,7 @@ class RowSender:
             iteration: number of the iteration.
         """
         buffer = self._buffer_in(state)
-        axes = self._axes()
+        axes = self.axes()
         # Before the branch, whose own errors would hide these.
         metrics = check_metrics(metrics)
         buffered: Schema | None = None
@@ -203,7 +206,7 @@ class RowSender:
                     "trace one step first with `jax.eval_shape(step, ...)`."
                 )
             return state
-        axes = self._axes()
+        axes = self.axes()
         _check_buffer(buffer, axes, schema.devices)
         self._send_buffer(buffer.count > 0, schema, buffer, axes)
         self._flushed = True
@@ -259,10 +262,39 @@ class RowSender:
         transfer(send_rows, schema, rows, axes, self._members)
 
 
-def send_start(deliver: HostCallback, iteration: Int[Array, ""], total: Any) -> None:
-    """Send the iterations done before, and the steps to come if only the program knows (else 0)."""
-    body = jnp.asarray(total, jnp.int32)[None]
-    send(deliver, iteration[None], body, find_axes(None).manual)
+def send_start(
+    make_callback: Callable[[bool], HostCallback],
+    iteration: Int[Array, ""],
+    total: Any,
+    state: Any,
+    axes: Axes,
+) -> None:
+    """Send the iterations done before, and the steps to come if only the program knows (else 0).
+
+    Args:
+        make_callback: makes what takes them, given whether they are those of one member of several.
+        iteration: iterations done before.
+        total: steps to come.
+        state: pytree of what differs between the members of a `vmap`, if there are any.
+        axes: axes in scope.
+    """
+
+    def send_of(are_members: bool, iteration: Array, total: Array) -> tuple[()]:
+        send(make_callback(are_members), iteration[None], total[None], axes.manual)
+        return ()
+
+    send_one = custom_vmap(lambda own, state: send_of(bool(axes.members), *own))
+    send_members = custom_vmap(lambda own: send_of(True, *own))
+
+    # Of the member that has most before it.
+    @send_one.def_vmap
+    @send_members.def_vmap
+    def _(size: int, is_mapped: Any, own: Any, state: Any = None) -> tuple[tuple[()], tuple[()]]:
+        send_members(tuple(jnp.max(number) for number in own))
+        return (), ()
+
+    state = [leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)]
+    send_one((iteration, jnp.asarray(total, jnp.int32)), jax.tree.map(lax.stop_gradient, state))
 
 
 def _check_buffer(buffer: Buffer, axes: Axes, devices: int) -> None:
@@ -275,5 +307,5 @@ def _check_buffer(buffer: Buffer, axes: Axes, devices: int) -> None:
             "`state` of a logger with `rows_per_transfer` above 1 holds rows of each device, got "
             f"shape {buffer.rows.shape} where the manual axes {axes.manual} are in scope. Call "
             "`reset`, `on_iteration` and `flush_state` (or `on_training_end`) all inside the same "
-            "`shard_map` or `pmap`, or all outside of any."
+            "`shard_map`, `pmap` or `vmap`, or all outside of any."
         )

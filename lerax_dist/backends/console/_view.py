@@ -2,11 +2,12 @@
 
 import itertools
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, final
 
 import numpy as np
 
+from lerax_dist.backends._format import format_value
 from lerax_dist.backends.console._history import History
 
 HEADLINE = "episode/return"
@@ -15,6 +16,8 @@ ABOUT_LOGGING = "lerax_dist/"
 """Prefix of the logger's metrics about itself, which the header shows."""
 MAX_LAG = 1000
 """Records that a backend may be behind before a warning is shown; a batch is a few hundred."""
+_MEMBER_ENDS = ("member_min", "member_max", "member_std")
+"""Last parts of the names of metrics over members, see `LoggingCallback`."""
 _MAX_ROWS = 256
 """Rows that are buffered before they are merged into the history."""
 _MIN_SPAN = 1.0
@@ -30,6 +33,24 @@ def chosen_metric(names: Iterable[str], wanted: str) -> str | None:
         if loss is None and "loss" in name.rpartition("/")[2].lower():
             loss = name
     return loss
+
+
+def is_range(name: str, names: Container[str]) -> bool:
+    """Whether a metric only says how another one differs between members."""
+    metric, _, end = name.rpartition("/")
+    return end in _MEMBER_ENDS and metric in names
+
+
+def range_of(name: str) -> list[str]:
+    """The names of the lowest and the highest value over members of a metric."""
+    return [f"{name}/{end}" for end in _MEMBER_ENDS[:2]]
+
+
+def describe_value(name: str, values: Mapping[str, Any]) -> str:
+    """The value of a metric, and its range over members if it has one: `1.2 [0.9, 1.5]`."""
+    text = format_value(float(values[name]))
+    ends = [format_value(float(values[end])) for end in range_of(name) if end in values]
+    return f"{text} [{', '.join(ends)}]" if ends else text
 
 
 def describe_launch(facts: Mapping[str, Any]) -> list[str]:
