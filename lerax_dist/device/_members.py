@@ -31,13 +31,13 @@ class Rows(NamedTuple):
 
     Attributes:
         when: whether they are due.
-        count: how many there are.
+        used: how many there are.
         iterations: number of the iteration of each; those of earlier rows may follow.
         vectors: their vectors.
     """
 
     when: Bool[Array, "*members"]
-    count: Int[Array, "*members"]
+    used: Int[Array, "*members"]
     iterations: Int[Array, "*members k"]
     vectors: Float[Array, "*members k n"]
 
@@ -66,7 +66,7 @@ def transfer(send_rows: SendRows, schema: Schema, rows: Rows, axes: Axes, member
         if axes.members:
             send_all(*(array[None] for array in one))
         else:
-            send_rows(schema, one.iterations, one.count, merge(schema, one.vectors, axes))
+            send_rows(schema, one.iterations, one.used, merge(schema, one.vectors, axes))
         return ()
 
     def send_members(*rows: Array) -> tuple[()]:
@@ -108,7 +108,7 @@ def _send_members(
     """
     room = rows.iterations.shape[1]
     when = rows.when.astype(jnp.int32)
-    head = axes.gather(jnp.column_stack([when, rows.count, rows.iterations]))
+    head = axes.gather(jnp.column_stack([when, rows.used, rows.iterations]))
     iterations = head[:, 2:]
     # Not by an index, for which members that are spread over devices would have to be collected.
     is_ahead = jnp.arange(len(head)) == jnp.argmax(jnp.max(iterations, axis=1))

@@ -94,7 +94,7 @@ def test_a_metric_of_members_is_shown_with_its_range():
         "train/loss/member_std": 0.4,
         "mine/member_min": 3.0,
     }
-    made = view((12, 1.0), **row)
+    made = view((12, 1.0), total=0, **row)
     assert line(made, 1.0) == "step 12  elapsed 1s  train/loss=1.25 [0.5, 2]  mine/member_min=3"
     chosen = ["train/*", "train/loss/member_std"]
     said = "step 12  elapsed 1s  train/loss=1.25 [0.5, 2]  train/loss/member_std=0.4"
