@@ -186,13 +186,32 @@ def check_seconds(argument: str, value: Any) -> float:
     return seconds
 
 
-def check_axis_name(axis_name: Any) -> str | tuple[str, ...] | None:
-    """Check names of mesh axes, which are strings."""
+def check_axis_name(
+    axis_name: Any, argument: str = "axis_name", otherwise: str = "reduce over all manual axes"
+) -> str | tuple[str, ...] | None:
+    """Check names of mesh axes, which are strings; `otherwise` is what `None` does, for errors."""
     if axis_name is None or isinstance(axis_name, str):
         return axis_name
     if isinstance(axis_name, Sequence) and all(isinstance(name, str) for name in axis_name):
         return tuple(axis_name)
     raise TypeError(
-        f"`axis_name` must be the name of a mesh axis, a sequence of names, or None, got "
-        f"{axis_name!r}. Leave it None to reduce over all manual axes."
+        f"`{argument}` must be the name of a mesh axis, a sequence of names, or None, got "
+        f"{axis_name!r}. Leave it None to {otherwise}."
     )
+
+
+def check_members(members: Any, member_axes: Any, axis_name: Any) -> str | tuple[str, ...] | None:
+    """Check how members are logged; returns the checked `member_axes`."""
+    if members not in ("band", "each"):
+        raise ValueError(
+            f"`members` must be 'band' or 'each', got {members!r}. Use 'band' for the mean over "
+            "members with its range."
+        )
+    axes = check_axis_name(member_axes, "member_axes", "have members along vmapped axes only")
+    names = [{given} if isinstance(given, str) else {*(given or ())} for given in (axes, axis_name)]
+    if both := names[0] & names[1]:
+        raise ValueError(
+            f"`axis_name` and `member_axes` both name {min(both)!r}; an axis holds data or "
+            "members. Name it in one of them."
+        )
+    return axes

@@ -24,6 +24,7 @@ class AbstractRunHandle:
     """
 
     _run: Run
+    _sender: RowSender
 
     @property
     def name(self) -> str:
@@ -89,8 +90,8 @@ class AbstractRunHandle:
             step: global step, an integer scalar of 0 or more, the same on every device and process.
                 A pair `(count, unit)` stands for their product, which may be larger than an int32:
                 `(update, num_envs * num_steps)`. `unit` is a Python integer.
-            axis_name: mesh axes to reduce over; `None` for all manual axes in scope, which are
-                those of `shard_map` and `pmap`. Under plain `jit` arrays are global already.
+            axis_name: mesh axes to reduce over; `None` for those of the logger. Under a `vmap` over
+                another axis the row is one of all its members, as that of `LoggingCallback` is.
 
         Raises:
             ValueError: if a metric or `step` is not a scalar, two metrics have one name,
@@ -111,15 +112,8 @@ class AbstractRunHandle:
             ```
         """
         info = self._run.info
-        check_scope(info.scope, info.group.process_count, "emit")
-        sender = RowSender(
-            self._run.row_callback,
-            axis_name=check_axis_name(axis_name),
-            log_interval=1,
-            rows_per_transfer=1,
-            is_first=info.is_first,
-        )
-        sender.emit(flatten(metrics), step)
+        check_scope(info.scope, info.group.process_count, "emit", self._sender.members)
+        self._sender.emit(flatten(metrics), step, check_axis_name(axis_name))
 
     def state(self, timeout: float = 60.0) -> RunState:
         """The position of the run, to be saved in a checkpoint with the state of the training.

@@ -18,6 +18,7 @@ from lerax_dist.backends._video import check_fps, check_frames
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._callback import is_called_by_jax, wait_for_callbacks
 from lerax_dist.device._fetch import Fetcher
+from lerax_dist.device._sender import RowSender
 from lerax_dist.host._queue import HostRow, TrainingStart
 from lerax_dist.journal import Event
 
@@ -108,6 +109,7 @@ class Logger(AbstractRunHandle):
         wait = functools.partial(wait_for_callbacks, reports_errors=False)
         self._run = run = open_run(config, wait_for_callbacks=wait)
         self._step_offset = step_offset or 0
+        self._sender = RowSender(run.row_callback, is_first=run.info.is_first)
         self._fetcher = Fetcher()
         hparams = run.info.hparams
         run.put(TrainingStart(1, 0, total, 0, hparams, time.time(), time.perf_counter()))

@@ -82,6 +82,7 @@ class Totals(NamedTuple):
         sums: sums of all partials, one after the other.
         maxima: maxima of all partials, one after the other.
         step: exact number of steps; `None` if the row has none.
+        members: how many trainings have done that many steps each.
     """
 
     devices: int
@@ -89,6 +90,7 @@ class Totals(NamedTuple):
     sums: np.ndarray
     maxima: np.ndarray
     step: int | None
+    members: int = 1
 
 
 class RowBatch(NamedTuple):
@@ -122,9 +124,10 @@ class Schema:
         step_devices: over how many devices the step is summed; `None` if the vector has no step.
         devices: over how many devices everything is reduced.
         dtype: float type of the vector.
-        sums_steps: whether the step of a row is the sum over processes; else all name the same.
+        sums_steps: whether the step of a row is the sum over processes; else the largest of them.
         unit: how many steps a count of its step stands for, if `emit` sends it: such rows are known
             by their steps. `None` for rows with a number.
+        members: how many members of a `vmap` the vector is of, each with as many steps.
     """
 
     plain: tuple[str, ...]
@@ -134,6 +137,7 @@ class Schema:
     dtype: np.dtype = np.dtype(np.float64)
     sums_steps: bool = True
     unit: int | None = None
+    members: int = 1
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -205,7 +209,7 @@ class Schema:
             counts_of_steps = join_limbs(limbs * self.step_devices).tolist()
             steps = [(self.unit or 1) * count for count in counts_of_steps]
         numbers = zip(plain, sums, maxima, steps, strict=True)
-        totals = [Totals(self.devices, *each) for each in numbers]
+        totals = [Totals(self.devices, *each, self.members) for each in numbers]
         rows = zip(iterations[used].tolist(), totals, strict=True)
         return [[next(rows) for _ in range(count)] for count in counts.tolist()]
 
@@ -222,8 +226,9 @@ class Schema:
         with np.errstate(invalid="ignore"):
             sums = [self.shifted(part.sums, part.maxima, maxima, np) for part in parts]
         steps = [part.step for part in parts if part.step is not None]
-        step = None if not steps else sum(steps) if self.sums_steps else steps[0]
-        return Totals(devices, plain, np.sum(sums, axis=0), maxima, step)
+        step = None if not steps else sum(steps) if self.sums_steps else max(steps)
+        members = 1 if self.sums_steps else sum(part.members for part in parts)
+        return Totals(devices, plain, np.sum(sums, axis=0), maxima, step, members)
 
     def finish(self, rows: Sequence[Totals]) -> RowBatch:
         """Totals become rows."""
@@ -237,24 +242,13 @@ class Schema:
         sums, maxima = np.stack([row.sums for row in rows]), np.stack([row.maxima for row in rows])
         # What has no value yet is infinite or NaN on the way, on purpose.
         with np.errstate(invalid="ignore"):
-            for spec, own_sums, own_maxima in self._parts(sums, maxima):
-                values, weight = spec.finish(own_sums, own_maxima, np)
-                for suffix, value in values.items():
-                    name = spec.name + suffix
-                    # A scalar of several weights has no value if all of them are 0.
-                    empty = np.asarray(weight == 0)
-                    while empty.ndim > value.ndim:
-                        empty = empty.all(axis=0)
-                    is_absent = np.logical_and(empty, np.isnan(value))
-                    if value.ndim > 1:
-                        vectors[name], absent_vectors[name] = (
-                            value.T,
-                            np.asarray(is_absent.all(axis=0)),
-                        )
-                        continue
-                    names.append(name)
-                    columns.append(value[:, None])
-                    absent.append(is_absent[:, None])
+            for name, value, is_absent in self._finished(sums, maxima, np):
+                if value.ndim > 1:
+                    vectors[name], absent_vectors[name] = value.T, is_absent.all(axis=0)
+                    continue
+                names.append(name)
+                columns.append(value[:, None])
+                absent.append(is_absent[:, None])
         return RowBatch(
             tuple(names),
             steps,
@@ -264,15 +258,26 @@ class Schema:
             absent_vectors,
         )
 
-    def metrics(self, vector: Any, numpy: ModuleType) -> dict[str, Any]:
-        """The metrics of one reduced vector in the step; what has no value is NaN."""
-        plain, sums, _, maxima = self.split(vector)
-        metrics = {name: plain[i] for i, name in enumerate(self.plain)}
+    def finished(self, vectors: Any, numpy: ModuleType) -> Iterator[tuple[str, Any, Any]]:
+        """The metrics of the partials of reduced vectors `(*rows, n)` in the step: name, value
+        `(*rows,)` or `(length, *rows)`, and where there is none, so that it is NaN."""
+        _, sums, _, maxima = self.split(vectors)
+        # In the type and rank of the sums: users may have JAX refuse promotion.
+        devices = self._devices_of_sums.astype(sums.dtype).reshape(*[1] * (sums.ndim - 1), -1)
+        yield from self._finished(sums * devices, maxima, numpy)
+
+    def _finished(
+        self, sums: Any, maxima: Any, numpy: ModuleType
+    ) -> Iterator[tuple[str, Any, Any]]:
+        """As `finished`, of totals."""
         for spec, own_sums, own_maxima in self._parts(sums, maxima):
-            totals = [each * spec.devices for each in own_sums]
-            for suffix, value in spec.finish(totals, own_maxima, numpy).values.items():
-                metrics[spec.name + suffix] = value
-        return metrics
+            values, weight = spec.finish(own_sums, own_maxima, numpy)
+            for suffix, value in values.items():
+                # A scalar of several weights has no value if all of them are 0.
+                empty = numpy.asarray(weight == 0)
+                while empty.ndim > value.ndim:
+                    empty = empty.all(axis=0)
+                yield spec.name + suffix, value, numpy.logical_and(empty, numpy.isnan(value))
 
     def _parts(self, sums: Any, maxima: Any) -> Iterator[tuple[PartialSpec, list[Any], list[Any]]]:
         """Each partial with its sums and maxima: `(*rows,)` for a scalar, `(n, *rows)` else."""

@@ -45,15 +45,7 @@ def send(
             deliver(part, len(starts), payload)
         return
     _check_cpu_backend()
-
-    # Under `grad`, `checkpoint` and `custom_vjp` a plain callback comes twice, or is lost in a
-    # `scan`. What has a batching rule is one operation for them, which runs once: on the way there.
-    @jax.custom_batching.sequential_vmap
-    def once(head: Array, body: Array) -> tuple[()]:
-        _fire(deliver, head, body, manual, starts)
-        return ()
-
-    once(head, body)
+    _fire(deliver, head, body, manual, starts)
 
 
 def _fire(

@@ -199,7 +199,9 @@ def reduce(
     """
     axes = find_axes(axis_name)
     schema, vector = pack(check_metrics(flatten(metrics)), axes)
-    return Reduced.of(schema.metrics(merge(schema, vector, axes), jnp))
+    merged = merge(schema, vector, axes)
+    plain = dict(zip(schema.plain, merged, strict=False))
+    return Reduced.of(plain | {name: value for name, value, _ in schema.finished(merged, jnp)})
 
 
 @final

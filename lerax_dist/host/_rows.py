@@ -406,6 +406,7 @@ class RowFinisher:
                 after = self._pace.advance(row.clock, step, row.number, row.last)
                 self._pace, steps_per_second, iteration_seconds = after
                 assert self._pace.clock is not None
+                steps_per_second *= row.totals.members
                 pace[i] = steps_per_second, iteration_seconds, row.clock - self._pace.clock
             times = (times - pace[:, -1]).tolist()
             missing = np.isnan(pace[:, :-1])

@@ -176,14 +176,21 @@ class Run:
         )
 
     def start_callback(
-        self, stride: int, total: int | None, iterations: int, hparams: dict[str, Any]
+        self,
+        stride: int,
+        total: int | None,
+        iterations: int,
+        hparams: dict[str, Any],
+        are_members: bool,
     ) -> HostCallback:
         """What takes the start of a training from the devices, for `TrainingStart`.
 
         `total` are the steps of one program; `None` if the payload holds them.
         """
-        # Where each process knows of its own program only, the steps of all are summed.
-        programs = self.info.group.process_count if self.info.scope == "process" else 1
+        # Where each process knows of its own program only, the steps of all are summed; not those
+        # of members, whose rows have the step of one.
+        sums_steps = self.info.scope == "process" and not are_members
+        programs = self.info.group.process_count if sums_steps else 1
         # Weak, see `row_callback`.
         this, failures = weakref.ref(self), self.failures
 

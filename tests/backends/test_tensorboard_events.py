@@ -96,7 +96,11 @@ def test_any_message_is_the_record_that_tensorboardx_makes(tmp_path, size):
         ([], []),
         (["a", "a_min"], []),
         (["a_min", "a_max"], []),
-        (["a_max", "a", "a_min"], ["a"]),
+        (["a_max", "a", "a_min"], [("a", "a_min", "a_max")]),
+        (
+            ["a", "a/member_min", "a/member_max", "b/member_min", "b/member_max"],
+            [("a", "a/member_min", "a/member_max")],
+        ),
     ],
 )
 def test_a_band_needs_all_three(tags, bands):
