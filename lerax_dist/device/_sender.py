@@ -217,7 +217,8 @@ class RowSender:
         schema = dataclasses.replace(schema, unit=unit)
         # Its order is that of the steps, below 2**31.
         shifts = jnp.arange(4, dtype=jnp.int32) * 8
-        number = jnp.sum(limbs[:4].astype(jnp.int32) << shifts) & jnp.iinfo(jnp.int32).max
+        low = limbs[:4].astype(jnp.int32) << shifts
+        number = jnp.sum(low, dtype=jnp.int32) & jnp.iinfo(jnp.int32).max
         rows = Rows(jnp.asarray(True), jnp.ones((), jnp.int32), number[None], vector[None])
         self._send(schema, rows, axes)
 
@@ -288,7 +289,8 @@ class RowSender:
             head = iterations[:1]
             if schema.unit is not None and body.size >= CHUNK:
                 # Steps may come again, and this tells the parts of one message from another's.
-                head += jnp.sum(bits * (2 * jnp.arange(bits.size, dtype=jnp.int32) + 1))
+                odd = 2 * jnp.arange(bits.size, dtype=jnp.int32) + 1
+                head += jnp.sum(bits * odd, dtype=jnp.int32)
             callback = self._make_callback(schema, self._log_interval)
             send(callback, head, body, axes.manual)
 
