@@ -345,5 +345,5 @@ def _may_write(journal: Journal, resume: str) -> bool:
         case None:
             return True
         case Event(kind="close", body={"state": "finished"}):
-            return resume == "must"
+            return resume in ("allow", "must")
     return resume != "never"

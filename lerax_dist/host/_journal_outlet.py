@@ -12,6 +12,7 @@ from lerax_dist.host._backend_worker import BackendWorker, labels
 from lerax_dist.host._clips import ClipPart, ClipRenderer
 from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
+from lerax_dist.host._rewind import Rewinder
 from lerax_dist.host._rows import PartialRow, RowFinisher
 from lerax_dist.host._self_metrics import SelfMetrics
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
@@ -53,13 +54,15 @@ class JournalOutlet(AbstractOutlet):
             mailbox: receives the rows of other processes; `None` if there are no others.
             hosts: host of every process whose rows are merged, this one's first.
             start_step: step at which a resumed run continues: rows of earlier incarnations at or
-                after it are superseded; `None` for the step of the first row.
+                after it are superseded; `None` for the first rows of each metric to decide.
         """
         self.clips = self._clips = ClipRenderer(queue.put, journal.path.parent, failures)
         self.late_message = f"not all rows are in the journal {journal.path} yet"
         self._journal = journal
         self._failures = failures
-        self._resumes_at_first_row = identity.incarnation > 1 and start_step is None
+        self._rewinder: Rewinder | None = None
+        if identity.incarnation > 1 and start_step is None:
+            self._rewinder = Rewinder(journal.path, journal.end, failures)
         # The step after that of the last row; `None` before the first of a continued run.
         self._next_step = start_step if identity.incarnation > 1 else 0
         self._merger: PeerMerger | None = None
@@ -146,8 +149,8 @@ class JournalOutlet(AbstractOutlet):
         records: list[Record] = []
         for _, group in itertools.groupby(items, key=_kind):
             records += self._records(list(group))
-        if records and self._resumes_at_first_row:
-            records = self._with_resume_event(records)
+        if records and self._rewinder is not None:
+            records = self._rewinder.rewound(records)
         for record in records:
             if isinstance(record, Row):
                 self._next_step = max(self._next_step or 0, record.step + 1)
@@ -221,15 +224,6 @@ class JournalOutlet(AbstractOutlet):
             "total_iterations": start.total_iterations,
         }
         return [*records, Event(start.time, "start", body)]
-
-    def _with_resume_event(self, records: list[Record]) -> list[Record]:
-        """The records with a "resume" event before the first row."""
-        for i, record in enumerate(records):
-            if isinstance(record, Row):
-                self._resumes_at_first_row = False
-                event = Event(record.time, "resume", {"start_step": record.step})
-                return [*records[:i], event, *records[i:]]
-        return records
 
     def _sync(self) -> None:
         self._journal.sync()

@@ -9,12 +9,16 @@ from lerax_dist.journal._reader import JOURNAL as JOURNAL
 from lerax_dist.journal._reader import Damage as Damage
 from lerax_dist.journal._reader import Ends as Ends
 from lerax_dist.journal._reader import JournalReader as JournalReader
+from lerax_dist.journal._reader import own_metrics as own_metrics
 from lerax_dist.journal._reader import read_ends as read_ends
+from lerax_dist.journal._reader import start_of as start_of
 from lerax_dist.journal._reader import state_of as state_of
+from lerax_dist.journal._reader import step_and_names as step_and_names
 from lerax_dist.journal._record import Event as Event
 from lerax_dist.journal._record import JournalFormatError as JournalFormatError
 from lerax_dist.journal._record import Record as Record
 from lerax_dist.journal._record import Row as Row
+from lerax_dist.journal._record import Rows as Rows
 from lerax_dist.journal._record import decode as decode
 from lerax_dist.journal._record import encode as encode
 from lerax_dist.journal._run_file import HEARTBEAT_INTERVAL as HEARTBEAT_INTERVAL
