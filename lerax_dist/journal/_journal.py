@@ -4,16 +4,19 @@ import contextlib
 import fcntl
 import itertools
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, final
 
 from lerax_dist._failures import Failures
 from lerax_dist.journal._reader import read_last
 from lerax_dist.journal._record import JournalFormatError, Record, Row, decode, encode
+from lerax_dist.journal._run_file import last_opened
 
 # Size of the lines whose records are kept in memory; a cursor further behind reads the file. A
 # record takes several times as much as its line.
@@ -84,10 +87,7 @@ class Journal:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._fd)
-            raise JournalInUse(
-                f"`name` is the run of another logger that is still open: {path.parent}. "
-                "Close that logger first, or pass another `name`."
-            ) from error
+            raise JournalInUse(_in_use(path)) from error
         except OSError:
             # Some network file systems know no locks; the run is as safe there as it can be.
             pass
@@ -270,6 +270,26 @@ class Journal:
         with contextlib.suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
+
+
+def _in_use(path: Path) -> str:
+    """Who writes a journal, and what to do."""
+    opened = last_opened(path)
+    owner, fix = "", "Close that logger first"
+    if opened is not None:
+        host, pid = opened.body.get("host"), opened.body.get("pid")
+        since = datetime.fromtimestamp(opened.time, UTC)
+        owner = f", process {pid} on {host} since {since:%Y-%m-%d %H:%M:%S} UTC"
+        if (host, pid) == (socket.gethostname(), os.getpid()):
+            owner = f"{owner}, which is this process"
+            fix = (
+                "Close that logger first, by `lerax_dist.close_runs()` if it is lost (a function "
+                "or a notebook cell has raised)"
+            )
+    return (
+        f"`name` is the run of another logger that is still open: {path.parent}{owner}. {fix}, "
+        "or pass another `name`."
+    )
 
 
 def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
