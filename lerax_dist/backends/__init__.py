@@ -1,5 +1,6 @@
 """Where rows are written to: a file each, none of which knows jax."""
 
+from lerax_dist.backends._append import FileRemoved as FileRemoved
 from lerax_dist.backends._base import AbstractLoggingBackend as AbstractLoggingBackend
 from lerax_dist.backends._base import SetupProblem as SetupProblem
 from lerax_dist.backends._check import Required as Required

@@ -15,7 +15,13 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lerax_dist._failures import Failures
-from lerax_dist.backends import AbstractLoggingBackend, as_backend, hides_rows, takes_batches
+from lerax_dist.backends import (
+    AbstractLoggingBackend,
+    FileRemoved,
+    as_backend,
+    hides_rows,
+    takes_batches,
+)
 from lerax_dist.host._clip_file import load_clip
 from lerax_dist.journal import (
     Event,
@@ -332,6 +338,10 @@ class BackendWorker:
         self._running = (call.method, time.monotonic())
         try:
             getattr(self._backend, call.method)(*call.args)
+        except FileRemoved as error:
+            # It succeeds when it is retried, so nobody else would report it.
+            self._failures.record(self.label, str(error), error)
+            raise
         finally:
             self._running = None
 

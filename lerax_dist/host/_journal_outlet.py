@@ -1,6 +1,7 @@
 """The outlet of the process that writes: rows are merged, finished and appended to the journal,
 from which every backend is fed."""
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +17,13 @@ from lerax_dist.host._rewind import Rewinder
 from lerax_dist.host._rows import PartialRow, RowFinisher
 from lerax_dist.host._self_metrics import SelfMetrics
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
-from lerax_dist.journal import HEARTBEAT_INTERVAL, Event, Heartbeat, Identity, Journal, Record, Row
+from lerax_dist.journal import Event, Heartbeat, Identity, Journal, Record, Row, write_identity
 
 # How long a record may be with the operating system only, where a power failure loses it.
 _SYNC_AFTER = 0.5
+# How often the journal is looked for where it belongs: while rows come, and at all, in seconds.
+_LOOK_INTERVAL = 0.5
+_IDLE_INTERVAL = 5.0
 # How often rows that wait for other processes are looked at, in seconds.
 _PEER_INTERVAL = 1.0
 # How often `flush` looks at a backend, in seconds.
@@ -76,6 +80,8 @@ class JournalOutlet(AbstractOutlet):
             for backend, label in zip(backends, labels(backends), strict=True)
         ]
         self._self_metrics = SelfMetrics(queue, self._lags)
+        self._identity = identity
+        self._look_at = 0.0
         self._heartbeat = Heartbeat(journal.path.parent)
         self._peer_deadline: float | None = None
         self._sync_at: float | None = None
@@ -112,7 +118,7 @@ class JournalOutlet(AbstractOutlet):
         return {worker.label: worker.lag for worker in self._workers}
 
     def next_write_in(self, now: float) -> float | None:
-        waits = [HEARTBEAT_INTERVAL]
+        waits = [_IDLE_INTERVAL]
         if self._merger is not None and self._merger.is_waiting:
             waits.append(_PEER_INTERVAL)
         if self._sync_at is not None:
@@ -121,6 +127,8 @@ class JournalOutlet(AbstractOutlet):
 
     def write(self, items: list[Any], now: float) -> int:
         self._heartbeat.beat()
+        if now >= self._look_at and not self._is_over:
+            self._look(now)
         if self._merger is not None:
             items = self._merged(self._merger, items, now)
         # After the last marker the journal may be closed.
@@ -128,6 +136,17 @@ class JournalOutlet(AbstractOutlet):
         if self._sync_at is not None and self._sync_at <= now and not self._is_over:
             self._sync()
         return written
+
+    def _look(self, now: float) -> None:
+        """See whether the folder of the run is still there."""
+        path = self._journal.path
+        if self._journal.restore_if_lost() and self._journal.path == path:
+            # For its heartbeat.
+            with contextlib.suppress(OSError):
+                write_identity(path.parent, self._identity)
+        # A copy that fails may have taken long.
+        after = time.monotonic()
+        self._look_at = after + max(_LOOK_INTERVAL, 10 * (after - now))
 
     def _merged(self, merger: PeerMerger, items: list[Any], now: float) -> list[Any]:
         """The items that wait for no other process, rows merged with those of the others."""
