@@ -45,8 +45,8 @@ class RunConfig:
             name.
         start_step: step at which a resumed run continues, e.g. that of a checkpoint. Rows of
             earlier incarnations at this step or after it are superseded: kept, marked in the
-            journal, hidden by backends that can. `None` for the step in `state`, else for that of
-            the first row.
+            journal, hidden by backends that can. `None` for the step in `state`; without one the
+            first row of each kind decides, for older rows of the same metrics.
         state: what `logger.state()` returned for the checkpoint that the training continues from,
             to continue that run, also a finished one, under its name and id. Takes precedence over
             `name`. The number of processes may differ. If the run is not in `log_dir`, it continues

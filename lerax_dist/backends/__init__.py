@@ -3,6 +3,7 @@
 from lerax_dist.backends._append import FileRemoved as FileRemoved
 from lerax_dist.backends._base import AbstractLoggingBackend as AbstractLoggingBackend
 from lerax_dist.backends._base import SetupProblem as SetupProblem
+from lerax_dist.backends._base import one_line as one_line
 from lerax_dist.backends._check import Required as Required
 from lerax_dist.backends._check import as_backend as as_backend
 from lerax_dist.backends._check import check_backends as check_backends
