@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self, final
 
 
+@final
 class FileRemoved(FileNotFoundError):
     """A file was removed or moved while it was written."""
 
