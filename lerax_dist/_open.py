@@ -135,28 +135,18 @@ def open_run(
 
 
 def close_runs(timeout: float = 60.0) -> tuple[str, ...]:
-    """Close every run that this process has open, with the state `"failed"`.
+    """Close every run that this process has open, as failed, and return their names.
 
     For loggers that are lost, since a function or a notebook cell has raised: their runs can then
     be opened again, and continue.
 
     Args:
-        timeout: how long to take at most for each, in seconds; see `Logger.close`.
-
-    Returns:
-        The names of the runs that were open.
+        timeout: how long to take at most for each, in seconds.
 
     Example:
         ```python
-        def train():
-            logger = Logger(NoOpBackend(), "lost", log_dir="logs")
-            raise KeyError("the logger is lost")
-
-
-        try:
-            train()
-        except KeyError:
-            print(close_runs())  # ('lost',)
+        Logger(NoOpBackend(), "lost", log_dir="logs")
+        print(close_runs())  # ('lost',)
         ```
     """
     runs = [*_RUNS]

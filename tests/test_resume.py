@@ -309,7 +309,7 @@ def test_a_row_rewinds_rows_of_its_own_metrics_only_and_everywhere_alike(tmp_pat
 
 def test_a_run_that_begins_again_from_far_back_says_what_is_hidden_and_what_to_do(tmp_path):
     log(tmp_path, range(100))
-    with pytest.warns(ld.LoggingWarning, match="91 of the 100 rows.*'x' continues at step 9.*pass"):
+    with pytest.warns(ld.LoggingWarning, match="91 of the 100 rows.*x continued at step 9.*pass"):
         log(tmp_path, range(9, 11))
     assert list(ld.read_run(tmp_path / "r").steps) == list(range(11))
 

@@ -26,8 +26,6 @@ from lerax_dist.journal import (
 
 # Seconds between two lines about the progress.
 _INTERVAL = 2.0
-# A call that raises `OSError` (a disk, a network) is made again after these pauses, in seconds.
-_RETRY_PAUSES = (0.1, 1.0, 5.0)
 
 
 @final
@@ -105,20 +103,9 @@ def replay(
     """Write the records of a journal to a backend, which is opened and closed.
 
     Rows that a later incarnation of the run has superseded are left out, and so is what the backend
-    refuses. What was written is counted in `outcome`, and printed on the error output every two
-    seconds.
-
-    Args:
-        journal: the journal.
-        backend: the backend.
-        name: name to write under.
-        outcome: what was written; it is filled in.
-        from_step: write rows and clips of this step or later only; what the backend has of them
-            by then is superseded.
-
-    Raises:
-        OSError: a disk or a network fails, also when it is tried again.
-        Exception: the backend cannot be opened or closed.
+    refuses; an `OSError`, of a disk or a network, ends it. What was written is counted in
+    `outcome`, and printed on the error output every two seconds. With `from_step` only rows and
+    clips of that step or later are written; what the backend has of them by then is superseded.
     """
     alive = Liveness(journal).is_alive()
     reader = JournalReader(journal)
@@ -170,20 +157,16 @@ def replay(
 
 def _make(call: Call, backend: AbstractLoggingBackend, outcome: Outcome) -> bool:
     """Make a call; returns whether the backend takes it."""
-    for pause in (*_RETRY_PAUSES, None):
-        try:
-            getattr(backend, call.method)(*call.args)
-            return True
-        except OSError:
-            # Nothing is wrong with the record: the next would fail like it.
-            if pause is None:
-                raise
-            time.sleep(pause)
-        except Exception as error:
-            at_step = "" if call.step is None else f" at step {call.step}"
-            outcome.reason = outcome.reason or f"`{call.method}`{at_step}: {one_line(error)}"
-            return False
-    raise AssertionError
+    try:
+        getattr(backend, call.method)(*call.args)
+    except OSError:
+        # A disk or a network. Nothing is wrong with the record: the next would fail like it.
+        raise
+    except Exception as error:
+        at_step = "" if call.step is None else f" at step {call.step}"
+        outcome.reason = outcome.reason or f"`{call.method}`{at_step}: {one_line(error)}"
+        return False
+    return True
 
 
 def _calls_of(

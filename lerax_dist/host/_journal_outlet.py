@@ -1,7 +1,6 @@
 """The outlet of the process that writes: rows are merged, finished and appended to the journal,
 from which every backend is fed."""
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from lerax_dist.host._rewind import Rewinder
 from lerax_dist.host._rows import PartialRow, RowFinisher
 from lerax_dist.host._self_metrics import SelfMetrics
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
-from lerax_dist.journal import Event, Heartbeat, Identity, Journal, Record, Row, write_identity
+from lerax_dist.journal import Event, Heartbeat, Identity, Journal, Record, Row
 
 # How long a record may be with the operating system only, where a power failure loses it.
 _SYNC_AFTER = 0.5
@@ -80,7 +79,6 @@ class JournalOutlet(AbstractOutlet):
             for backend, label in zip(backends, labels(backends), strict=True)
         ]
         self._self_metrics = SelfMetrics(queue, self._lags)
-        self._identity = identity
         self._look_at = 0.0
         self._heartbeat = Heartbeat(journal.path.parent)
         self._peer_deadline: float | None = None
@@ -139,11 +137,7 @@ class JournalOutlet(AbstractOutlet):
 
     def _look(self, now: float) -> None:
         """See whether the folder of the run is still there."""
-        path = self._journal.path
-        if self._journal.restore_if_lost() and self._journal.path == path:
-            # For its heartbeat.
-            with contextlib.suppress(OSError):
-                write_identity(path.parent, self._identity)
+        self._journal.restore_if_lost()
         # A copy that fails may have taken long.
         after = time.monotonic()
         self._look_at = after + max(_LOOK_INTERVAL, 10 * (after - now))

@@ -8,25 +8,18 @@ through others. The logger's own metrics do not count.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from lerax_dist._failures import Failures
-from lerax_dist.journal import (
-    Event,
-    JournalReader,
-    Record,
-    Rows,
-    own_metrics,
-    step_and_names,
-)
+from lerax_dist.journal import Event, JournalReader, Record, Rows, own_metrics, step_and_names
 
 
 @final
 @dataclass(eq=False)
 class _Family:
-    """Rows or clips that are rewound together; `rows` and `clips` are steps of old ones."""
+    """Sets of metrics, and the steps of old rows and clips that have them."""
 
     members: set[frozenset[str]] = field(default_factory=set)
     rows: list[np.ndarray] = field(default_factory=list)
@@ -34,20 +27,7 @@ class _Family:
     is_rewound: bool = False
 
     def rows_from(self, step: int) -> int:
-        """How many old rows are at a step or after it."""
         return sum(int((steps >= step).sum()) for steps in self.rows)
-
-    def absorb(self, other: "_Family") -> None:
-        """Become one with another family; what has not been rewound of either still may be."""
-        self.members |= other.members
-        self.rows += other.rows
-        self.clips += other.clips
-        self.is_rewound &= other.is_rewound
-
-    @property
-    def metrics(self) -> frozenset[str]:
-        """All metrics of its rows."""
-        return frozenset[str]().union(*self.members)
 
 
 @final
@@ -55,12 +35,9 @@ class Rewinder:
     """Makes the `resume` events of a run; the first row of each family decides.
 
     Args:
-        journal: its journal, which is read.
+        journal: its journal, which is read; `OSError` if it cannot be.
         first: number of the first record of this incarnation.
         failures: where to report that many rows are hidden.
-
-    Raises:
-        OSError: the journal cannot be read.
     """
 
     def __init__(self, journal: Path, first: int, failures: Failures) -> None:
@@ -80,57 +57,48 @@ class Rewinder:
 
     def rewound(self, records: Sequence[Record]) -> list[Record]:
         """The records, with a `resume` event, if one is due, before the first row or clip."""
-        begun: list[tuple[tuple[str, ...], int]] = []
+        begun: dict[tuple[str, ...], int] = {}
         place = 0
         for i, record in enumerate(records):
             found = step_and_names(record)
-            family = None if found is None else self._family(found[1])
-            if found is not None and family is not None and not family.is_rewound:
-                family.is_rewound = True
+            if found is not None and not self._family(found[1]).is_rewound:
+                self._family(found[1]).is_rewound = True
                 place = place if begun else i
-                begun.append((found[1], found[0]))
-        body = self._body([(self._family(names), step) for names, step in begun]) if begun else None
-        if body is None:
-            return [*records]
-        event = Event(records[place].time, "resume", body)
-        return [*records[:place], event, *records[place:]]
+                begun[found[1]] = found[0]
+        body = self._body([(self._family(names), step) for names, step in begun.items()])
+        event = [] if body is None else [Event(records[place].time, "resume", body)]
+        return [*records[:place], *event, *records[place:]]
 
-    def _body(self, begun: list[tuple[_Family, int]]) -> dict[str, object] | None:
+    def _body(self, begun: Sequence[tuple[_Family, int]]) -> dict[str, Any] | None:
+        if not begun:
+            return None
         first = min(step for _, step in begun)
         hidden = sum(family.rows_from(step) for family, step in begun)
-        is_whole = not self._has_begun and hidden == self._rows_from(first)
-        self._has_begun = True
         metrics: dict[str, int] = {}
         for family, step in begun:
-            if is_whole or not (family.rows_from(step) or any(at >= step for at in family.clips)):
-                continue
-            for name in family.metrics:
-                metrics[name] = min(step, metrics.get(name, step))
-        self._warn(hidden, begun)
-        if is_whole:
+            if family.rows_from(step) or any(clip >= step for clip in family.clips):
+                for name in frozenset[str]().union(*family.members):
+                    metrics[name] = min(step, metrics.get(name, step))
+        self._hidden += hidden
+        if 10 * self._hidden > self._total:
+            names = ", ".join(sorted(metrics))
+            self._failures.record(
+                "resume",
+                f"{self._hidden:,} of the {self._total:,} rows of the run so far are superseded, "
+                f"since {names} continued at step {first:,}: they are hidden, and stay in the "
+                "journal. If the training continues elsewhere pass `start_step`, or `state` from "
+                "the checkpoint (see `logger.state()`); for another run pass another `name`.",
+                kind="hidden",
+            )
+        is_first, self._has_begun = not self._has_begun, True
+        if is_first and hidden == self._rows_from(first):
+            # Nothing else is there from this step on, so all is superseded, clips as well.
             return {"start_step": first}
-        if not metrics:
-            return None
-        start = min(metrics.values())
-        return {"start_step": start, "before": self._first, "metrics": metrics}
+        start = min(metrics.values(), default=0)
+        return {"start_step": start, "before": self._first, "metrics": metrics} if metrics else None
 
     def _rows_from(self, step: int) -> int:
         return sum(family.rows_from(step) for family in {*self._by_names.values()})
-
-    def _warn(self, hidden: int, begun: list[tuple[_Family, int]]) -> None:
-        self._hidden += hidden
-        if 10 * self._hidden <= self._total:
-            return
-        family, step = max(begun, key=lambda both: both[0].rows_from(both[1]))
-        name = min(family.metrics, default="a row")
-        self._failures.record(
-            "resume",
-            f"{self._hidden:,} of the {self._total:,} rows of the run so far are superseded, since "
-            f"{name!r} continues at step {step:,}: they are hidden, and stay in the journal. If "
-            "the training continues elsewhere pass `start_step`, or `state` from the checkpoint "
-            '(see `logger.state()`); for another run pass another `name`, or `resume="never"`.',
-            kind="hidden",
-        )
 
     def _family(self, names: tuple[str, ...]) -> _Family:
         """The family of rows with such metrics; what they connect becomes one."""
@@ -140,14 +108,19 @@ class Rewinder:
         own = own_metrics(names)
         # By the metrics: a program may make thousands of them of its data.
         sharing = {f for name in own for f in self._by_metric.get(name, ())}
-        near = [f for f in sharing if any(own <= m or m <= own for m in f.members)]
-        family = near.pop() if near else _Family()
-        family.members.add(own)
-        for other in near:
-            family.absorb(other)
-        if near:
-            self._by_names = {n: family if f in near else f for n, f in self._by_names.items()}
+        family, *others = [
+            *(f for f in sharing if any(own <= m or m <= own for m in f.members)),
+            _Family(),
+        ]
+        for other in others:
+            family.rows += other.rows
+            family.clips += other.clips
+            # What has not been rewound of either still may be.
+            family.is_rewound &= other.is_rewound or not other.members
+        family.members.update([own], *(other.members for other in others))
+        if others[:-1]:
+            self._by_names = {n: family if f in others else f for n, f in self._by_names.items()}
         self._by_names[names] = family
-        for name in frozenset(own).union(*(m for other in near for m in other.members)):
-            self._by_metric[name] = (self._by_metric.get(name, set()) - {*near}) | {family}
+        for name in own.union(*(m for other in others for m in other.members)):
+            self._by_metric[name] = self._by_metric.get(name, set()).difference(others) | {family}
         return family

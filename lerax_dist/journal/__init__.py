@@ -11,7 +11,6 @@ from lerax_dist.journal._reader import Ends as Ends
 from lerax_dist.journal._reader import JournalReader as JournalReader
 from lerax_dist.journal._reader import own_metrics as own_metrics
 from lerax_dist.journal._reader import read_ends as read_ends
-from lerax_dist.journal._reader import start_of as start_of
 from lerax_dist.journal._reader import state_of as state_of
 from lerax_dist.journal._reader import step_and_names as step_and_names
 from lerax_dist.journal._record import Event as Event
@@ -26,4 +25,3 @@ from lerax_dist.journal._run_file import Identity as Identity
 from lerax_dist.journal._run_file import Liveness as Liveness
 from lerax_dist.journal._run_file import replace_file as replace_file
 from lerax_dist.journal._run_file import take_identity as take_identity
-from lerax_dist.journal._run_file import write_identity as write_identity

@@ -265,49 +265,39 @@ class Journal:
                 "journal", f"failed to sync {self.path} ({error.strerror})", error
             )
 
-    def restore_if_lost(self) -> bool:
+    def restore_if_lost(self) -> None:
         """Notice that the file was removed or moved away. For the appending thread; never raises.
 
         One that was removed is made again, with all its records, which the open file still has; if
         there is another in its place by now, beside that.
-
-        Returns:
-            Whether the file was made again.
         """
         try:
             mine = os.fstat(self._fd)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 if os.path.samestat(mine, os.stat(self.path)):
-                    return False
+                    return
             # A network file system gives a file that was removed another name instead.
             name = os.readlink(f"/proc/self/fd/{self._fd}")
             if mine.st_nlink and not os.path.basename(name).startswith(".nfs"):
                 self._failures.record(
                     "journal",
-                    f"{self.path} was moved while the run is written; its rows go on to {name}. "
-                    "Files of backends may be left in pieces: write them again from there with "
-                    "`lerax-dist replay`",
+                    f"{self.path} was moved while the run is written; rows go on to {name}. Write "
+                    "files of backends again from there, with `lerax-dist replay`",
                 )
-                return False
+                return
             lost, self.path = self.path, self._restored()
-        except OSError as error:
-            self._failures.record(
-                "journal",
-                f"{self.path} was removed while the run is written, and cannot be made again "
-                f"({error!r}). Its rows are in the open file, and LOST when this process ends "
-                "unless the folder can be written to before",
-                error,
-                kind="lost",
+            what = (
+                f"{self.path} has all its rows so far. Files of backends beside it are gone: write "
+                f"them again with `lerax-dist replay {self.path} --to BACKEND --force`"
             )
-            return False
-        self._failures.record(
-            "journal",
-            f"{lost} was removed while the run is written. {self.path} has all its rows so far. "
-            f"Files of backends beside it are gone: write them again with `lerax-dist replay "
-            f"{self.path} --to BACKEND --force`",
-            kind=f"removed {self._copies}",
-        )
-        return True
+        except OSError as error:
+            lost = self.path
+            what = (
+                f"It cannot be made again ({error!r}): its rows are lost when this process ends, "
+                "unless the folder can be written to before"
+            )
+        message = f"{lost} was removed while the run is written. {what}"
+        self._failures.record("journal", message)
 
     def _restored(self) -> Path:
         """Copy the open file to its path, if that is free, and go on there; returns the path."""
@@ -318,18 +308,18 @@ class Journal:
         try:
             with contextlib.suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            offset = 0
-            while data := os.pread(self._fd, _RECENT_BYTES, offset):
+            error, offset = None, 0
+            while error is None and (data := os.pread(self._fd, _RECENT_BYTES, offset)):
                 done, error = _write_all(fd, data)
                 offset += done
-                if error is not None:
-                    raise error
+            if error is not None:
+                raise error
             os.fsync(fd)
             # The same descriptor: what knows it, as a fork must, need not learn another.
             os.dup2(fd, self._fd, inheritable=False)
             self._copies += 1
         except OSError:
-            path.unlink(missing_ok=True)
+            path.unlink()
             raise
         finally:
             os.close(fd)

@@ -73,14 +73,9 @@ def take_identity(directory: Path, *, continues: bool, known: Identity | None = 
     for left in (*directory.glob(_PART), *directory.glob(f"videos/**/{_PART}")):
         with contextlib.suppress(OSError):
             left.unlink()
-    write_identity(directory, identity)
-    return identity
-
-
-def write_identity(directory: Path, identity: Identity) -> None:
-    """Write `run.json`. Raises `OSError` if it cannot be written."""
     line = json.dumps(identity._asdict()).encode() + b"\n"
     replace_file(directory / _RUN_FILE, lambda file: file.write(line))
+    return identity
 
 
 def _read(path: Path) -> Identity | None:

@@ -148,7 +148,6 @@ def test_a_replay_that_a_disk_has_stopped_is_completed_or_replaced(tmp_path, cap
         room[0] -= 1
         append(self, data)
 
-    monkeypatch.setattr(_replay, "_RETRY_PAUSES", ())
     with monkeypatch.context() as disk:
         disk.setattr(_append.Appender, "append", full)
         assert main(["replay", str(journal), "--to", "jsonl"]) == 1
