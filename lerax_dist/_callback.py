@@ -83,7 +83,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         env: Any = None,
         policy: Any = None,
         alpha: float = 0.9,
-        hparams: dict[str, Any] | None = None,
+        hparams: object = None,
         video_interval: int = 0,
         video_num_steps: int = 128,
         video_width: int = 640,

@@ -1,7 +1,7 @@
 """What both loggers have in common: how a run is opened, documented and checked once."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -13,6 +13,9 @@ from lerax_dist._state import RestoredRun, RunState, read_state
 from lerax_dist.backends import AbstractLoggingBackend, Required, check_backends
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.host._signals import check_main_thread
+
+# Checkpoints, TensorBoard and NumPy have 64 bits for a step.
+MAX_STEP = 1 << 63
 
 Backends = AbstractLoggingBackend | Required | Sequence[AbstractLoggingBackend | Required]
 
@@ -30,9 +33,12 @@ class RunConfig:
             warning; one in `Required(...)` is an error then.
         name: name of the run, a relative path inside `log_dir`; `None` to generate one from policy,
             environment and time (under SLURM from the job id). Process 0 decides, all agree.
-        hparams: hyperparameters to log; nested names are joined with a dot.
-        log_dir: folder in which that of the run is made; `None` for that of the first backend that
-            has one, else `logs`.
+        hparams: hyperparameters to log: a mapping, dataclass, namespace, module or configuration
+            object. Nested names are joined with a dot; functions, classes and dtypes are written by
+            their names, arrays of more than 64 numbers by dtype and shape. Strings that are secrets
+            by their names (`*api_key*`, `*password*`, `*_token`) are masked.
+        log_dir: local folder in which that of the run is made (`~` is expanded); `None` for that of
+            the first backend that has one, else `logs`.
         group: the processes that log together; `None` for those that JAX has joined.
         scope: `"global"` for one program over the devices of all processes: process 0 writes;
             `"process"` for one program in each process (independent learners, a population), whose
@@ -62,7 +68,7 @@ class RunConfig:
 
     backend: Backends
     name: str | None = None
-    hparams: Mapping[str, Any] | None = None
+    hparams: object = None
     log_dir: str | Path | None = None
     group: ProcessGroup | None = None
     scope: str | None = None
@@ -146,8 +152,10 @@ def check_step(step: Any, argument: str = "step") -> int:
             f"`{argument}` must be an integer, got {step!r} of type {type(step).__name__}. "
             f"Use int({argument})."
         )
-    if number < 0:
-        raise ValueError(f"`{argument}` must be 0 or more, got {number}. Count steps from 0.")
+    if not 0 <= number < MAX_STEP:
+        # Python refuses to write an integer of 5,000 digits in decimal.
+        rule, shown = ("0 or more", number) if number < 0 else ("below 2**63", f"{number:#x}")
+        raise ValueError(f"`{argument}` must be {rule}, got {shown}. Count steps from 0.")
     return number
 
 

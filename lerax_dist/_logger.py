@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from lerax_dist._config import Backends, RunConfig, check_step
+from lerax_dist._config import MAX_STEP, Backends, RunConfig, check_step
 from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._hparams import check_hparams
 from lerax_dist._open import open_run
@@ -49,7 +49,7 @@ class Logger(AbstractRunHandle):
         name: str | None = None,
         *,
         total_steps: int | None = None,
-        hparams: Mapping[str, Any] | None = None,
+        hparams: object = None,
         log_dir: str | Path | None = None,
         group: ProcessGroup | None = None,
         scope: str | None = None,
@@ -126,7 +126,7 @@ class Logger(AbstractRunHandle):
         run = self._run
         if run.is_closed:
             self._check_open("log")
-        if type(step) is not int or step < 0:
+        if type(step) is not int or not 0 <= step < MAX_STEP:
             step = check_step(step)
         fetched = self._fetcher.fetch(metrics, run.is_written_here)
         if not run.is_written_here:
@@ -158,14 +158,14 @@ class Logger(AbstractRunHandle):
         check_fps(fps)
         self._run.log_clip(tag, clip, step, float(fps))
 
-    def log_hparams(self, hparams: Mapping[str, Any]) -> None:
+    def log_hparams(self, hparams: object) -> None:
         """Log hyperparameters that were unknown at the start.
 
         Args:
-            hparams: names to values; nested names are joined with a dot.
+            hparams: names to values, or an object with fields, as in `RunConfig`.
 
         Raises:
-            TypeError: if `hparams` is not a mapping, or a name is not a string.
+            TypeError: if `hparams` is neither a mapping nor an object with fields.
             RuntimeError: if the logger is closed.
         """
         self._check_open("log_hparams")

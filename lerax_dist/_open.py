@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import socket
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from lerax_dist._config import CheckedConfig, RunConfig
 from lerax_dist._facts import collect_facts
 from lerax_dist._failures import Failures
 from lerax_dist._run_name import make_name
-from lerax_dist.backends import NoOpBackend
+from lerax_dist.backends import NoOpBackend, as_backend
 from lerax_dist.cluster import (
     Mailbox,
     ProcessGroup,
@@ -135,13 +136,16 @@ def open_run(
 
 
 def close_runs(timeout: float = 60.0) -> tuple[str, ...]:
-    """Close every run that this process has open, as failed, and return their names.
+    """Close every run that this process has open, as failed.
 
     For loggers that are lost, since a function or a notebook cell has raised: their runs can then
     be opened again, and continue.
 
     Args:
         timeout: how long to take at most for each, in seconds.
+
+    Returns:
+        The names of these runs.
 
     Example:
         ```python
@@ -274,7 +278,7 @@ def _check_required(run: Run, outlet: AbstractOutlet | None, checked: CheckedCon
     """
     try:
         unopened = ""
-        if isinstance(outlet, JournalOutlet):
+        if outlet is not None:
             reasons = [outlet.why_unopened(backend) for backend in checked.required]
             unopened = "; ".join(reason for reason in reasons if reason)
         unopened = _broadcast_unopened(run.info.group, unopened, checked.open_timeout)
@@ -302,6 +306,8 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
         OSError: if its directory or a file in it cannot be made.
     """
     base, resume = checked.log_dir.resolve(), checked.resume
+    ids = (as_backend(backend).new_run_id() for backend in checked.backends)
+    new_id = next(filter(None, ids), None)
     if checked.restored is not None:
         name, identity, _ = checked.restored
         return _acquire_restored(base, name, identity, resume, failures)
@@ -327,7 +333,7 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
                 raise
             continue
         if _may_write(journal, resume):
-            return _acquired(unique, journal, continues=journal.end > 0)
+            return _acquired(unique, journal, continues=journal.end > 0, new_id=new_id)
         journal.close()
     raise AssertionError
 
@@ -343,7 +349,11 @@ def _acquire_restored(
                 f'`resume` is "must", but {lost}. Give the `log_dir` it was written to.'
             )
         failures.record(
-            "state", f"{lost}; it continues in a new folder there, without its older rows"
+            "state",
+            f"{lost} on host {socket.gethostname()}; it continues in a new folder there, without "
+            "its older rows. If `log_dir` is a disk of one host, they are on the host that the run "
+            "was on before: use a folder that all hosts share, or copy the folder of the run here "
+            'before the start. `resume="must"` makes this an error',
         )
     journal = _open_journal(base / name, failures)
     return _acquired(name, journal, continues=True, known=known)
@@ -355,10 +365,16 @@ def _open_journal(directory: Path, failures: Failures) -> Journal:
 
 
 def _acquired(
-    name: str, journal: Journal, *, continues: bool, known: Identity | None = None
+    name: str,
+    journal: Journal,
+    *,
+    continues: bool,
+    known: Identity | None = None,
+    new_id: str | None = None,
 ) -> AcquiredRun:
+    folder = journal.path.parent
     try:
-        identity = take_identity(journal.path.parent, continues=continues, known=known)
+        identity = take_identity(folder, continues=continues, known=known, new_id=new_id)
         return AcquiredRun(name, identity, journal)
     except (OSError, ValueError):
         journal.close()

@@ -237,9 +237,16 @@ class Schema:
                 values, weight = spec.finish(own_sums, own_maxima, np)
                 for suffix, value in values.items():
                     name = spec.name + suffix
-                    is_absent = np.logical_and(weight == 0, np.isnan(value))
+                    # A scalar of several weights has no value if all of them are 0.
+                    empty = np.asarray(weight == 0)
+                    while empty.ndim > value.ndim:
+                        empty = empty.all(axis=0)
+                    is_absent = np.logical_and(empty, np.isnan(value))
                     if value.ndim > 1:
-                        vectors[name], absent_vectors[name] = value.T, is_absent.all(axis=0)
+                        vectors[name], absent_vectors[name] = (
+                            value.T,
+                            np.asarray(is_absent.all(axis=0)),
+                        )
                         continue
                     names.append(name)
                     columns.append(value[:, None])

@@ -82,10 +82,11 @@ class AbstractLoggingBackend(abc.ABC):
 
     @abc.abstractmethod
     def log_hparams(self, hparams: dict[str, Any]) -> None:
-        """Write hyperparameters.
+        """Write hyperparameters, in place of those of an earlier call.
 
         Args:
-            hparams: flat names (`"policy.width"`) to Python numbers, strings and booleans.
+            hparams: all that this start of the run has logged so far: flat names (`"policy.width"`)
+                to Python numbers, strings, booleans, `None`, and lists of these.
         """
 
     @abc.abstractmethod
@@ -119,6 +120,13 @@ class AbstractLoggingBackend(abc.ABC):
             run_id: id of the run, the same each time that it is resumed.
             incarnation: 1 for the first start of the run, then one more each time.
         """
+
+    def new_run_id(self) -> str | None:
+        """The id for a run that is new, e.g. of an environment variable; `None` for any id.
+
+        The run keeps it: when it is resumed, `on_identity` has it again.
+        """
+        return None
 
     def on_run(self, facts: dict[str, Any]) -> None:
         """Learn where and from what code the run was started.
@@ -238,13 +246,20 @@ def already_open(backend: object, name: str) -> RuntimeError:
     )
 
 
-def rename_reserved(reserved: str, names: Iterable[str]) -> list[str]:
-    """Metric names in their order, with one that a format reserves renamed to `metrics/<name>`."""
+def rename_reserved(reserved: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Names in their order, with those that a format reserves renamed to `metrics/<name>`."""
     names = list(names)
-    renamed = f"metrics/{reserved}"
-    while renamed in names:
-        renamed += "_"
-    return [renamed if name == reserved else name for name in names]
+    for each in set(reserved).intersection(names):
+        renamed = f"metrics/{each}"
+        while renamed in names:
+            renamed += "_"
+        names[names.index(each)] = renamed
+    return names
+
+
+def as_utf8(text: str) -> str:
+    """Text that UTF-8 can hold: halves of characters, as a file name has that is none, escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(error: BaseException) -> str:

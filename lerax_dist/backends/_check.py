@@ -10,7 +10,7 @@ from lerax_dist.backends._base import AbstractLoggingBackend
 
 _METHODS = ("open", "log_hparams", "log_scalars", "log_video", "close")
 _HOOKS = (
-    *("on_identity", "on_run", "on_training_start", "on_resume", "on_end"),
+    *("new_run_id", "on_identity", "on_run", "on_training_start", "on_resume", "on_end"),
     *("log_rows", "log_vectors"),
 )
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from lerax_dist._run_name import local_folder
 from lerax_dist.backends._append import Appender, FileRemoved
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
@@ -73,7 +74,7 @@ class JSONLBackend(AbstractLoggingBackend):
     replay_files = ("metrics.jsonl",)
 
     def __init__(self, log_dir: str | Path = "logs") -> None:
-        self._log_dir = Path(log_dir)
+        self._log_dir = local_folder(log_dir)
         self._lines: Appender | None = None
         self._run_dir = self._log_dir
 
@@ -105,8 +106,7 @@ class JSONLBackend(AbstractLoggingBackend):
         if self._lines is None:
             raise not_open(self)
         path = self._run_dir / "hparams.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        _replace(path, (json_value(known | hparams) + "\n").encode())
+        _replace(path, (json_value(hparams) + "\n").encode())
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
         self._append([json_row(scalars, step)])
@@ -162,7 +162,7 @@ def json_row(scalars: Mapping[str, Any], step: int) -> str:
             if "null" not in text:  # What JSON lacks.
                 return text
     fields = [f'"step":{int(step)}']
-    for name, value in zip(rename_reserved("step", scalars), scalars.values(), strict=True):
+    for name, value in zip(rename_reserved(["step"], scalars), scalars.values(), strict=True):
         fields.append(f"{json.dumps(name)}:{json_value(value)}")
     return "{" + ",".join(fields) + "}"
 

@@ -16,11 +16,11 @@ makes an event takes `now`, its wall time in seconds since the epoch.
 import contextlib
 import importlib
 import itertools
-import math
 import os
 import re
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +29,7 @@ from typing import Any, final
 import numpy as np
 
 from lerax_dist.backends._append import Appender
+from lerax_dist.backends._base import as_utf8
 
 _MASK_DELTA = 0xA282EAD8
 _FILE_NUMBERS = itertools.count()
@@ -95,7 +96,7 @@ class RowEvents:
 
     def __init__(self, tags: Sequence[str]) -> None:
         summary = _messages("summary").Summary
-        values = [summary.Value(tag=tag, simple_value=0.0) for tag in tags]
+        values = [summary.Value(tag=as_utf8(tag), simple_value=0.0) for tag in tags]
         self._event = _messages("event").Event(summary=summary(value=values))
         self._slots = tuple(self._event.summary.value)
         self._as_record = _record_maker()
@@ -133,7 +134,7 @@ def text_event(tag: str, markdown: str, now: float) -> Any:
     """A text summary at step 0, in Markdown."""
     from tensorboardX.summary import text
 
-    return _event(now, summary=text(tag, markdown))
+    return _event(now, summary=text(tag, as_utf8(markdown)))
 
 
 def video_event(tag: str, gif: bytes, shape: tuple[int, ...], step: int, now: float) -> Any:
@@ -141,7 +142,7 @@ def video_event(tag: str, gif: bytes, shape: tuple[int, ...], step: int, now: fl
     summary = _messages("summary").Summary
     _, height, width, channels = shape
     image = summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=gif)
-    return _event(now, step, summary=summary(value=[summary.Value(tag=tag, image=image)]))
+    return _event(now, step, summary=summary(value=[summary.Value(tag=as_utf8(tag), image=image)]))
 
 
 def resume_event(start_step: int, now: float) -> Any:
@@ -161,7 +162,7 @@ def layout_event(bands: Sequence[str], now: float) -> Any:
     from tensorboardX.summary import custom_scalars
 
     layout: dict[str, dict[str, Any]] = {}
-    for tag in bands:
+    for tag in map(as_utf8, bands):
         prefix, slash, _ = tag.partition("/")
         title = f"{tag}: mean, minimum, maximum"
         charts = layout.setdefault(prefix if slash else "metrics", {})
@@ -175,14 +176,16 @@ def session_start_event(hparams: Mapping[str, Any], started: float, now: float) 
     What is not a finite number, a string or a boolean becomes its text.
     """
     info = _messages("plugin_hparams").SessionStartInfo(start_time_secs=started)
-    for key, value in hparams.items():
+    for name, value in hparams.items():
+        key = as_utf8(name)
         match value:
             case bool():
                 info.hparams[key].bool_value = value
-            case int() | float() if math.isfinite(value):
+            # NaN compares with nothing, and an integer may be too large for `math.isfinite`.
+            case int() | float() if abs(value) <= sys.float_info.max:
                 info.hparams[key].number_value = value
             case _:
-                info.hparams[key].string_value = str(value)
+                info.hparams[key].string_value = as_utf8(str(value))
     return _hparams_event("session_start_info", info, now)
 
 

@@ -3,15 +3,14 @@
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from lerax_dist.backends.console._view import HEADLINE, chosen_metric, printable
-from lerax_dist.cli._print import print_table
+from lerax_dist.backends.console._view import HEADLINE, chosen_metric
+from lerax_dist.cli._print import print_error, print_plain, print_table
 from lerax_dist.journal import (
     JOURNAL,
     Ends,
@@ -30,15 +29,15 @@ def list_runs(log_dir: str, *, as_json: bool) -> int:
     base = Path(log_dir)
     if not base.is_dir():
         rule = "is not a folder. Pass the folder of the runs."
-        print(f"lerax-dist ls: {log_dir} {rule}", file=sys.stderr)
+        print_error(f"lerax-dist ls: {log_dir} {rule}")
         return 1
     runs = [run for _, _, run in sorted(_runs(base), key=lambda each: each[:2])]
     if as_json:
-        print(json.dumps([_as_object(run) for run in runs]))
+        print_plain(json.dumps([_as_object(run) for run in runs]))
     elif runs:
-        print_table(_HEADS, [[printable(cell) for cell in _as_row(run)] for run in runs])
+        print_table(_HEADS, [_as_row(run) for run in runs])
     else:
-        print(f"lerax-dist ls: no run in {log_dir}: no folder has a {JOURNAL}", file=sys.stderr)
+        print_error(f"lerax-dist ls: no run in {log_dir}: no folder has a {JOURNAL}")
     return 0
 
 
@@ -80,7 +79,7 @@ def _runs(base: Path) -> Iterator[tuple[float, str, ListedRun]]:
         except (OSError, JournalFormatError) as error:
             yield changed, name, ListedRun(name, "unreadable")
             why = error.strerror if isinstance(error, OSError) else error
-            print(printable(f"lerax-dist ls: {folder}: {why}"), file=sys.stderr)
+            print_error(f"lerax-dist ls: {folder}: {why}")
             continue
         yield changed, name, describe(name, ends, Liveness(journal).is_alive(), time.time())
 

@@ -1,7 +1,6 @@
 """`lerax-dist replay`: a backend is fed from the journal of a run."""
 
 import contextlib
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import final
 
 from lerax_dist._run_name import check_name
 from lerax_dist.backends import ALL_BACKENDS, AbstractLoggingBackend, one_line
-from lerax_dist.backends.console._view import printable
+from lerax_dist.cli._print import print_error
 from lerax_dist.host._backend_worker import Call, calls_of
 from lerax_dist.journal import (
     Damage,
@@ -83,13 +82,13 @@ def replay_command(
         replay(journal, backend, chosen, outcome, from_step)
     except Exception as error:  # a backend may raise anything, e.g. W&B its own errors
         done = f"stopped after {outcome.rows:,} rows: " if outcome.rows else ""
-        print(f"lerax-dist replay: {done}{printable(str(error) or repr(error))}", file=sys.stderr)
+        print_error(f"lerax-dist replay: {done}{str(error) or repr(error)}")
         if outcome.next_step is not None:
             how = f"Complete it with --from-step {outcome.next_step}, or replace it with --force."
-            print(how, file=sys.stderr)
+            print_error(how)
         return 1
     where = f" in {base / chosen}" if kind.replay_files and base is not None else ""
-    print(_summary(outcome, printable(f"{to}{where}")), file=sys.stderr)
+    print_error(_summary(outcome, f"{to}{where}"))
     return 1 if outcome.failed else 0
 
 
@@ -142,7 +141,7 @@ def replay(
             if time.monotonic() - printed > _INTERVAL:
                 printed = time.monotonic()
                 share = reader.offset / reader.size
-                print(f"{share:4.0%}  {outcome.rows:,} rows", file=sys.stderr, flush=True)
+                print_error(f"{share:4.0%}  {outcome.rows:,} rows")
         outcome.running = alive and not ended
         if not ended and not alive:
             backend.on_end("interrupted")

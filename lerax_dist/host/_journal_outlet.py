@@ -83,6 +83,7 @@ class JournalOutlet(AbstractOutlet):
         self._heartbeat = Heartbeat(journal.path.parent)
         self._peer_deadline: float | None = None
         self._sync_at: float | None = None
+        self._hparams: dict[str, Any] = {}
         self._is_over = False
         self._is_closed = False
 
@@ -106,7 +107,6 @@ class JournalOutlet(AbstractOutlet):
                 )
 
     def why_unopened(self, backend: Any) -> str | None:
-        """Why a backend is not open; `None` if it is."""
         (worker,) = (worker for worker in self._workers if worker.given is backend)
         if worker.open_error is not None:
             return f"{worker.label}: {worker.open_error!r}"
@@ -198,7 +198,7 @@ class JournalOutlet(AbstractOutlet):
                     return [record for item in items for record in self._start_training(item)]
                 case FlushMarker():
                     return []
-            return items
+            return [self._complete(event) for event in items]
         except Exception as error:
             if len(items) > 1:
                 return [record for item in items for record in self._records([item])]
@@ -230,13 +230,21 @@ class JournalOutlet(AbstractOutlet):
         self._finisher.start(start.clock, start.iteration)
         records: list[Record] = []
         if start.hparams:
-            records.append(Event(start.time, "hparams", {"hparams": start.hparams}))
+            records.append(self._complete(Event(start.time, "hparams", {"hparams": start.hparams})))
         body = {
             "iteration": start.iteration,
             "total_timesteps": start.total_timesteps,
             "total_iterations": start.total_iterations,
         }
         return [*records, Event(start.time, "start", body)]
+
+    def _complete(self, event: Event) -> Event:
+        """An event; one of hyperparameters with all that this incarnation has logged so far, so
+        that the last one says what runs, and no backend has to know the others."""
+        if event.kind != "hparams":
+            return event
+        self._hparams |= event.body["hparams"]
+        return Event(event.time, event.kind, {"hparams": dict(self._hparams)})
 
     def _sync(self) -> None:
         self._journal.sync()

@@ -69,6 +69,10 @@ class AbstractOutlet(abc.ABC):
     def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
         """Start what it needs; waits at most `open_timeout` seconds. See `BackendWorker.start`."""
 
+    def why_unopened(self, backend: Any) -> str | None:
+        """Why a backend of this process is not open; `None` if it is, or is not fed from here."""
+        return None
+
     @abc.abstractmethod
     def write(self, items: list[Any], now: float) -> int:
         """Write items, in their order, and set the markers among them. Must not raise.

@@ -42,13 +42,16 @@ class Identity(NamedTuple):
     incarnation: int
 
 
-def take_identity(directory: Path, *, continues: bool, known: Identity | None = None) -> Identity:
+def take_identity(
+    directory: Path, *, continues: bool, known: Identity | None = None, new_id: str | None = None
+) -> Identity:
     """The identity of a run that this process is about to write; `run.json` has it from now on.
 
     Args:
         directory: directory of the run.
         continues: whether its journal has records already.
         known: its identity when a checkpoint was made, if there is one.
+        new_id: its id if it has none yet; `None` for a random one.
 
     Raises:
         OSError: the file cannot be written.
@@ -68,7 +71,7 @@ def take_identity(directory: Path, *, continues: bool, known: Identity | None = 
     if last is not None:
         identity = Identity(last.run_id, last.incarnation + 1)
     else:
-        identity = Identity(uuid.uuid4().hex[:12], 2 if continues else 1)
+        identity = Identity(new_id or uuid.uuid4().hex[:12], 2 if continues else 1)
     # What processes have left that were killed in `replace_file`. Runs below this one are others.
     for left in (*directory.glob(_PART), *directory.glob(f"videos/**/{_PART}")):
         with contextlib.suppress(OSError):

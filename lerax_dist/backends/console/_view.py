@@ -15,6 +15,10 @@ ABOUT_LOGGING = "lerax_dist/"
 """Prefix of the logger's metrics about itself, which the header shows."""
 MAX_LAG = 1000
 """Records that a backend may be behind before a warning is shown; a batch is a few hundred."""
+_MAX_LENGTH = 500
+"""Characters of a name or value that a terminal shows; the whole is in the journal."""
+MAX_HPARAMS = 200
+"""Hyperparameters that a terminal shows."""
 _MAX_ROWS = 256
 """Rows that are buffered before they are merged into the history."""
 _MIN_SPAN = 1.0
@@ -53,12 +57,14 @@ def describe_launch(facts: Mapping[str, Any]) -> list[str]:
     return [printable(part) for part in parts]
 
 
-def printable(text: str) -> str:
-    """Text on one line without control characters.
+def printable(text: str, most: int | None = _MAX_LENGTH) -> str:
+    """Text on one line without control characters, and with at most `most` of its characters.
 
     Names are from users and from other people's journals: an escape sequence in one could move the
     cursor, recolor the terminal or change its title.
     """
+    if most is not None and len(text) > most:
+        text = f"{text[:most]}... ({len(text):,} characters)"
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
