@@ -46,12 +46,13 @@ class RunConfig:
             `"global"` if JAX has joined the processes and `"process"` if not. To log each process
             on its own pass `group=SoloGroup()`.
         resume: what to do if there is a run of that name: `"auto"` continues one that has not
-            finished, and else takes `name_2` and so on; `"must"` continues it in any case, and is
-            an error if there is no such run; `"never"` takes a new name.
+            finished, and else takes `name_2` and so on; `"allow"` continues it, finished or not;
+            `"must"` does so, too, and is an error if there is no such run; `"never"` takes a new
+            name.
         start_step: step at which a resumed run continues, e.g. that of a checkpoint. Rows of
             earlier incarnations at this step or after it are superseded: kept, marked in the
-            journal, hidden by backends that can. `None` for the step in `state`, else for that of
-            the first row.
+            journal, hidden by backends that can. `None` for the step in `state`; without one the
+            first row of each kind decides, for older rows of the same metrics.
         step_offset: added to the step of every row, and to the number of steps that the run will
             take: the steps done before, where a resumed program counts from 0 again, e.g.
             `state.last_step`. `None` for 0.
@@ -101,10 +102,10 @@ class RunConfig:
         elif restored is not None:
             start_step = restored.start_step
         step_offset = 0 if self.step_offset is None else self.step_offset
-        if self.resume not in ("auto", "must", "never"):
+        if self.resume not in ("auto", "allow", "must", "never"):
             raise ValueError(
-                f'`resume` must be "auto", "must" or "never", got {self.resume!r}. "auto" '
-                "continues a run that has not finished."
+                f'`resume` must be "auto", "allow", "must" or "never", got {self.resume!r}. "auto" '
+                'continues a run that has not finished, "allow" also one that has.'
             )
         if self.resume == "never" and restored is not None:
             raise ValueError(

@@ -152,7 +152,7 @@ class Logger(AbstractRunHandle):
         """Log a video clip. Returns once the frames are copied; another thread encodes them.
 
         Process 0 writes its own. The clip is kept without loss in `videos` beside the journal. If
-        clips arrive faster than they can be encoded some are dropped, with one warning.
+        clips arrive faster than they can be encoded, it waits while 256 MiB of them are queued.
 
         Args:
             tag: metric name of the video, e.g. `"eval/video"`.

@@ -5,6 +5,7 @@ import itertools
 import os
 import socket
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,8 @@ _AGREEMENT_TIMEOUT = 600.0
 _CLOSE_TIMEOUT = 5.0
 # How long a process that does not write batches its rows, in seconds.
 _PEER_PAUSE = 1.0
+# The runs of this process; one that is open is kept by its threads and its exit handler.
+_RUNS: "weakref.WeakSet[Run]" = weakref.WeakSet()
 
 
 class Decision(NamedTuple):
@@ -120,6 +123,7 @@ def open_run(
                 wait_for_callbacks=wait_for_callbacks,
             )
             undo.pop_all()
+            _RUNS.add(run)
             run.start(checked.open_timeout)
         except BaseException as caught:
             if decision.has_required and journal is not None:
@@ -129,6 +133,31 @@ def open_run(
     if decision.has_required:
         _check_required(run, outlet, checked)
     return run
+
+
+def close_runs(timeout: float = 60.0) -> tuple[str, ...]:
+    """Close every run that this process has open, as failed.
+
+    For loggers that are lost, since a function or a notebook cell has raised: their runs can then
+    be opened again, and continue.
+
+    Args:
+        timeout: how long to take at most for each, in seconds.
+
+    Returns:
+        The names of these runs.
+
+    Example:
+        ```python
+        Logger(NoOpBackend(), "lost", log_dir="logs")
+        print(close_runs())  # ('lost',)
+        ```
+    """
+    runs = [*_RUNS]
+    names = tuple(run.info.name for run in runs if not run.is_closed)
+    for run in runs:
+        run.close(failed=True, timeout=timeout)
+    return names
 
 
 def _decide(
@@ -359,5 +388,5 @@ def _may_write(journal: Journal, resume: str) -> bool:
         case None:
             return True
         case Event(kind="close", body={"state": "finished"}):
-            return resume == "must"
+            return resume in ("allow", "must")
     return resume != "never"

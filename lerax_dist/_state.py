@@ -24,7 +24,7 @@ class RunState(eqx.Module):
         name: name of the run in UTF-8, padded with zeros.
         run_id: id of the run in UTF-8, padded with zeros; all zeros for no run.
         start_step: where the run continues: the step after that of the last row (its upper and
-            lower 32 bits); all ones if it is unknown, then it is the step of the first new row.
+            lower 32 bits); all ones if it is unknown, then the first new rows decide.
         incarnation: which start of the run has made this.
 
     Example:

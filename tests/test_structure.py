@@ -48,7 +48,16 @@ ARROWS = {
     },
     "cli": {"_failures", "_run_name", "_version", "backends", "cluster", "host", "journal"},
     "__init__": {
-        *("_callback", "_config", "_failures", "_logger", "_protocol", "_schema", "_state"),
+        *(
+            "_callback",
+            "_config",
+            "_failures",
+            "_logger",
+            "_open",
+            "_protocol",
+            "_schema",
+            "_state",
+        ),
         *("_version", "backends", "cluster", "device", "host", "journal", "process_logs"),
     },
 }

@@ -43,7 +43,7 @@ class AbstractLoggingBackend(abc.ABC):
     Attributes:
         replay_name: name for `lerax-dist replay --to`; None if a run cannot be replayed to it.
         replay_files: glob patterns of its files in the folder of a run. A replay does not start if
-            there are some already.
+            there are some already, unless it is told to replace or to complete them.
 
     Example:
         ```python
@@ -153,10 +153,13 @@ class AbstractLoggingBackend(abc.ABC):
         """
 
     def on_resume(self, start_step: int) -> None:
-        """Learn that the run resumes after it was interrupted. Called before the first row.
+        """Learn that the run resumes after it was interrupted.
+
+        Called before the first row; again if rows with other metrics resume elsewhere.
 
         Args:
-            start_step: rows of earlier incarnations at this step or after it are superseded.
+            start_step: rows so far at this step or after it are superseded. Those that are not,
+                since they have other metrics, follow again, to a backend that overrides this.
         """
 
     def on_end(self, state: str) -> None:

@@ -17,6 +17,7 @@ import contextlib
 import importlib
 import itertools
 import os
+import re
 import socket
 import struct
 import sys
@@ -34,6 +35,8 @@ _MASK_DELTA = 0xA282EAD8
 # How the extremes of a metric are named; the second are those over members.
 _BAND_ENDS = ("_", "/member_")
 _FILE_NUMBERS = itertools.count()
+# The time in the name of an event file, also of one that another writer has made.
+_STAMP = re.compile(r"tfevents\.(\d{10})\.")
 _STATUS = {
     "finished": "STATUS_SUCCESS",
     "failed": "STATUS_FAILURE",
@@ -54,16 +57,18 @@ class EventFile:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        # Readers take files in the order of their names, which tensorboardX makes of whole second
-        # and host; so the part that makes it unique has to sort by time.
-        now = time.time_ns()
-        unique = f"{now:020d}.{os.getpid()}.{next(_FILE_NUMBERS)}"
-        name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{unique}"
-        path = run_dir / name
+        run_dir.mkdir(parents=True, exist_ok=True)
+        # Readers take files in the order of their names, which begin with a time. The clock does
+        # not decide: that of the host which wrote the last file may have been ahead.
+        now = time.time()
+        found = (_STAMP.search(path.name) for path in run_dir.iterdir())
+        stamp = max([int(now), *(int(match[1]) + 1 for match in found if match)])
+        unique = f"{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBERS)}"
+        path = run_dir / f"events.out.tfevents.{stamp:010d}.{unique}"
         path.touch(exist_ok=False)
         self._file = Appender(path)
         self._appends = 0
-        self.append(as_records([version_event(now / 1e9)]))
+        self.append(as_records([version_event(now)]))
 
     def append(self, records: bytes) -> None:
         """Append records; after an `OSError`, none was appended and the file is closed."""

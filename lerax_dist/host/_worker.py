@@ -175,7 +175,7 @@ class Worker:
                     return []
                 if item.ending is not None:
                     self._last = item
-            case Event() if item.kind != "video":
+            case Event() if item.kind not in ("video", "dropped"):
                 pass
             case _:
                 # Clips and rows of peers belong to rows of their own, and must not hurry the next.

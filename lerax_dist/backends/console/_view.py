@@ -210,11 +210,17 @@ class RunView:
             if len(self._rows) >= _MAX_ROWS:
                 self._merge_rows()
 
-    def drop(self, start_step: int) -> None:
-        """Drop the rows at a step or after it: the run was resumed from there."""
+    def drop(self, start_step: int, metrics: Mapping[str, int] | None) -> None:
+        """Drop the rows at a step or after it: the run was resumed from there.
+
+        With `metrics` drop each of those metrics from its own step on, and no other.
+        """
         with self.lock:
             self._merge_rows()
-            self._history.drop(start_step)
+            if metrics is None:
+                self._history.drop(start_step)
+            else:
+                self._history.drop_metrics(metrics)
 
     @property
     def share(self) -> float | None:
