@@ -10,7 +10,11 @@ from collections.abc import Sequence
 import pytest
 
 from lerax_dist.cluster import Launch, detect, rendezvous_address
-from lerax_dist.cluster._rendezvous import coordinator_host, rendezvous, reserved_port
+from lerax_dist.cluster._rendezvous import (
+    coordinator_host,
+    rendezvous,
+    reserved_port,
+)
 from lerax_dist.cluster.launchers._slurm import first_node
 
 SLURM = {

@@ -25,7 +25,7 @@ VERSIONS: dict[str, str | None] = {"python": "3.11.7", "jax": "0.10.2", "numpy":
 # What four processes collect if all is well.
 GOOD: dict[str, Sequence[Any]] = {
     "processes": [
-        Process(i, f"h{i}", 100 + i, "slurm", f"SLURM_PROCID={i}", "", i, 4, None, [])
+        Process(i, f"h{i}", 100 + i, "slurm", f"SLURM_PROCID={i}", "", i, 4, None, [], "", "", "")
         for i in range(4)
     ],
     "versions": [VERSIONS] * 4,
