@@ -125,9 +125,14 @@ class Membership:
                 if client is not None:
                     launch = detect(os.environ)
                     self._join(client, launch, launch)
-            if client is not None and self._pid != os.getpid():  # a fork, without its threads
+            if self.is_fork:
                 raise child_error(self._pid, "process {} of {}".format(*joined_place()))
             return self._group
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether this is a fork of a process that has joined: it has none of its threads."""
+        return self._client is not None and self._pid != os.getpid()
 
     def join(self, launch: Launch, launched: Launch) -> ProcessGroup:
         """Remember what `initialize` has joined; a launch of one process joins nothing.
