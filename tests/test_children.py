@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import lerax_dist as ld
+from tests.backends.console.terminal import Terminal
 from tests.readers import journal_rows
 
 WORKERS = Path(__file__).parent / "workers"
@@ -42,3 +43,11 @@ def test_a_logger_at_module_level_makes_no_runs_in_spawned_workers(tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 1
     assert 1 <= done.stderr.count("makes a logger, which writes nothing") <= 2
     assert 'under `if __name__ == "__main__":`' in done.stderr
+
+
+def test_a_fork_prints_under_the_live_display(tmp_path: Path):
+    terminal = Terminal([sys.executable, str(WORKERS / "shown.py"), str(tmp_path)], 100, 30)
+    assert terminal.finish() == 0
+    assert terminal.raw.count(b"said by a fork TextIOWrapper") == 2
+    assert terminal.raw.count(b"drawn by a fork") == 2
+    assert b"the parent goes on" in terminal.raw
