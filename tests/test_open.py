@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +123,20 @@ def test_ctrl_c_while_the_writer_starts_ends_the_run_as_failed(tmp_path, monkeyp
         assert logger.failures == ()
     ends = [each for each in journal_records(tmp_path / "r") if each.kind == "close"]
     assert [end.body["state"] for end in ends] == ["failed", "finished"]
+
+
+@pytest.mark.parametrize("group", [None, ld.SoloGroup()])
+def test_variables_of_an_unknown_launcher_are_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: ld.SoloGroup | None
+):
+    monkeypatch.setenv("NODE_RANK", "1")
+    monkeypatch.setenv("NNODES", "2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ld.LoggingWarning)
+        logger = ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path, group=group)
+        logger.close()
+    messages = [failure.message for failure in logger.failures]
+    assert len(messages) == (group is None)
+    if messages:
+        assert messages[0].startswith("NNODES=2 NODE_RANK=1 looks like one of several processes")
+        assert "`initialize(" in messages[0] and "`group=SoloGroup()`" in messages[0]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.multiprocess.launch import launch
-from tests.multiprocess.test_initialize import both_mpis
+from tests.multiprocess.test_initialize import needs_mpich
 
 WORKERS = Path(__file__).parent / "workers"
 
 
-@pytest.mark.parametrize("launcher", ["openmpi", "explicit"])
+@pytest.mark.parametrize("launcher", [pytest.param("openmpi", marks=pytest.mark.full), "explicit"])
 def test_a_child_of_a_joined_process_is_told_at_once_what_it_is(launcher, tmp_path: Path):
     results = launch(
         *(WORKERS / "children.py", "train", str(tmp_path)), processes=2, launcher=launcher
@@ -29,17 +29,19 @@ def test_a_child_of_a_joined_process_is_told_at_once_what_it_is(launcher, tmp_pa
     assert {path.name for path in tmp_path.glob("logs/*")} == {"own", "forked"}
 
 
-@both_mpis
+@pytest.mark.parametrize(
+    "launcher", ["openmpi", pytest.param("mpich", marks=[needs_mpich, pytest.mark.full])]
+)
 def test_the_timeout_holds_while_mpi_starts(launcher):
     start = time.monotonic()
-    results = launch(*(WORKERS / "absent_mpi.py", "6"), processes=2, launcher=launcher, check=False)
+    results = launch(*(WORKERS / "absent_mpi.py", "4"), processes=2, launcher=launcher, check=False)
     assert time.monotonic() - start < 60
     assert results[0].returncode != 0
     name = f"lerax_dist: process 0 of 2 ({'openmpi: OMPI_' if launcher == 'openmpi' else 'mpich'}"
     stderr = results[0].stderr
     assert f"{name}" in stderr
-    assert "has waited 3 s for the others in MPI_Init; timeout: 6 s" in stderr
-    assert "timed out after 6 s in MPI_Init" in stderr
+    assert "has waited 2 s for the others in MPI_Init; timeout: 4 s" in stderr
+    assert "timed out after 4 s in MPI_Init" in stderr
 
 
 def test_a_proxy_does_not_get_the_messages_to_the_coordinator():
