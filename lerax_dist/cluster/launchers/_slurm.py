@@ -49,8 +49,8 @@ class Slurm(AbstractLauncher):
 def _coordinator(environ: Mapping[str, str]) -> str | None:
     """The first node of the step, and a port from the ids of job and step.
 
-    One of the last 4096, as in JAX, whose port is that of step 0 (`jax/_src/clusters/slurm_cluster.py`); steps that
-    run side by side in a job each need their own.
+    One of the last 4096. That of step 0 is JAX's, see `jax/_src/clusters/slurm_cluster.py`; steps
+    that run side by side in a job each need their own.
     """
     node = first_node(environ.get("SLURM_STEP_NODELIST", ""))
     port = read_optional(environ, "JAX_COORDINATOR_PORT")
