@@ -37,7 +37,7 @@ from lerax_dist.cluster.liveness import start_liveness
 
 _log = logging.getLogger("lerax_dist")
 
-# In seconds after the timeout. JAX ends the process 2 s later, without a message.
+# In seconds after the timeout. JAX ends the process 5 s after it, without a message.
 _GRACE = 2.0
 # In seconds; JAX's default is 100. All other processes are blocked meanwhile, and a process without
 # a heartbeat for a minute is lost: a restarting switch is back sooner, and Python cannot delay
@@ -175,7 +175,7 @@ def _join(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
         place = (launch.process_index or 0, launch.process_count or 1)
         rendezvous(*place, address, timeout, launch.identity)
     if launch.join == "jax" and address is None:
-        with watchdog(timeout + _GRACE, *late_texts(launch, timeout, "JAX")):
+        with watchdog(timeout + _GRACE, *late_texts(launch, timeout, "JAX")[:2]):
             _join_by_jax(launch, options)
     elif launch.join == "jax":
         _join_by_jax(launch, options)
