@@ -19,10 +19,13 @@ from lerax_dist.backends import NoOpBackend, as_backend
 from lerax_dist.cluster import (
     Mailbox,
     ProcessGroup,
+    SoloGroup,
     choose_scope,
     current_group,
     current_job,
     describe_devices,
+    hint_of_launch,
+    imports_main_again,
     with_counts,
 )
 from lerax_dist.host._journal_outlet import JournalOutlet
@@ -96,12 +99,22 @@ def open_run(
             `Required` backend, cannot be opened on process 0, then on every process.
         TimeoutError: if a process did not take part in time.
     """
+    if imports_main_again():
+        return _open_nothing(config)
     group = current_group(config.group, config.scope)
     scope = choose_scope(group, config.scope)
     # On every process and before anything that may raise on one only: where JAX has not started
     # the devices yet, the processes wait for each other here.
     devices = describe_devices(group)
     failures = Failures()
+    hint = hint_of_launch(os.environ) if group.launcher == "solo" else ""
+    if hint and config.group is None:
+        failures.record(
+            "launch",
+            f"{hint} looks like one of several processes, but this one has joined no other, so "
+            'each writes a run of its own. Join them first by `initialize("HOST:PORT", '
+            "num_processes, process_id)`. For independent runs pass `group=SoloGroup()`",
+        )
     # `undo` closes what is open if the run cannot be made.
     with contextlib.ExitStack() as undo:
         checked, decision, journal = _decide(group, scope, config, named_after, failures, undo)
@@ -158,6 +171,27 @@ def close_runs(timeout: float = 60.0) -> tuple[str, ...]:
     for run in runs:
         run.close(failed=True, timeout=timeout)
     return names
+
+
+def _open_nothing(config: RunConfig) -> Run:
+    """A run that writes nothing: the one of the parent process is meant."""
+    checked, failures = config.check(), Failures()
+    failures.record(
+        "multiprocessing",
+        "a worker process imports the main module again and makes a logger, which writes nothing. "
+        'Make the logger under `if __name__ == "__main__":`',
+    )
+    backends = tuple(NoOpBackend() for _ in checked.backends)
+    name, directory = checked.name or "", Path(checked.log_dir)
+    info = RunInfo(
+        *(name, directory, Identity("", 0), "global", SoloGroup(), checked.hparams, backends)
+    )
+    return Run(
+        *(info, RowQueue(failures, pause=_PEER_PAUSE), None, failures),
+        logs=None,
+        handle_signals=False,
+        wait_for_callbacks=lambda timeout: None,
+    )
 
 
 def _decide(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,20 @@ def test_a_home_is_expanded_and_other_names_are_taken_as_they_are(tmp_path, monk
         assert (logger.run_dir / "metrics.jsonl").exists()
     with ld.Logger(Memory(), "other", log_dir="~/b") as logger:
         assert logger.run_dir == tmp_path / "b" / "other"
+
+
+@pytest.mark.parametrize("group", [None, ld.SoloGroup()])
+def test_variables_of_an_unknown_launcher_are_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: ld.SoloGroup | None
+):
+    monkeypatch.setenv("NODE_RANK", "1")
+    monkeypatch.setenv("NNODES", "2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ld.LoggingWarning)
+        logger = ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path, group=group)
+        logger.close()
+    messages = [failure.message for failure in logger.failures]
+    assert len(messages) == (group is None)
+    if messages:
+        assert messages[0].startswith("NNODES=2 NODE_RANK=1 looks like one of several processes")
+        assert "`initialize(" in messages[0] and "`group=SoloGroup()`" in messages[0]

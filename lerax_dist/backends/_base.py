@@ -14,18 +14,21 @@ import numpy as np
 @final
 @dataclass(frozen=True)
 class SetupProblem:
-    """Something about this machine that a backend cannot use, for `lerax-dist doctor`.
+    """What a check of `lerax-dist doctor` has found, e.g. that a backend cannot be used here.
 
     Attributes:
-        level: `"problem"` if the backend would fail, `"warning"` if it would do less than it is
-            meant to, `"hint"` if something could be better.
+        level: with a `"problem"` a run would not log correctly; with a `"warning"` it would, but
+            does less than it could, e.g. W&B is offline; a `"hint"` is an improvement.
         what: what is wrong.
-        fix: what to do about it.
+        fix: what to do about it; empty if `what` includes it.
     """
 
     level: Literal["problem", "warning", "hint"]
     what: str
     fix: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; fix: {self.fix}" if self.fix else self.what
 
 
 class AbstractLoggingBackend(abc.ABC):

@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 import threading
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _RECENT_BYTES = 1 << 20
 _UNWRITTEN_BYTES = 256 << 20
 # Lines of a write.
 _MAX_LINES = 1000
+# Those that this process has open.
+_open: "weakref.WeakSet[Journal]" = weakref.WeakSet()
 
 
 class JournalInUse(RuntimeError):
@@ -84,10 +87,11 @@ class Journal:
         self.path = path
         self._failures = failures
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        _open.add(self)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(self._fd)
+            self._close()
             raise JournalInUse(_in_use(path)) from error
         except OSError:
             # Some network file systems know no locks; the run is as safe there as it can be.
@@ -97,7 +101,7 @@ class Journal:
             # Whether the file ends within a line is `_torn`, from here on.
             self._next, self._torn, self.last = read_last(self._fd, self._size)
         except JournalFormatError as error:
-            os.close(self._fd)
+            self._close()
             raise JournalFormatError(f"{path}: {error}") from None
         self._start = (self._next, self._size)
         self._changed = threading.Condition()
@@ -340,7 +344,26 @@ class Journal:
         # A forked process that holds the file, too, would otherwise keep the lock.
         with contextlib.suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._close()
+
+    def _close(self) -> None:
+        _open.discard(self)
         os.close(self._fd)
+
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: close the file, whose lock would outlive the parent."""
+        fd, self._fd = self._fd, -1
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def _leave_all() -> None:
+    for journal in list(_open):
+        journal.leave_to_parent()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_leave_all)
 
 
 def _in_use(path: Path) -> str:
