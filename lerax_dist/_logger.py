@@ -58,10 +58,11 @@ class Logger(AbstractRunHandle):
         state: RunState | None = None,
         handle_signals: bool = False,
         open_timeout: float = 60.0,
+        strict: bool = False,
     ) -> None:
         """Open a run. All processes of a launch call this, with the same arguments.
 
-        All arguments but `total_steps` are those of `RunConfig`.
+        All arguments but `total_steps` and `strict` are those of `RunConfig`.
 
         Args:
             backend: where to log to: a backend, or several.
@@ -77,6 +78,8 @@ class Logger(AbstractRunHandle):
             state: what `logger.state()` returned for the checkpoint to continue from.
             handle_signals: handle SIGTERM and SIGUSR1, see `preempted`.
             open_timeout: how long to wait for backends to open, in seconds.
+            strict: whether `log` raises an error on a value that it cannot log, on every process;
+                else the row is written without it, with one warning for each name.
 
         Raises:
             ValueError: if an argument is outside its range; the message names it.
@@ -100,24 +103,29 @@ class Logger(AbstractRunHandle):
         )
         # The worker waits for each value, so no callback is waited for.
         self._run = run = open_run(config, wait_for_callbacks=lambda timeout: None)
-        self._fetcher = Fetcher()
+        self._strict = strict
+        self._fetcher = Fetcher(self._leave_out)
         hparams = run.info.hparams
         run.put(TrainingStart(1, 0, total, 0, hparams, time.time(), time.perf_counter()))
 
-    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+    def log(self, metrics: Any, step: int) -> None:
         """Log a row. Returns at once; another thread waits for values still being computed.
 
+        A value that cannot be logged is left out of the row, with one warning (see `strict`): what
+        is not a real number, not a scalar, sharded over processes, held only by others than process
+        0, donated before, or larger than any float; and what has no name, or that of another value.
+
         Args:
-            metrics: nested names (joined with `/`) to scalars: Python or NumPy numbers, or
-                `jax.Array` scalars that are whole on this process (local or replicated).
+            metrics: names to values: Python or NumPy numbers, `jax.Array`s of one element that are
+                whole on this process (local or replicated), partials, and what `reduce` returned.
+                Mappings, lists, tuples, dataclasses and other pytrees may be nested; their keys,
+                indices and fields are joined with `/`. `None` is nothing.
             step: global step.
 
         Raises:
-            ValueError: if a value is not a scalar, is sharded over processes, is held only by
-                others than process 0, was donated, or is larger than any float; if two names are
-                the same once joined; or if `step` is negative.
-            TypeError: if a value is not a number, a name is not a string, or `step` is not an
-                integer.
+            ValueError: if `step` is negative; with `strict`, if a value cannot be logged.
+            TypeError: if `step` is not an integer, or a value belongs to a trace; with `strict`, if
+                a value is not a number.
             RuntimeError: if the logger is closed.
         """
         # Beside a busy step each function that is called costs some 5 us, whatever it does: its
@@ -131,8 +139,18 @@ class Logger(AbstractRunHandle):
         fetched = self._fetcher.fetch(metrics, run.is_written_here)
         if not run.is_written_here:
             return
-        size = _ROW_BYTES + _METRIC_BYTES * len(fetched[0])
+        schema = fetched[0]
+        size = _ROW_BYTES + _METRIC_BYTES * (len(schema.plain) + len(schema.partials))
         run.log(HostRow(step, fetched, time.time()), size, begin)
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        """A value cannot be logged."""
+        if self._strict:
+            raise error
+        if self._run.is_written_here:
+            # Not the error itself, which would keep the values of the row alive.
+            what = f"{error} Rows are written without it; `strict=True` raises instead."
+            self._run.failures.record("log", what, kind=name)
 
     def log_video(self, tag: str, frames: Any, step: int, fps: float = 50.0) -> None:
         """Log a video clip. Returns once the frames are copied; another thread encodes them.

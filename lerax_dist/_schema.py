@@ -11,7 +11,7 @@ All but the maxima are means over devices when they arrive (maxima may be as wel
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple, final
 
@@ -41,10 +41,13 @@ class Finished(NamedTuple):
 # What takes a payload from the devices: `(part, parts, payload)`. The payload is what `np.asarray`
 # takes, and is valid only during the call.
 HostCallback = Callable[[int, int, Any], None]
-# The metrics of a row from a plain loop: names of all, in their order; those that are numbers; and
-# the others: names, and a vector of their values that `np.asarray` waits for. A tuple, since making
-# an object would be a sixth of what `Logger.log` costs.
-HostMetrics = tuple[tuple[str, ...], dict[str, Any], list[tuple[tuple[str, ...], Any]]]
+# Places in the vector of a `Schema`.
+Slots = Sequence[int]
+# The metrics of a row from a plain loop, as parts of the vector of a `Schema`: what the vector
+# means; numbers and their slots; and arrays that `np.asarray` waits for: slots of their first
+# values, slots of counts that are 0 where one of the next values is above 0 and else 1, and the
+# array. A tuple, since making an object would be a sixth of what `Logger.log` costs.
+HostMetrics = tuple["Schema", tuple[Slots, list[float]], list[tuple[Slots, Slots, Any]]]
 # Of sums and maxima and the module to compute with. Vectors have their own axis first, so formulas
 # broadcast over any number of rows behind it.
 Finish = Callable[[Sequence[Any], Sequence[Any], ModuleType], Finished]
@@ -159,6 +162,18 @@ class Schema:
             vector[..., limbs:],
         )
 
+    def owners(self) -> list[str]:
+        """Of each number of the vector, the name of its metric; only for one without a step."""
+        sums = [(spec.name, _size(spec.sums)) for spec in self.partials]
+        maxima = [(spec.name, _size(spec.maxima)) for spec in self.partials]
+        return [*self.plain, *(name for name, size in sums + maxima for _ in range(size))]
+
+    def without(self, names: set[str]) -> "Schema":
+        """What the numbers of the other metrics mean."""
+        plain = tuple(name for name in self.plain if name not in names)
+        partials = tuple(spec for spec in self.partials if spec.name not in names)
+        return replace(self, plain=plain, partials=partials)
+
     @functools.cached_property
     def shifting(self) -> np.ndarray:
         """Which sums, counted from the first, are taken around a point that maxima give."""
@@ -253,14 +268,16 @@ class Schema:
             absent_vectors,
         )
 
-    def metrics(self, vector: Any, numpy: ModuleType) -> dict[str, Any]:
-        """The metrics of one reduced vector in the step; what has no value is NaN."""
+    def metrics(self, vector: Any, numpy: ModuleType) -> dict[str, tuple[Any, Any]]:
+        """The metrics of one reduced vector in the step, each with its weight (see `Finished`)."""
         plain, sums, _, maxima = self.split(vector)
-        metrics = {name: plain[i] for i, name in enumerate(self.plain)}
+        metrics: dict[str, tuple[Any, Any]] = {
+            name: (plain[i], 1) for i, name in enumerate(self.plain)
+        }
         for spec, own_sums, own_maxima in self._parts(sums, maxima):
             totals = [each * spec.devices for each in own_sums]
-            for suffix, value in spec.finish(totals, own_maxima, numpy).values.items():
-                metrics[spec.name + suffix] = value
+            values, weight = spec.finish(totals, own_maxima, numpy)
+            metrics |= {spec.name + suffix: (value, weight) for suffix, value in values.items()}
         return metrics
 
     def _parts(self, sums: Any, maxima: Any) -> Iterator[tuple[PartialSpec, list[Any], list[Any]]]:
