@@ -22,6 +22,8 @@ from lerax_dist.journal import Event
 # About what a row takes in memory until it is written.
 _ROW_BYTES = 500
 _METRIC_BYTES = 100
+# How many names of values that cannot be logged are warned of.
+_MAX_LEFT_OUT = 20
 
 
 @final
@@ -104,6 +106,8 @@ class Logger(AbstractRunHandle):
         # The worker waits for each value, so no callback is waited for.
         self._run = run = open_run(config, wait_for_callbacks=lambda timeout: None)
         self._strict = strict
+        # Names of values that were left out.
+        self._warned: set[str] = set()
         self._fetcher = Fetcher(self._leave_out)
         hparams = run.info.hparams
         run.put(TrainingStart(1, 0, total, 0, hparams, time.time(), time.perf_counter()))
@@ -148,8 +152,12 @@ class Logger(AbstractRunHandle):
         if self._strict:
             raise error
         if self._run.is_written_here:
-            # Not the error itself, which would keep the values of the row alive.
             what = f"{error} Rows are written without it; `strict=True` raises instead."
+            if len(self._warned) == _MAX_LEFT_OUT and name not in self._warned:
+                name, what = "", "values under more names cannot be logged, without a warning each"
+            else:
+                self._warned.add(name)
+            # Without the error itself, which would keep the values of the row alive.
             self._run.failures.record("log", what, kind=name)
 
     def log_video(self, tag: str, frames: Any, step: int, fps: float = 50.0) -> None:

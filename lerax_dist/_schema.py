@@ -104,6 +104,7 @@ class RowBatch(NamedTuple):
         absent: `(rows, metrics)` bool: which of them have no value.
         vectors: name of each vector metric to `(rows, length)` float64.
         absent_vectors: name of each vector metric to `(rows,)` bool: which rows have no value.
+        failed: name of each partial whose `finish` failed, and how.
     """
 
     names: tuple[str, ...]
@@ -112,6 +113,7 @@ class RowBatch(NamedTuple):
     absent: np.ndarray
     vectors: dict[str, np.ndarray]
     absent_vectors: dict[str, np.ndarray]
+    failed: Mapping[str, Exception] = {}
 
 
 @final
@@ -245,14 +247,22 @@ class Schema:
         names, columns, absent = [*self.plain], [plain], [np.zeros(plain.shape, np.bool_)]
         vectors: dict[str, np.ndarray] = {}
         absent_vectors: dict[str, np.ndarray] = {}
+        failed: dict[str, Exception] = {}
         sums, maxima = np.stack([row.sums for row in rows]), np.stack([row.maxima for row in rows])
         # What has no value yet is infinite or NaN on the way, on purpose.
         with np.errstate(invalid="ignore"):
             for spec, own_sums, own_maxima in self._parts(sums, maxima):
-                values, weight = spec.finish(own_sums, own_maxima, np)
-                for suffix, value in values.items():
-                    name = spec.name + suffix
-                    is_absent = np.logical_and(weight == 0, np.isnan(value))
+                try:
+                    values, weight = spec.finish(own_sums, own_maxima, np)
+                    found = [
+                        (spec.name + suffix, value, np.logical_and(weight == 0, np.isnan(value)))
+                        for suffix, value in values.items()
+                    ]
+                except Exception as error:
+                    # A formula of the user's, which must not cost the other metrics.
+                    failed[spec.name] = error
+                    continue
+                for name, value, is_absent in found:
                     if value.ndim > 1:
                         vectors[name], absent_vectors[name] = value.T, is_absent.all(axis=0)
                         continue
@@ -266,6 +276,7 @@ class Schema:
             np.concatenate(absent, axis=1),
             vectors,
             absent_vectors,
+            failed,
         )
 
     def metrics(self, vector: Any, numpy: ModuleType) -> dict[str, tuple[Any, Any]]:

@@ -82,10 +82,19 @@ class Fetcher:
                     return schema, numbers, [(slots, gates, vector)]
             except (AttributeError, jax.errors.ConcretizationTypeError):
                 pass  # An array of NumPy, or of a trace.
+        names, optional = metrics.names, metrics.optional
         fetched = self._fetch({"": metrics}, here, is_root=True)
         if len(fetched[2]) == 1:
             schema, numbers, ((slots, gates, _),) = fetched
-            self._last = metrics.names, metrics.optional, vector.shape, schema, numbers, slots, gates
+            self._last = (
+                metrics.names,
+                metrics.optional,
+                vector.shape,
+                schema,
+                numbers,
+                slots,
+                gates,
+            )
         return fetched
 
     def _fetch(self, metrics: Any, here: bool, *, is_root: bool = False) -> HostMetrics:
@@ -305,7 +314,7 @@ class _Group:
                 raise
             # No thread starts any more while the interpreter exits; or NaN is being debugged.
             each = zip(self._slots, arrays, strict=True)
-            return [((slot,), (), _copy(array)) for slot, array in each]
+            return [([slot], (), _copy(array)) for slot, array in each]
         vector.copy_to_host_async()
         return [(self._slots, (), vector)]
 

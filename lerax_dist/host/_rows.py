@@ -333,7 +333,10 @@ class RowFinisher:
         ]
 
     def _check(self, batch: RowBatch) -> None:
-        """Report the first value that is not finite."""
+        """Report partials that failed, and the first value that is not finite."""
+        for name, error in batch.failed.items():
+            what = f"`finish` of {name!r} failed ({error!r}); rows are written without it"
+            self._failures.record("metrics", what, kind=name)
         bad = ~(np.isfinite(batch.values) | batch.absent)
         if bad.any():
             row, column = np.argwhere(bad)[0]

@@ -39,7 +39,9 @@ def logger(memory, tmp_path):
 def either(request, tmp_path):
     """The logger of the process that writes, or of one that does not: both check alike."""
     writer, idle = writer_and_idle(
-        lambda group: ld.Logger(Memory(), "pair", log_dir=tmp_path, group=group, scope="global")
+        lambda group: ld.Logger(
+            Memory(), "pair", log_dir=tmp_path, group=group, scope="global", strict=True
+        )
     )
     yield writer if request.param == "writer" else idle
     idle.close()
