@@ -239,7 +239,7 @@ class Schema:
         return Totals(devices, plain, np.sum(sums, axis=0), maxima, step)
 
     def finish(self, rows: Sequence[Totals]) -> RowBatch:
-        """Totals become rows."""
+        """Totals become rows; raises if a partial fails, unless it is one row."""
         plain = np.stack([row.plain for row in rows])
         steps = [row.step or 0 for row in rows]
         if not self.partials:
@@ -259,7 +259,10 @@ class Schema:
                         for suffix, value in values.items()
                     ]
                 except Exception as error:
-                    # A formula of the user's, which must not cost the other metrics.
+                    # A formula of the user's: of many rows it fails for one, and costs this row
+                    # only its own metric.
+                    if len(rows) > 1:
+                        raise
                     failed[spec.name] = error
                     continue
                 for name, value, is_absent in found:

@@ -453,6 +453,7 @@ def _number(name: str, value: Any) -> float:
     )
 
 
+@final
 class _TracedError(TypeError):
     """A value belongs to a trace, so nothing that is logged would be right."""
 
