@@ -74,7 +74,7 @@ def compilations() -> Iterator[list[str]]:
     """Programs that JAX compiles meanwhile, in any thread, by its own account."""
     found: list[str] = []
 
-    def count(event: str, seconds: float, **_: Any) -> None:
+    def count(event: str, duration_secs: float, **_: Any) -> None:
         if event.endswith("backend_compile_duration"):
             found.append(event)
 

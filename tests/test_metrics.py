@@ -73,5 +73,5 @@ def test_an_empty_name_is_refused(names_of):
 
 
 def test_metrics_that_are_no_mapping_are_refused(names_of):
-    with pytest.raises(TypeError, match="`metrics` must .*got 3.*Name the value"):
+    with pytest.raises((TypeError, ValueError), match="`metrics` must .*got 3.*Name the value"):
         names_of(3)

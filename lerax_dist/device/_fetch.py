@@ -85,26 +85,12 @@ class Fetcher:
         names, optional = metrics.names, metrics.optional
         fetched = self._fetch({"": metrics}, here, is_root=True)
         if len(fetched[2]) == 1:
-            schema, numbers, ((slots, gates, _),) = fetched
-            self._last = (
-                metrics.names,
-                metrics.optional,
-                vector.shape,
-                schema,
-                numbers,
-                slots,
-                gates,
-            )
+            self._last = (names, optional, vector.shape, *fetched[:2], *fetched[2][0][:2])
         return fetched
 
     def _fetch(self, metrics: Any, here: bool, *, is_root: bool = False) -> HostMetrics:
         if contents(metrics) is None:
-            error = TypeError(
-                f"`metrics` must hold names and values, got {reprlib.repr(metrics)}. Name the "
-                'value, as in `{"train/loss": loss}`.'
-            )
-            self._leave_out("metrics", error)
-            metrics = {}
+            metrics = {"": metrics}
         for plan in self._plans:
             values = plan.layout.values(metrics) if plan.is_root == is_root else None
             if values is not None:
@@ -120,7 +106,8 @@ class Fetcher:
             values = plan.layout.values(metrics)
             assert values is not None
             fetched = plan.fetch(values, is_new=True)
-        if not self._plans or plan is not self._plans[0]:
+        # A value that cannot be logged in this row may be one that can in the next.
+        if plan.is_complete and (not self._plans or plan is not self._plans[0]):
             # The least recently used one is dropped.
             others = [other for other in self._plans if other is not plan]
             self._plans = (plan, *others[: _MAX_PLANS - 1])
@@ -133,7 +120,8 @@ class _Plan:
 
     Attributes:
         layout: names and types of these rows.
-        is_root: whether the name of the one value, which `reduce` returned, is no prefix.
+        is_root: whether the one value, which `reduce` returned, has no name.
+        is_complete: whether no value was left out.
     """
 
     def __init__(
@@ -146,8 +134,7 @@ class _Plan:
         self.layout = Layout(metrics)
         self.is_root = is_root
         self._here = here
-        # Names and places of what cannot be logged now; what is there in another row may be.
-        self._left_out: list[tuple[str, int]] = []
+        self.is_complete = True
         self._scalars: dict[str, int] = {}
         # By their places: names; and what a partial means, with the places of its numbers.
         self._reduced: dict[int, list[str]] = {}
@@ -161,15 +148,16 @@ class _Plan:
         for name, i in entries:
             try:
                 if name is None and not is_root:
-                    raise ValueError("`metrics` has an empty name. Give each value a name.")
+                    raise ValueError(
+                        f"`metrics` must hold names and values, got {reprlib.repr(values[i])} "
+                        'under an empty name. Name the value, as in `{"train/loss": loss}`.'
+                    )
                 self._add(name or "", i, values)
             except _TracedError:
                 raise
             except Exception as error:
                 leave_out(name or "metrics", error)
-                # A name that is wrong is wrong in each row of this layout.
-                if not _is_loggable(name or "", values[i], here):
-                    self._left_out.append((name or "", i))
+                self.is_complete = False
         self._arrange(values)
 
     def _add(self, name: str, i: int, values: list[Any]) -> None:
@@ -219,7 +207,7 @@ class _Plan:
         self._vectors = [
             (
                 i,
-                values[i],
+                (values[i].names, values[i].optional, values[i].vector.shape),
                 [slot_of[name] for name in names],
                 [slot_of[names[j]] + 1 for j in values[i].optional],
             )
@@ -255,18 +243,12 @@ class _Plan:
             found, numbers = _numbers_of(spec.name, values[i])
             _same(found, spec)
             values += numbers
-        for name, i in self._left_out:
-            _same(_is_loggable(name, values[i], self._here), False)
         numbers = [*map(float, self._numbers(values))]
         numbers += [_number("", values[i]) for i in self._others]
         arrays: list[tuple[Slots, Slots, Any]] = []
         for i, known, slots, gates in self._vectors:
-            value = values[i]
-            vector = value.vector
-            _same(
-                (value.names, value.optional, vector.shape),
-                (known.names, known.optional, known.vector.shape),
-            )
+            vector = values[i].vector
+            _same((values[i].names, values[i].optional, vector.shape), known)
             if isinstance(vector, np.ndarray):
                 vector = vector.copy()
             else:
@@ -382,7 +364,9 @@ def _joined(prefix: str, name: str) -> str:
 def _numbers_of(name: str, partial: AbstractPartial) -> tuple[PartialSpec, list[Any]]:
     """What a partial means, and its numbers: sums, then maxima."""
     own_maxima = partial.maxima()
-    own_sums = partial.sums(own_maxima, np.asarray(True))
+    # Of NumPy: within a trace an array would be made by it.
+    first: Any = np.asarray(True)
+    own_sums = partial.sums(own_maxima, first)
     numbers = [
         jnp.asarray(number) if np.ndim(number) else number for number in (*own_sums, *own_maxima)
     ]
@@ -390,14 +374,6 @@ def _numbers_of(name: str, partial: AbstractPartial) -> tuple[PartialSpec, list[
     kind, count = type(partial), len(own_sums)
     sums, maxima = tuple(lengths[:count]), tuple(lengths[count:])
     return PartialSpec(name, kind.finish, kind.shift, sums, maxima, 1), numbers
-
-
-def _is_loggable(name: str, value: Any, here: bool) -> bool:
-    try:
-        _check(name, value, here)
-    except Exception:
-        return False
-    return True
 
 
 def _check(name: str, value: Any, here: bool) -> None:

@@ -261,7 +261,8 @@ class Reduced(Mapping[str, Array]):
     @classmethod
     def tree_unflatten(cls, static: tuple[tuple[str, ...], tuple[int, ...]], leaves: Any) -> Self:
         names, optional = static
-        return cls(names, *leaves, optional)
+        (vector,) = leaves
+        return cls(names, vector, optional)
 
 
 @ft.partial(jax.jit, static_argnums=(1, 2))
