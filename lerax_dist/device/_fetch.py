@@ -243,8 +243,10 @@ class _Plan:
             found, numbers = _numbers_of(spec.name, values[i])
             _same(found, spec)
             values += numbers
-        numbers = [*map(float, self._numbers(values))]
-        numbers += [_number("", values[i]) for i in self._others]
+        # Beside a busy step each call costs some 5 us, so none is made for what there is none of.
+        numbers = [*map(float, self._numbers(values))] if self._number_slots else []
+        if self._others:
+            numbers += [_number("", values[i]) for i in self._others]
         arrays: list[tuple[Slots, Slots, Any]] = []
         for i, known, slots, gates in self._vectors:
             vector = values[i].vector
@@ -256,11 +258,12 @@ class _Plan:
             arrays.append((slots, gates, vector))
         for group in self._groups:
             arrays += group.fetch(values, is_new)
-        alone = self._alone(values)
-        _same((tuple(map(_kind, alone)), any(map(_is_deleted, alone))), (self._kinds, False))
-        if self._here:
-            each = zip(self._alone_slots, alone, strict=True)
-            arrays += [(slots, (), _copy(value)) for slots, value in each]
+        if self._kinds:
+            alone = self._alone(values)
+            _same((tuple(map(_kind, alone)), any(map(_is_deleted, alone))), (self._kinds, False))
+            if self._here:
+                each = zip(self._alone_slots, alone, strict=True)
+                arrays += [(slots, (), _copy(value)) for slots, value in each]
         return self._schema, (self._number_slots, numbers), arrays
 
 
@@ -283,14 +286,25 @@ class _Group:
         size = next(size for size in _SIZES if size >= len(places))
         self._padding = size - len(places)
         self._key = size, dtype, shape, sharding
+        self._program: jax.stages.Compiled | None = None
 
     def fetch(self, values: list[Any], is_new: bool) -> list[tuple[Slots, Slots, jax.Array]]:
         """Slots and vector; one by one if they cannot be copied together."""
-        picked = self._pick(values)
-        # `addressable_data` takes longer than all else here.
-        arrays = picked if self._single else [*map(_local_data, picked)]
+        arrays = self._pick(values)
+        if not self._single:
+            # It takes longer than all else here.
+            arrays = [*map(_local_data, arrays)]
         try:
-            vector = self._stack([*arrays, *[arrays[-1]] * self._padding])
+            if self._program is None:
+                self._program = _program(*self._key)
+            padded = [*arrays, *[arrays[-1]] * self._padding]
+            # JAX adds its options to `config` at run time.
+            if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+                # It debugs the user's step; what is compiled already cannot be called there.
+                with jax.disable_jit(False):
+                    vector = self._program(*padded)
+            else:
+                vector = self._program(*padded)
         except Exception:
             if not is_new:
                 raise
@@ -299,15 +313,6 @@ class _Group:
             return [([slot], (), _copy(array)) for slot, array in each]
         vector.copy_to_host_async()
         return [(self._slots, (), vector)]
-
-    def _stack(self, arrays: list[jax.Array]) -> jax.Array:
-        program = _program(*self._key)
-        # JAX adds its options to `config` at run time.
-        if not jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
-            return program(*arrays)
-        # It debugs the user's step; what is compiled already cannot be called there.
-        with jax.disable_jit(False):
-            return program(*arrays)
 
 
 @functools.cache
