@@ -208,7 +208,6 @@ class BackendWorker:
             # Only the journal can raise here; the backend's own errors are handled below.
             self._failures.record(self.label, f"stopped: {error!r}", error)
         finally:
-            cursor.close()
             self.opened.set()
             self.ended.set()
 

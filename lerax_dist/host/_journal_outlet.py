@@ -132,7 +132,9 @@ class JournalOutlet(AbstractOutlet):
     def write(self, items: list[Any], now: float) -> int:
         self._heartbeat.beat()
         if now >= self._look_at and not self._is_over:
-            self._look(now)
+            self._journal.restore_if_lost()
+            # A copy that fails may have taken long.
+            self._look_at = now + max(_LOOK_INTERVAL, 10 * (time.monotonic() - now))
         if self._merger is not None:
             items = self._merged(self._merger, items, now)
         # After the last marker the journal may be closed.
@@ -140,13 +142,6 @@ class JournalOutlet(AbstractOutlet):
         if self._sync_at is not None and self._sync_at <= now and not self._is_over:
             self._sync()
         return written
-
-    def _look(self, now: float) -> None:
-        """See whether the folder of the run is still there."""
-        self._journal.restore_if_lost()
-        # A copy that fails may have taken long.
-        after = time.monotonic()
-        self._look_at = after + max(_LOOK_INTERVAL, 10 * (after - now))
 
     def _merged(self, merger: PeerMerger, items: list[Any], now: float) -> list[Any]:
         """The items that wait for no other process, rows merged with those of the others."""

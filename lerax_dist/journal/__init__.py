@@ -25,3 +25,4 @@ from lerax_dist.journal._run_file import Identity as Identity
 from lerax_dist.journal._run_file import Liveness as Liveness
 from lerax_dist.journal._run_file import replace_file as replace_file
 from lerax_dist.journal._run_file import take_identity as take_identity
+from lerax_dist.journal._run_file import unused_path as unused_path
