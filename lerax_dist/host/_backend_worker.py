@@ -8,7 +8,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -33,7 +33,7 @@ from lerax_dist.journal import (
     step_and_names,
 )
 
-# Records that are read from the journal at once.
+# Records that are read from the journal, or handed over, at once.
 _MAX_RECORDS = 256
 # Numbers in one `log_rows`: 4 MiB.
 _MAX_NUMBERS = 1 << 19
@@ -52,13 +52,14 @@ class Call(NamedTuple):
     step: int | None = None
 
 
-def batches(records: Sequence[Record], backend: AbstractLoggingBackend) -> Iterator[list[Record]]:
+def batches(records: Iterable[Record], backend: AbstractLoggingBackend) -> Iterator[list[Record]]:
     """Records in their order, with rows that the backend takes in one call as one list."""
     if not takes_batches(backend):
         yield from ([record] for record in records)
         return
     for names, group in itertools.groupby(records, key=_row_names):
-        size = 1 if names is None else max(_MAX_NUMBERS // max(len(names), 1), 1)
+        most = 1 if names is None else _MAX_NUMBERS // max(len(names), 1)
+        size = max(min(most, _MAX_RECORDS), 1)
         while batch := list(itertools.islice(group, size)):
             yield batch
 
@@ -201,7 +202,8 @@ class BackendWorker:
                 if not records and self._closing.is_set():
                     break
                 for batch in batches(records, self._backend):
-                    self._deliver(batch, 1)
+                    self._deliver(batch)
+                    self.delivered += len(batch)
                 self.delivered = cursor.number
             self._close()
         except BaseException as error:
@@ -211,14 +213,12 @@ class BackendWorker:
             self.opened.set()
             self.ended.set()
 
-    def _deliver(self, batch: list[Record], counts: int) -> None:
-        """Hand over some records; each adds `counts` to `delivered`."""
+    def _deliver(self, batch: list[Record]) -> None:
         rows = [record for record in batch if isinstance(record, Row)]
         if len(rows) > 1:
             try:
                 self._call(batch_call(rows))
                 self._is_failing = False
-                self.delivered += counts * len(rows)
                 return
             except BaseException as error:
                 # One by one, with retries.
@@ -228,33 +228,26 @@ class BackendWorker:
                 self._try(call, record if isinstance(record, Row) else None)
             if isinstance(record, Event) and record.kind == "resume":
                 self._deliver_kept(record)
-            self.delivered += counts
 
     def _deliver_kept(self, resume: Event) -> None:
         """Hand over again what a `resume` event has hidden at the backend only.
 
         The event supersedes rows of some metrics; a backend hides all from its step on.
         """
-        kept: list[Record] = []
-        if "metrics" not in resume.body or not hides_rows(self._backend):
-            return
-        try:
-            for _, record in JournalReader(self._journal.path).records():
-                if isinstance(record, Event) and record.body == resume.body:
-                    break
-                found = step_and_names(record)
-                if found is not None and found[0] >= resume.body["start_step"]:
-                    kept.append(record)
-                if len(kept) == _MAX_RECORDS:
-                    self._deliver_all(kept)
-                    kept.clear()
-        except OSError as error:
-            self._failures.record(self.label, f"may lack older rows ({error!r})", error)
-        self._deliver_all(kept)
+        if "metrics" in resume.body and hides_rows(self._backend):
+            try:
+                for batch in batches(self._kept(resume), self._backend):
+                    self._deliver(batch)
+            except OSError as error:
+                self._failures.record(self.label, f"may lack older rows ({error!r})", error)
 
-    def _deliver_all(self, kept: list[Record]) -> None:
-        for batch in batches(kept, self._backend):
-            self._deliver(batch, 0)
+    def _kept(self, resume: Event) -> Iterator[Record]:
+        for _, record in JournalReader(self._journal.path).records():
+            if isinstance(record, Event) and record.body == resume.body:
+                return
+            found = step_and_names(record)
+            if found is not None and found[0] >= resume.body["start_step"]:
+                yield record
 
     def _calls_of(self, record: Record) -> list[Call]:
         try:

@@ -234,7 +234,7 @@ def test_every_clip_of_a_plain_loop_is_kept_and_one_that_finds_no_room_waits(tmp
 
 
 @pytest.mark.parametrize(
-    ("size", "bound"), [(1, 70), (40_000, 2_000_000)], ids=["whole", "in parts"]
+    ("size", "bound"), [(1, 55), (40_000, 2_000_000)], ids=["whole", "in parts"]
 )
 def test_clips_beyond_the_memory_bound_are_dropped_with_one_warning(
     tmp_path, monkeypatch, size, bound
