@@ -328,20 +328,17 @@ class Journal:
         _open.discard(self)
         os.close(self._fd)
 
-    def leave_to_parent(self) -> None:
-        """After a fork, in the child: close the file, whose lock would outlive the parent."""
-        fd, self._fd = self._fd, -1
-        with contextlib.suppress(OSError):
-            os.close(fd)
+    @staticmethod
+    def leave_to_parent() -> None:
+        """After a fork, in the child: close all files, whose locks would outlive the parent."""
+        for journal in _open:
+            with contextlib.suppress(OSError):
+                os.close(journal._fd)
+            journal._fd = -1
+        _open.clear()
 
 
-def _leave_all() -> None:
-    for journal in list(_open):
-        journal.leave_to_parent()
-    _open.clear()
-
-
-os.register_at_fork(after_in_child=_leave_all)
+os.register_at_fork(after_in_child=Journal.leave_to_parent)
 
 
 def _in_use(path: Path) -> str:
