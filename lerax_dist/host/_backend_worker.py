@@ -331,7 +331,7 @@ class BackendWorker:
         try:
             getattr(self._backend, call.method)(*call.args)
         except FileRemoved as error:
-            # It succeeds when it is retried, so nobody else would report it.
+            # It succeeds when it is retried, so nothing else would report it.
             self._failures.record(self.label, str(error), error)
             raise
         finally:

@@ -66,19 +66,18 @@ class JournalOutlet(AbstractOutlet):
         self.late_message = f"not all rows are in the journal {journal.path} yet"
         self._journal = journal
         self._failures = failures
+        continues = identity.incarnation > 1
         self._rewinder: Rewinder | None = None
-        if identity.incarnation > 1 and start_step is None:
+        if continues and start_step is None:
             self._rewinder = Rewinder(journal.path, journal.end, failures)
         # The step after that of the last row; `None` before the first of a continued run.
-        self._next_step = start_step if identity.incarnation > 1 else 0
+        self._next_step = start_step if continues else 0
         self._merger: PeerMerger | None = None
         self._receiver: PeerReceiver | None = None
         if mailbox is not None:
             self._merger = merger = PeerMerger(hosts, failures)
             self._receiver = PeerReceiver(mailbox, len(hosts), queue, merger.is_ahead, failures)
-        self._steps = RowSteps(
-            step_offset, start_step if identity.incarnation > 1 else None, failures
-        )
+        self._steps = RowSteps(step_offset, start_step if continues else None, failures)
         self._finisher = RowFinisher(failures, self._steps)
         self._workers = [
             BackendWorker(backend, label, name, identity, journal, failures)
