@@ -68,8 +68,12 @@ def replay_command(
         base = Path(log_dir) if log_dir is not None else None
         if kind.replay_files:
             base, chosen = _place(journal, own, log_dir, name)
+            old = sorted(p for pattern in kind.replay_files for p in (base / chosen).glob(pattern))
+            if old:
+                _check_replaceable(old[0], journal, is_wanted=force or from_step is not None)
             if from_step is None:
-                _clear(base / chosen, kind, journal, force=force)
+                for path in old:
+                    path.unlink()
         else:
             chosen = check_name(name or own)
             if base is not None:
@@ -198,21 +202,18 @@ def _own_name(journal: Path) -> str:
     return journal.resolve().parent.name
 
 
-def _clear(folder: Path, kind: type[AbstractLoggingBackend], journal: Path, *, force: bool) -> None:
-    """Remove the files of a backend if that is wanted; raises if there are some and it is not."""
-    found = sorted(path for pattern in kind.replay_files for path in folder.glob(pattern))
-    if found and not force:
+def _check_replaceable(old: Path, journal: Path, *, is_wanted: bool) -> None:
+    """Raise if a file of a backend must not be replaced or completed."""
+    if not is_wanted:
         raise RuntimeError(
-            f"{found[0]} exists, and a replay replaces no file by itself. Pass --force to replace "
-            "it, --from-step to complete it, or another --log-dir or --name."
+            f"{old} exists, and a replay replaces no file by itself. Pass --force to replace it, "
+            "--from-step to complete it, or another --log-dir or --name."
         )
-    if found and state_of(read_ends(journal), Liveness(journal).is_alive()) == "running":
+    if state_of(read_ends(journal), Liveness(journal).is_alive()) == "running":
         raise RuntimeError(
-            f"--force would remove {found[0]} while the run is being written. Pass another "
+            f"{old} cannot be replaced or completed while the run is being written. Pass another "
             "--log-dir or --name, or wait until the run is over."
         )
-    for path in found:
-        path.unlink()
 
 
 def _summary(outcome: Outcome, where: str) -> str:
