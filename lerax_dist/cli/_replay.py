@@ -68,12 +68,7 @@ def replay_command(
         base = Path(log_dir) if log_dir is not None else None
         if kind.replay_files:
             base, chosen = _place(journal, own, log_dir, name)
-            old = sorted(p for pattern in kind.replay_files for p in (base / chosen).glob(pattern))
-            if old:
-                _check_replaceable(old[0], journal, is_wanted=force or from_step is not None)
-            if from_step is None:
-                for path in old:
-                    path.unlink()
+            _prepare(base / chosen, kind, journal, completes=from_step is not None, force=force)
         else:
             chosen = check_name(name or own)
             if base is not None:
@@ -202,18 +197,29 @@ def _own_name(journal: Path) -> str:
     return journal.resolve().parent.name
 
 
-def _check_replaceable(old: Path, journal: Path, *, is_wanted: bool) -> None:
-    """Raise if a file of a backend must not be replaced or completed."""
-    if not is_wanted:
+def _prepare(
+    folder: Path,
+    kind: type[AbstractLoggingBackend],
+    journal: Path,
+    *,
+    completes: bool,
+    force: bool,
+) -> None:
+    """Remove the files of a backend if they are to be replaced; raise if they must stay."""
+    found = sorted(path for pattern in kind.replay_files for path in folder.glob(pattern))
+    if found and not completes and not force:
         raise RuntimeError(
-            f"{old} exists, and a replay replaces no file by itself. Pass --force to replace it, "
-            "--from-step to complete it, or another --log-dir or --name."
+            f"{found[0]} exists, and a replay replaces no file by itself. Pass --force to replace "
+            "it, --from-step to complete it, or another --log-dir or --name."
         )
-    if state_of(read_ends(journal), Liveness(journal).is_alive()) == "running":
+    if found and state_of(read_ends(journal), Liveness(journal).is_alive()) == "running":
         raise RuntimeError(
-            f"{old} cannot be replaced or completed while the run is being written. Pass another "
-            "--log-dir or --name, or wait until the run is over."
+            f"{found[0]} cannot be replaced or completed while the run is being written. Pass "
+            "another --log-dir or --name, or wait until the run is over."
         )
+    if not completes:
+        for path in found:
+            path.unlink()
 
 
 def _summary(outcome: Outcome, where: str) -> str:
