@@ -7,6 +7,7 @@ from typing import Self
 from lerax_dist._failures import Failure
 from lerax_dist._state import RestoredRun, RunState, write_state
 from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.host._exit_status import is_error
 from lerax_dist.host._run import Run
 
 
@@ -129,8 +130,11 @@ class AbstractRunHandle:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        is_normal_exit = isinstance(error, SystemExit) and not error.code
-        self.close(failed=error is not None and not is_normal_exit)
+        failed = error is not None
+        if isinstance(error, SystemExit):
+            # After a signal a program may leave with any status.
+            failed = is_error(error.code) and not self._run.is_preempted
+        self.close(failed=failed)
 
 
 def _as_error(failure: Failure) -> Exception:

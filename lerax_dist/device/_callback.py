@@ -1,7 +1,6 @@
 """From the devices to the host: the only host callback of the package, and waiting for it."""
 
 import functools as ft
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +11,13 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int
 
 from lerax_dist._schema import HostCallback
+from lerax_dist._timed_call import TimedCaller
 
 # Payloads of 100 KiB and more deadlock several devices of one process (measured on CPU): the
 # copy to the host queues behind the threads that wait for it. 16k numbers are well below.
 CHUNK = 16_384 - 8
+
+_caller = TimedCaller("lerax_dist-callbacks")
 
 
 def send(
@@ -35,6 +37,8 @@ def send(
             also in a branch that only the first device enters.
     """
     _check_cpu_backend()
+    # What is sent is waited for, perhaps while the interpreter shuts down.
+    _caller.start()
     mesh = jax.sharding.get_abstract_mesh()
     rest = tuple(name for name in mesh.axis_names if name not in mesh.manual_axes)
     if mesh.manual_axes and rest:
@@ -124,21 +128,22 @@ def wait_for_callbacks(timeout: float) -> str | None:
         except Exception as error:
             return _step_failed(error)
         return None
-    errors: list[Exception] = []
 
-    def wait() -> None:
+    def wait() -> list[Exception]:
+        errors: list[Exception] = []
         for token in tokens:
             try:
                 token.block_until_ready()
             except Exception as error:
                 errors.append(error)
+        return errors
 
-    if tokens:
-        thread = threading.Thread(target=wait, name="lerax_dist-callbacks", daemon=True)
-        thread.start()
-        thread.join(timeout)
-        if thread.is_alive():
-            return f"the devices have not finished the steps that were started after {timeout:g} s"
+    if not tokens:
+        return None
+    try:
+        errors = _caller.call(wait, timeout)
+    except TimeoutError:
+        return "the devices have not finished the steps that were started"
     return _step_failed(errors[0]) if errors else None
 
 

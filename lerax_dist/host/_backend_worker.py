@@ -145,6 +145,7 @@ class BackendWorker:
         self._closing = threading.Event()
         self._running: tuple[str, float] | None = None
         self._is_failing = False
+        self._has_ended = False
         self._paused = 0.0
         self._skipped = 0
 
@@ -215,6 +216,11 @@ class BackendWorker:
             self.delivered += 1
 
     def _calls_of(self, record: Record) -> list[Call]:
+        if isinstance(record, Event) and record.kind == "close":
+            # The second one has what failed while the backends closed.
+            self._has_ended, ended = True, self._has_ended
+            if ended:
+                return []
         try:
             return calls_of(record, self._backend, self._journal.path.parent)
         except Exception as error:

@@ -83,7 +83,7 @@ class Journal:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(self._fd)
+            self._close_file()
             raise JournalInUse(
                 f"`name` is the run of another logger that is still open: {path.parent}. "
                 "Close that logger first, or pass another `name`."
@@ -96,7 +96,7 @@ class Journal:
             # Whether the file ends within a line is `_torn`, from here on.
             self._next, self._torn, self.last = read_last(self._fd, self._size)
         except JournalFormatError as error:
-            os.close(self._fd)
+            self._close_file()
             raise JournalFormatError(f"{path}: {error}") from None
         self._start = (self._next, self._size)
         self._changed = threading.Condition()
@@ -256,7 +256,10 @@ class Journal:
             )
 
     def close(self) -> None:
-        """Put the file on the disk and close it. The appending thread must have ended."""
+        """Put the file on the disk and close it. The appending thread must have ended. A second
+        call does nothing."""
+        if self._fd < 0:
+            return
         self.sync()
         missing = self._dropped + len(self._unwritten)
         if missing:
@@ -269,7 +272,16 @@ class Journal:
         # A forked process that holds the file, too, would otherwise keep the lock.
         with contextlib.suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-        os.close(self._fd)
+        self._close_file()
+
+    def _close_file(self) -> None:
+        fd, self._fd = getattr(self, "_fd", -1), -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        # Ctrl-C may have cut off what would have closed it, and the lock would stay.
+        self._close_file()
 
 
 def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import pytest
 
 import lerax_dist as ld
+from lerax_dist.host._closing_wait import ClosingWait
 from tests.loop import iteration, reset, step_states, training
 from tests.memory import Hangs, Memory
 from tests.readers import journal_records, journal_steps, start_step_of
@@ -279,7 +280,7 @@ def test_a_journal_is_closed_once_though_its_outlet_is_closed_again(tmp_path):
     logger.close()
     outlet = logger._run._outlet
     assert outlet is not None
-    outlet.close(True, time.monotonic() + LIMIT, LIMIT)
+    outlet.close(True, time.monotonic() + LIMIT, ClosingWait("r", LIMIT))
     assert logger.failures == ()
 
 
