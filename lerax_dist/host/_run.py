@@ -31,8 +31,6 @@ from lerax_dist.process_logs import RunLogs
 
 # A process may ask this much later than another, e.g. since it loads data, in seconds.
 _AGREEMENT_TIMEOUT = 300.0
-# Closing a run that could not start, in seconds.
-_ABORT_TIMEOUT = 5.0
 # Closing at the exit of the interpreter, in seconds.
 _EXIT_TIMEOUT = 60.0
 # The last clips of a run that did not finish, in seconds.
@@ -128,19 +126,14 @@ class Run:
 
     def start(self, open_timeout: float) -> None:
         """Start the threads; the writer waits at most `open_timeout` seconds for its backends."""
-        try:
-            watch_exit_status()
-            self._close_at_exit()
-            if self._departure is not None and self._signals is not None:
-                signals = self._signals
-                self._departure.watch(lambda: signals.seen)
-            if self._worker is not None and self._outlet is not None:
-                self._worker.start()
-                self._outlet.start(open_timeout, self._close_at_exit)
-        except BaseException:
-            # Ctrl-C, for instance. The caller never gets the run, so it could not close it.
-            self.close(failed=True, timeout=_ABORT_TIMEOUT)
-            raise
+        watch_exit_status()
+        self._close_at_exit()
+        if self._departure is not None and self._signals is not None:
+            signals = self._signals
+            self._departure.watch(lambda: signals.seen)
+        if self._worker is not None and self._outlet is not None:
+            self._worker.start()
+            self._outlet.start(open_timeout, self._close_at_exit)
 
     def row_callback(self, schema: Schema, stride: int) -> HostCallback:
         """What takes the rows of one schema from the devices; they are `stride` iterations apart.

@@ -308,6 +308,7 @@ def preempted(log_dir, way):
         state = logger.state()
     if group.is_writer:
         eqx.tree_serialise_leaves(checkpoint, state)
+    os.kill(os.getpid(), signal.SIGTERM)  # JAX has its handler again
     leaves = [leaf.tolist() for leaf in jax.tree.leaves(state)]
     return {
         "last": steps[-1],
