@@ -164,9 +164,12 @@ class ProcessGroup(abc.ABC):
         return None
 
     def departure(self, name: str) -> "Departure | None":
-        """What the processes of the run `name` say of its end. Not collective, and does not wait.
+        """What the processes of a run say of its end. Not collective, and does not wait.
 
         None where the processes share no key-value store: only a `JaxGroup` has one.
+
+        Args:
+            name: a name of this run alone, the same on every process.
         """
         return None
 

@@ -168,7 +168,7 @@ def test_what_ends_a_program_works_on_3_12(tmp_path):
     subprocess.run(command, cwd=ROOT, timeout=120, check=True)
     assert len(journal_rows(tmp_path / "r")) == 500
     assert journal_records(tmp_path / "r")[-1].body == {"state": "finished", "failures": []}
-    parts = ("tests/host/test_close.py", "tests/host/test_clips.py", "tests/test_signals.py")
+    parts = ("tests/host/test_close.py", "tests/test_signals.py")
     ends = "tests/multiprocess/test_ends.py"
     run_tests(python, *parts, ends, "-k", "not test_ends or programs_own or exception or record")
 
