@@ -1,5 +1,6 @@
 """Calls that may hang, made in a thread that is there before they are needed."""
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -25,14 +26,15 @@ class TimedCaller:
         self._name = name
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._starting = threading.Lock()
-        self._started = False
+        # The process whose thread it is: a fork has none.
+        self._pid = 0
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
         with self._starting:
-            if not self._started:
+            if self._pid != os.getpid():
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()
-                self._started = True
+                self._pid = os.getpid()
 
     def call(self, function: Callable[[], _T], timeout: float) -> _T:
         """What `function` returns or raises.

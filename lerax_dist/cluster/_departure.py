@@ -26,10 +26,10 @@ _STATES = ("failed", "preempted", "finished")
 class Departure:
     """What the processes of a run say of its end, in JAX's coordination service.
 
-    A process that knows that the job is about to end publishes how often it has answered `reached`,
-    and answers no more until all have published that. All leave at the call after the highest
-    number, which no process has answered yet. Nothing is exchanged before; a thread looks once a
-    second whether another process leaves.
+    A process that knows that the job is about to end publishes how often it has answered `reached`
+    by no, and answers no more until all have published that. All leave at the call after the
+    highest number, which no process has answered yet. Nothing is exchanged before; a thread looks
+    once a second whether another process leaves.
 
     Attributes:
         noticed: whether a notice of preemption reached any process, as far as this one knows.
@@ -74,7 +74,8 @@ class Departure:
             if self._last is None and (self.noticed or self._is_notified()):
                 self._agree()
             leaves = self._last is not None and self._answered >= self._last
-            self._answered += 1
+            # Only what was answered by no: a slow process may read the number after this one left.
+            self._answered += not leaves
             return leaves
 
     def close(self, state: str) -> str:

@@ -14,6 +14,8 @@ _MAX_CALL = 1.0
 # Where JAX keeps that one of the processes got SIGTERM, its notice of preemption.
 _PREEMPTION_KEY = "RECEIVED_PREEMPTION_NOTICE"
 
+_caller = TimedCaller("lerax_dist-store")
+
 
 def service_state() -> Any:
     """What JAX keeps about the coordination service; raises a RuntimeError if that is elsewhere."""
@@ -84,7 +86,6 @@ class Store:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._caller = TimedCaller("lerax_dist-store")
 
     def put(self, key: str, text: str, *, within: float | None = None) -> None:
         """Set `key`; it may be set already."""
@@ -131,7 +132,7 @@ class Store:
         if within is None:
             return call()
         try:
-            return self._caller.call(call, within)
+            return _caller.call(call, within)
         except TimeoutError as error:
             raise Unanswered(f"process 0 has not answered for {within:g} s") from error
 

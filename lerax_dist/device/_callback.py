@@ -37,8 +37,6 @@ def send(
             also in a branch that only the first device enters.
     """
     _check_cpu_backend()
-    # What is sent is waited for, perhaps while the interpreter shuts down.
-    _caller.start()
     mesh = jax.sharding.get_abstract_mesh()
     rest = tuple(name for name in mesh.axis_names if name not in mesh.manual_axes)
     if mesh.manual_axes and rest:
@@ -121,6 +119,7 @@ def wait_for_callbacks(timeout: float) -> str | None:
     never ends, so this waits for the same tokens one level below, at most `timeout` seconds, and
     returns what is missing, or `None`.
     """
+    _caller.start()
     tokens = _runtime_tokens()
     if tokens is None:
         try:

@@ -132,6 +132,8 @@ class Run:
             signals = self._signals
             self._departure.watch(lambda: signals.seen)
         if self._worker is not None and self._outlet is not None:
+            # Its thread, which the exit of the interpreter may need and could not start.
+            self._wait_for_callbacks(0.0)
             self._worker.start()
             self._outlet.start(open_timeout, self._close_at_exit)
 
