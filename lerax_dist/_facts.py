@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lerax_dist._secrets import hides_command, mask_command
 from lerax_dist._version import __version__
 from lerax_dist.cluster import ProcessGroup, current_job
 
@@ -41,7 +42,7 @@ def collect_facts(
         **devices,
         "versions": versions(),
         "git": None if folder is None else git_state(folder),
-        "command": shlex.join(sys.orig_argv),
+        "command": None if hides_command(environ) else shlex.join(mask_command(sys.orig_argv)),
         "directory": _unless_gone(os.getcwd),
     }
     job = current_job(environ)

@@ -78,7 +78,9 @@ class Failures:
             self._recorded[where, kind] = Failure(where, message, error)
         try:
             # Explicitly: the line of this package that warns would tell the user nothing.
-            warnings.warn_explicit(f"{where}: {message}", LoggingWarning, "lerax_dist", 0)
+            # It names what users name: a control character must not reach their terminal.
+            text = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
+            warnings.warn_explicit(f"{where}: {text}", LoggingWarning, "lerax_dist", 0)
         except Exception:
             # The user's warning filter turned it into an error; it is kept all the same.
             pass

@@ -1,8 +1,30 @@
-"""Hyperparameters: checked, flattened, and read from the fields of Equinox modules."""
+"""Hyperparameters: any configuration as flat, plain values, the same in each launch.
 
+Libraries are recognized by what their objects have (`__attrs_attrs__`, `model_fields`, `shape` and
+`dtype`): none of them is imported.
+"""
+
+import argparse
 import dataclasses
-from collections.abc import Mapping
+import enum
+import functools
+import os
+import re
+import sys
+import types
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any
+
+import numpy as np
+
+from lerax_dist._secrets import mask_value
+
+# Numbers of an array that are written; a longer one is described by dtype and shape.
+_MAX_NUMBERS = 64
+# Levels of nesting; what is deeper is written as its text.
+_MAX_DEPTH = 32
+# An address differs in each launch.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def extract(module: Any, prefix: str) -> dict[str, Any]:
@@ -14,49 +36,170 @@ def extract(module: Any, prefix: str) -> dict[str, Any]:
     if not dataclasses.is_dataclass(module) or isinstance(module, type):
         return {}
     found: dict[str, Any] = {}
-    for field in dataclasses.fields(module):
+    # Fields that do not show, as `parent` of a Flax module, lead out of it.
+    for field in (field for field in dataclasses.fields(module) if field.repr):
         value = getattr(module, field.name, None)
         if field.name.startswith("_"):
             continue
         name = f"{prefix}.{field.name}"
         if isinstance(value, (bool, int, float, str)):
-            found[name] = value
+            found[name] = mask_value(name, _leaf(value))
         elif isinstance(value, (list, tuple)) and value:
             if all(isinstance(member, (bool, int, float)) for member in value):
-                found[name] = str(value)
+                found[name] = _text(value)
         else:
             found |= extract(value, name)
     return found
 
 
 def check_hparams(hparams: Any) -> dict[str, Any]:
-    """Hyperparameters, flat; raises if they are not a mapping from strings."""
+    """Hyperparameters by dotted names: numbers, strings, booleans, None, and lists of these.
+
+    Secrets are masked. What cannot be read becomes a text that says so: it costs no other.
+
+    Raises:
+        TypeError: if `hparams` is neither a mapping nor an object with fields.
+    """
     if hparams is None:
         return {}
-    if not isinstance(hparams, Mapping):
+    members = None if isinstance(hparams, type) else _members(hparams)
+    if members is None:
         raise TypeError(
-            f"`hparams` must be a mapping of names to values, got {hparams!r}. Use e.g. vars(args)."
+            "`hparams` must be a mapping of names to values or an object with fields (a dataclass, "
+            f"a namespace), got {_text(hparams)}. Use e.g. vars(args)."
         )
     flat: dict[str, Any] = {}
-    for key, value in hparams.items():
-        if not isinstance(key, str):
-            raise TypeError(
-                f"`hparams` has the name {key!r}; names must be strings. Use {str(key)!r}."
-            )
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": v for inner, v in check_hparams(value).items()}
-        else:
-            flat[key] = _plain(value)
+    for name, value in _flatten(members, "", (id(hparams),)):
+        while name in flat:
+            name += "_"
+        flat[name] = mask_value(name, value)
     return flat
 
 
-def _plain(value: Any) -> Any:
-    """A number, string or boolean (or a list of them) as it is, an array as its numbers, anything
-    else as its text: backends and the journal get plain values only."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+def _flatten(
+    members: Mapping[Any, Any], prefix: str, above: tuple[int, ...]
+) -> Iterator[tuple[str, Any]]:
+    """Dotted name and plain value of all that is below; `above` are the ids of what contains it."""
+    for key in members:
+        name = f"{prefix}{_text(key)}"
+        try:
+            value = members[key]
+            inner = _members(value)
+        except Exception as error:  # E.g. an interpolation of OmegaConf that leads nowhere.
+            yield name, f"<not readable: {type(error).__name__}>"
+            continue
+        if isinstance(value, functools.partial):
+            yield name, _leaf(value.func)
+        if id(value) in above or len(above) > _MAX_DEPTH:
+            yield name, f"<{_qualified(type(value))}>"
+        elif inner:
+            yield from _flatten(inner, f"{name}.", (*above, id(value)))
+        elif not isinstance(value, functools.partial):
+            yield name, _leaf(value)
+
+
+def _members(value: Any) -> Mapping[Any, Any] | None:
+    """What is inside of a value, by name or index; `None` if it is to be written as a whole."""
+    kind = type(value)
+    if isinstance(value, (str, bytes, int, float, enum.Enum, type, np.generic, np.dtype)):
+        return None
+    if isinstance(value, Mapping):
         return value
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(member) for member in value]
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
+    if isinstance(value, functools.partial):
+        return dict(enumerate(value.args)) | value.keywords
+    if dataclasses.is_dataclass(value):
+        return _fields(value, [field.name for field in dataclasses.fields(value) if field.repr])
+    if hasattr(kind, "__attrs_attrs__"):
+        return _fields(value, [field.name for field in kind.__attrs_attrs__ if field.repr])
+    if isinstance(getattr(kind, "model_fields", None), Mapping):  # pydantic
+        return _fields(value, [name for name, field in kind.model_fields.items() if field.repr])
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return _fields(value, kind._fields)
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return None
+    if isinstance(value, (Sequence, Set)):
+        members = value if isinstance(value, Sequence) else sorted(value, key=_text)
+        # A list of plain values, and of lists of them, stays a list.
+        return dict(enumerate(members)) if any(map(_has_fields, members)) else None
+    if callable(getattr(value, "items", None)) and callable(getattr(value, "keys", None)):
+        return dict(value.items())  # `ml_collections.ConfigDict`
+    if isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
+        return vars(value)
+    # An object that says nothing of itself, or a module of Flax's nnx.
+    if hasattr(value, "__dict__") and not hasattr(value, "__qualname__"):
+        if kind.__repr__ is object.__repr__ or hasattr(kind, "__nnx_repr__"):
+            return _fields(value, vars(value))
+    return None
+
+
+def _fields(value: Any, names: Collection[str]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names if not name.startswith("_")}
+
+
+def _has_fields(value: Any) -> bool:
+    try:
+        return bool(_members(value))
+    except Exception:
+        return True
+
+
+def _leaf(value: Any) -> Any:
+    """A value as a whole: a number, a string, a boolean, None, or a list of them."""
+    try:
+        return _plain(value)
+    except Exception as error:
+        return f"<not readable: {type(error).__name__}>"
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, enum.Enum) and not isinstance(value, str):
+        return f"{type(value).__name__}.{value.name}"
+    if isinstance(value, str):
+        return str.__str__(value.value if isinstance(value, enum.Enum) else value)
+    if isinstance(value, int):
+        # Python writes no integer of more digits in decimal; its reader would refuse them.
+        limit = sys.get_int_max_str_digits() or sys.int_info.default_max_str_digits
+        return int(value) if value.bit_length() < 3 * limit else hex(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, np.dtype):
+        return value.name
+    if isinstance(value, type):
+        inner = np.dtype(value) if issubclass(value, np.generic) else getattr(value, "dtype", None)
+        return inner.name if isinstance(inner, np.dtype) else _qualified(value)
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return _array(value)
+    if isinstance(value, (bytes, bytearray)):
+        return repr(value)
+    if isinstance(value, Set):
+        return [_leaf(member) for member in sorted(value, key=_text)]
+    if isinstance(value, Sequence):
+        return [_leaf(member) for member in value]
+    if hasattr(value, "__qualname__") or hasattr(value, "__name__"):
+        return _qualified(value)
+    return _text(value)
+
+
+def _array(value: Any) -> Any:
+    if not hasattr(value, "tolist") or getattr(value, "size", _MAX_NUMBERS + 1) > _MAX_NUMBERS:
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    return _leaf(value.tolist())
+
+
+def _qualified(value: Any) -> str:
+    """Where a function or a class is defined: the same in each launch."""
+    name = getattr(value, "__qualname__", None) or value.__name__
+    module = getattr(value, "__module__", None)
+    return name if module in (None, "builtins") else f"{module}.{name}"
+
+
+def _text(value: Any) -> str:
+    try:
+        text = str(value)
+    except Exception:
+        return f"<{_qualified(type(value))}>"
+    return _ADDRESS.sub("", text)

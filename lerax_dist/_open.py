@@ -3,7 +3,9 @@
 import contextlib
 import itertools
 import os
+import socket
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,14 +15,17 @@ from lerax_dist._config import CheckedConfig, RunConfig
 from lerax_dist._facts import collect_facts
 from lerax_dist._failures import Failures
 from lerax_dist._run_name import make_name
-from lerax_dist.backends import NoOpBackend
+from lerax_dist.backends import NoOpBackend, as_backend
 from lerax_dist.cluster import (
     Mailbox,
     ProcessGroup,
+    SoloGroup,
     choose_scope,
     current_group,
     current_job,
     describe_devices,
+    hint_of_launch,
+    imports_main_again,
     with_counts,
 )
 from lerax_dist.host._journal_outlet import JournalOutlet
@@ -37,6 +42,8 @@ _AGREEMENT_TIMEOUT = 600.0
 _CLOSE_TIMEOUT = 5.0
 # How long a process that does not write batches its rows, in seconds.
 _PEER_PAUSE = 1.0
+# The runs of this process; one that is open is kept by its threads and its exit handler.
+_RUNS: "weakref.WeakSet[Run]" = weakref.WeakSet()
 
 
 class Decision(NamedTuple):
@@ -92,12 +99,22 @@ def open_run(
             `Required` backend, cannot be opened on process 0, then on every process.
         TimeoutError: if a process did not take part in time.
     """
+    if imports_main_again():
+        return _open_nothing(config)
     group = current_group(config.group, config.scope)
     scope = choose_scope(group, config.scope)
     # On every process and before anything that may raise on one only: where JAX has not started
     # the devices yet, the processes wait for each other here.
     devices = describe_devices(group)
     failures = Failures()
+    hint = hint_of_launch(os.environ) if group.launcher == "solo" else ""
+    if hint and config.group is None:
+        failures.record(
+            "launch",
+            f"{hint} looks like one of several processes, but this one has joined no other, so "
+            'each writes a run of its own. Join them first by `initialize("HOST:PORT", '
+            "num_processes, process_id)`. For independent runs pass `group=SoloGroup()`",
+        )
     # `undo` closes what is open if the run cannot be made.
     with contextlib.ExitStack() as undo:
         checked, decision, journal = _decide(group, scope, config, named_after, failures, undo)
@@ -108,7 +125,7 @@ def open_run(
             logs = RunLogs(directory, identity.run_id, group)
             undo.callback(logs.close)
             queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
-            outlet = _make_outlet(info, checked.start_step, journal, devices, queue, failures)
+            outlet = _make_outlet(info, checked, journal, devices, queue, failures)
             run = Run(
                 info,
                 queue,
@@ -118,6 +135,7 @@ def open_run(
                 handle_signals=checked.handle_signals,
                 wait_for_callbacks=wait_for_callbacks,
             )
+            _RUNS.add(run)
             # Ctrl-C, for instance: the caller never gets the run, so it could not close it.
             undo.callback(run.close, failed=True, timeout=_CLOSE_TIMEOUT)
             run.start(checked.open_timeout)
@@ -130,6 +148,52 @@ def open_run(
             _check_required(run, outlet, checked)
         undo.pop_all()
     return run
+
+
+def close_runs(timeout: float = 60.0) -> tuple[str, ...]:
+    """Close every run that this process has open, as failed.
+
+    For loggers that are lost, since a function or a notebook cell has raised: their runs can then
+    be opened again, and continue.
+
+    Args:
+        timeout: how long to take at most for each, in seconds.
+
+    Returns:
+        The names of these runs.
+
+    Example:
+        ```python
+        Logger(NoOpBackend(), "lost", log_dir="logs")
+        print(close_runs())  # ('lost',)
+        ```
+    """
+    runs = [*_RUNS]
+    names = tuple(run.info.name for run in runs if not run.is_closed)
+    for run in runs:
+        run.close(failed=True, timeout=timeout)
+    return names
+
+
+def _open_nothing(config: RunConfig) -> Run:
+    """A run that writes nothing: the one of the parent process is meant."""
+    checked, failures = config.check(), Failures()
+    failures.record(
+        "multiprocessing",
+        "a worker process imports the main module again and makes a logger, which writes nothing. "
+        'Make the logger under `if __name__ == "__main__":`',
+    )
+    backends = tuple(NoOpBackend() for _ in checked.backends)
+    name, directory = checked.name or "", Path(checked.log_dir)
+    info = RunInfo(
+        *(name, directory, Identity("", 0), "global", SoloGroup(), checked.hparams, backends)
+    )
+    return Run(
+        *(info, RowQueue(failures, pause=_PEER_PAUSE), None, failures),
+        logs=None,
+        handle_signals=False,
+        wait_for_callbacks=lambda timeout: None,
+    )
 
 
 def _decide(
@@ -180,7 +244,7 @@ def _decide(
 
 def _make_outlet(
     info: RunInfo,
-    start_step: int | None,
+    checked: CheckedConfig,
     journal: Journal | None,
     devices: dict[str, Any],
     queue: RowQueue,
@@ -194,8 +258,8 @@ def _make_outlet(
     body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, info.scope, devices)
     queue.put(Event(time.time(), "open", body))
-    if identity.incarnation > 1 and start_step is not None:
-        queue.put(Event(time.time(), "resume", {"start_step": start_step}))
+    if identity.incarnation > 1 and checked.start_step is not None:
+        queue.put(Event(time.time(), "resume", {"start_step": checked.start_step}))
     return JournalOutlet(
         info.name,
         identity,
@@ -205,7 +269,8 @@ def _make_outlet(
         failures,
         mailbox=mailbox,
         hosts=hosts,
-        start_step=start_step,
+        start_step=checked.start_step,
+        step_offset=checked.step_offset,
     )
 
 
@@ -249,7 +314,7 @@ def _check_required(run: Run, outlet: AbstractOutlet | None, checked: CheckedCon
         TimeoutError: if process 0 did not answer in time.
     """
     unopened = ""
-    if isinstance(outlet, JournalOutlet):
+    if outlet is not None:
         reasons = [outlet.why_unopened(backend) for backend in checked.required]
         unopened = "; ".join(reason for reason in reasons if reason)
     unopened = _broadcast_unopened(run.info.group, unopened, checked.open_timeout)
@@ -274,6 +339,8 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
         OSError: if its directory or a file in it cannot be made.
     """
     base, resume = checked.log_dir.resolve(), checked.resume
+    ids = (as_backend(backend).new_run_id() for backend in checked.backends)
+    new_id = next(filter(None, ids), None)
     if checked.restored is not None:
         name, identity, _ = checked.restored
         return _acquire_restored(base, name, identity, resume, failures)
@@ -299,7 +366,7 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
                 raise
             continue
         if _may_write(journal, resume):
-            return _acquired(unique, journal, continues=journal.end > 0)
+            return _acquired(unique, journal, continues=journal.end > 0, new_id=new_id)
         journal.close()
     raise AssertionError
 
@@ -315,7 +382,11 @@ def _acquire_restored(
                 f'`resume` is "must", but {lost}. Give the `log_dir` it was written to.'
             )
         failures.record(
-            "state", f"{lost}; it continues in a new folder there, without its older rows"
+            "state",
+            f"{lost} on host {socket.gethostname()}; it continues in a new folder there, without "
+            "its older rows. If `log_dir` is a disk of one host, they are on the host that the run "
+            "was on before: use a folder that all hosts share, or copy the folder of the run here "
+            'before the start. `resume="must"` makes this an error',
         )
     journal = _open_journal(base / name, failures)
     return _acquired(name, journal, continues=True, known=known)
@@ -327,10 +398,16 @@ def _open_journal(directory: Path, failures: Failures) -> Journal:
 
 
 def _acquired(
-    name: str, journal: Journal, *, continues: bool, known: Identity | None = None
+    name: str,
+    journal: Journal,
+    *,
+    continues: bool,
+    known: Identity | None = None,
+    new_id: str | None = None,
 ) -> AcquiredRun:
+    folder = journal.path.parent
     try:
-        identity = take_identity(journal.path.parent, continues=continues, known=known)
+        identity = take_identity(folder, continues=continues, known=known, new_id=new_id)
         return AcquiredRun(name, identity, journal)
     except (OSError, ValueError):
         journal.close()
@@ -343,5 +420,5 @@ def _may_write(journal: Journal, resume: str) -> bool:
         case None:
             return True
         case Event(kind="close", body={"state": "finished"}):
-            return resume == "must"
+            return resume in ("allow", "must")
     return resume != "never"

@@ -1,5 +1,7 @@
 """What a run is called and which folder it has: decisions, no effects."""
 
+import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,7 +29,7 @@ def _name_of(thing: Any) -> str:
 
 
 def _is_control(char: str) -> bool:
-    return unicodedata.category(char) in {"Cc", "Zl", "Zp"}
+    return unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}
 
 
 def check_name(name: Any) -> str:
@@ -44,7 +46,7 @@ def check_name(name: Any) -> str:
         raise ValueError(f"`name` is empty: {name!r}; {rule}. Use None to have one generated.")
     if any(_is_control(char) for char in name):
         raise ValueError(
-            f"`name` contains a control character: {name!r}; {rule}. Leave the character out."
+            f"`name` contains a control character or half of one: {name!r}; {rule}. Leave it out."
         )
     if PurePosixPath(name).is_absolute() or "\\" in name:
         raise ValueError(
@@ -62,12 +64,28 @@ def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
     """The folder in which that of the run is made: that of the first backend that has one unless it
     is given (so that everything of a run is in one folder), else `logs`."""
     if log_dir is not None:
-        return Path(log_dir)
+        return local_folder(log_dir)
     for backend in backends:
         own = getattr(backend, "log_dir", None)
         if isinstance(own, (str, Path)):
             return Path(own)
     return Path("logs")
+
+
+def local_folder(log_dir: str | Path) -> Path:
+    """A folder of this machine, with `~` expanded.
+
+    Raises:
+        ValueError: if it is an address such as `gs://bucket`, which would become a local folder.
+    """
+    # A `Path` of "gs://bucket" has one slash.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/" + "/" * isinstance(log_dir, str), str(log_dir)):
+        raise ValueError(
+            f"`log_dir` must be a folder of this machine, got {str(log_dir)!r}. Log into a local "
+            "or shared folder and copy it to the bucket (e.g. by `rclone sync`), or mount the "
+            "bucket as a folder."
+        )
+    return Path(os.path.expanduser(log_dir))
 
 
 def check_tag(tag: Any) -> str:

@@ -1,14 +1,19 @@
 """A logger that cannot be made leaves nothing: the same call works once the cause is gone."""
 
+import os
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lerax_dist as ld
+from tests.loop import run_threads
 from tests.memory import Memory
 from tests.readers import journal_records
 
@@ -93,7 +98,8 @@ def test_ctrl_c_while_backends_open_ends_the_run_as_failed(tmp_path):
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines() == ["['MainThread']", "2"]
+    # The other one is the process's, for what its exit may wait for.
+    assert done.stdout.splitlines() == ["['MainThread', 'lerax_dist-callbacks']", "2"]
     ends = [each for each in journal_records(tmp_path / "r") if each.kind == "close"]
     assert [end.body["state"] for end in ends] == ["failed", "finished"]
 
@@ -111,13 +117,94 @@ def test_ctrl_c_while_the_writer_starts_ends_the_run_as_failed(tmp_path, monkeyp
             raise KeyboardInterrupt
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    before = set(threading.enumerate())
+    before = run_threads()
     with pytest.raises(KeyboardInterrupt):
         ld.Logger(Memory(), "r", log_dir=tmp_path)
-    for thread in set(threading.enumerate()) - before:
+    for thread in run_threads() - before:
         thread.join(20.0)
         assert not thread.is_alive(), thread.name
     with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
         assert logger.failures == ()
     ends = [each for each in journal_records(tmp_path / "r") if each.kind == "close"]
     assert [end.body["state"] for end in ends] == ["failed", "finished"]
+
+
+def test_the_run_of_a_lost_logger_is_named_with_its_process_and_can_be_taken_up_again(tmp_path):
+    def train(logged):
+        logger = ld.Logger(Memory(), "r", log_dir=tmp_path)
+        for step in logged:
+            logger.log({"x": 1.0}, step)
+        logger.flush()
+        if len(logged) > 1:
+            raise KeyError("as in a notebook cell: the logger is lost")
+        return logger
+
+    with pytest.raises(KeyError):
+        train([0, 1])
+    who = rf"process {os.getpid()} on {socket.gethostname()} since \d{{4}}-.* UTC, which is this"
+    with pytest.raises(RuntimeError, match=rf"{who}.*`lerax_dist.close_runs\(\)`.*another `name`"):
+        train([2])
+    assert ld.close_runs() == ("r",)
+    logger = train([2])
+    assert (logger.name, logger.incarnation) == ("r", 2)
+    # To another process it is one of another.
+    program = "import sys, lerax_dist as ld; ld.Logger(ld.NoOpBackend(), 'r', log_dir=sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert f"process {os.getpid()} on" in done.stderr and "close_runs" not in done.stderr
+    assert ld.close_runs() == ("r",) and ld.close_runs() == ()
+    assert [i.state for i in ld.read_run(logger.run_dir).incarnations] == ["failed", "failed"]
+    assert list(ld.read_run(logger.run_dir).steps) == [0, 1, 2]
+
+
+BUCKETS = [
+    "gs://bucket/logs",
+    "s3://bucket",
+    Path("gs://bucket/logs"),
+    "file:///tmp/x",
+    "hdfs://x/y",
+]
+
+
+@pytest.mark.parametrize("log_dir", BUCKETS, ids=str)
+def test_a_bucket_is_refused_by_name_instead_of_becoming_a_local_folder(
+    tmp_path, monkeypatch, log_dir
+):
+    monkeypatch.chdir(tmp_path)
+    for make in (ld.JSONLBackend, ld.TensorBoardBackend, lambda path: ld.WandbBackend(dir=path)):
+        with pytest.raises(ValueError, match="`log_dir` must be a folder of this machine, got"):
+            make(log_dir)
+    with pytest.raises(ValueError, match="`log_dir` must be a folder of this machine, got"):
+        ld.Logger(Memory(), "r", log_dir=log_dir)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_is_expanded_and_other_names_are_taken_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for number, log_dir in enumerate(["~/a", Path("~/a"), "c:x", "a:b/c", "~nobody-here/x"]):
+        logger = ld.Logger(ld.JSONLBackend(log_dir), f"r{number}")
+        logger.close()
+        expected = tmp_path / ("a" if number < 2 else log_dir)
+        assert logger.run_dir == expected / f"r{number}"
+        assert (logger.run_dir / "metrics.jsonl").exists()
+    with ld.Logger(Memory(), "other", log_dir="~/b") as logger:
+        assert logger.run_dir == tmp_path / "b" / "other"
+
+
+@pytest.mark.parametrize("group", [None, ld.SoloGroup()])
+def test_variables_of_an_unknown_launcher_are_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: ld.SoloGroup | None
+):
+    monkeypatch.setenv("NODE_RANK", "1")
+    monkeypatch.setenv("NNODES", "2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ld.LoggingWarning)
+        logger = ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path, group=group)
+        logger.close()
+    messages = [failure.message for failure in logger.failures]
+    assert len(messages) == (group is None)
+    if messages:
+        assert messages[0].startswith("NNODES=2 NODE_RANK=1 looks like one of several processes")
+        assert "`initialize(" in messages[0] and "`group=SoloGroup()`" in messages[0]

@@ -172,7 +172,7 @@ def test_a_batch_job_finds_its_run_by_the_state_whatever_its_name_was_made_from(
 def test_a_run_whose_folder_is_gone_goes_on_in_a_new_one_under_its_name_and_id(tmp_path):
     first, state = log(tmp_path, range(3))
     shutil.rmtree(tmp_path / "r")
-    with pytest.warns(ld.LoggingWarning, match="the run 'r' of `state` is not in .* new folder"):
+    with pytest.warns(ld.LoggingWarning, match="is not in .* use a folder that all hosts"):
         second, _ = log(tmp_path, range(3, 5), None, state=state)
     assert (second.name, second.run_id, second.incarnation) == ("r", first.run_id, 2)
     assert shown(tmp_path / "r") == [3, 4]

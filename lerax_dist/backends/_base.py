@@ -14,18 +14,21 @@ import numpy as np
 @final
 @dataclass(frozen=True)
 class SetupProblem:
-    """Something about this machine that a backend cannot use, for `lerax-dist doctor`.
+    """What a check of `lerax-dist doctor` has found, e.g. that a backend cannot be used here.
 
     Attributes:
-        level: `"problem"` if the backend would fail, `"warning"` if it would do less than it is
-            meant to, `"hint"` if something could be better.
+        level: with a `"problem"` a run would not log correctly; with a `"warning"` it would, but
+            does less than it could, e.g. W&B is offline; a `"hint"` is an improvement.
         what: what is wrong.
-        fix: what to do about it.
+        fix: what to do about it; empty if `what` includes it.
     """
 
     level: Literal["problem", "warning", "hint"]
     what: str
     fix: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; fix: {self.fix}" if self.fix else self.what
 
 
 class AbstractLoggingBackend(abc.ABC):
@@ -43,7 +46,7 @@ class AbstractLoggingBackend(abc.ABC):
     Attributes:
         replay_name: name for `lerax-dist replay --to`; None if a run cannot be replayed to it.
         replay_files: glob patterns of its files in the folder of a run. A replay does not start if
-            there are some already.
+            there are some already, unless it is told to replace or to complete them.
 
     Example:
         ```python
@@ -82,10 +85,11 @@ class AbstractLoggingBackend(abc.ABC):
 
     @abc.abstractmethod
     def log_hparams(self, hparams: dict[str, Any]) -> None:
-        """Write hyperparameters.
+        """Write hyperparameters, in place of those of an earlier call.
 
         Args:
-            hparams: flat names (`"policy.width"`) to Python numbers, strings and booleans.
+            hparams: all that this start of the run has logged so far: flat names (`"policy.width"`)
+                to Python numbers, strings, booleans, `None`, and lists of these.
         """
 
     @abc.abstractmethod
@@ -120,6 +124,13 @@ class AbstractLoggingBackend(abc.ABC):
             incarnation: 1 for the first start of the run, then one more each time.
         """
 
+    def new_run_id(self) -> str | None:
+        """The id for a run that is new, e.g. of an environment variable; `None` for any id.
+
+        The run keeps it: when it is resumed, `on_identity` has it again.
+        """
+        return None
+
     def on_run(self, facts: dict[str, Any]) -> None:
         """Learn where and from what code the run was started.
 
@@ -145,10 +156,13 @@ class AbstractLoggingBackend(abc.ABC):
         """
 
     def on_resume(self, start_step: int) -> None:
-        """Learn that the run resumes after it was interrupted. Called before the first row.
+        """Learn that the run resumes after it was interrupted.
+
+        Called before the first row; again if rows with other metrics resume elsewhere.
 
         Args:
-            start_step: rows of earlier incarnations at this step or after it are superseded.
+            start_step: rows so far at this step or after it are superseded. Those that are not,
+                since they have other metrics, follow again, to a backend that overrides this.
         """
 
     def on_end(self, state: str) -> None:
@@ -235,13 +249,20 @@ def already_open(backend: object, name: str) -> RuntimeError:
     )
 
 
-def rename_reserved(reserved: str, names: Iterable[str]) -> list[str]:
-    """Metric names in their order, with one that a format reserves renamed to `metrics/<name>`."""
+def rename_reserved(reserved: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Names in their order, with those that a format reserves renamed to `metrics/<name>`."""
     names = list(names)
-    renamed = f"metrics/{reserved}"
-    while renamed in names:
-        renamed += "_"
-    return [renamed if name == reserved else name for name in names]
+    for each in set(reserved).intersection(names):
+        renamed = f"metrics/{each}"
+        while renamed in names:
+            renamed += "_"
+        names[names.index(each)] = renamed
+    return names
+
+
+def as_utf8(text: str) -> str:
+    """Text that UTF-8 can hold: halves of characters, as a file name has that is none, escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(error: BaseException) -> str:

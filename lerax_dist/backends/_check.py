@@ -10,7 +10,7 @@ from lerax_dist.backends._base import AbstractLoggingBackend
 
 _METHODS = ("open", "log_hparams", "log_scalars", "log_video", "close")
 _HOOKS = (
-    *("on_identity", "on_run", "on_training_start", "on_resume", "on_end"),
+    *("new_run_id", "on_identity", "on_run", "on_training_start", "on_resume", "on_end"),
     *("log_rows", "log_vectors"),
 )
 
@@ -88,6 +88,11 @@ def as_backend(backend: Any) -> AbstractLoggingBackend:
 def takes_batches(backend: AbstractLoggingBackend) -> bool:
     """Whether a backend overrides `log_rows`, so that rows are sent to it together."""
     return getattr(backend.log_rows, "__func__", None) is not AbstractLoggingBackend.log_rows
+
+
+def hides_rows(backend: AbstractLoggingBackend) -> bool:
+    """Whether a backend overrides `on_resume`, so that it may hide superseded rows."""
+    return getattr(backend.on_resume, "__func__", None) is not AbstractLoggingBackend.on_resume
 
 
 @final

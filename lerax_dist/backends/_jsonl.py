@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lerax_dist.backends._append import Appender
+from lerax_dist._run_name import local_folder
+from lerax_dist.backends._append import Appender, FileRemoved
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
     already_open,
@@ -73,7 +74,7 @@ class JSONLBackend(AbstractLoggingBackend):
     replay_files = ("metrics.jsonl",)
 
     def __init__(self, log_dir: str | Path = "logs") -> None:
-        self._log_dir = Path(log_dir)
+        self._log_dir = local_folder(log_dir)
         self._lines: Appender | None = None
         self._run_dir = self._log_dir
 
@@ -91,6 +92,9 @@ class JSONLBackend(AbstractLoggingBackend):
             raise already_open(self, name)
         # Absolute: the program may change its folder.
         self._run_dir = (self._log_dir / name).resolve()
+        self._open_lines()
+
+    def _open_lines(self) -> None:
         self._run_dir.mkdir(parents=True, exist_ok=True)
         self._lines = Appender.for_lines(self._run_dir / "metrics.jsonl")
 
@@ -102,8 +106,7 @@ class JSONLBackend(AbstractLoggingBackend):
         if self._lines is None:
             raise not_open(self)
         path = self._run_dir / "hparams.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        _replace(path, (json_value(known | hparams) + "\n").encode())
+        _replace(path, (json_value(hparams) + "\n").encode())
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
         self._append([json_row(scalars, step)])
@@ -138,7 +141,13 @@ class JSONLBackend(AbstractLoggingBackend):
     def _append(self, lines: Iterable[str]) -> None:
         if self._lines is None:
             raise not_open(self)
-        self._lines.append("".join(f"{line}\n" for line in lines).encode())
+        try:
+            self._lines.append("".join(f"{line}\n" for line in lines).encode())
+        except FileRemoved:
+            # For the next attempt.
+            self._lines.close()
+            self._open_lines()
+            raise
 
 
 def json_row(scalars: Mapping[str, Any], step: int) -> str:
@@ -153,7 +162,7 @@ def json_row(scalars: Mapping[str, Any], step: int) -> str:
             if "null" not in text:  # What JSON lacks.
                 return text
     fields = [f'"step":{int(step)}']
-    for name, value in zip(rename_reserved("step", scalars), scalars.values(), strict=True):
+    for name, value in zip(rename_reserved(["step"], scalars), scalars.values(), strict=True):
         fields.append(f"{json.dumps(name)}:{json_value(value)}")
     return "{" + ",".join(fields) + "}"
 

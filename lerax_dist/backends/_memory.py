@@ -68,7 +68,7 @@ class MemoryBackend(AbstractLoggingBackend):
 
     def log_hparams(self, hparams: dict[str, Any]) -> None:
         self._check_open()
-        self.hparams |= hparams
+        self.hparams = hparams
         self.calls.append(("log_hparams", hparams))
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:

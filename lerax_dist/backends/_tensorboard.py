@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, Self, final
 
 import numpy as np
 
+from lerax_dist._run_name import local_folder
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
     SetupProblem,
@@ -53,9 +54,9 @@ class TensorBoardBackend(AbstractLoggingBackend):
     Steps are exact up to 64 bits; values are float32, which is all that the format has. NaN and
     infinities are written as they are. Hyperparameters are under "HParams", beside those of other
     runs, and in a table under "Text", as are the facts of the run (launcher, devices, versions,
-    commit). A metric that has its `_min` and `_max` beside it, as `episode/return` has, is drawn in
-    its band under "Custom Scalars". Videos are animated images under "Images", at up to 50 frames a
-    second.
+    commit). A metric that has its `_min` and `_max` beside it, as `episode/return` has, or its
+    `/member_min` and `/member_max`, is drawn in its band under "Custom Scalars". Videos are
+    animated images under "Images", at up to 50 frames a second.
 
     Args:
         log_dir: folder in which each run has its own.
@@ -72,15 +73,14 @@ class TensorBoardBackend(AbstractLoggingBackend):
     replay_files = ("*tfevents*",)
 
     def __init__(self, log_dir: str | Path = "logs") -> None:
-        self._log_dir = Path(log_dir)
+        self._log_dir = local_folder(log_dir)
         self._run_dir: Path | None = None
         self._file: EventFile | None = None
         self._row_events: dict[tuple[str, ...], RowEvents] = {}
         self._started = 0.0
         self._texts: dict[str, str] = {}
-        self._hparams: dict[str, Any] = {}
         self._session_start: Any = None
-        self._bands: list[str] = []
+        self._bands: list[tuple[str, str, str]] = []
 
     @property
     def log_dir(self) -> Path:
@@ -114,7 +114,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
         self._file = EventFile(run_dir)
         self._run_dir = run_dir
         self._started = time.time()
-        self._texts, self._hparams, self._session_start = {}, {}, None
+        self._texts, self._session_start = {}, None
         # Metrics that are logged again in this run need their bands again.
         self._bands, self._row_events = [], {}
 
@@ -124,11 +124,9 @@ class TensorBoardBackend(AbstractLoggingBackend):
         self._write_text("run", run_markdown(facts))
 
     def log_hparams(self, hparams: dict[str, Any]) -> None:
-        # With those of earlier calls: TensorBoard shows one session and one text of several.
-        self._hparams = {**self._hparams, **hparams}
-        self._write_text("hparams", markdown_table(self._hparams))
-        if self._hparams:
-            self._session_start = session_start_event(self._hparams, self._started, time.time())
+        self._write_text("hparams", markdown_table(hparams))
+        if hparams:
+            self._session_start = session_start_event(hparams, self._started, time.time())
             self._write_session(self._session_start)
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
@@ -179,7 +177,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
             file.close()
 
     def _write_bands(self, tags: tuple[str, ...]) -> None:
-        new = [tag for tag in find_bands(tags) if tag not in self._bands]
+        new = [band for band in find_bands(tags) if band not in self._bands]
         if new:
             self._write(as_records([layout_event([*self._bands, *new], time.time())]))
             self._bands += new

@@ -16,10 +16,11 @@ makes an event takes `now`, its wall time in seconds since the epoch.
 import contextlib
 import importlib
 import itertools
-import math
 import os
+import re
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,9 +29,14 @@ from typing import Any, final
 import numpy as np
 
 from lerax_dist.backends._append import Appender
+from lerax_dist.backends._base import as_utf8
 
 _MASK_DELTA = 0xA282EAD8
+# How the extremes of a metric are named; the second are those over members.
+_BAND_ENDS = ("_", "/member_")
 _FILE_NUMBERS = itertools.count()
+# The time in the name of an event file, also of one that another writer has made.
+_STAMP = re.compile(r"tfevents\.(\d{10})\.")
 _STATUS = {
     "finished": "STATUS_SUCCESS",
     "failed": "STATUS_FAILURE",
@@ -51,16 +57,18 @@ class EventFile:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        # Readers take files in the order of their names, which tensorboardX makes of whole second
-        # and host; so the part that makes it unique has to sort by time.
-        now = time.time_ns()
-        unique = f"{now:020d}.{os.getpid()}.{next(_FILE_NUMBERS)}"
-        name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{unique}"
-        path = run_dir / name
+        run_dir.mkdir(parents=True, exist_ok=True)
+        # Readers take files in the order of their names, which begin with a time. The clock does
+        # not decide: that of the host which wrote the last file may have been ahead.
+        now = time.time()
+        found = (_STAMP.search(path.name) for path in run_dir.iterdir())
+        stamp = max([int(now), *(int(match[1]) + 1 for match in found if match)])
+        unique = f"{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBERS)}"
+        path = run_dir / f"events.out.tfevents.{stamp:010d}.{unique}"
         path.touch(exist_ok=False)
         self._file = Appender(path)
         self._appends = 0
-        self.append(as_records([version_event(now / 1e9)]))
+        self.append(as_records([version_event(now)]))
 
     def append(self, records: bytes) -> None:
         """Append records; after an `OSError`, none was appended and the file is closed."""
@@ -90,7 +98,7 @@ class RowEvents:
 
     def __init__(self, tags: Sequence[str]) -> None:
         summary = _messages("summary").Summary
-        values = [summary.Value(tag=tag, simple_value=0.0) for tag in tags]
+        values = [summary.Value(tag=as_utf8(tag), simple_value=0.0) for tag in tags]
         self._event = _messages("event").Event(summary=summary(value=values))
         self._slots = tuple(self._event.summary.value)
         self._as_record = _record_maker()
@@ -128,7 +136,7 @@ def text_event(tag: str, markdown: str, now: float) -> Any:
     """A text summary at step 0, in Markdown."""
     from tensorboardX.summary import text
 
-    return _event(now, summary=text(tag, markdown))
+    return _event(now, summary=text(tag, as_utf8(markdown)))
 
 
 def video_event(tag: str, gif: bytes, shape: tuple[int, ...], step: int, now: float) -> Any:
@@ -136,7 +144,7 @@ def video_event(tag: str, gif: bytes, shape: tuple[int, ...], step: int, now: fl
     summary = _messages("summary").Summary
     _, height, width, channels = shape
     image = summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=gif)
-    return _event(now, step, summary=summary(value=[summary.Value(tag=tag, image=image)]))
+    return _event(now, step, summary=summary(value=[summary.Value(tag=as_utf8(tag), image=image)]))
 
 
 def resume_event(start_step: int, now: float) -> Any:
@@ -145,22 +153,25 @@ def resume_event(start_step: int, now: float) -> Any:
     return _event(now, start_step, session_log=session(status=session.START))
 
 
-def find_bands(tags: Iterable[str]) -> list[str]:
-    """Metrics that have a minimum and a maximum beside them: `x` with `x_min` and `x_max`."""
+def find_bands(tags: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Metrics with a minimum and a maximum beside them, with these: `x`, `x_min`, `x_max`; or those
+    over members."""
     there = dict.fromkeys(tags)
-    return [tag for tag in there if f"{tag}_min" in there and f"{tag}_max" in there]
+    both = [(tag, f"{tag}{end}min", f"{tag}{end}max") for tag in there for end in _BAND_ENDS]
+    return [band for band in both if band[1] in there and band[2] in there]
 
 
-def layout_event(bands: Sequence[str], now: float) -> Any:
+def layout_event(bands: Sequence[tuple[str, str, str]], now: float) -> Any:
     """The event that puts a chart for each band into "Custom Scalars"; the last of a run counts."""
     from tensorboardX.summary import custom_scalars
 
     layout: dict[str, dict[str, Any]] = {}
-    for tag in bands:
+    for band in bands:
+        tag, lowest, highest = map(as_utf8, band)
         prefix, slash, _ = tag.partition("/")
-        title = f"{tag}: mean, minimum, maximum"
+        over = " over members" if lowest.startswith(tag + _BAND_ENDS[1]) else ""
         charts = layout.setdefault(prefix if slash else "metrics", {})
-        charts[title] = ["Margin", [tag, f"{tag}_min", f"{tag}_max"]]
+        charts[f"{tag}: mean, minimum, maximum{over}"] = ["Margin", [tag, lowest, highest]]
     return _event(now, summary=custom_scalars(layout))
 
 
@@ -170,14 +181,16 @@ def session_start_event(hparams: Mapping[str, Any], started: float, now: float) 
     What is not a finite number, a string or a boolean becomes its text.
     """
     info = _messages("plugin_hparams").SessionStartInfo(start_time_secs=started)
-    for key, value in hparams.items():
+    for name, value in hparams.items():
+        key = as_utf8(name)
         match value:
             case bool():
                 info.hparams[key].bool_value = value
-            case int() | float() if math.isfinite(value):
+            # NaN compares with nothing, and an integer may be too large for `math.isfinite`.
+            case int() | float() if abs(value) <= sys.float_info.max:
                 info.hparams[key].number_value = value
             case _:
-                info.hparams[key].string_value = str(value)
+                info.hparams[key].string_value = as_utf8(str(value))
     return _hparams_event("session_start_info", info, now)
 
 

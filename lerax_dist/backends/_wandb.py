@@ -3,22 +3,28 @@
 import contextlib
 import io
 import logging
+import math
 import netrc
 import os
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, final
+from typing import Any, ClassVar, Literal, Self, final
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from lerax_dist._hparams import check_hparams
+from lerax_dist._run_name import local_folder
+from lerax_dist._secrets import hides_command, mask_command
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
     SetupProblem,
     already_open,
+    as_utf8,
     not_open,
     one_line,
     rename_reserved,
@@ -31,6 +37,10 @@ _INIT_TIMEOUT = 30.0
 # Exit code of a process that SIGTERM ended; W&B takes a run for preempted if it is not 0.
 _PREEMPTED = 143
 _EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 1, "preempted": _PREEMPTED}
+# Names of W&B's own in a row; a metric's value would be lost, or replace W&B's.
+_RESERVED = ("global_step", "_step", "_timestamp", "_runtime", "_wandb")
+# Bytes that a `RunState` has for the id of a run.
+_MAX_ID = 64
 # Words in the last part of a metric's name, by which its summary has its best value, too.
 _MORE_IS_BETTER = {"return", "returns", "reward", "rewards", "accuracy", "acc", "score"}
 _LESS_IS_BETTER = {"loss", "error", "perplexity"}
@@ -49,13 +59,21 @@ class WandbBackend(AbstractLoggingBackend):
     files, and a warning in the log has the command that uploads them.
 
     The x-axis is a separate metric, `global_step`: W&B's step would drop a step that is
-    logged twice, e.g. after a resume. A metric that is itself called `global_step` is written as
-    `metrics/global_step`. A run's summary has the last value of each metric, and of some the best
-    beside it: the highest of returns, rewards, accuracies and scores, the lowest of losses and
-    errors (`episode/return.max`, `train/loss.min`).
+    logged twice, e.g. after a resume. A metric that is itself called `global_step`, or like one of
+    W&B's own (`_step`), is written as `metrics/global_step`. A run's summary has the last value of
+    each metric, and of some the best beside it: the highest of returns, rewards, accuracies and
+    scores, the lowest of losses and errors (`episode/return.max`, `train/loss.min`).
 
     The run ends at W&B with the state that it has here: finished, failed, or preempted (then W&B
     requeues a run of a sweep). Its notes name its processes, its devices and its commit.
+
+    W&B's variables are honored where no argument says otherwise: `WANDB_NAME` (at W&B alone),
+    `WANDB_RUN_GROUP`, `WANDB_TAGS`, `WANDB_NOTES`, `WANDB_RESUME` and those of a sweep, whose
+    hyperparameters win. `WANDB_RUN_ID` becomes the id of a new run; one that is resumed keeps the
+    id of its journal. A warning in the log names what cannot be honored.
+
+    If the command line has secrets, or `LERAX_DIST_HIDE_COMMAND` is set, W&B collects no metadata
+    of the program: they include the command line as it is.
 
     Example:
         ```python
@@ -66,8 +84,8 @@ class WandbBackend(AbstractLoggingBackend):
 
     Args:
         project: W&B project name.
-        config: hyperparameters passed to `wandb.init`. Those of the run are added to them; where
-            both have a value, the one in `config` is kept.
+        config: hyperparameters passed to `wandb.init`, in any form that `hparams=` takes. Those of
+            the run are added to them; where both have a value, the one in `config` is kept.
         quiet: suppress W&B's console output, for the whole process. Useful with `ConsoleBackend`.
         mode: `"online"`, `"offline"` or `"disabled"`; `None` for the rule above.
         entity: W&B user or team; the account's default if `None`.
@@ -87,11 +105,12 @@ class WandbBackend(AbstractLoggingBackend):
     """
 
     replay_name = "wandb"
+    _used_ids: ClassVar[set[str]] = set()
 
     def __init__(
         self,
         project: str | None = None,
-        config: dict[str, Any] | None = None,
+        config: object = None,
         quiet: bool = False,
         *,
         mode: str | None = None,
@@ -119,17 +138,18 @@ class WandbBackend(AbstractLoggingBackend):
         self._mode = mode
         self._init: dict[str, Any] = {
             "project": project,
-            "config": dict(config or {}),
+            "config": nested(check_hparams(config)),
             "entity": entity,
             "group": group,
             "job_type": job_type,
             "notes": notes,
             "tags": list(tags) or None,
             "id": id,
-            "dir": None if dir is None else str(dir),
+            "dir": None if dir is None else str(local_folder(dir)),
         }
         self._resume = resume
         self._run_id: str | None = None
+        self._incarnation = 1
         self._run: Any = None
 
     @classmethod
@@ -171,9 +191,21 @@ class WandbBackend(AbstractLoggingBackend):
             return []
         return [SetupProblem("warning", what, fix)]
 
+    def new_run_id(self) -> str | None:
+        """`WANDB_RUN_ID`, for the first run of this process that is new."""
+        wanted = os.environ.get("WANDB_RUN_ID", "")
+        # A second run with this id would be mixed into the first.
+        good = wanted not in self._used_ids and len(wanted.encode()) <= _MAX_ID
+        return wanted if good and self._init["id"] is None else None
+
     def on_identity(self, run_id: str, incarnation: int) -> None:
         """Make a resumed run one run at W&B, too, unless the user chose an id."""
-        self._run_id = run_id
+        self._run_id, self._incarnation = run_id, incarnation
+        self._used_ids.add(run_id)
+        wanted = os.environ.get("WANDB_RUN_ID") or run_id
+        if wanted != run_id and self._init["id"] is None:
+            used = "W&B's sweep uses it all the same" if _is_sweep() else "it is not used"
+            _log.warning(f"WANDB_RUN_ID is {wanted}, but this run has the id {run_id}: {used}")
 
     def open(self, name: str) -> None:
         if self._run is not None:
@@ -189,11 +221,11 @@ class WandbBackend(AbstractLoggingBackend):
             mode, why = "offline", "no API key was found"
         if mode == "online":
             try:
-                self._run = self._start(wandb, name, mode, quiet)
+                self._run = self._start(wandb, name, mode, quiet, settings.resume)
             except (wandb.Error, OSError) as error:
                 mode, why = "offline", f"W&B could not be reached ({one_line(error)})"
         if self._run is None:
-            self._run = self._start(wandb, name, mode, quiet)
+            self._run = self._start(wandb, name, mode, quiet, None)
         self._known: set[str] = set()
         self._exit_code = 0
         self._run.define_metric("global_step")
@@ -218,14 +250,22 @@ class WandbBackend(AbstractLoggingBackend):
     def log_hparams(self, hparams: dict[str, Any]) -> None:
         # W&B updates the top level only: the rest of a dictionary in `config` would be lost.
         config = merged(nested(hparams), self._init["config"])
-        self._opened().config.update(config, allow_val_change=True)
+        shown = self._opened().config
+        shown.update(config, allow_val_change=True)
+        if _is_sweep():
+            others = [name for name in config if shown.get(name) != config[name]]
+            if others:
+                _log.warning(f"W&B's sweep sets {', '.join(others)}, not the hyperparameters")
 
     def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
         run = self._opened()
         for tag in scalars.keys() - self._known:
             self._known.add(tag)
-            if summary := summary_of(tag):
-                run.define_metric(tag, step_metric="global_step", summary=summary)
+            summary = summary_of(tag)
+            # A name with an asterisk would be a pattern, and cannot be escaped.
+            if summary and "*" not in tag:
+                escaped = as_utf8(tag).replace(".", "\\.")
+                run.define_metric(escaped, step_metric="global_step", summary=summary)
         run.log(with_step({tag: float(x) for tag, x in scalars.items()}, step))
 
     def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
@@ -257,22 +297,35 @@ class WandbBackend(AbstractLoggingBackend):
             raise not_open(self)
         return self._run
 
-    def _start(self, wandb: Any, name: str, mode: str, quiet: dict[str, Any]) -> Any:
+    def _start(
+        self, wandb: Any, name: str, mode: str, quiet: dict[str, Any], resume: str | None
+    ) -> Any:
         settings = dict(quiet)
+        if hides_command() or mask_command(sys.orig_argv) != sys.orig_argv:
+            settings["x_disable_meta"] = True
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             settings["init_timeout"] = _INIT_TIMEOUT
         # Offline it is not known whether the run exists; `wandb sync` merges by id.
         run_id = self._init["id"] or self._run_id
-        resume = (self._resume or "allow") if run_id is not None and mode == "online" else None
+        resume = self._resume or resume or "allow"
+        if resume == "never" and self._incarnation > 1:
+            _log.warning('W&B\'s `resume` is "never", but this run is resumed: it is "allow"')
+            resume = "allow"
+        if _is_sweep():
+            run_id = None  # W&B would not take it.
         # Never the module's current run: two runs in a process must not mix.
         return wandb.init(
             **{**self._init, "id": run_id},
-            name=name,
+            name=os.environ.get("WANDB_NAME") or as_utf8(name),
             mode=mode,
-            resume=resume,
+            resume=resume if run_id is not None and mode == "online" else None,
             reinit="create_new",
             settings=wandb.Settings(**settings),
         )
+
+
+def _is_sweep() -> bool:
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
 def nested(hparams: Mapping[str, Any]) -> dict[str, Any]:
@@ -283,6 +336,8 @@ def nested(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """
     tree: dict[str, Any] = {}
     # Shorter names first: whether `policy` is a value must be known before `policy.width` comes.
+    renamed = rename_reserved(["_wandb"], map(as_utf8, hparams))
+    hparams = dict(zip(renamed, hparams.values(), strict=True))
     for name in sorted(hparams, key=lambda name: name.count(".")):
         parts = name.split(".")
         *parents, leaf = parts if all(parts) else [name]
@@ -308,8 +363,8 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_step(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
-    """A row with its global step; a metric that is itself called `global_step` is renamed."""
-    names = rename_reserved("global_step", metrics)
+    """A row with its global step; a metric with a name of W&B's own is renamed."""
+    names = rename_reserved(_RESERVED, map(as_utf8, metrics))
     return {"global_step": step, **dict(zip(names, metrics.values(), strict=True))}
 
 
@@ -328,7 +383,12 @@ def summary_of(tag: str) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, list):
+        return [_plain(member) for member in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # W&B would write null.
+    return as_utf8(value) if isinstance(value, str) else value
 
 
 def why_no_answer(url: str, timeout: float) -> str:

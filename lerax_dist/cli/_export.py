@@ -3,11 +3,11 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lerax_dist.cli._print import print_error
 from lerax_dist.cli._watch import labels_of
 from lerax_dist.journal import RunData, read_run, replace_file
 
@@ -37,11 +37,11 @@ def export(run_dirs: Sequence[str], table: str) -> int:
         write = _WRITERS[path.suffix]
         replace_file(path, lambda file: write(file, runs, names))
     except (OSError, ValueError, RuntimeError) as error:
-        print(f"lerax-dist watch: {error}", file=sys.stderr)
+        print_error(f"lerax-dist watch: {error}")
         return 1
     rows = sum(map(len, runs.values()))
     of = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    print(f"{rows:,} rows with {len(names):,} metrics of {of} in {path}", file=sys.stderr)
+    print_error(f"{rows:,} rows with {len(names):,} metrics of {of} in {path}")
     return 0
 
 

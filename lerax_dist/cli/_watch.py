@@ -19,6 +19,7 @@ from lerax_dist.backends.console._plain import format_facts, format_row, is_due
 from lerax_dist.backends.console._view import printable
 from lerax_dist.cli._compare import compare
 from lerax_dist.cli._followed import FollowedRun
+from lerax_dist.cli._print import print_error
 from lerax_dist.journal import JOURNAL, journal_of
 
 # Seconds between two looks at the journals.
@@ -59,7 +60,7 @@ def watch(run_dirs: Sequence[str], chart: str, interval: float, *, once: bool) -
         else:
             _follow(runs, chart, interval, console)
     except FileNotFoundError as error:
-        print(f"lerax-dist watch: {error}", file=sys.stderr)
+        print_error(f"lerax-dist watch: {error}")
         return 1
     except KeyboardInterrupt:
         pass
@@ -140,7 +141,7 @@ class _PlainLines:
         for number, run in enumerate(self._runs):
             at, step, state = self._printed[number]
             view = run.view
-            mark = f"{view.name}: " if len(self._runs) > 1 else ""
+            mark = f"{printable(view.name)}: " if len(self._runs) > 1 else ""
             with view.lock:
                 fresh = view.progress.step is not None and view.progress.step != step
                 ended = run.ended and view.state != state
@@ -150,7 +151,7 @@ class _PlainLines:
                 if view.state != state:
                     facts = [format_facts(view.facts)] if view.facts else []
                     parts = [f"run {view.name}", view.state, *facts, *view.notes]
-                    _print(mark + "  ".join(parts))
+                    _print(mark + "  ".join(map(printable, parts)))
                 self._printed[number] = (at, step, view.state)
 
     def finish(self) -> None:
@@ -160,4 +161,4 @@ class _PlainLines:
 
 def _print(line: str) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(printable(line).encode(encoding, "replace").decode(encoding), flush=True)
+    print(printable(line, None).encode(encoding, "replace").decode(encoding), flush=True)

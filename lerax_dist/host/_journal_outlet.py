@@ -14,13 +14,18 @@ from lerax_dist.host._clips import ClipPart, ClipRenderer
 from lerax_dist.host._closing_wait import ClosingWait
 from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
+from lerax_dist.host._rewind import Rewinder
 from lerax_dist.host._rows import PartialRow, RowFinisher
 from lerax_dist.host._self_metrics import SelfMetrics
+from lerax_dist.host._steps import RowSteps
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
-from lerax_dist.journal import HEARTBEAT_INTERVAL, Event, Heartbeat, Identity, Journal, Record, Row
+from lerax_dist.journal import Event, Heartbeat, Identity, Journal, Record, Row
 
 # How long a record may be with the operating system only, where a power failure loses it.
 _SYNC_AFTER = 0.5
+# How often the journal is looked for where it belongs: while rows come, and at all, in seconds.
+_LOOK_INTERVAL = 0.5
+_IDLE_INTERVAL = 5.0
 # How often rows that wait for other processes are looked at, in seconds.
 _PEER_INTERVAL = 1.0
 # How often `flush` looks at a backend, in seconds.
@@ -43,6 +48,7 @@ class JournalOutlet(AbstractOutlet):
         mailbox: Mailbox | None,
         hosts: Sequence[str],
         start_step: int | None,
+        step_offset: int,
     ) -> None:
         """
         Args:
@@ -55,13 +61,16 @@ class JournalOutlet(AbstractOutlet):
             mailbox: receives the rows of other processes; `None` if there are no others.
             hosts: host of every process whose rows are merged, this one's first.
             start_step: step at which a resumed run continues: rows of earlier incarnations at or
-                after it are superseded; `None` for the step of the first row.
+                after it are superseded; `None` for the first rows of each metric to decide.
+            step_offset: added to the step of every row.
         """
         self.clips = self._clips = ClipRenderer(queue.put, journal.path.parent, failures)
         self.late_message = f"not all rows are in the journal {journal.path} yet"
         self._journal = journal
         self._failures = failures
-        self._resumes_at_first_row = identity.incarnation > 1 and start_step is None
+        self._rewinder: Rewinder | None = None
+        if identity.incarnation > 1 and start_step is None:
+            self._rewinder = Rewinder(journal.path, journal.end, failures)
         # The step after that of the last row; `None` before the first of a continued run.
         self._next_step = start_step if identity.incarnation > 1 else 0
         self._merger: PeerMerger | None = None
@@ -69,15 +78,20 @@ class JournalOutlet(AbstractOutlet):
         if mailbox is not None:
             self._merger = merger = PeerMerger(hosts, failures)
             self._receiver = PeerReceiver(mailbox, len(hosts), queue, merger.is_ahead, failures)
-        self._finisher = RowFinisher(failures)
+        self._steps = RowSteps(
+            step_offset, start_step if identity.incarnation > 1 else None, failures
+        )
+        self._finisher = RowFinisher(failures, self._steps)
         self._workers = [
             BackendWorker(backend, label, name, identity, journal, failures)
             for backend, label in zip(backends, labels(backends), strict=True)
         ]
         self._self_metrics = SelfMetrics(queue, self._lags)
+        self._look_at = 0.0
         self._heartbeat = Heartbeat(journal.path.parent)
         self._peer_deadline: float | None = None
         self._sync_at: float | None = None
+        self._hparams: dict[str, Any] = {}
         self._is_over = False
         # State and failures of the last close record.
         self._closed_with: tuple[str, list[str]] = ("", [])
@@ -103,7 +117,6 @@ class JournalOutlet(AbstractOutlet):
                 )
 
     def why_unopened(self, backend: Any) -> str | None:
-        """Why a backend is not open; `None` if it is."""
         (worker,) = (worker for worker in self._workers if worker.given is backend)
         if worker.open_error is not None:
             return f"{worker.label}: {worker.open_error!r}"
@@ -113,7 +126,7 @@ class JournalOutlet(AbstractOutlet):
         return {worker.label: worker.lag for worker in self._workers}
 
     def next_write_in(self, now: float) -> float | None:
-        waits = [HEARTBEAT_INTERVAL]
+        waits = [_IDLE_INTERVAL]
         if self._merger is not None and self._merger.is_waiting:
             waits.append(_PEER_INTERVAL)
         if self._sync_at is not None:
@@ -122,6 +135,8 @@ class JournalOutlet(AbstractOutlet):
 
     def write(self, items: list[Any], now: float) -> int:
         self._heartbeat.beat()
+        if now >= self._look_at and not self._is_over:
+            self._look(now)
         if self._merger is not None:
             items = self._merged(self._merger, items, now)
         # After the last marker the journal may be closed.
@@ -129,6 +144,13 @@ class JournalOutlet(AbstractOutlet):
         if self._sync_at is not None and self._sync_at <= now and not self._is_over:
             self._sync()
         return written
+
+    def _look(self, now: float) -> None:
+        """See whether the folder of the run is still there."""
+        self._journal.restore_if_lost()
+        # A copy that fails may have taken long.
+        after = time.monotonic()
+        self._look_at = after + max(_LOOK_INTERVAL, 10 * (after - now))
 
     def _merged(self, merger: PeerMerger, items: list[Any], now: float) -> list[Any]:
         """The items that wait for no other process, rows merged with those of the others."""
@@ -154,8 +176,8 @@ class JournalOutlet(AbstractOutlet):
         for marker in markers:
             if marker.ending is not None:
                 records.append(self._close_event(marker.ending.state))
-        if records and self._resumes_at_first_row:
-            records = self._with_resume_event(records)
+        if records and self._rewinder is not None:
+            records = self._rewinder.rewound(records)
         for record in records:
             if isinstance(record, Row):
                 self._next_step = max(self._next_step or 0, record.step + 1)
@@ -189,7 +211,7 @@ class JournalOutlet(AbstractOutlet):
                     return [record for item in items for record in self._start_training(item)]
                 case FlushMarker():
                     return []
-            return items
+            return [self._complete(event) for event in items]
         except Exception as error:
             if len(items) > 1:
                 return [record for item in items for record in self._records([item])]
@@ -221,22 +243,21 @@ class JournalOutlet(AbstractOutlet):
         self._finisher.start(start.clock, start.iteration)
         records: list[Record] = []
         if start.hparams:
-            records.append(Event(start.time, "hparams", {"hparams": start.hparams}))
+            records.append(self._complete(Event(start.time, "hparams", {"hparams": start.hparams})))
         body = {
             "iteration": start.iteration,
-            "total_timesteps": start.total_timesteps,
+            "total_timesteps": self._steps.total(start.total_timesteps),
             "total_iterations": start.total_iterations,
         }
         return [*records, Event(start.time, "start", body)]
 
-    def _with_resume_event(self, records: list[Record]) -> list[Record]:
-        """The records with a "resume" event before the first row."""
-        for i, record in enumerate(records):
-            if isinstance(record, Row):
-                self._resumes_at_first_row = False
-                event = Event(record.time, "resume", {"start_step": record.step})
-                return [*records[:i], event, *records[i:]]
-        return records
+    def _complete(self, event: Event) -> Event:
+        """An event; one of hyperparameters with all that this incarnation has logged so far, so
+        that the last one says what runs, and no backend has to know the others."""
+        if event.kind != "hparams":
+            return event
+        self._hparams |= event.body["hparams"]
+        return Event(event.time, event.kind, {"hparams": dict(self._hparams)})
 
     def _close_event(self, state: str) -> Event:
         """How the run ends, and what has failed so far."""

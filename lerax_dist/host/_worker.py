@@ -11,7 +11,7 @@ from lerax_dist._failures import Failures
 from lerax_dist.host._clips import ClipRenderer
 from lerax_dist.host._closing_wait import ClosingWait
 from lerax_dist.host._queue import HostRow, RowQueue, TrainingStart
-from lerax_dist.host._rows import REORDER_TIMEOUT, Reassembler, group_packets
+from lerax_dist.host._rows import Reassembler, group_packets
 from lerax_dist.journal import Event
 
 
@@ -69,6 +69,10 @@ class AbstractOutlet(abc.ABC):
     @abc.abstractmethod
     def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
         """Start what it needs; waits at most `open_timeout` seconds. See `BackendWorker.start`."""
+
+    def why_unopened(self, backend: Any) -> str | None:
+        """Why a backend of this process is not open; `None` if it is, or is not fed from here."""
+        return None
 
     @abc.abstractmethod
     def write(self, items: list[Any], now: float) -> int:
@@ -155,10 +159,8 @@ class Worker:
             self._queue.done(self._outlet.write(items, now))
 
     def _timeout(self) -> float | None:
-        timeout = self._outlet.next_write_in(time.monotonic())
-        if not self._reassembler.is_waiting:
-            return timeout
-        return REORDER_TIMEOUT if timeout is None else min(timeout, REORDER_TIMEOUT)
+        waits = (self._outlet.next_write_in(time.monotonic()), self._reassembler.next_look_in)
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def _in_order(self, item: Any, size: int) -> list[Any]:
         match item:
@@ -174,7 +176,7 @@ class Worker:
                     return []
                 if item.ending is not None:
                     self._last = item
-            case Event() if item.kind != "video":
+            case Event() if item.kind not in ("video", "dropped"):
                 pass
             case _:
                 # Clips and rows of peers belong to rows of their own, and must not hurry the next.

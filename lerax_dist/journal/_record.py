@@ -66,7 +66,7 @@ class Event:
 
     Attributes:
         time: when, in seconds since the epoch.
-        kind: `"open"`, `"resume"`, `"hparams"`, `"start"`, `"video"` or `"close"`.
+        kind: `"open"`, `"resume"`, `"hparams"`, `"start"`, `"video"`, `"dropped"` or `"close"`.
         body: its other fields, as JSON values.
     """
 
@@ -81,6 +81,8 @@ Record = Row | Event
 _FORMAT = 2
 _TAIL = len(',"crc":"00000000"}\n')
 _COMPACT = (",", ":")
+# Levels of nesting in an event; Python's own limit is a few hundred.
+_MAX_DEPTH = 64
 
 
 class JournalFormatError(RuntimeError):
@@ -127,19 +129,30 @@ def _row_body(fields: dict[str, Any], row: Row) -> bytes:
 
 def _json(fields: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(fields, allow_nan=False, default=str, separators=_COMPACT).encode()
-    except ValueError:
-        return json.dumps(_without_nan(fields), default=str, separators=_COMPACT).encode()
+        return json.dumps(fields, allow_nan=False, separators=_COMPACT).encode()
+    except (ValueError, TypeError, RecursionError):
+        return json.dumps(_encodable(fields), separators=_COMPACT).encode()
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
+def _encodable(value: Any, depth: int = 0) -> Any:
+    """The nearest that JSON has; a text that says so in place of what has none."""
+    if depth > _MAX_DEPTH:
+        return f"<more than {_MAX_DEPTH} levels>"
+    if isinstance(value, Mapping):
+        return {str(key): _encodable(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(inner) for inner in value]
+        return [_encodable(inner, depth + 1) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    return value
+    try:
+        json.dumps(value)
+        return value
+    except Exception:
+        pass  # E.g. an integer of 5,000 digits, whose text raises as well.
+    try:
+        return hex(value) if isinstance(value, int) else str(value)
+    except Exception as error:
+        return f"<{type(value).__name__} without a text: {type(error).__name__}>"
 
 
 def decode(line: bytes) -> tuple[int, Record] | None:

@@ -258,14 +258,16 @@ def test_log_dir_can_be_read(tmp_path):
     assert JSONLBackend().log_dir == Path("logs")
 
 
-def test_later_hyperparameters_join_the_earlier_ones(tmp_path):
+def test_the_file_of_hyperparameters_is_replaced_whatever_it_holds(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "hparams.json").write_text('{"half')
     backend = JSONLBackend(tmp_path)
     backend.open("run")
     backend.log_hparams({"seed": 1, "rate": 0.5})
     backend.log_hparams({"best": 2, "rate": 0.25})
     backend.close()
     told = json.loads((tmp_path / "run" / "hparams.json").read_text())
-    assert told == {"seed": 1, "rate": 0.25, "best": 2}
+    assert told == {"rate": 0.25, "best": 2}
 
 
 def test_the_folder_stays_where_it_was_when_the_program_changes_its_own(tmp_path, monkeypatch):

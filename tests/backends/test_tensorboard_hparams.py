@@ -67,8 +67,9 @@ def write(folder: Path, name: str, state: str | None, *hparams: dict[str, Any], 
     backend.close()
 
 
-def test_runs_are_compared_by_merged_hyperparameters_metrics_and_state(tmp_path):
-    write(tmp_path, "a", "finished", {"lr": 0.1, "n": 3}, {"lr": 0.2, "nan": float("nan")}, x=4.0)
+def test_runs_are_compared_by_their_last_hyperparameters_metrics_and_state(tmp_path):
+    last = {"lr": 0.2, "n": 3, "nan": float("nan")}
+    write(tmp_path, "a", "finished", {"lr": 0.1, "old": 3}, last, x=4.0)
     write(tmp_path, "b", "failed", {"lr": 0.3, "big": True, "sizes": [64, 64]}, x=5.0)
     write(tmp_path, "c", "preempted", {"lr": 0.4})
     write(tmp_path, "d", None, {"lr": 0.5})

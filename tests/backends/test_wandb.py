@@ -378,6 +378,69 @@ def test_the_end_the_notes_and_the_best_values_are_found(tmp_path):
     assert (one.summary["episode/return_min"], one.summary["x"]) == (-4, 4)
 
 
+ENVIRONMENT = """
+    import os
+    import lerax_dist as ld
+
+    def log(name):
+        backend = WandbBackend("p", quiet=True)
+        with ld.Logger(backend, name, hparams={"lr": 0.5, "w": 3}, log_dir=sys.argv[1]) as logger:
+            logger.log({"x": 1.0}, 0)
+            print(logger.run_id, flush=True)
+            if name == "r":
+                raise KeyError
+
+    for name, wanted in [("r", "mine"), ("r", "other"), ("new", "mine")]:
+        os.environ["WANDB_RUN_ID"] = wanted
+        try:
+            log(name)
+        except KeyError:
+            pass
+"""
+
+
+def test_the_variables_that_users_of_wandb_set_are_honored(tmp_path):
+    variables = {
+        "WANDB_NAME": "shown",
+        "WANDB_RUN_GROUP": "group",
+        "WANDB_TAGS": "a,b",
+        "WANDB_NOTES": "my own",
+        "WANDB_JOB_TYPE": "eval",
+    }
+    arguments = (str(tmp_path / "logs"), "--api-key", "s3cr3t")
+    result = run(ENVIRONMENT, isolated(tmp_path, **variables), *arguments)
+    first, second, third = result.stdout.split()
+    # The variable rules for a new run, then its journal does; no other run of a process gets it.
+    assert (first, second) == ("mine", "mine") and third not in ("mine", "other")
+    assert "WANDB_RUN_ID is other, but this run has the id mine" in result.stderr
+    assert "WANDB_RUN_ID is mine, but this run has the id " + third in result.stderr
+    paths = files_of_runs(tmp_path)
+    found = [read_wandb(path) for path in paths]
+    assert sorted(each.id for each in found) == sorted([first, second, third])
+    for each in found:
+        shown = (each.name, each.group, each.tags, each.notes, each.job_type)
+        assert shown == ("shown", "group", ["a", "b"], "my own", "eval")
+    assert not any(b"s3cr3t" in path.read_bytes() for path in paths)
+
+
+def test_a_sweep_keeps_its_run_and_its_hyperparameters(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("wandb_version: 1\nlr:\n  value: 0.1\n")
+    variables = {"WANDB_SWEEP_ID": "s", "WANDB_SWEEP_PARAM_PATH": str(tmp_path / "sweep.yaml")}
+    result = run(ENVIRONMENT, isolated(tmp_path, **variables), str(tmp_path / "logs"))
+    assert {read_wandb(path).id for path in files_of_runs(tmp_path)} == {"mine"}
+    assert "but this run has the id mine: W&B's sweep uses it all the same" in result.stderr
+    assert "W&B's sweep sets lr, not the hyperparameters" in result.stderr
+    assert read_wandb(files_of_runs(tmp_path)[0]).config == {"lr": 0.1, "w": 3}
+
+
+def test_an_id_that_no_checkpoint_could_hold_is_not_taken(monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "x" * 65)
+    assert WandbBackend().new_run_id() is None
+    monkeypatch.setenv("WANDB_RUN_ID", "x" * 64)
+    assert WandbBackend().new_run_id() == "x" * 64
+    assert WandbBackend(id="chosen").new_run_id() is None
+
+
 def test_dotted_names_are_nested():
     assert nested({"policy.net.width": 64, "policy.depth": 2, "lr": 0.1}) == {
         "policy": {"net": {"width": 64}, "depth": 2},

@@ -109,3 +109,29 @@ def test_a_vector_without_a_value_is_left_out_and_one_that_is_nan_is_kept_and_na
     assert list(steps) == [1, 3]
     np.testing.assert_array_equal(read, [[0.25, 0.75], [np.nan, np.nan]])
     assert [step for step, _ in memory.vectors] == [1, 3]
+
+
+class Busiest(ld.AbstractPartial):
+    """The largest mean of a bin: a scalar, whose weights are those of all bins."""
+
+    values: jax.Array
+
+    def sums(self, maxima, first):
+        inside = self.values[:, None].astype(int) == jnp.arange(BINS)[None]
+        return (inside.sum(0), jnp.where(inside, self.values[:, None], 0.0).sum(0))
+
+    @staticmethod
+    def finish(sums, maxima, numpy):
+        counts, totals = sums
+        return ld.Finished({"": numpy.max(totals / counts, axis=0)}, counts)
+
+
+def test_a_scalar_of_several_weights_is_absent_if_all_are_zero(tmp_path):
+    memory = ld.MemoryBackend()
+    with ld.LoggingCallback(memory, "r", log_dir=tmp_path) as logger:
+        for values in ([0.5] * 2, [0.5, 1.5, 2.5, 3.5], []):
+            log = {"x": 1.0, "busiest": Busiest(jnp.asarray(values, jnp.float32))}
+            jax.jit(lambda log: iteration(logger, step_states([1]), log))(log)
+    rows = [row.get("train/busiest", "absent") for _, row in memory.rows]
+    assert np.isnan(rows[0]) and rows[1:] == [3.5, "absent"]
+    assert [row["train/x"] for _, row in memory.rows] == [1.0] * 3

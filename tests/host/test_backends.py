@@ -303,13 +303,32 @@ def test_a_row_that_is_never_taken_is_named_by_its_step(tmp_path):
     assert sum(" 1 records" in text for text in said) == 1
 
 
-def test_a_record_that_cannot_be_encoded_costs_only_itself(tmp_path):
-    logger = ld.Logger(Memory(), "r", log_dir=tmp_path)
-    with warnings.catch_warnings(record=True) as shown:
-        warnings.simplefilter("always")
+class Textless:
+    def __str__(self):
+        raise KeyError
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [10**5000, Textless(), {1: {2: Textless()}}, "\ud800", b"\xff"],
+    ids=["digits", "textless", "nested", "half", "bytes"],
+)
+def test_a_value_that_json_has_not_costs_neither_its_record_nor_another(tmp_path, odd):
+    memory = Memory()
+    # A warning is an error here.
+    with ld.Logger(memory, "r", log_dir=tmp_path) as logger:
         log(logger, range(100))
-        logger.log_hparams({"x": 10**5000})
+        logger.log_hparams({"x": odd, "y": 1})
         log(logger, range(100, 200))
-        logger.close()
-    assert ["encode" in str(entry.message) for entry in shown] == [True]
     assert journal_steps(logger.run_dir) == list(range(200))
+    (hparams,) = [call[1] for call in memory.calls if call[0] == "hparams"]
+    assert hparams["y"] == 1 and len(hparams) == 2
+    if odd == 10**5000:
+        assert int(hparams["x"], 16) == odd
+    assert dict(ld.read_run(logger.run_dir).hparams) == hparams
+
+
+def test_a_step_that_a_journal_cannot_hold_is_refused(tmp_path):
+    with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+        with pytest.raises(ValueError, match="`step` must be below"):
+            logger.log({"x": 1.0}, 10**5000)

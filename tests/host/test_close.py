@@ -20,7 +20,7 @@ import pytest
 
 import lerax_dist as ld
 from lerax_dist.host._closing_wait import ClosingWait
-from tests.loop import iteration, reset, step_states, training
+from tests.loop import iteration, reset, run_threads, step_states, training
 from tests.memory import Hangs, Memory
 from tests.readers import journal_records, journal_steps, start_step_of
 
@@ -413,14 +413,14 @@ def test_a_close_that_takes_long_says_what_it_waits_for(tmp_path, monkeypatch, c
 
 
 def test_no_thread_of_a_closed_run_is_left(tmp_path):
-    before = set(threading.enumerate())
+    before = run_threads()
     # A signal that comes while the run is closed.
     backend = AtClose(lambda _: send_to_main_thread(signal.SIGUSR1))
     backend.logger = logger = ld.Logger(backend, "r", log_dir=tmp_path, handle_signals=True)
     log(logger, range(3))
     logger.close(timeout=LIMIT)
     assert logger.preempted
-    for thread in set(threading.enumerate()) - before:
+    for thread in run_threads() - before:
         thread.join(LIMIT)
         assert not thread.is_alive(), thread.name
     assert steps_of(backend) == [0, 1, 2]
@@ -446,12 +446,12 @@ def test_a_closed_run_is_kept_by_nothing_that_jax_caches(tmp_path):
 
 
 def test_no_thread_of_an_idle_run_wakes_more_than_once_a_second(tmp_path):
-    before = set(threading.enumerate())
+    before = run_threads()
     with ld.Logger([Memory(), Memory()], "r", log_dir=tmp_path) as logger:
         log(logger, range(3))
         logger.flush(LIMIT)
         logger.state(LIMIT)  # what is new is put on the disk, which then need not be done later
-        threads = sorted(set(threading.enumerate()) - before, key=lambda thread: thread.name)
+        threads = sorted(run_threads() - before, key=lambda thread: thread.name)
         assert len(threads) >= 3
         counts = [_switches(thread) for thread in threads]
         seconds = 3

@@ -81,6 +81,23 @@ def test_integers_of_any_size_come_back_whole():
     assert event.body["hparams"]["seed"] == 2**65 + 1
 
 
+def test_what_json_has_not_becomes_a_text_and_the_rest_of_the_event_is_kept():
+    class Textless:
+        def __str__(self):
+            raise KeyError
+
+    deep = {}
+    for _ in range(5000):
+        deep = {"in": deep}
+    odd = {"big": 10**5000, "none": Textless(), 3: {1, 2}, "deep": deep, "nan": float("nan")}
+    _, event = decoded(encode(Event(0.0, "hparams", {"hparams": odd, "good": [1]}), 0))
+    assert event.body["good"] == [1]
+    found = event.body["hparams"]
+    assert int(found["big"], 16) == 10**5000
+    assert found["none"] == "<Textless without a text: KeyError>"
+    assert (found["3"], found["nan"]) == ("{1, 2}", "NaN")
+
+
 def test_a_name_that_is_no_valid_text_is_kept_and_does_not_hide_its_row():
     _, row = decoded(encode(Row.of(0.0, 1, None, {"\ud800": np.float64(2.0)}), 0))
     assert row.metrics == {"\ud800": 2.0}

@@ -1,6 +1,8 @@
 """The console as a backend: chooses between the live display and plain lines."""
 
+import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any, final
@@ -94,7 +96,7 @@ class ConsoleBackend(AbstractLoggingBackend):
         self._view = view
         self._unprinted, self._printed_at, self._printed_share = {}, None, None
         if self._live is None:
-            self._print(f"run {name}")
+            self._print(f"run {printable(name)}")
 
     def on_run(self, facts: dict[str, Any]) -> None:
         """Show launcher, processes and devices."""
@@ -180,9 +182,12 @@ class ConsoleBackend(AbstractLoggingBackend):
         # Not through Rich, which would wrap it, color it and read [brackets] as markup.
         assert self._file is not None
         encoding = getattr(self._file, "encoding", None) or "utf-8"
-        text = printable(line).encode(encoding, "backslashreplace").decode(encoding)
-        self._file.write(text + "\n")
-        self._file.flush()
+        text = printable(line, None).encode(encoding, "backslashreplace").decode(encoding)
+        # Bars of tqdm on this terminal make room for the line, and are drawn again below it.
+        bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+        with contextlib.nullcontext() if bars is None else bars.external_write_mode(self._file):
+            self._file.write(text + "\n")
+            self._file.flush()
 
 
 def is_terminal(console: "Console") -> bool:

@@ -1,5 +1,6 @@
 """The console without a terminal: one plain line for each row, for logs and pipes. Pure."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -7,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lerax_dist.backends._format import format_duration, format_percent, format_value
+from lerax_dist.backends._format import format_duration, format_percent
 from lerax_dist.backends.console._view import (
     ABOUT_LOGGING,
+    MAX_HPARAMS,
     MAX_LAG,
     RunView,
     describe_launch,
+    describe_value,
+    is_range,
     printable,
 )
 
@@ -50,15 +54,21 @@ def format_row(
     if chosen is None:
         names = [name for name in scalars if not name.startswith(ABOUT_LOGGING)]
     else:
-        names = [name for name in scalars if any(fnmatchcase(name, each) for each in chosen)]
+        # A name that is given counts as it is before it counts as a pattern: `a[b]`.
+        names = [
+            name
+            for name in scalars
+            if name in chosen or any(fnmatchcase(name, each) for each in chosen)
+        ]
+    names = [n for n in names if n in (chosen or ()) or not is_range(n, scalars)]
     names.sort(key=lambda name: name != charted)
     for count, name in enumerate(names):
-        text = f"{name}={format_value(float(scalars[name]))}"
+        text = f"{printable(name)}={describe_value(name, scalars)}"
         if chosen is None and count and len("  ".join([*parts, text])) > _MAX_LENGTH:
             parts.append(f"+{len(names) - count} more")
             break
         parts.append(text)
-    return printable("  ".join(parts))
+    return printable("  ".join(parts), None)
 
 
 def format_facts(facts: Mapping[str, Any]) -> str:
@@ -68,10 +78,13 @@ def format_facts(facts: Mapping[str, Any]) -> str:
 
 def format_hparams(hparams: Mapping[str, Any]) -> str:
     """Hyperparameters as one line."""
-    return printable("  ".join(["hparams", *(f"{key}={value}" for key, value in hparams.items())]))
+    shown = itertools.islice(hparams.items(), MAX_HPARAMS)
+    parts = [f"{printable(key)}={printable(str(value))}" for key, value in shown]
+    more = [f"+{len(hparams) - MAX_HPARAMS} more"] if len(hparams) > MAX_HPARAMS else []
+    return "  ".join(["hparams", *parts, *more])
 
 
 def format_video(tag: str, shape: tuple[int, ...], step: int) -> str:
     """A clip, which a terminal cannot play, as one line."""
     frames, height, width, _ = shape
-    return printable(f"video {tag}: {frames} frames {width}x{height} at step {step:,}")
+    return printable(f"video {printable(tag)}: {frames} frames {width}x{height} at step {step:,}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, final
 
+from lerax_dist._run_name import local_folder
 from lerax_dist.cli.doctor._check import (
     AbstractCheck,
     Context,
@@ -49,7 +50,10 @@ class LogFolderCheck(AbstractCheck[Folder]):
     fact = Folder
 
     def collect(self, context: Context) -> Folder:
-        folder = Path(os.path.abspath(context.log_dir))
+        try:
+            folder = Path(os.path.abspath(local_folder(context.log_dir)))
+        except ValueError as error:  # On every process: all have the same argument.
+            return Folder(context.log_dir, False, str(error))
         name = found = None
         with contextlib.ExitStack() as stack:
             if context.group.is_writer:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lerax_dist.backends.console._view import printable
 from lerax_dist.cli._print import as_text, make_table, print_drawn, print_plain
 from lerax_dist.cli.doctor import CHECKS
 from lerax_dist.cli.doctor._check import AbstractCheck, Finding
@@ -137,5 +138,5 @@ def _table_of(pairs: Sequence[tuple[Text, str]]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs:
-        table.add_row(name, Text(value))
+        table.add_row(name, Text("\n".join(printable(text, None) for text in value.split("\n"))))
     return table
