@@ -172,12 +172,12 @@ class JournalOutlet(AbstractOutlet):
         records: list[Record] = []
         for _, group in itertools.groupby(items, key=_kind):
             records += self._records(list(group))
+        if records and self._rewinder is not None:
+            records = self._rewinder.rewound(records)
         markers = [item for item in items if isinstance(item, FlushMarker)]
         for marker in markers:
             if marker.ending is not None:
                 records.append(self._close_event(marker.ending.state))
-        if records and self._rewinder is not None:
-            records = self._rewinder.rewound(records)
         for record in records:
             if isinstance(record, Row):
                 self._next_step = max(self._next_step or 0, record.step + 1)
