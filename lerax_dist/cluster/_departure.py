@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import final
 
 from lerax_dist.cluster._group import name_processes
-from lerax_dist.cluster._store import Store
+from lerax_dist.cluster._store import Store, joined_address
+from lerax_dist.cluster.liveness._monitor import check_service
 
 # How long the others may take, and how long the service at the end of a run, in seconds.
 _TIMEOUT = 300.0
@@ -83,6 +84,9 @@ class Departure:
         self._closing.set()
         states = {state}
         try:
+            if self._index != 0:
+                # Known at once, while a message to a process that is gone would hang.
+                check_service(joined_address())
             self._publish(state, _CLOSE_TIMEOUT)
             if self._index == 0:
                 states.update(word for word, _ in self._read(_CLOSE_TIMEOUT).values())
