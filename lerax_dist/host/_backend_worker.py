@@ -160,17 +160,21 @@ class BackendWorker:
         self._closing = threading.Event()
         self._running: tuple[str, float] | None = None
         self._is_failing = False
+        self._is_started = self._has_ended = False
         self._paused = 0.0
         self._skipped = 0
 
     def start(self, on_open: Callable[[], None]) -> None:
         """Start the thread, which calls `on_open` once the backend is open."""
+        self._is_started = True
         threading.Thread(
             target=self._run, args=(on_open,), name=f"lerax_dist-{self.label}", daemon=True
         ).start()
 
     def close(self) -> None:
         """Ask the thread to deliver what is left and to close the backend; see `ended`."""
+        if not self._is_started:  # Ctrl-C came before
+            self.ended.set()
         self._closing.set()
         self._journal.wake()
 
@@ -250,6 +254,11 @@ class BackendWorker:
                 yield record
 
     def _calls_of(self, record: Record) -> list[Call]:
+        if isinstance(record, Event) and record.kind == "close":
+            # The second one has what failed while the backends closed.
+            self._has_ended, ended = True, self._has_ended
+            if ended:
+                return []
         try:
             return calls_of(record, self._backend, self._journal.path.parent)
         except Exception as error:

@@ -237,6 +237,11 @@ class ClipRenderer:
         if iteration is not None:
             self._render(self._matcher.row(iteration, step))
 
+    def forget_parts(self) -> None:
+        """Another training starts: parts that have not arrived never will. For its callback."""
+        with self._changed:
+            self._arriving.clear()
+
     def restart(self) -> None:
         """Another training starts and counts its iterations anew. For the writer thread only."""
         for parts in self._matcher.restart():

@@ -1,6 +1,7 @@
 """The outlet of the process that writes: rows are merged, finished and appended to the journal,
 from which every backend is fed."""
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from lerax_dist._failures import Failures
 from lerax_dist.cluster import Mailbox
 from lerax_dist.host._backend_worker import BackendWorker, labels
 from lerax_dist.host._clips import ClipPart, ClipRenderer
+from lerax_dist.host._closing_wait import ClosingWait
 from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
 from lerax_dist.host._rewind import Rewinder
@@ -90,6 +92,8 @@ class JournalOutlet(AbstractOutlet):
         self._sync_at: float | None = None
         self._hparams: dict[str, Any] = {}
         self._is_over = False
+        # State and failures of the last close record.
+        self._closed_with: tuple[str, list[str]] = ("", [])
         self._is_closed = False
 
     def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
@@ -164,6 +168,10 @@ class JournalOutlet(AbstractOutlet):
             records += self._records(list(group))
         if records and self._rewinder is not None:
             records = self._rewinder.rewound(records)
+        markers = [item for item in items if isinstance(item, FlushMarker)]
+        for marker in markers:
+            if marker.ending is not None:
+                records.append(self._close_event(marker.ending.state))
         for record in records:
             if isinstance(record, Row):
                 self._next_step = max(self._next_step or 0, record.step + 1)
@@ -174,7 +182,6 @@ class JournalOutlet(AbstractOutlet):
                 self._failures.record("journal", f"rows could not be written ({error!r})", error)
             if self._sync_at is None:
                 self._sync_at = time.monotonic() + _SYNC_AFTER
-        markers = [item for item in items if isinstance(item, FlushMarker)]
         if any(marker.sync for marker in markers):
             self._sync()
         for marker in markers:
@@ -246,6 +253,14 @@ class JournalOutlet(AbstractOutlet):
         self._hparams |= event.body["hparams"]
         return Event(event.time, event.kind, {"hparams": dict(self._hparams)})
 
+    def _close_event(self, state: str) -> Event:
+        """How the run ends, and what has failed so far."""
+        if self._merger is not None and self._merger.has_failed:
+            state = "failed"
+        failures = [f"{each.where}: {each.message}" for each in self._failures.all()]
+        self._closed_with = (state, failures)
+        return Event(time.time(), "close", {"state": state, "failures": failures})
+
     def _sync(self) -> None:
         self._journal.sync()
         self._sync_at = None
@@ -258,20 +273,29 @@ class JournalOutlet(AbstractOutlet):
                 worker.ended.wait(_DELIVERY_INTERVAL)
         return None
 
-    def close(self, written: bool, deadline: float, timeout: float) -> None:
+    def close(self, written: bool, deadline: float, waiting: ClosingWait) -> None:
         if self._receiver is not None:
             self._receiver.stop()
         for worker in self._workers:
             worker.close()
         for worker in self._workers:
-            if not worker.ended.wait(max(deadline - time.monotonic(), 0.0)):
-                self._failures.record(
-                    worker.label, f"did not end in {timeout:g} s: {worker.describe_delay()}"
-                )
+            delay = functools.partial(_describe, worker)
+            if not waiting.wait(worker.ended.wait, deadline, delay):
+                late = f"did not end in {waiting.timeout:g} s: {worker.describe_delay()}"
+                self._failures.record(worker.label, late)
         # Once: a close that Ctrl-C cut off behind this line comes here again.
         if written and not self._is_closed:
+            state, failures = self._closed_with
+            # The record is there before the backends close, which may take longer than this process
+            # is given. What has failed since stands in one more, the last line again.
+            if len(failures) < len(self._failures.all()):
+                self._journal.append([self._close_event(state)])
             self._journal.close()
             self._is_closed = True
+
+
+def _describe(worker: BackendWorker) -> str:
+    return f"{worker.label}: {worker.describe_delay()}"
 
 
 def _kind(item: Any) -> Any:

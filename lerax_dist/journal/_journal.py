@@ -308,7 +308,10 @@ class Journal:
         self.path = path
 
     def close(self) -> None:
-        """Put the file on the disk and close it. The appending thread must have ended."""
+        """Put the file on the disk and close it. The appending thread must have ended. A second
+        call does nothing."""
+        if self._fd < 0:
+            return
         self.restore_if_lost()
         self.sync()
         missing = self._dropped + len(self._unwritten)
@@ -326,7 +329,13 @@ class Journal:
 
     def _close(self) -> None:
         _open.discard(self)
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    def __del__(self) -> None:
+        # Ctrl-C may have cut off what would have closed it, and the lock would stay.
+        if getattr(self, "_fd", -1) >= 0:
+            self.leave_to_parent()
 
     @staticmethod
     def leave_to_parent() -> None:
