@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast, final
 
-import numpy as np
-
 from lerax_dist.backends._base import AbstractLoggingBackend
 
 _METHODS = ("open", "log_hparams", "log_scalars", "log_video", "close")
@@ -82,7 +80,11 @@ def as_backend(backend: Any) -> AbstractLoggingBackend:
         backend: a backend, which is returned as it is, or e.g. one of lerax's own. Hooks that it
             has, by name, are called as well.
     """
-    return backend if isinstance(backend, AbstractLoggingBackend) else _DuckBackend(backend)
+    if isinstance(backend, AbstractLoggingBackend):
+        return backend
+    names = [name for name in (*_METHODS, *_HOOKS) if hasattr(backend, name)]
+    methods = {name: staticmethod(getattr(backend, name)) for name in names}
+    return type(type(backend).__name__, (AbstractLoggingBackend,), methods)()
 
 
 def takes_batches(backend: AbstractLoggingBackend) -> bool:
@@ -93,29 +95,3 @@ def takes_batches(backend: AbstractLoggingBackend) -> bool:
 def hides_rows(backend: AbstractLoggingBackend) -> bool:
     """Whether a backend overrides `on_resume`, so that it may hide superseded rows."""
     return getattr(backend.on_resume, "__func__", None) is not AbstractLoggingBackend.on_resume
-
-
-@final
-class _DuckBackend(AbstractLoggingBackend):
-    """An object with the five methods as a backend; hooks that it has replace the empty ones."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        for hook in _HOOKS:
-            if hasattr(inner, hook):
-                setattr(self, hook, getattr(inner, hook))
-
-    def open(self, name: str) -> None:
-        self._inner.open(name)
-
-    def log_hparams(self, hparams: dict[str, Any]) -> None:
-        self._inner.log_hparams(hparams)
-
-    def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
-        self._inner.log_scalars(scalars, step)
-
-    def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
-        self._inner.log_video(tag, frames, step, fps)
-
-    def close(self) -> None:
-        self._inner.close()
