@@ -1,10 +1,8 @@
 """Weights & Biases, online or offline, without a prompt."""
 
-import contextlib
 import io
 import logging
 import math
-import netrc
 import os
 import sys
 import threading
@@ -13,7 +11,6 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, final
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -417,23 +414,14 @@ def has_credentials(settings: Any) -> bool:
     """Whether `wandb.init` can go online without a prompt, by W&B's settings."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    return bool(settings.api_key) or _in_netrc(settings.base_url)
-
-
-def _in_netrc(base_url: str) -> bool:
-    # W&B knows which of its hosts are equivalent, so its look-up comes first. It is private
-    # (checked with wandb 0.31): without it, only the host itself counts.
+    if settings.api_key:
+        return True
+    # W&B knows which of its hosts are equivalent. Its look-up is private (checked with wandb 0.31);
+    # versions without it use that of requests.
     try:
         from wandb.sdk.lib.wbauth import read_netrc_auth
     except ImportError:
-        return _in_plain_netrc(base_url)
-    return read_netrc_auth(host=base_url) is not None
+        from requests.utils import get_netrc_auth
 
-
-def _in_plain_netrc(base_url: str) -> bool:
-    for path in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
-        if path and os.path.exists(os.path.expanduser(path)):
-            with contextlib.suppress(netrc.NetrcParseError, OSError):
-                found = netrc.netrc(os.path.expanduser(path))
-                return found.authenticators(urlsplit(base_url).netloc) is not None
-    return False
+        return get_netrc_auth(settings.base_url) is not None
+    return read_netrc_auth(host=settings.base_url) is not None
