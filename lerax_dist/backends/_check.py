@@ -76,9 +76,7 @@ def check_backends(backend: object) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 def as_backend(backend: Any) -> AbstractLoggingBackend:
     """A backend with all hooks, of any object with the five abstract methods.
 
-    Args:
-        backend: a backend, which is returned as it is, or e.g. one of lerax's own. Hooks that it
-            has, by name, are called as well.
+    A backend is returned as it is. Hooks that another object has, by name, are called as well.
     """
     if isinstance(backend, AbstractLoggingBackend):
         return backend

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self, final
+from typing import Any, Self, final
 from urllib.parse import quote
 
 import numpy as np
@@ -193,7 +193,4 @@ def video_path(folder: Path, tag: str, step: int) -> Path:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    def write(file: BinaryIO) -> None:
-        file.write(content)
-
-    replace_file(path, write)
+    replace_file(path, lambda file: file.write(content))

@@ -104,12 +104,9 @@ class RowEvents:
         self._as_record = _record_maker()
 
     def records(self, values: np.ndarray, steps: Sequence[int], times: Sequence[float]) -> bytes:
-        """The records of rows, one after the other, with their values as float32.
+        """The records of rows, `values` of shape `(rows, tags)`, one after the other, as float32.
 
-        Args:
-            values: `(rows, tags)`, in the order of the tags.
-            steps: global step of each row; `ValueError` if one does not fit into 64 bits.
-            times: wall time of each row in seconds.
+        A step that does not fit into 64 bits is a `ValueError`.
         """
         event, slots, as_record = self._event, self._slots, self._as_record
         records = []
@@ -154,8 +151,7 @@ def resume_event(start_step: int, now: float) -> Any:
 
 
 def find_bands(tags: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Metrics with a minimum and a maximum beside them, with these: `x`, `x_min`, `x_max`; or those
-    over members."""
+    """Metrics with their minimum and maximum beside them, over environments or over members."""
     there = dict.fromkeys(tags)
     both = [(tag, f"{tag}{end}min", f"{tag}{end}max") for tag in there for end in _BAND_ENDS]
     return [band for band in both if band[1] in there and band[2] in there]
