@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from inspect import isfunction
 from typing import Any, cast, final
 
 from lerax_dist.backends._base import AbstractLoggingBackend
 
-_METHODS = ("open", "log_hparams", "log_scalars", "log_video", "close")
-_HOOKS = (
-    *("new_run_id", "on_identity", "on_run", "on_training_start", "on_resume", "on_end"),
-    *("log_rows", "log_vectors"),
-)
+_METHODS = [name for name, each in vars(AbstractLoggingBackend).items() if isfunction(each)]
+_REQUIRED_METHODS = [
+    name for name in _METHODS if name in AbstractLoggingBackend.__abstractmethods__
+]
 
 
 @final
@@ -59,7 +59,9 @@ def check_backends(backend: object) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
                 f"`backend` must be a logging backend, got the class {member.__name__}. "
                 "Call it to make an instance."
             )
-        missing = [method for method in _METHODS if not callable(getattr(member, method, None))]
+        missing = [
+            method for method in _REQUIRED_METHODS if not callable(getattr(member, method, None))
+        ]
         if missing:
             raise TypeError(
                 f"`backend` must be a logging backend, got {member!r}. "
@@ -80,7 +82,7 @@ def as_backend(backend: Any) -> AbstractLoggingBackend:
     """
     if isinstance(backend, AbstractLoggingBackend):
         return backend
-    names = [name for name in (*_METHODS, *_HOOKS) if hasattr(backend, name)]
+    names = [name for name in _METHODS if hasattr(backend, name)]
     methods = {name: staticmethod(getattr(backend, name)) for name in names}
     return type(type(backend).__name__, (AbstractLoggingBackend,), methods)()
 

@@ -390,24 +390,24 @@ def _plain(value: Any) -> Any:
 
 def why_no_answer(url: str, timeout: float) -> str:
     """Why a server does not answer within `timeout` seconds; empty if it does, with any answer."""
-    reason = [f"no answer in {timeout:g} s"]
+    reasons: list[str] = []
 
     def request() -> None:
+        reason = ""
         try:
             urllib.request.urlopen(url, timeout=timeout).close()
         except urllib.error.HTTPError as answer:
             answer.close()
         except (OSError, ValueError) as error:
             inner = getattr(error, "reason", error)
-            reason[:] = [one_line(inner if isinstance(inner, Exception) else error)]
-            return
-        reason.clear()
+            reason = one_line(inner if isinstance(inner, Exception) else error)
+        reasons.append(reason)
 
     # In a thread, since resolving a name has no timeout.
     thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(timeout)
-    return "".join(reason)
+    return reasons[0] if reasons else f"no answer in {timeout:g} s"
 
 
 def has_credentials(settings: Any) -> bool:
