@@ -162,7 +162,7 @@ def json_row(scalars: Mapping[str, Any], step: int) -> str:
             if "null" not in text:  # What JSON lacks.
                 return text
     fields = [f'"step":{int(step)}']
-    for name, value in zip(rename_reserved(["step"], scalars), scalars.values(), strict=True):
+    for name, value in rename_reserved(["step"], scalars).items():
         fields.append(f"{json.dumps(name)}:{json_value(value)}")
     return "{" + ",".join(fields) + "}"
 

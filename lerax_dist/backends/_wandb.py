@@ -332,9 +332,8 @@ def nested(hparams: Mapping[str, Any]) -> dict[str, Any]:
     its dots, so that both are kept.
     """
     tree: dict[str, Any] = {}
+    hparams = rename_reserved(["_wandb"], {as_utf8(name): hparams[name] for name in hparams})
     # Shorter names first: whether `policy` is a value must be known before `policy.width` comes.
-    renamed = rename_reserved(["_wandb"], map(as_utf8, hparams))
-    hparams = dict(zip(renamed, hparams.values(), strict=True))
     for name in sorted(hparams, key=lambda name: name.count(".")):
         parts = name.split(".")
         *parents, leaf = parts if all(parts) else [name]
@@ -361,8 +360,8 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_step(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
     """A row with its global step; a metric with a name of W&B's own is renamed."""
-    names = rename_reserved(_RESERVED, map(as_utf8, metrics))
-    return {"global_step": step, **dict(zip(names, metrics.values(), strict=True))}
+    renamed = rename_reserved(_RESERVED, {as_utf8(name): metrics[name] for name in metrics})
+    return {"global_step": step, **renamed}
 
 
 def summary_of(tag: str) -> str | None:

@@ -18,16 +18,18 @@ from rich.text import Text
 from lerax_dist.backends.console._columns import Item, beside, fit_columns
 from lerax_dist.backends.console._view import MAX_HPARAMS, printable
 
+# A frame of 64 metrics takes 5 ms, in which the training waits for the interpreter's lock.
 _REFRESH_PER_SECOND = 2
-"""A frame of 64 metrics takes 5 ms, in which the training waits for the interpreter's lock."""
+# Characters of a hyperparameter in a column.
 _MAX_VALUE = 40
-"""Characters of a hyperparameter, which stands beside others."""
+# Bars that are shown below the display.
 _MAX_BARS = 8
-"""Bars of other programs that are shown below the display."""
+# How bars move the cursor.
 _MOVES = re.compile(r"(\r|\n|\x1b\[A)")
-Draw: TypeAlias = Callable[[int, int | None], RenderableType]
 # Seconds. A terminal that is paused holds Rich's lock; a fork must not wait for it.
 _FORK_TIMEOUT = 1.0
+
+Draw: TypeAlias = Callable[[int, int | None], RenderableType]
 
 
 @final
@@ -102,8 +104,8 @@ class LiveDisplay:
 
     def after_fork(self) -> None:
         """Let the thread draw again."""
-        while self._held:
-            self._held.pop().release()
+        for lock in self._held:
+            lock.release()
 
     def leave_to_parent(self) -> None:
         """In the child: what it prints goes to the terminal, past the display."""
@@ -159,8 +161,8 @@ class _Stream:
         # The bar that the cursor is on.
         self._row = 0
         self._text = ""
-        # Not held while lines are printed: a thread that prints waits for the thread that draws,
-        # which reads the bars. Reentrant: a signal handler may print, too.
+        # Not held while lines are printed, which waits for Rich's lock: who holds that may print.
+        # Reentrant, since a signal handler may print, too.
         self._lock = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
