@@ -16,6 +16,8 @@ from lerax_dist._state import RunState
 from lerax_dist.backends._video import check_fps, check_frames
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import Fetcher
+from lerax_dist.device._local import check_distinct, has_partials, local_values, split_partials
+from lerax_dist.host._compare import MAX_COMPARED, Sample, Sampler
 from lerax_dist.host._queue import HostRow, TrainingStart
 from lerax_dist.journal import Event
 
@@ -99,8 +101,12 @@ class Logger(AbstractRunHandle):
             open_timeout=open_timeout,
         )
         # The worker waits for each value, so no callback is waited for.
-        self._run = run = open_run(config, wait_for_callbacks=lambda timeout: None)
+        self._run = run = open_run(
+            config, logs_host_rows=True, wait_for_callbacks=lambda timeout: None
+        )
         self._fetcher = Fetcher()
+        is_compared = not run.is_written_here and run.info.group.process_index < MAX_COMPARED
+        self._sampler = Sampler() if is_compared else None
         hparams = run.info.hparams
         run.put(TrainingStart(1, 0, total, 0, hparams, time.time(), time.perf_counter()))
 
@@ -128,11 +134,23 @@ class Logger(AbstractRunHandle):
             self._check_open("log")
         if type(step) is not int or step < 0:
             step = check_step(step)
-        fetched = self._fetcher.fetch(metrics, run.is_written_here)
+        plain, partials = metrics, ()
+        if has_partials(metrics):
+            plain, partials = split_partials(metrics, run.info.group.is_writer)
+        fetched = self._fetcher.fetch(plain, run.is_written_here)
+        if partials:
+            check_distinct(metrics, fetched[0], partials)
         if not run.is_written_here:
-            return
-        size = _ROW_BYTES + _METRIC_BYTES * len(fetched[0])
-        run.log(HostRow(step, fetched, time.time()), size, begin)
+            if self._sampler is not None:
+                names = self._sampler.choose(fetched[0], step, begin)
+                if names:
+                    index = run.info.group.process_index
+                    run.put(Sample(index, step, local_values(plain, names)))
+            if not partials:
+                return
+            fetched = ((), {}, [])
+        size = _ROW_BYTES + _METRIC_BYTES * (len(fetched[0]) + len(partials))
+        run.log(HostRow(step, fetched, time.time(), partials), size, begin)
 
     def log_video(self, tag: str, frames: Any, step: int, fps: float = 50.0) -> None:
         """Log a video clip. Returns once the frames are copied; another thread encodes them.

@@ -73,6 +73,15 @@ class PartialSpec(NamedTuple):
     devices: int
 
 
+class LocalPartial(NamedTuple):
+    """A partial of this process alone: its numbers are what `np.asarray` takes, perhaps after a
+    wait."""
+
+    spec: PartialSpec
+    sums: Sequence[Any]
+    maxima: Sequence[Any]
+
+
 class Totals(NamedTuple):
     """A row's numbers on the host, which can still be merged with those of other processes.
 
@@ -135,7 +144,12 @@ class Schema:
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """Names of what is logged, those of partials without their suffixes."""
-        return (*self.plain, *(spec.name for spec in self.partials))
+        return (*self.plain, *self.partial_names)
+
+    @functools.cached_property
+    def partial_names(self) -> tuple[str, ...]:
+        """Names of the partials, without their suffixes."""
+        return tuple(spec.name for spec in self.partials)
 
     @functools.cached_property
     def _ends(self) -> tuple[int, int, int, int]:

@@ -114,7 +114,7 @@ class Fetcher:
             if prefix is not None:
                 flatten({prefix: None})  # Raises, and says what is wrong with the name.
             if names:
-                _check_array(names[0], vector, vector.shape[:-1], here)
+                check_array(names[0], vector, vector.shape[:-1], here)
             self._known.add((prefix, names))
         self._last = prefix, names
 
@@ -266,7 +266,7 @@ def _check_values(metrics: Mapping[str, Any], here: bool) -> None:
     """Check the values of a row, see `Fetcher.fetch`; waits for nothing."""
     for name, value in metrics.items():
         if isinstance(value, jax.Array):
-            _check_array(name, value, value.shape, here)
+            check_array(name, value, value.shape, here)
         elif isinstance(value, int):
             if abs(value) > sys.float_info.max:
                 # Not the value itself: Python refuses to print more than 4300 digits.
@@ -284,7 +284,7 @@ def _check_values(metrics: Mapping[str, Any], here: bool) -> None:
             _check_shape(name, array.shape)
 
 
-def _check_array(name: str, value: jax.Array, shape: tuple[int, ...], here: bool) -> None:
+def check_array(name: str, value: jax.Array, shape: tuple[int, ...], here: bool) -> None:
     if isinstance(value, Tracer):
         raise TypeError(
             f"metric {name!r} belongs to a trace: `log` was called inside compiled code, where it "

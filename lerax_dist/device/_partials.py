@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Self, final
 
 import equinox as eqx
+import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
@@ -22,6 +23,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from lerax_dist._schema import Finished, Shift
 
+Number = Float[Array | np.ndarray, ""]
 _REAL = (jnp.bool_, jnp.integer, jnp.floating)
 
 
@@ -59,12 +61,12 @@ class AbstractPartial(eqx.Module):
         """Numbers to merge by maximum: scalars, or vectors of fixed length."""
         return ()
 
-    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""] | bool) -> tuple[Array, ...]:
         """Numbers to merge by addition: scalars, or vectors of fixed length.
 
         Args:
             maxima: this partial's own.
-            first: whether this is the first device.
+            first: whether this is the first device; a Python bool on the host.
         """
         return ()
 
@@ -110,12 +112,12 @@ class Mean(AbstractPartial):
         ```
     """
 
-    total: Float[Array, ""]
-    count: Float[Array, ""]
+    total: Number
+    count: Number
 
     def __init__(self, total: ArrayLike, count: ArrayLike) -> None:
-        self.total = as_scalar("`total`", total)
-        self.count = as_scalar("`count`", count)
+        self.total = _number("`total`", total)
+        self.count = _number("`count`", count)
 
     @classmethod
     def of(cls, values: ArrayLike, where: ArrayLike | None = None) -> Self:
@@ -135,13 +137,17 @@ class Mean(AbstractPartial):
         for name, given in (("values", values), ("where", where)):
             if jnp.iscomplexobj(given):
                 raise TypeError(f"`{name}` holds complex numbers. Give e.g. their absolute values.")
-        values = jnp.asarray(values, float)
-        weights = jnp.ones_like(values) if where is None else jnp.asarray(where, float)
-        both = jnp.stack([jnp.where(weights == 0, 0, values) * weights, weights])
-        total, count = jnp.sum(both, axis=tuple(range(1, both.ndim)))
+        # What is on the host stays there: `Logger.log` then costs no device any work.
+        on_device = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((values, where)))
+        numpy: Any = jnp if on_device else np
+        with np.errstate(all="ignore"):
+            values = numpy.asarray(values, float)
+            weights = numpy.ones_like(values) if where is None else numpy.asarray(where, float)
+            both = numpy.stack([numpy.where(weights == 0, 0, values) * weights, weights])
+            total, count = numpy.sum(both, axis=tuple(range(1, both.ndim)))
         return cls(total, count)
 
-    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""] | bool) -> tuple[Array, ...]:
         return (self.total, self.count)
 
     @staticmethod
@@ -168,12 +174,12 @@ class Sum(AbstractPartial):
         ```
     """
 
-    value: Float[Array, ""]
+    value: Number
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("`value`", value)
+        self.value = _number("`value`", value)
 
-    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""] | bool) -> tuple[Array, ...]:
         return (self.value,)
 
     @staticmethod
@@ -199,10 +205,10 @@ class Max(AbstractPartial):
         ```
     """
 
-    value: Float[Array, ""]
+    value: Number
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("`value`", value)
+        self.value = _number("`value`", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return (self.value,)
@@ -230,10 +236,10 @@ class Min(AbstractPartial):
         ```
     """
 
-    value: Float[Array, ""]
+    value: Number
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("`value`", value)
+        self.value = _number("`value`", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return (-self.value,)
@@ -263,18 +269,22 @@ class Last(AbstractPartial):
         ```
     """
 
-    value: Float[Array, ""]
+    value: Number
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("`value`", value)
+        self.value = _number("`value`", value)
 
-    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""] | bool) -> tuple[Array, ...]:
         # A mean over the devices, times their number, is off by a rounding at most, which is below
         # 1/2 for whole numbers of 16 bits.
-        whole = jnp.uint32 if self.value.dtype.itemsize == 4 else jnp.uint64
-        bits = lax.bitcast_convert_type(jnp.where(first, self.value, 0.0), whole)
+        if isinstance(self.value, np.ndarray) and isinstance(first, bool):
+            bits = np.where(first, self.value, 0.0).view(np.uint64)
+            return tuple((bits >> shift & 0xFFFF).astype(float) for shift in range(0, 64, 16))
+        value = jnp.where(first, self.value, 0.0)
+        whole = jnp.uint32 if value.dtype.itemsize == 4 else jnp.uint64
+        bits = lax.bitcast_convert_type(value, whole)
         shifts = range(0, 8 * bits.dtype.itemsize, 16)
-        return tuple((bits >> shift & 0xFFFF).astype(self.value.dtype) for shift in shifts)
+        return tuple((bits >> shift & 0xFFFF).astype(value.dtype) for shift in shifts)
 
     @staticmethod
     def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
@@ -282,6 +292,15 @@ class Last(AbstractPartial):
         whole, dtype = (np.uint32, np.float32) if len(sums) == 2 else (np.uint64, np.float64)
         parts = [numpy.round(part).astype(whole) << 16 * i for i, part in enumerate(sums)]
         return Finished({"": ft.reduce(operator.or_, parts).view(dtype)}, 1)
+
+
+def _number(what: str, value: Any) -> Number:
+    """As `as_scalar`; what is on the host stays there, as float64."""
+    if isinstance(value, (bool, int, float, np.number, np.bool_, np.ndarray)):
+        array = np.asarray(value)
+        if array.ndim == 0 and array.dtype.kind in "biuf":
+            return array.astype(np.float64)
+    return as_scalar(what, value)
 
 
 def as_scalar(what: str, value: Any) -> Float[Array, ""]:

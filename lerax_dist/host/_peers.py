@@ -1,4 +1,5 @@
-"""`scope="process"`: rows of the other processes are sent to process 0 and merged with its own.
+"""Rows of the other processes are sent to process 0 and merged with its own: all of them with
+`scope="process"`, else those with partials, and samples of the others (see `_compare.py`).
 
 On the others `PeerOutlet` sends. On process 0 `PeerReceiver` is a thread that empties a mailbox,
 and `PeerMerger` decides when a row is complete; it has neither a thread nor a clock.
@@ -18,6 +19,7 @@ import numpy as np
 from lerax_dist._failures import Failures
 from lerax_dist._schema import Totals
 from lerax_dist.cluster import Mailbox
+from lerax_dist.host._compare import Sample
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._rows import PartialRow
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
@@ -36,6 +38,10 @@ _MAX_MESSAGES = 8
 _SEND_TIMEOUT = 60.0
 # How often a waiting message looks whether there is room, in seconds.
 _ROOM_INTERVAL = 1.0
+# How soon after the start of a run the first sample is here, in seconds.
+_FIRST_SAMPLE = 0.3
+# How long a sample waits for room, in seconds.
+_ROOM_TIMEOUT = 0.01
 
 
 class PeerRow(NamedTuple):
@@ -121,7 +127,9 @@ class PeerOutlet(AbstractOutlet):
         if rows:
             self._send(rows)
         for item in items:
-            if isinstance(item, FlushMarker):
+            if isinstance(item, Sample):
+                self._send_sample(item)
+            elif isinstance(item, FlushMarker):
                 if item.ending is not None:
                     self._end(item.ending.state)
                 item.reached.set()
@@ -138,6 +146,15 @@ class PeerOutlet(AbstractOutlet):
             self._encoder.sent(message)
         except Exception as error:
             self._failures.record("peer", f"rows could not be sent ({error!r})", error)
+
+    def _send_sample(self, sample: Sample) -> None:
+        """Send a sample if there is room; one that is lost matters to nobody."""
+        try:
+            if self._mailbox.has_room(timeout=_ROOM_TIMEOUT):
+                values = {name: float(value) for name, value in sample.values.items()}
+                self._mailbox.send({"step": sample.step, "sample": values})
+        except Exception as error:
+            self._failures.record("peer", f"values could not be compared ({error!r})", error)
 
     def _wait_for_room(self) -> None:
         """Wait until process 0 has room for rows; this slows down the training here as well."""
@@ -158,6 +175,9 @@ class PeerOutlet(AbstractOutlet):
             self._failures.record(
                 "peer", f"could not notify process 0 of the end of the run ({error!r})", error
             )
+
+    def wait_for_peers(self) -> None:
+        pass
 
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         return None
@@ -199,11 +219,17 @@ class PeerReceiver:
         self._is_ahead = is_ahead
         self._failures = failures
         self._stopping = threading.Event()
+        self._has_sample = threading.Event()
+        self._started = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lerax_dist-peers", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def wait_for_sample(self) -> None:
+        """In a run of a moment, wait for a sample or the end of all processes."""
+        self._has_sample.wait(max(self._started + _FIRST_SAMPLE - time.monotonic(), 0.0))
 
     def stop(self) -> None:
         """Let the thread end within a second; later messages are not received."""
@@ -211,19 +237,33 @@ class PeerReceiver:
 
     def _run(self) -> None:
         while self._decoders and not self._stopping.is_set():
-            for process in list(self._decoders):
+            senders = self._senders()
+            for process in senders:
                 try:
-                    self._receive(process)
+                    self._receive(process, _ROUND / len(senders))
                 except Exception as error:
                     if not self._stopping.is_set():
                         self._failures.record(
                             f"process {process}", f"receiving its rows failed ({error!r})", error
                         )
                     del self._decoders[process]
+        self._has_sample.set()
 
-    def _receive(self, process: int) -> None:
-        """The messages of a process that are there; waits its part of a round for the first."""
-        timeout = _ROUND / len(self._decoders)
+    def _senders(self) -> list[int]:
+        """The processes that have sent something, and may send more."""
+        try:
+            senders = self._mailbox.senders(timeout=_ROUND)
+        except Exception as error:
+            if not self._stopping.wait(_ROUND):
+                self._failures.record("peers", f"receiving rows failed ({error!r})", error)
+            return []
+        left = [process for process in senders if process in self._decoders]
+        if senders and not left:
+            self._stopping.wait(_ROUND)
+        return left
+
+    def _receive(self, process: int, timeout: float) -> None:
+        """The messages of a process that are there; waits `timeout` seconds for the first."""
         if self._is_ahead(process):
             self._stopping.wait(timeout)
             return
@@ -235,7 +275,11 @@ class PeerReceiver:
                 self._queue.put(PeerRows(process, [], message["end"]))
                 del self._decoders[process]
                 return
-            self._queue.put(PeerRows(process, self._decoders[process].decode(message)))
+            if "sample" in message:
+                self._queue.put(Sample(process, message["step"], message["sample"]))
+                self._has_sample.set()
+            else:
+                self._queue.put(PeerRows(process, self._decoders[process].decode(message)))
             timeout = 0.0
 
 
@@ -247,11 +291,17 @@ class PeerMerger:
     nothing for five minutes while it is waited for is excluded from then on, and so is one that has
     ended. A slower one is waited for: a row is the row of all. Times are those of a monotonic
     clock, in seconds.
+
+    With `merges_all` all rows are merged, and all of their metrics; else the partials of those rows
+    that have some of this process alone.
     """
 
-    def __init__(self, hosts: Sequence[str], failures: Failures) -> None:
+    def __init__(
+        self, hosts: Sequence[str | None], failures: Failures, *, merges_all: bool = True
+    ) -> None:
         self._hosts = hosts
         self._failures = failures
+        self._merges_all = merges_all
         # What waits, and since when.
         self._waiting: deque[tuple[Any, float]] = deque()
         self._received: dict[int, deque[PeerRow]] = {p: deque() for p in range(1, len(hosts))}
@@ -272,7 +322,7 @@ class PeerMerger:
     def receive(self, peer: PeerRows, now: float) -> None:
         """Rows, or the end, of another process arrive at `now`."""
         process = peer.process
-        if process not in self._excluded:
+        if process not in self._excluded and (peer.rows or self._merges_all):
             self._last_heard[process] = now
             self._received[process].extend(peer.rows)
             self._bytes_ahead[process] += sum(_size(row) for row in peer.rows)
@@ -280,7 +330,7 @@ class PeerMerger:
             return
         # What it has sent still counts.
         self._excluded.add(process)
-        if peer.state == "failed":
+        if peer.state == "failed" and (self._merges_all or self._last_heard[process] > -inf):
             self._record(process, "ended its run as failed; rows continue without it")
 
     def is_ahead(self, process: int) -> bool:
@@ -293,11 +343,13 @@ class PeerMerger:
         ready = []
         while self._waiting:
             item, since = self._waiting[0]
-            if isinstance(item, PartialRow):
+            if isinstance(item, PartialRow) and (self._merges_all or item.is_local):
                 missing = [p for p in self._received if not self._received[p]]
                 for process in missing:
                     if process not in self._excluded:
                         self._exclude_if_late(process, item.number, since, now, deadline)
+                    elif not self._merges_all and self._last_heard[process] == -inf:
+                        self._record(process, _absent(item), kind="late")
                 if not self._excluded.issuperset(missing):
                     break
                 item = self._merged(item, now)
@@ -315,6 +367,7 @@ class PeerMerger:
                 process,
                 f"did not send row {number} before `close(timeout=...)` expired; rows from there "
                 "on exclude it. It lags behind process 0: raise `timeout`.",
+                kind="late",
             )
         elif silence >= PEER_TIMEOUT:
             self._excluded.add(process)
@@ -322,10 +375,12 @@ class PeerMerger:
                 process,
                 f"sent nothing for {silence:.0f} s while row {number} was waiting for it; rows "
                 "continue without it. It died, is hung, or logs less often than process 0.",
+                kind="late",
             )
 
     def _merged(self, row: PartialRow, now: float) -> PartialRow:
         parts = [row.totals]
+        names = row.schema.names if self._merges_all else row.schema.partial_names
         for process, received in self._received.items():
             while received and received[0].number != row.number:
                 self._mismatch(
@@ -338,10 +393,14 @@ class PeerMerger:
             if not received or received[0].number != row.number:
                 continue
             peer = self._pop(process, now)
-            if peer.names != row.schema.names:
-                self._mismatch(process, _difference(row.schema.names, peer.names))
+            if peer.names != names:
+                self._mismatch(process, _difference(names, peer.names))
                 continue
-            parts.append(peer.totals)
+            totals = peer.totals
+            if not self._merges_all:
+                # Plain metrics are those of process 0.
+                totals = totals._replace(devices=0, plain=np.zeros_like(row.totals.plain))
+            parts.append(totals)
         if len(parts) == 1:
             return row
         try:
@@ -366,11 +425,23 @@ class PeerMerger:
         )
 
     def _record(self, process: int, message: str, kind: str | None = None) -> None:
-        self._failures.record(f"process {process} ({self._hosts[process]})", message, kind=kind)
+        self._failures.record(self.describe(process), message, kind=kind)
+
+    def describe(self, process: int) -> str:
+        """A process with its host, for messages."""
+        host = self._hosts[process]
+        return f"process {process}" if host is None else f"process {process} ({host})"
 
 
 def _size(row: PeerRow) -> int:
     return _ROW_BYTES + 8 * len(row.names)
+
+
+def _absent(row: PartialRow) -> str:
+    return (
+        f"has ended without sending {', '.join(row.schema.partial_names)}; row {row.number} and "
+        "later ones exclude it. Log partials on every process, or a plain value on process 0."
+    )
 
 
 def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:

@@ -7,6 +7,7 @@ the worker's.
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, final
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lerax_dist._failures import Failures
-from lerax_dist._schema import HostMetrics, Schema
+from lerax_dist._schema import HostMetrics, LocalPartial, Schema
 
 # Bytes of rows that may be queued: some 100,000 rows of 64 metrics.
 BOUND = 64 << 20
@@ -48,11 +49,13 @@ class Packet(NamedTuple):
 
 
 class HostRow(NamedTuple):
-    """A row from a plain loop; `time` is in seconds since the epoch."""
+    """A row from a plain loop; `time` is in seconds since the epoch. Its partials merge with those
+    of other processes, its plain metrics do if all rows do."""
 
     step: int
     metrics: HostMetrics
     time: float
+    partials: Sequence[LocalPartial] = ()
 
 
 @final

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lerax_dist._failures import Failures
-from lerax_dist._schema import RowBatch, Schema, Totals
+from lerax_dist._schema import LocalPartial, PartialSpec, RowBatch, Schema, Totals
 from lerax_dist.host._queue import HostRow, Packet
 from lerax_dist.journal import Row
 
@@ -40,6 +40,7 @@ class PartialRow(NamedTuple):
         clock: when it arrived, by a monotonic clock; `None` in a plain loop, whose pace is unknown.
         last: number of the last row in the same message.
         size: bytes that it took in the queue.
+        is_local: whether its partials are those of this process alone.
     """
 
     schema: Schema
@@ -49,6 +50,7 @@ class PartialRow(NamedTuple):
     clock: float | None
     last: int
     size: int
+    is_local: bool = False
 
 
 class ReorderBuffer(NamedTuple):
@@ -116,7 +118,7 @@ class Reassembler:
         self._order = ReorderBuffer()
         self._held_since = 0.0
         self._parts: dict[tuple[int, int], dict[int, Packet]] = {}
-        self._host_schemas: dict[tuple[str, ...], Schema] = {}
+        self._host_schemas: dict[tuple[Any, ...], Schema] = {}
 
     @property
     def is_waiting(self) -> bool:
@@ -194,14 +196,31 @@ class Reassembler:
                     known |= zip(some, array, strict=True)
             known = {name: value for name, value in known.items() if value is not None}
             names, values = tuple(known), np.fromiter(known.values(), np.float64, len(known))
+        specs, sums, maxima = self._read_partials(row.partials)
         # One schema for all rows with these names: rows of one schema are finished at once.
-        if names not in self._host_schemas:
+        if (names, specs) not in self._host_schemas:
             if len(self._host_schemas) >= _MAX_HOST_SCHEMAS:
                 self._host_schemas.clear()
-            self._host_schemas[names] = Schema(names, sums_steps=False)
-        schema = self._host_schemas[names]
-        totals = Totals(1, values, _NOTHING, _NOTHING, row.step)
-        return PartialRow(schema, totals, row.step, row.time, None, row.step, size)
+            self._host_schemas[names, specs] = Schema(names, specs, sums_steps=False)
+        schema = self._host_schemas[names, specs]
+        totals = Totals(1, values, sums, maxima, row.step)
+        is_local = bool(row.partials)
+        return PartialRow(schema, totals, row.step, row.time, None, row.step, size, is_local)
+
+    def _read_partials(
+        self, partials: Sequence[LocalPartial]
+    ) -> tuple[tuple[PartialSpec, ...], np.ndarray, np.ndarray]:
+        """What the numbers of partials mean, their sums and their maxima, one after the other."""
+        specs: list[PartialSpec] = []
+        sums, maxima = [_NOTHING], [_NOTHING]
+        for spec, own_sums, own_maxima in partials:
+            read = [self._read((spec.name,), each) for each in (*own_sums, *own_maxima)]
+            numbers = [np.ravel(each) for each in read if each is not None]
+            if len(numbers) == len(read):
+                specs.append(spec)
+                sums += numbers[: len(own_sums)]
+                maxima += numbers[len(own_sums) :]
+        return tuple(specs), np.concatenate(sums), np.concatenate(maxima)
 
     def _read(self, names: tuple[str, ...], array: Any) -> np.ndarray | None:
         """Values from the devices, as float64; on this thread, not on the training's."""

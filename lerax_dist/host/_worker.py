@@ -87,6 +87,10 @@ class AbstractOutlet(abc.ABC):
         """Seconds until `write` must be called even if nothing arrives; `None` if never."""
 
     @abc.abstractmethod
+    def wait_for_peers(self) -> None:
+        """Before the last marker: wait a moment for what other processes have just sent."""
+
+    @abc.abstractmethod
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         """Wait until everything before a marker, which was reached, is where it belongs.
 
@@ -176,7 +180,7 @@ class Worker:
             case Event() if item.kind != "video":
                 pass
             case _:
-                # Clips and rows of peers belong to rows of their own, and must not hurry the next.
+                # Clips, and what peers send, belong to rows of their own, and must not hurry the next.
                 return [item]
         # Rows that were queued before it must not come after it.
         return [*self._reassembler.release(), item]

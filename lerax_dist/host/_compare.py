@@ -1,0 +1,135 @@
+"""Plain values of a run of one program, compared between its processes by a sample.
+
+A process that does not write sends a few values a second at most (`Sampler`). Process 0 keeps some
+of its own rows and looks the step up among them (`Comparer`). Neither counts calls: a process may
+log more rows than another. No thread.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
+
+from lerax_dist._failures import Failures
+
+# Processes from here on send no samples: that many cost as much as a thousand.
+MAX_COMPARED = 16
+# Values of a sample.
+_MAX_VALUES = 32
+# Seconds between two samples of rows with the same names, at first and in the long run.
+_FIRST_INTERVAL = 1.0
+_LAST_INTERVAL = 64.0
+# Seconds between any two samples.
+_MIN_INTERVAL = 0.25
+# Rows with names made of data; more are new ones.
+_MAX_LAYOUTS = 32
+# How long process 0 keeps a row that is sampled, at least, in seconds.
+_KEPT_SECONDS = 6.0
+# Rows that process 0 keeps of each rank, and steps whose samples wait for its row.
+_MAX_KEPT = 64
+_MAX_WAITING = 256
+# Differences below this fraction are rounding.
+_TOLERANCE = 1e-6
+
+
+# Step, names, values.
+_Row = tuple[int, tuple[str, ...], Sequence[float]]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Some values of a row of one process; each is what `float` takes, perhaps after a wait."""
+
+    process: int
+    step: int
+    values: dict[str, Any]
+
+
+def rank(step: int) -> int:
+    """The rank of a step: half of all steps have rank 0, a quarter has rank 1, and so on."""
+    return 64 - (step * 0x9E3779B97F4A7C15 & (1 << 64) - 1).bit_length()
+
+
+@final
+class Sampler:
+    """Chooses what a process sends: by the step, among those that process 0 still keeps."""
+
+    def __init__(self) -> None:
+        self._layouts: dict[tuple[str, ...], _Turn] = {}
+        self._begin: float | None = None
+        self._due = -math.inf
+        self._rows = 0
+
+    def choose(self, names: tuple[str, ...], step: int, now: float) -> tuple[str, ...]:
+        """Names to send of a row; `now` is in seconds of a monotonic clock."""
+        self._begin = now if self._begin is None else self._begin
+        self._rows += 1
+        turn = self._layouts.get(names) or _Turn(0, _FIRST_INTERVAL, now)
+        if now < turn.due or now < self._due or not names:
+            return ()
+        # Process 0 sees about as many rows, and keeps the last ones of each rank.
+        rate = self._rows / max(now - self._begin, 1.0)
+        if (2 << rank(step)) * _MAX_KEPT < rate * _KEPT_SECONDS:
+            return ()
+        end = turn.first + _MAX_VALUES
+        is_round = end >= len(names)
+        interval = min(2 * turn.interval, _LAST_INTERVAL) if is_round else turn.interval
+        if len(self._layouts) >= _MAX_LAYOUTS and names not in self._layouts:
+            self._layouts.clear()
+        self._layouts[names] = _Turn(0 if is_round else end, interval, now + turn.interval)
+        self._due = now + _MIN_INTERVAL
+        return names[turn.first : end]
+
+
+class _Turn(NamedTuple):
+    """Which name of a layout is next, how long the turn after that takes, and when it is due."""
+
+    first: int
+    interval: float
+    due: float
+
+
+@final
+class Comparer:
+    """Compares samples with the rows of process 0, and reports each metric that differs once."""
+
+    def __init__(self, describe: Callable[[int], str], failures: Failures) -> None:
+        self._describe = describe
+        self._failures = failures
+        self._kept: dict[int, deque[_Row]] = {}
+        self._waiting: dict[int, list[Sample]] = {}
+
+    def put(self, step: int, names: tuple[str, ...], values: Sequence[float]) -> None:
+        """A row of process 0."""
+        kept = self._kept.setdefault(rank(step), deque(maxlen=_MAX_KEPT))
+        kept.append((step, names, values))
+        for sample in self._waiting.pop(step, ()):
+            self.receive(sample)
+
+    def receive(self, sample: Sample) -> None:
+        """A sample of another process, before or after the row of process 0."""
+        missing = set(sample.values)
+        for step, names, values in self._kept.get(rank(sample.step), ()):
+            if step == sample.step:
+                missing.difference_update(names)
+                self._compare(sample, dict(zip(names, values, strict=True)))
+        if missing:
+            self._waiting.setdefault(sample.step, []).append(sample)
+            if len(self._waiting) > _MAX_WAITING:
+                del self._waiting[next(iter(self._waiting))]
+
+    def _compare(self, sample: Sample, row: dict[str, float]) -> None:
+        for name in sample.values.keys() & row.keys():
+            own, other = float(row[name]), float(sample.values[name])
+            both_nan = math.isnan(own) and math.isnan(other)
+            if not both_nan and not math.isclose(own, other, rel_tol=_TOLERANCE):
+                self._failures.record(
+                    "metrics",
+                    f"{name!r} differs between processes: {own:.9g} on {self._describe(0)}, "
+                    f"{other:.9g} on {self._describe(sample.process)}, at step {sample.step}; that "
+                    "of process 0 is written. Merge it with a partial such as `Mean.of(...)` or "
+                    "`Sum(...)`, `reduce` it in the step, or log it on process 0 only.",
+                    kind=f"{name} differs",
+                )
