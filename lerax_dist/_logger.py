@@ -141,16 +141,19 @@ class Logger(AbstractRunHandle):
         if partials:
             check_distinct(metrics, fetched[0], partials)
         if not run.is_written_here:
-            if self._sampler is not None:
-                names = self._sampler.choose(fetched[0], step, begin)
-                if names:
-                    index = run.info.group.process_index
-                    run.put(Sample(index, step, local_values(plain, names)))
+            self._send_sample(plain, fetched[0], step)
             if not partials:
                 return
             fetched = ((), {}, [])
         size = _ROW_BYTES + _METRIC_BYTES * (len(fetched[0]) + len(partials))
         run.log(HostRow(step, fetched, time.time(), partials), size, begin)
+
+    def _send_sample(self, metrics: Mapping[str, Any], names: tuple[str, ...], step: int) -> None:
+        """Send some values to process 0, which compares them with its own, if it is time to."""
+        chosen = self._sampler.choose(names, step, time.monotonic()) if self._sampler else ()
+        if chosen:
+            values = local_values(metrics, {*chosen})
+            self._run.put(Sample(self._run.info.group.process_index, step, values))
 
     def log_video(self, tag: str, frames: Any, step: int, fps: float = 50.0) -> None:
         """Log a video clip. Returns once the frames are copied; another thread encodes them.

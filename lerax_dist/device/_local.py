@@ -1,6 +1,6 @@
 """Values that a process has for itself, from a plain loop: its partials, and samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -12,10 +12,9 @@ from lerax_dist.device._fetch import check_array
 from lerax_dist.device._pack import Reduced, number_length
 from lerax_dist.device._partials import AbstractPartial
 
-# Arrays of a sample: each is copied on its device.
-_MAX_ARRAYS = 16
-# Types that are neither partials nor mappings, so that a usual row costs no look at each value.
-_plain_types: set[type] = set()
+# Types that are neither partials nor mappings to look into, so that a usual row costs no look at
+# each value.
+_plain_types: set[type] = {Reduced}
 
 
 def has_partials(metrics: Any) -> bool:
@@ -23,10 +22,11 @@ def has_partials(metrics: Any) -> bool:
     if type(metrics) is Reduced or not isinstance(metrics, Mapping):
         return False
     kinds = {*map(type, metrics.values())} - _plain_types
-    _plain_types.update(k for k in kinds if not issubclass(k, (AbstractPartial, Mapping)))
     if not kinds:
         return False
-    return any(isinstance(v, AbstractPartial) or has_partials(v) for v in metrics.values())
+    _plain_types.update(k for k in kinds if not issubclass(k, (AbstractPartial, Mapping)))
+    inner = [v for v in metrics.values() if type(v) not in _plain_types]
+    return any(isinstance(v, AbstractPartial) or has_partials(v) for v in inner)
 
 
 def split_partials(
@@ -82,19 +82,21 @@ def _take(name: str, partial: AbstractPartial, is_first: bool) -> LocalPartial:
     return LocalPartial(PartialSpec(name, kind.finish, kind.shift, *lengths, 1), sums, maxima)
 
 
-def local_values(metrics: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Those of some metrics that this process may have for itself."""
-    flat = flatten(metrics)
-    found: dict[str, Any] = {}
-    arrays = 0
-    for name in names:
-        value = flat.get(name)
-        if isinstance(value, jax.Array):
-            arrays += 1
-            if arrays > _MAX_ARRAYS or not value.is_fully_addressable:
-                continue
-        if value is not None:
-            found[name] = _kept(value)
+def local_values(
+    metrics: Mapping[str, Any], wanted: Set[str], prefix: str = ""
+) -> list[tuple[tuple[str, ...], Any]]:
+    """Names and values of those of some metrics that this process may have for itself."""
+    if type(metrics) is Reduced:
+        pairs = [(tuple(prefix + name for name in metrics.names), metrics.vector)]
+    else:
+        pairs = [((prefix + name,), value) for name, value in metrics.items()]
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for names, value in pairs:
+        if isinstance(value, Mapping):
+            found += local_values(value, wanted, f"{names[0]}/")
+        elif not wanted.isdisjoint(names):
+            if not isinstance(value, jax.Array) or value.is_fully_addressable:
+                found.append((names, _kept(value)))
     return found
 
 

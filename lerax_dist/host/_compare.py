@@ -8,15 +8,16 @@ log more rows than another. No thread.
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, final
+
+import numpy as np
 
 from lerax_dist._failures import Failures
 
 # Processes from here on send no samples: that many cost as much as a thousand.
 MAX_COMPARED = 16
-# Values of a sample.
-_MAX_VALUES = 32
+# Values of a sample: some 3 KB, which MPI takes at once.
+_MAX_VALUES = 64
 # Seconds between two samples of rows with the same names, at first and in the long run.
 _FIRST_INTERVAL = 1.0
 _LAST_INTERVAL = 64.0
@@ -37,19 +38,30 @@ _TOLERANCE = 1e-6
 _Row = tuple[int, tuple[str, ...], Sequence[float]]
 
 
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """Some values of a row of one process; each is what `float` takes, perhaps after a wait."""
+class Sample(NamedTuple):
+    """Some values of a row of one process: names, and what `np.asarray` makes values of, perhaps
+    after a wait."""
 
     process: int
     step: int
-    values: dict[str, Any]
+    values: Sequence[tuple[tuple[str, ...], Any]]
+
+    def read(self) -> dict[str, float]:
+        """Names to values."""
+        found: dict[str, float] = {}
+        for names, some in self.values:
+            found |= zip(names, np.asarray(some, float).ravel().tolist(), strict=True)
+        return found
 
 
 def rank(step: int) -> int:
     """The rank of a step: half of all steps have rank 0, a quarter has rank 1, and so on."""
-    return 64 - (step * 0x9E3779B97F4A7C15 & (1 << 64) - 1).bit_length()
+    return 64 - _mixed(step).bit_length()
+
+
+def _mixed(step: int) -> int:
+    """A number below 2**64 that looks random, the same in every process."""
+    return step * 0x9E3779B97F4A7C15 & (1 << 64) - 1
 
 
 @final
@@ -57,38 +69,29 @@ class Sampler:
     """Chooses what a process sends: by the step, among those that process 0 still keeps."""
 
     def __init__(self) -> None:
-        self._layouts: dict[tuple[str, ...], _Turn] = {}
-        self._begin: float | None = None
-        self._due = -math.inf
+        # When rows with these names are due, and how long after that again.
+        self._turns: dict[tuple[str, ...], tuple[float, float]] = {}
+        self._begin = self._due = -math.inf
         self._rows = 0
 
     def choose(self, names: tuple[str, ...], step: int, now: float) -> tuple[str, ...]:
         """Names to send of a row; `now` is in seconds of a monotonic clock."""
-        self._begin = now if self._begin is None else self._begin
+        if not self._rows:
+            self._begin = now
         self._rows += 1
-        turn = self._layouts.get(names) or _Turn(0, _FIRST_INTERVAL, now)
-        if now < turn.due or now < self._due or not names:
+        due, interval = self._turns.get(names, (now, _FIRST_INTERVAL))
+        if now < max(due, self._due):
             return ()
         # Process 0 sees about as many rows, and keeps the last ones of each rank.
         rate = self._rows / max(now - self._begin, 1.0)
         if (2 << rank(step)) * _MAX_KEPT < rate * _KEPT_SECONDS:
             return ()
-        end = turn.first + _MAX_VALUES
-        is_round = end >= len(names)
-        interval = min(2 * turn.interval, _LAST_INTERVAL) if is_round else turn.interval
-        if len(self._layouts) >= _MAX_LAYOUTS and names not in self._layouts:
-            self._layouts.clear()
-        self._layouts[names] = _Turn(0 if is_round else end, interval, now + turn.interval)
+        if len(self._turns) >= _MAX_LAYOUTS and names not in self._turns:
+            self._turns.clear()
+        self._turns[names] = now + interval, min(2 * interval, _LAST_INTERVAL)
         self._due = now + _MIN_INTERVAL
-        return names[turn.first : end]
-
-
-class _Turn(NamedTuple):
-    """Which name of a layout is next, how long the turn after that takes, and when it is due."""
-
-    first: int
-    interval: float
-    due: float
+        first = _mixed(step) % max(len(names) - _MAX_VALUES + 1, 1)
+        return names[first : first + _MAX_VALUES]
 
 
 @final
@@ -110,19 +113,20 @@ class Comparer:
 
     def receive(self, sample: Sample) -> None:
         """A sample of another process, before or after the row of process 0."""
-        missing = set(sample.values)
+        theirs = sample.read()
+        missing = {*theirs}
         for step, names, values in self._kept.get(rank(sample.step), ()):
             if step == sample.step:
                 missing.difference_update(names)
-                self._compare(sample, dict(zip(names, values, strict=True)))
+                self._compare(sample, theirs, dict(zip(names, values, strict=True)))
         if missing:
             self._waiting.setdefault(sample.step, []).append(sample)
             if len(self._waiting) > _MAX_WAITING:
                 del self._waiting[next(iter(self._waiting))]
 
-    def _compare(self, sample: Sample, row: dict[str, float]) -> None:
-        for name in sample.values.keys() & row.keys():
-            own, other = float(row[name]), float(sample.values[name])
+    def _compare(self, sample: Sample, theirs: dict[str, float], mine: dict[str, float]) -> None:
+        for name in theirs.keys() & mine.keys():
+            own, other = mine[name], theirs[name]
             both_nan = math.isnan(own) and math.isnan(other)
             if not both_nan and not math.isclose(own, other, rel_tol=_TOLERANCE):
                 self._failures.record(

@@ -247,9 +247,9 @@ class JournalOutlet(AbstractOutlet):
         self._journal.sync()
         self._sync_at = None
 
-    def wait_for_peers(self) -> None:
-        if self._comparer is not None and self._receiver is not None:
-            self._receiver.wait_for_sample()
+    def await_sample(self) -> bool:
+        is_compared = self._comparer is not None and self._receiver is not None
+        return is_compared and self._receiver.await_sample()
 
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         for worker in self._workers:

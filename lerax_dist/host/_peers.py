@@ -151,8 +151,7 @@ class PeerOutlet(AbstractOutlet):
         """Send a sample if there is room; one that is lost matters to nobody."""
         try:
             if self._mailbox.has_room(timeout=_ROOM_TIMEOUT):
-                values = {name: float(value) for name, value in sample.values.items()}
-                self._mailbox.send({"step": sample.step, "sample": values})
+                self._mailbox.send({"step": sample.step, "sample": sample.read()})
         except Exception as error:
             self._failures.record("peer", f"values could not be compared ({error!r})", error)
 
@@ -176,8 +175,8 @@ class PeerOutlet(AbstractOutlet):
                 "peer", f"could not notify process 0 of the end of the run ({error!r})", error
             )
 
-    def wait_for_peers(self) -> None:
-        pass
+    def await_sample(self) -> bool:
+        return False
 
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         return None
@@ -227,9 +226,9 @@ class PeerReceiver:
         """Start the thread."""
         self._thread.start()
 
-    def wait_for_sample(self) -> None:
-        """In a run of a moment, wait for a sample or the end of all processes."""
-        self._has_sample.wait(max(self._started + _FIRST_SAMPLE - time.monotonic(), 0.0))
+    def await_sample(self) -> bool:
+        """See `AbstractOutlet.await_sample`; nor does it wait for processes that have ended."""
+        return self._has_sample.wait(max(self._started + _FIRST_SAMPLE - time.monotonic(), 0.0))
 
     def stop(self) -> None:
         """Let the thread end within a second; later messages are not received."""
@@ -276,7 +275,8 @@ class PeerReceiver:
                 del self._decoders[process]
                 return
             if "sample" in message:
-                self._queue.put(Sample(process, message["step"], message["sample"]))
+                values = [(tuple(message["sample"]), [*message["sample"].values()])]
+                self._queue.put(Sample(process, message["step"], values))
                 self._has_sample.set()
             else:
                 self._queue.put(PeerRows(process, self._decoders[process].decode(message)))

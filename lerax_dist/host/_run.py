@@ -2,7 +2,7 @@
 
 The *writer* (process 0) appends rows to the journal and feeds the backends. A *peer* sends rows to
 the writer: all with `scope="process"`, else partials and samples of a plain loop. An *idle* process
-(the others of compiled steps) sends nothing. The roles differ in their outlet; an idle run has none.
+(the others of compiled steps) sends nothing. The roles differ in their outlet; idle ones have none.
 """
 
 import atexit
@@ -353,9 +353,10 @@ class Run:
                 # Clips find their rows before the last of them are rendered.
                 self._mark(sync=True).wait(clips_deadline)
                 self._clips.close(max(clips_deadline - time.monotonic(), 0.0))
-            if self.info.group.is_writer and self.info.group.process_count > 1:
-                outlet.wait_for_peers()
-                self._mark().wait(deadline)
+            if outlet.await_sample():
+                # The worker compares it, before what has failed is written.
+                self._queue.put(seen := FlushMarker(urgent=True))
+                seen.wait(deadline)
             failures = [f"{each.where}: {each.message}" for each in self.failures.all()]
             self.put(Event(time.time(), "close", {"state": state, "failures": failures}))
             now = time.monotonic()

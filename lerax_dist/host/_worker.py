@@ -87,8 +87,9 @@ class AbstractOutlet(abc.ABC):
         """Seconds until `write` must be called even if nothing arrives; `None` if never."""
 
     @abc.abstractmethod
-    def wait_for_peers(self) -> None:
-        """Before the last marker: wait a moment for what other processes have just sent."""
+    def await_sample(self) -> bool:
+        """In a run that has just started, wait for what other processes have sent; whether there
+        may be something."""
 
     @abc.abstractmethod
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
@@ -180,7 +181,7 @@ class Worker:
             case Event() if item.kind != "video":
                 pass
             case _:
-                # Clips, and what peers send, belong to rows of their own, and must not hurry the next.
+                # Clips and what peers send are of other rows, and must not hurry the next.
                 return [item]
         # Rows that were queued before it must not come after it.
         return [*self._reassembler.release(), item]
