@@ -48,7 +48,9 @@ def split_partials(
             (name,) = flatten({key: None}, prefix)
             partials.append(_take(name, value, is_first))
         elif isinstance(value, Mapping) and type(value) is not Reduced:
-            rest[key], found = split_partials(value, is_first, f"{prefix}/{key}".lstrip("/"))
+            rest[key], found = split_partials(
+                value, is_first, f"{prefix}/{key}" if prefix else key
+            )
             partials += found
         else:
             rest[key] = value
@@ -87,9 +89,9 @@ def local_values(
 ) -> list[tuple[tuple[str, ...], Any]]:
     """Names and values of those of some metrics that this process may have for itself."""
     if type(metrics) is Reduced:
-        pairs = [(tuple(prefix + name for name in metrics.names), metrics.vector)]
+        pairs = [(tuple(f"{prefix}{name}" for name in metrics.names), metrics.vector)]
     else:
-        pairs = [((prefix + name,), value) for name, value in metrics.items()]
+        pairs = [((f"{prefix}{name}",), value) for name, value in metrics.items()]
     found: list[tuple[tuple[str, ...], Any]] = []
     for names, value in pairs:
         if isinstance(value, Mapping):

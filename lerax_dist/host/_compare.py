@@ -21,15 +21,18 @@ _MAX_VALUES = 64
 # Seconds between two samples of rows with the same names, at first and in the long run.
 _FIRST_INTERVAL = 1.0
 _LAST_INTERVAL = 64.0
-# Seconds between any two samples.
+# Seconds between two samples of any rows, on average over that long.
 _MIN_INTERVAL = 0.25
+_BURST = 2.0
 # Rows with names made of data; more are new ones.
 _MAX_LAYOUTS = 32
 # How long process 0 keeps a row that is sampled, at least, in seconds.
-_KEPT_SECONDS = 6.0
+_KEPT_SECONDS = 2.0
 # Rows that process 0 keeps of each rank, and steps whose samples wait for its row.
 _MAX_KEPT = 64
 _MAX_WAITING = 256
+# Metrics of a row that is kept whole; of more only those that are sampled are kept.
+_MAX_WHOLE = 256
 # Differences below this fraction are rounding.
 _TOLERANCE = 1e-6
 
@@ -57,6 +60,12 @@ class Sample(NamedTuple):
 def rank(step: int) -> int:
     """The rank of a step: half of all steps have rank 0, a quarter has rank 1, and so on."""
     return 64 - _mixed(step).bit_length()
+
+
+def _sampled(names: Sequence[str], step: int) -> slice:
+    """Which metrics of a row are sampled."""
+    first = _mixed(step) % max(len(names) - _MAX_VALUES + 1, 1)
+    return slice(first, first + _MAX_VALUES)
 
 
 def _mixed(step: int) -> int:
@@ -89,9 +98,8 @@ class Sampler:
         if len(self._turns) >= _MAX_LAYOUTS and names not in self._turns:
             self._turns.clear()
         self._turns[names] = now + interval, min(2 * interval, _LAST_INTERVAL)
-        self._due = now + _MIN_INTERVAL
-        first = _mixed(step) % max(len(names) - _MAX_VALUES + 1, 1)
-        return names[first : first + _MAX_VALUES]
+        self._due = max(self._due, now - _BURST) + _MIN_INTERVAL
+        return names[_sampled(names, step)]
 
 
 @final
@@ -106,6 +114,9 @@ class Comparer:
 
     def put(self, step: int, names: tuple[str, ...], values: Sequence[float]) -> None:
         """A row of process 0."""
+        if len(names) > _MAX_WHOLE:
+            part = _sampled(names, step)
+            names, values = names[part], [*values[part]]
         kept = self._kept.setdefault(rank(step), deque(maxlen=_MAX_KEPT))
         kept.append((step, names, values))
         for sample in self._waiting.pop(step, ()):
