@@ -1,7 +1,7 @@
 """Values that a process has for itself, from a plain loop: its partials, and samples."""
 
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -48,9 +48,7 @@ def split_partials(
             (name,) = flatten({key: None}, prefix)
             partials.append(_take(name, value, is_first))
         elif isinstance(value, Mapping) and type(value) is not Reduced:
-            rest[key], found = split_partials(
-                value, is_first, f"{prefix}/{key}" if prefix else key
-            )
+            rest[key], found = split_partials(value, is_first, f"{prefix}/{key}" if prefix else key)
             partials += found
         else:
             rest[key] = value
@@ -74,14 +72,15 @@ def _take(name: str, partial: AbstractPartial, is_first: bool) -> LocalPartial:
             if not leaf.is_fully_addressable:
                 leaves[i], is_shared = leaf.addressable_data(0), True
     partial = jax.tree.unflatten(tree, leaves)
-    maxima = partial.maxima()
-    sums = partial.sums(maxima, is_first)
+    own_maxima = partial.maxima()
+    own_sums = partial.sums(own_maxima, cast(jax.Array, is_first))
+    sums, maxima = [*map(_kept, own_sums)], [*map(_kept, own_maxima)]
     if is_shared and not is_first:
-        sums = [np.zeros(np.shape(each)) for each in sums]
-    sums, maxima = [*map(_kept, sums)], [*map(_kept, maxima)]
+        sums = [_kept(np.zeros(np.shape(each))) for each in sums]
     lengths = [tuple(number_length(name, each) for each in some) for some in (sums, maxima)]
     kind = type(partial)
-    return LocalPartial(PartialSpec(name, kind.finish, kind.shift, *lengths, 1), sums, maxima)
+    spec = PartialSpec(name, kind.finish, kind.shift, lengths[0], lengths[1], 1)
+    return LocalPartial(spec, sums, maxima)
 
 
 def local_values(
@@ -102,10 +101,10 @@ def local_values(
     return found
 
 
-def _kept(value: Any) -> Any:
+def _kept(value: Any) -> jax.Array:
     """A number as it is now: the caller may donate an array to the next step."""
     if not isinstance(value, jax.Array):
-        return np.asarray(value)
+        return cast(jax.Array, np.asarray(value))
     copy = value.copy()
     copy.copy_to_host_async()
     return copy

@@ -12,7 +12,7 @@ import functools as ft
 import operator
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, Self, cast, final
 
 import equinox as eqx
 import jax
@@ -23,7 +23,6 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from lerax_dist._schema import Finished, Shift
 
-Number = Float[Array | np.ndarray, ""]
 _REAL = (jnp.bool_, jnp.integer, jnp.floating)
 
 
@@ -61,12 +60,12 @@ class AbstractPartial(eqx.Module):
         """Numbers to merge by maximum: scalars, or vectors of fixed length."""
         return ()
 
-    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""] | bool) -> tuple[Array, ...]:
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         """Numbers to merge by addition: scalars, or vectors of fixed length.
 
         Args:
             maxima: this partial's own.
-            first: whether this is the first device; a Python bool on the host.
+            first: whether this is the first device; a Python bool if `Logger.log` calls it.
         """
         return ()
 
@@ -112,19 +111,21 @@ class Mean(AbstractPartial):
         ```
     """
 
-    total: Number
-    count: Number
+    total: Float[Array, ""]
+    count: Float[Array, ""]
 
     def __init__(self, total: ArrayLike, count: ArrayLike) -> None:
         self.total = _number("`total`", total)
         self.count = _number("`count`", count)
 
     @classmethod
-    def of(cls, values: ArrayLike, where: ArrayLike | None = None) -> Self:
+    def of(
+        cls, values: ArrayLike | Sequence[Any], where: ArrayLike | Sequence[Any] | None = None
+    ) -> Self:
         """Mean of an array.
 
         Args:
-            values: array of any shape.
+            values: array of any shape, or a list.
             where: mask of the same shape, or weights; `None` weighs all alike.
 
         Returns:
@@ -134,12 +135,12 @@ class Mean(AbstractPartial):
         Raises:
             TypeError: if an argument holds complex numbers.
         """
-        for name, given in (("values", values), ("where", where)):
-            if jnp.iscomplexobj(given):
-                raise TypeError(f"`{name}` holds complex numbers. Give e.g. their absolute values.")
         # What is on the host stays there: `Logger.log` then costs no device any work.
         on_device = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((values, where)))
         numpy: Any = jnp if on_device else np
+        for name, given in (("values", values), ("where", where)):
+            if numpy.iscomplexobj(given):
+                raise TypeError(f"`{name}` holds complex numbers. Give e.g. their absolute values.")
         with np.errstate(all="ignore"):
             values = numpy.asarray(values, float)
             weights = numpy.ones_like(values) if where is None else numpy.asarray(where, float)
@@ -147,7 +148,7 @@ class Mean(AbstractPartial):
             total, count = numpy.sum(both, axis=tuple(range(1, both.ndim)))
         return cls(total, count)
 
-    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""] | bool) -> tuple[Array, ...]:
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         return (self.total, self.count)
 
     @staticmethod
@@ -174,12 +175,12 @@ class Sum(AbstractPartial):
         ```
     """
 
-    value: Number
+    value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
         self.value = _number("`value`", value)
 
-    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""] | bool) -> tuple[Array, ...]:
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         return (self.value,)
 
     @staticmethod
@@ -205,7 +206,7 @@ class Max(AbstractPartial):
         ```
     """
 
-    value: Number
+    value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
         self.value = _number("`value`", value)
@@ -236,7 +237,7 @@ class Min(AbstractPartial):
         ```
     """
 
-    value: Number
+    value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
         self.value = _number("`value`", value)
@@ -269,20 +270,21 @@ class Last(AbstractPartial):
         ```
     """
 
-    value: Number
+    value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
         self.value = _number("`value`", value)
 
-    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""] | bool) -> tuple[Array, ...]:
+    def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         # A mean over the devices, times their number, is off by a rounding at most, which is below
         # 1/2 for whole numbers of 16 bits.
-        if isinstance(self.value, np.ndarray) and isinstance(first, bool):
-            bits = np.where(first, self.value, 0.0).view(np.uint64)
-            return tuple((bits >> shift & 0xFFFF).astype(float) for shift in range(0, 64, 16))
-        value = jnp.where(first, self.value, 0.0)
-        whole = jnp.uint32 if value.dtype.itemsize == 4 else jnp.uint64
-        bits = lax.bitcast_convert_type(value, whole)
+        if isinstance(self.value, jax.Array) or isinstance(first, jax.Array):
+            value = jnp.where(first, self.value, 0.0)
+            whole = jnp.uint32 if value.dtype.itemsize == 4 else jnp.uint64
+            bits = lax.bitcast_convert_type(value, whole)
+        else:
+            value = np.where(first, self.value, 0.0)
+            bits: Any = value.view(np.uint64)
         shifts = range(0, 8 * bits.dtype.itemsize, 16)
         return tuple((bits >> shift & 0xFFFF).astype(value.dtype) for shift in shifts)
 
@@ -294,12 +296,12 @@ class Last(AbstractPartial):
         return Finished({"": ft.reduce(operator.or_, parts).view(dtype)}, 1)
 
 
-def _number(what: str, value: Any) -> Number:
-    """As `as_scalar`; what is on the host stays there, as float64."""
+def _number(what: str, value: Any) -> Float[Array, ""]:
+    """As `as_scalar`; what is on the host stays there, as a float64 of NumPy."""
     if isinstance(value, (bool, int, float, np.number, np.bool_, np.ndarray)):
         array = np.asarray(value)
         if array.ndim == 0 and array.dtype.kind in "biuf":
-            return array.astype(np.float64)
+            return cast(Array, array.astype(np.float64))
     return as_scalar(what, value)
 
 

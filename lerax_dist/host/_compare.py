@@ -27,7 +27,7 @@ _BURST = 2.0
 # Rows with names made of data; more are new ones.
 _MAX_LAYOUTS = 32
 # How long process 0 keeps a row that is sampled, at least, in seconds.
-_KEPT_SECONDS = 2.0
+_KEPT_SECONDS = 3.0
 # Rows that process 0 keeps of each rank, and steps whose samples wait for its row.
 _MAX_KEPT = 64
 _MAX_WAITING = 256
@@ -38,7 +38,7 @@ _TOLERANCE = 1e-6
 
 
 # Step, names, values.
-_Row = tuple[int, tuple[str, ...], Sequence[float]]
+_Row = tuple[int, tuple[str, ...], Sequence[float] | np.ndarray]
 
 
 class Sample(NamedTuple):
@@ -112,7 +112,7 @@ class Comparer:
         self._kept: dict[int, deque[_Row]] = {}
         self._waiting: dict[int, list[Sample]] = {}
 
-    def put(self, step: int, names: tuple[str, ...], values: Sequence[float]) -> None:
+    def put(self, step: int, names: tuple[str, ...], values: Sequence[float] | np.ndarray) -> None:
         """A row of process 0."""
         if len(names) > _MAX_WHOLE:
             part = _sampled(names, step)

@@ -117,6 +117,8 @@ class JournalOutlet(AbstractOutlet):
         waits = [HEARTBEAT_INTERVAL]
         if self._merger is not None and self._merger.is_waiting:
             waits.append(_PEER_INTERVAL)
+            if self._peer_deadline is not None:
+                waits.append(max(self._peer_deadline - now, 0.0))
         if self._sync_at is not None:
             waits.append(max(self._sync_at - now, 0.0))
         return min(waits)
@@ -248,8 +250,9 @@ class JournalOutlet(AbstractOutlet):
         self._sync_at = None
 
     def await_sample(self) -> bool:
-        is_compared = self._comparer is not None and self._receiver is not None
-        return is_compared and self._receiver.await_sample()
+        if self._comparer is None or self._receiver is None:
+            return False
+        return self._receiver.await_sample()
 
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         for worker in self._workers:

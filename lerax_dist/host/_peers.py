@@ -393,7 +393,8 @@ class PeerMerger:
             if not received or received[0].number != row.number:
                 continue
             peer = self._pop(process, now)
-            if peer.names != names:
+            sizes = [(len(each.sums), len(each.maxima)) for each in (row.totals, peer.totals)]
+            if peer.names != names or sizes[0] != sizes[1]:
                 self._mismatch(process, _difference(names, peer.names))
                 continue
             totals = peer.totals
@@ -447,6 +448,8 @@ def _absent(row: PartialRow) -> str:
 def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
     more = [name for name in theirs if name not in ours]
     less = [name for name in ours if name not in theirs]
+    if ours == theirs:
+        return f"partials of other types than process 0 ({', '.join(ours)})"
     if not more and not less:
         return f"its metrics in another order than process 0 ({', '.join(ours)})"
     parts = []

@@ -6,6 +6,7 @@ Argument: log_dir.
 import sys
 import time
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,7 @@ def alone_with_partials(logger, index):
 def main(log_dir):
     warnings.simplefilter("ignore", ld.LoggingWarning)
     group = ld.initialize()
-    said = {"process": group.process_index}
+    said: dict[str, Any] = {"process": group.process_index}
     for scenario in (merged, differs, alone, alone_with_partials):
         backends = [ld.TensorBoardBackend(log_dir), ld.JSONLBackend(log_dir)]
         logger = ld.Logger(backends, scenario.__name__, log_dir=log_dir)
