@@ -16,7 +16,13 @@ from lerax_dist._state import RunState
 from lerax_dist.backends._video import check_fps, check_frames
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._fetch import Fetcher
-from lerax_dist.device._local import check_distinct, has_partials, local_values, split_partials
+from lerax_dist.device._local import (
+    check_distinct,
+    has_partials,
+    local_values,
+    plain_types,
+    split_partials,
+)
 from lerax_dist.host._compare import MAX_COMPARED, Sample, Sampler
 from lerax_dist.host._queue import HostRow, TrainingStart
 from lerax_dist.journal import Event
@@ -33,8 +39,9 @@ class Logger(AbstractRunHandle):
     All processes of a launch construct it and call it alike; process 0 writes its own values, on
     the others each backend is a `NoOpBackend`. Values are written as they are: reduce them over
     devices and processes in the compiled step first, by `jnp.mean` on global arrays or by
-    `lerax_dist.reduce` inside `shard_map`. Where processes run one program each (`scope`), the mean
-    over them is written.
+    `lerax_dist.reduce` inside `shard_map`. What each process has for itself is merged if it is
+    logged as a partial, such as `Mean.of(losses)`; else a value that differs between processes is
+    reported once. Where processes run one program each (`scope`), the mean over them is written.
 
     Example:
         ```python
@@ -115,7 +122,8 @@ class Logger(AbstractRunHandle):
 
         Args:
             metrics: nested names (joined with `/`) to scalars: Python or NumPy numbers, or
-                `jax.Array` scalars that are whole on this process (local or replicated).
+                `jax.Array` scalars that are whole on this process (local or replicated); or to
+                partials, which all processes log at the same steps.
             step: global step.
 
         Raises:
@@ -135,25 +143,23 @@ class Logger(AbstractRunHandle):
         if type(step) is not int or step < 0:
             step = check_step(step)
         plain, partials = metrics, ()
-        if has_partials(metrics):
+        is_plain = type(metrics) is dict and plain_types.issuperset(map(type, metrics.values()))
+        if not is_plain and has_partials(metrics):
             plain, partials = split_partials(metrics, run.info.group.is_writer)
         fetched = self._fetcher.fetch(plain, run.is_written_here)
         if partials:
             check_distinct(metrics, fetched[0], partials)
         if not run.is_written_here:
-            self._send_sample(plain, fetched[0], step)
+            if self._sampler is not None:
+                chosen = self._sampler.choose(fetched[0], step, begin)
+                if chosen:
+                    values = local_values(plain, {*chosen})
+                    run.put(Sample(run.info.group.process_index, step, values))
             if not partials:
                 return
             fetched = ((), {}, [])
         size = _ROW_BYTES + _METRIC_BYTES * (len(fetched[0]) + len(partials))
         run.log(HostRow(step, fetched, time.time(), partials), size, begin)
-
-    def _send_sample(self, metrics: Mapping[str, Any], names: tuple[str, ...], step: int) -> None:
-        """Send some values to process 0, which compares them with its own, if it is time to."""
-        chosen = self._sampler.choose(names, step, time.monotonic()) if self._sampler else ()
-        if chosen:
-            values = local_values(metrics, {*chosen})
-            self._run.put(Sample(self._run.info.group.process_index, step, values))
 
     def log_video(self, tag: str, frames: Any, step: int, fps: float = 50.0) -> None:
         """Log a video clip. Returns once the frames are copied; another thread encodes them.

@@ -14,18 +14,18 @@ from lerax_dist.device._partials import AbstractPartial
 
 # Types that are neither partials nor mappings to look into, so that a usual row costs no look at
 # each value.
-_plain_types: set[type] = {Reduced}
+plain_types: set[type] = {Reduced}
 
 
 def has_partials(metrics: Any) -> bool:
     """Whether some of the metrics of a row are partials."""
     if type(metrics) is Reduced or not isinstance(metrics, Mapping):
         return False
-    kinds = {*map(type, metrics.values())} - _plain_types
+    kinds = {*map(type, metrics.values())} - plain_types
     if not kinds:
         return False
-    _plain_types.update(k for k in kinds if not issubclass(k, (AbstractPartial, Mapping)))
-    inner = [v for v in metrics.values() if type(v) not in _plain_types]
+    plain_types.update(k for k in kinds if not issubclass(k, (AbstractPartial, Mapping)))
+    inner = [v for v in metrics.values() if type(v) not in plain_types]
     return any(isinstance(v, AbstractPartial) or has_partials(v) for v in inner)
 
 
