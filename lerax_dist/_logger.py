@@ -153,13 +153,16 @@ class Logger(AbstractRunHandle):
             if self._sampler is not None:
                 chosen = self._sampler.choose(fetched[0], step, begin)
                 if chosen:
-                    values = local_values(plain, {*chosen})
-                    run.put(Sample(run.info.group.process_index, step, values))
+                    self._send_sample(step, local_values(plain, {*chosen}))
             if not partials:
                 return
             fetched = ((), {}, [])
         size = _ROW_BYTES + _METRIC_BYTES * (len(fetched[0]) + len(partials))
         run.log(HostRow(step, fetched, time.time(), partials), size, begin)
+
+    def _send_sample(self, step: int, values: list[tuple[tuple[str, ...], Any]]) -> None:
+        if values:
+            self._run.put(Sample(self._run.info.group.process_index, step, values))
 
     def log_video(self, tag: str, frames: Any, step: int, fps: float = 50.0) -> None:
         """Log a video clip. Returns once the frames are copied; another thread encodes them.

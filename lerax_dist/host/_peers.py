@@ -117,6 +117,7 @@ class PeerOutlet(AbstractOutlet):
         self._mailbox = mailbox
         self._failures = failures
         self._encoder = Encoder()
+        self._has_sent_rows = False
         self._hurry = threading.Event()
 
     def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
@@ -144,6 +145,7 @@ class PeerOutlet(AbstractOutlet):
             self._wait_for_room()
             self._mailbox.send(message)
             self._encoder.sent(message)
+            self._has_sent_rows = True
         except Exception as error:
             self._failures.record("peer", f"rows could not be sent ({error!r})", error)
 
@@ -171,9 +173,10 @@ class PeerOutlet(AbstractOutlet):
             self._mailbox.send({"end": state})
             self._mailbox.finish(timeout=_SEND_TIMEOUT)
         except Exception as error:
-            self._failures.record(
-                "peer", f"could not notify process 0 of the end of the run ({error!r})", error
-            )
+            if self._has_sent_rows:
+                self._failures.record(
+                    "peer", f"could not notify process 0 of the end of the run ({error!r})", error
+                )
 
     def await_sample(self) -> bool:
         return False

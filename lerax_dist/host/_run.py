@@ -327,7 +327,8 @@ class Run:
         unsent = self.unsent()
         if unsent is not None:
             self.failures.record("close", unsent)
-        if self._outlet is not None and self._worker is not None:
+        # The end of a process that sends no rows is a courtesy; a failed one must not be kept.
+        if self._outlet and self._worker and (self._has_rows or not failed):
             state = "failed" if failed else "preempted" if self._is_preempted else "finished"
             self._drain(self._outlet, self._worker, state, timeout)
         self.is_closed = True
