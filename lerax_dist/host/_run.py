@@ -1,8 +1,8 @@
 """A run on one process, from open to close, in one of three roles.
 
-The *writer* (process 0) appends rows to the journal and feeds the backends. A *peer* (the other
-processes of `scope="process"`) sends its rows to the writer. An *idle* process (the others of
-`scope="global"`) writes nothing. The roles differ in their outlet; an idle run has none.
+The *writer* (process 0) appends rows to the journal and feeds the backends. A *peer* sends rows to
+the writer: all with `scope="process"`, else partials and samples of a plain loop. An *idle* process
+(the others of compiled steps) sends nothing. The roles differ in their outlet; idle ones have none.
 """
 
 import atexit
@@ -22,6 +22,7 @@ from lerax_dist._failures import Failures
 from lerax_dist._schema import HostCallback, Schema
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.host._clips import ClipSpec
+from lerax_dist.host._compare import Sample
 from lerax_dist.host._queue import HostRow, Packet, RowQueue, TrainingStart
 from lerax_dist.host._signals import SignalWatch
 from lerax_dist.host._worker import AbstractOutlet, Ending, FlushMarker, Worker
@@ -107,7 +108,10 @@ class Run:
         self.info = info
         self.failures = failures
         self.is_closed = False
-        self.is_written_here = outlet is not None
+        counts = info.group.is_writer or info.scope == "process"
+        self.is_written_here = outlet is not None and counts
+        # What is only compared on process 0 is not worth a wait.
+        self._has_rows = self.is_written_here
         self.unsent: Callable[[], str | None] = lambda: None
         self._queue = queue
         self._outlet = outlet
@@ -223,7 +227,10 @@ class Run:
 
     def log(self, row: HostRow, size: int, begin: float) -> None:
         """Queue a row from a plain loop, see `RowQueue.put_row`."""
+        if self._outlet is None:
+            return
         if os.getpid() == self._pid or not self._is_forked:  # one call less, see `Logger.log`
+            self._has_rows = True
             self._queue.put_row(row, size, begin)
 
     def log_clip(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
@@ -231,8 +238,8 @@ class Run:
         if self._clips is not None and not self._is_forked:
             self._clips.frames(tag, frames, step, fps)
 
-    def put(self, event: Event | TrainingStart) -> None:
-        """Queue an event; the writer keeps its own."""
+    def put(self, event: Event | TrainingStart | Sample) -> None:
+        """Queue an event, which the writer keeps of its own only, or a sample."""
         if self._outlet is not None and not self._is_forked:
             self._queue.put(event)
 
@@ -263,8 +270,9 @@ class Run:
         Raises:
             TimeoutError: if something was not done in time; the message names it.
         """
-        if self._outlet is None or self.is_closed or os.getpid() != self._pid:
+        if not self._has_rows or self.is_closed or os.getpid() != self._pid:
             return
+        assert self._outlet is not None
         deadline = time.monotonic() + timeout
         missing = self._wait_for_callbacks(timeout)
         marker = self._mark()
@@ -343,7 +351,8 @@ class Run:
         unsent = self.unsent()
         if unsent is not None:
             self.failures.record("close", unsent)
-        if self._outlet is not None and self._worker is not None:
+        # The end of a process that sends no rows is a courtesy; a failed one must not be kept.
+        if self._outlet and self._worker and (self._has_rows or not failed):
             state = "failed" if failed else "preempted" if self._is_preempted else "finished"
             self._drain(self._outlet, self._worker, state, timeout)
         self.is_closed = True
@@ -351,6 +360,7 @@ class Run:
         self._is_ended = True
 
     def _drain(self, outlet: AbstractOutlet, worker: Worker, state: str, timeout: float) -> None:
+        timeout = timeout if self._has_rows else min(timeout, _LATE_TIMEOUT)
         deadline = time.monotonic() + timeout
         # Ctrl-C may have come before it ran. Without a thread there is nothing more to write.
         with contextlib.suppress(RuntimeError):
@@ -368,6 +378,10 @@ class Run:
                 # Clips find their rows before the last of them are rendered.
                 self._mark(sync=True).wait(clips_deadline)
                 self._clips.close(max(clips_deadline - time.monotonic(), 0.0))
+            if outlet.await_sample():
+                # The worker compares it, before what has failed is written.
+                self._queue.put(seen := FlushMarker(urgent=True))
+                seen.wait(deadline)
             failures = [f"{each.where}: {each.message}" for each in self.failures.all()]
             self.put(Event(time.time(), "close", {"state": state, "failures": failures}))
             now = time.monotonic()
@@ -376,7 +390,7 @@ class Run:
         # Each time: this may have been interrupted before. The worker ignores the second.
         self._queue.put(self._last)
         written = self._last.wait(deadline)
-        if not written:
+        if not written and self._has_rows:
             self.failures.record("close", f"{outlet.late_message} after {timeout:g} s")
         outlet.close(written, deadline, timeout)
         if not self.info.group.is_writer:
