@@ -36,6 +36,10 @@ class Mailbox(Protocol):
         """On another process: send a message, whether or not there is room for it."""
         ...
 
+    def senders(self, *, timeout: float) -> Sequence[int]:
+        """On process 0: those that may have sent something so far; may wait for the first one."""
+        ...
+
     def receive(self, process: int, *, timeout: float) -> Any | None:
         """On process 0: the next message of a process; None if there is none within `timeout`."""
         ...
@@ -229,6 +233,9 @@ class LocalMailbox:
 
     def send(self, value: Any) -> None:
         self._queue.append(json.dumps(value))
+
+    def senders(self, *, timeout: float) -> Sequence[int]:
+        return [0]
 
     def receive(self, process: int, *, timeout: float) -> Any | None:
         return json.loads(self._queue.popleft()) if self._queue else None

@@ -278,6 +278,9 @@ class MPIMailbox:
         data = json.dumps(value).encode()
         self._in_flight.append((self._channel.start_send(data, 0), data))
 
+    def senders(self, *, timeout: float) -> Sequence[int]:
+        return range(1, self._channel.comm.Get_size())
+
     def receive(self, process: int, *, timeout: float) -> Any | None:
         deadline = time.monotonic() + timeout
         text: str | None = None
