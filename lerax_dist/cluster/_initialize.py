@@ -23,7 +23,7 @@ from lerax_dist.cluster._rendezvous import (
     reserved_port,
 )
 from lerax_dist.cluster._store import devices_have_started
-from lerax_dist.cluster._watchdog import late_texts, watchdog
+from lerax_dist.cluster._watchdog import late_text, wait_notice, watchdog
 from lerax_dist.cluster.launchers import (
     LAUNCH_ID,
     Launch,
@@ -136,12 +136,11 @@ def initialize(
     }
     if local_device_ids is not None:
         options["local_device_ids"] = local_device_ids
-    launched = launch
     if launch.process_count != 1:
         check_no_child(launch)
         with _warning_of_waits(launch, timeout):
             launch = _join(launch, timeout, options)
-    group = membership.join(launch, launched)
+    group = membership.join(launch)
     if group.process_count > 1:
         start_liveness(options["heartbeat_timeout_seconds"], options["shutdown_timeout_seconds"])
     # A single process starts no service.
@@ -174,11 +173,9 @@ def _join(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
         # JAX would end the process without naming who is missing.
         place = (launch.process_index or 0, launch.process_count or 1)
         rendezvous(*place, address, timeout, launch.identity)
-    if launch.join == "jax" and address is None:
-        with watchdog(timeout + _GRACE, *late_texts(launch, timeout, "JAX")[:2]):
+    if launch.join == "jax":
+        with watchdog(timeout + _GRACE, late_text(launch, timeout, "JAX")):
             _join_by_jax(launch, options)
-    elif launch.join == "jax":
-        _join_by_jax(launch, options)
     else:
         _join_by_address(launch, options)
     return launch
@@ -290,17 +287,10 @@ def spare_proxy(address: str | None, environ: MutableMapping[str, str]) -> None:
 @contextlib.contextmanager
 def _warning_of_waits(launch: Launch, timeout: float) -> Iterator[None]:
     """Log a warning if processes are missing for long: JAX ends the process without a message."""
-    after = min(30.0, timeout / 2)
-    timer = threading.Timer(
-        after,
-        _log.warning,
-        (
-            "Process %s of %s (%s) has waited %.0f s for the other processes to join%s; timeout "
-            "after %g s. Check that every process was started and can reach that address.",
-            *(launch.process_index, launch.process_count, launch.launcher, after),
-            *(f" at {launch.coordinator}" if launch.coordinator else "", timeout),
-        ),
-    )
+    where = f"at {launch.coordinator}" if launch.coordinator else "to join"
+    after, text = wait_notice(launch, timeout, where)
+    fix = "Check that every process was started and can reach process 0."
+    timer = threading.Timer(after, _log.warning, ("%s. %s", text, fix))
     timer.daemon = True
     timer.start()
     try:

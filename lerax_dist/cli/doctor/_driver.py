@@ -2,25 +2,19 @@
 
 import os
 import sys
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from lerax_dist.cli.doctor import CHECKS
 from lerax_dist.cli.doctor._check import Context
 from lerax_dist.cli.doctor._join import join
 from lerax_dist.cli.doctor._report import Report, as_json_value, stdout_for_report
-from lerax_dist.cluster import Launch, detect
+from lerax_dist.cluster import Launch, detect, late_text
 
 
 def run_doctor(log_dir: str, timeout: float, *, as_json: bool) -> int:
-    """Check whether a run would log correctly.
+    """Check whether a run would log correctly. Each stage waits at most `timeout` seconds.
 
-    Args:
-        log_dir: folder of the runs.
-        timeout: longest wait for other processes at each stage, in seconds.
-        as_json: whether process 0 prints JSON.
-
-    Returns:
-        Exit status, the same on every process: 0 if a run would, else 1.
+    Returns the exit status, the same on every process: 0 if a run would, else 1.
     """
     # Beside a training that runs the doctor must not take most of a GPU's memory, as JAX does.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -28,8 +22,12 @@ def run_doctor(log_dir: str, timeout: float, *, as_json: bool) -> int:
         launch = None
         try:
             launch = detect(os.environ)
-            message = _timeout_message(launch, timeout, as_json)
-            joined = join(launch, os.environ, timeout, message)
+            late = late_text(launch, timeout, "`initialize()`")
+            if launch.process_index in (0, None):
+                late = Report(timeout, trouble=late).text(as_json=as_json)
+                joined = join(launch, os.environ, timeout, "stdout", late)
+            else:
+                joined = join(launch, os.environ, timeout, "stderr", late)
         except (ValueError, RuntimeError, TimeoutError, OSError) as error:
             if launch is None or launch.process_index in (0, None):
                 Report(timeout, trouble=str(error)).print(as_json=as_json)
@@ -70,26 +68,9 @@ def _examine(context: Context, as_json: bool) -> int:
     return status
 
 
-def _timeout_message(
-    launch: Launch, timeout: float, as_json: bool
-) -> tuple[Literal["stdout", "stderr"], str]:
-    """Where and what this process prints if joining does not even return at the timeout."""
-    error = (
-        f"{_name(launch)} ({launch.launcher}) timed out after {timeout:g} s while it waited for "
-        "the others to join. Each process that waits prints this; those that print nothing are "
-        "missing. Check that they were started and do not hang before they join."
-    )
-    if launch.process_index in (0, None):
-        return "stdout", Report(timeout, trouble=error).text(as_json=as_json)
-    return "stderr", f"lerax-dist doctor: {error}"
-
-
 def _print_error(launch: Launch, error: str) -> None:
-    print(f"lerax-dist doctor: {_name(launch)}: {error}", file=sys.stderr, flush=True)
-
-
-def _name(launch: Launch) -> str:
-    return f"process {launch.process_index} of {launch.process_count}"
+    name = f"process {launch.process_index} of {launch.process_count}"
+    print(f"lerax-dist doctor: {name}: {error}", file=sys.stderr, flush=True)
 
 
 def _exit(status: int) -> NoReturn:

@@ -13,6 +13,7 @@ from lerax_dist.cluster import (
     Launch,
     ProcessGroup,
     initialize,
+    joined_address,
     rendezvous_address,
     watchdog,
 )
@@ -28,7 +29,7 @@ class Joined:
     """The result of joining."""
 
     group: ProcessGroup  # all processes
-    coordinator: str | None  # "host:port" of the coordinator; `None` if it was not logged
+    coordinator: str | None  # "host:port"; `None` if this is a single process
     notes: list[str]  # warnings that were logged
 
 
@@ -36,48 +37,33 @@ def join(
     launch: Launch,
     environ: MutableMapping[str, str],
     timeout: float,
-    message: tuple[Literal["stdout", "stderr"], str],
+    stream: Literal["stdout", "stderr"],
+    message: str,
 ) -> Joined:
-    """Join all processes of a launch.
+    """Join all processes of a launch, as a doctor. Raises what `initialize` does.
 
-    Args:
-        launch: launch of this process.
-        environ: its environment variables; marked as those of a doctor.
-        timeout: longest wait in seconds.
-        message: where and what is printed if neither MPI nor JAX returns; then the process ends
-            with status 1.
-
-    Raises:
-        ValueError: see `initialize`.
-        RuntimeError: see `initialize`.
-        TimeoutError: processes did not arrive; names them.
-        OSError: process 0 cannot listen.
+    If neither MPI nor JAX returns, `message` is printed and the process ends with status 1.
     """
     # A training that is just starting at the same address must not take this for its process.
     environ[LAUNCH_ID] = f"{environ.get(LAUNCH_ID, '')} lerax-dist doctor".strip()
     # At a rendezvous process 0 may start to wait when the others have waited for a while.
     rounds = 1 if rendezvous_address(launch, environ) is None else 2
-    with _captured_log() as records, watchdog(rounds * timeout + _GRACE, *message):
+    with _captured_log() as records, watchdog(rounds * timeout + _GRACE, message, stream=stream):
         group = initialize(timeout=timeout)
-    infos = [record.getMessage() for record in records if record.levelno == logging.INFO]
-    # The last line that `initialize` logs ends in the address, if it knows that.
-    _, found, coordinator = "".join(infos[-1:]).rpartition(", coordinator ")
-    notes = [record.getMessage() for record in records if record.levelno >= logging.WARNING]
-    return Joined(group, coordinator.rstrip(".") if found else None, notes)
+    return Joined(group, joined_address() or None, [record.getMessage() for record in records])
 
 
 @contextlib.contextmanager
 def _captured_log() -> Iterator[list[logging.LogRecord]]:
-    """The records that lerax_dist logs while the block runs; they are not printed."""
+    """The warnings that lerax_dist logs while the block runs; they are not printed."""
     log = logging.getLogger("lerax_dist")
     handler = logging.handlers.BufferingHandler(sys.maxsize)
-    level, propagate = log.level, log.propagate
+    handler.setLevel(logging.WARNING)
+    propagate = log.propagate
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
     log.propagate = False
     try:
         yield handler.buffer
     finally:
         log.removeHandler(handler)
-        log.setLevel(level)
         log.propagate = propagate

@@ -22,7 +22,7 @@ class Process:
     start_with: str  # command that starts several processes in this job, if it was not used
     launch_index: int | None  # process index by the launcher; `None` if it gives none
     launch_count: int | None  # process count by the launcher
-    coordinator: str | None  # "host:port"; `None` if there is no coordinator or JAX chose it
+    coordinator: str | None  # "host:port"; `None` if this is a single process
     notes: list[str]  # warnings logged while it joined
     variables: str  # what looks like a launcher's, with values
     hint: str  # those of them by which an unknown launcher started several processes
@@ -102,5 +102,5 @@ class LaunchCheck(AbstractCheck[Process]):
         yield "launch", f"{size}; {facts[0].launcher}: {facts[0].why}"
         if facts[0].variables:
             yield "variables", facts[0].variables
-        if len(facts) > 1:
-            yield "coordinator", facts[0].coordinator or "chosen by JAX"
+        if facts[0].coordinator:
+            yield "coordinator", facts[0].coordinator
