@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Generic, TypeVar, final
 
 from lerax_dist.backends import SetupProblem as Finding
-from lerax_dist.cli.doctor._join import Joined
-from lerax_dist.cluster import Launch, name_processes
+from lerax_dist.cluster import Launch, ProcessGroup, name_processes
 
 F = TypeVar("F")
 T = TypeVar("T")
@@ -25,10 +24,17 @@ _MAX_ERROR_LENGTH = 500
 class Context:
     """What a check may use to collect its facts."""
 
-    def __init__(self, launch: Launch, joined: Joined, log_dir: str, timeout: float) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        group: ProcessGroup,
+        log_dir: str,
+        timeout: float,
+        notes: Sequence[str] = (),
+    ) -> None:
         self.launch = launch  # by the environment
-        self.joined = joined
-        self.group = joined.group
+        self.group = group  # all processes
+        self.notes = notes  # warnings that were logged while it joined
         self.log_dir = log_dir  # as it was given
         self.timeout = timeout  # longest wait for devices or for other processes, in seconds
         self.devices_failed = False  # some work on devices raised or timed out

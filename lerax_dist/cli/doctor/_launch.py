@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding, Shown
-from lerax_dist.cluster import has_proxy, hint_of_launch, list_variables
+from lerax_dist.cluster import has_proxy, hint_of_launch, joined_address, list_variables
 
 
 @final
@@ -46,8 +46,8 @@ class LaunchCheck(AbstractCheck[Process]):
             start_with=context.launch.start_with,
             launch_index=context.launch.process_index,
             launch_count=context.launch.process_count,
-            coordinator=context.joined.coordinator,
-            notes=context.joined.notes,
+            coordinator=joined_address() or None,
+            notes=[*context.notes],
             variables=list_variables(os.environ),
             hint=hint_of_launch(os.environ),
             no_grpc_proxy=os.environ.get("no_grpc_proxy", "") if has_proxy(os.environ) else "",

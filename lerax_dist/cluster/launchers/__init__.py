@@ -53,8 +53,7 @@ LAUNCHERS: tuple[AbstractLauncher, ...] = (
 def detect(environ: Mapping[str, str]) -> Launch:
     """The launch of this process; process 0 of 1 of "solo" if no launcher started it.
 
-    Raises:
-        ValueError: if an index or a count is malformed, or two sources contradict each other.
+    A ValueError if an index or a count is malformed, or two sources contradict each other.
     """
     for launcher in LAUNCHERS:
         launch = launcher.detect(environ)

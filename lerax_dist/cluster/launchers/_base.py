@@ -75,17 +75,11 @@ class Launch:
 @final
 @dataclass(frozen=True)
 class Job:
-    """The batch job that this process runs in, whether or not the batch system launched it.
+    """The batch job that this process runs in, whether or not the batch system launched it."""
 
-    Attributes:
-        scheduler: name of the batch system, e.g. "slurm".
-        id: the job's id. It stays when the job is requeued.
-        restart_count: how often the job was requeued, 0 if the batch system does not say.
-    """
-
-    scheduler: str
-    id: str
-    restart_count: int = 0
+    scheduler: str  # name of the batch system, e.g. "slurm"
+    id: str  # stays when the job is requeued
+    restart_count: int = 0  # how often it was requeued, 0 if the batch system does not say
 
 
 class AbstractLauncher:
