@@ -257,17 +257,12 @@ class Message:
 
 @final
 class Missing(Exception):
-    """Ends an operation of a group for which processes did not arrive in time.
-
-    Args:
-        processes: their indices.
-        note: a sentence about how this process knows, if not from its own wait.
-    """
+    """Ends an operation of a group for which processes did not arrive in time."""
 
     def __init__(self, processes: Sequence[int], note: str = "") -> None:
         super().__init__(processes, note)
         self.processes = processes
-        self.note = note
+        self.note = note  # a sentence about how this process knows, if not from its own wait
 
 
 def encode(message: Message) -> str:
