@@ -66,8 +66,9 @@ def audit(
         side: folder of what the workers have sent.
         killed: number of a start to the time of its kill, of those that were killed.
         starts: number of a start to its first step, of those that continue the run.
-        files: the journal (read by `read_run` and line by line), the event files as TensorBoard
-            shows them, the file of JSON lines; or a path of one.
+        files: `"journal"` (read by `read_run` and line by line), `"event"` (the event files, as
+            TensorBoard shows them), `"jsonl"`, a path of another such file, or `"wandb:<folder>"`
+            for the runs of W&B in a folder.
 
     Returns:
         The verdict.
@@ -95,6 +96,9 @@ def audit(
             _compare("`read_run`", rows, current, {k for k in allowed if is_current(k)}, verdict)
         elif file == "event":
             _compare("event files", _events(run_dir), current, allowed, verdict)
+        elif file.startswith("wandb:"):
+            rows = _wandb(Path(file.removeprefix("wandb:")))
+            _compare("W&B", rows, current, allowed, verdict)
         else:
             path = run_dir / "metrics.jsonl" if file == "jsonl" else Path(file)
             _compare(path.name, _json_lines(path), current, allowed, verdict)
@@ -173,6 +177,16 @@ def _events(run_dir: Path) -> Iterable[Found]:
         Found(Key(int(attempt.value), x.step), x.value)
         for x, attempt in zip(shown.Scalars(X), shown.Scalars(ATTEMPT), strict=True)
     ]
+
+
+def _wandb(folder: Path) -> Iterable[Found]:
+    """The rows in the files of W&B."""
+    from tests.backends.read_wandb import read_wandb
+
+    for path in sorted(folder.glob("wandb/*run-*/run-*.wandb")):
+        for row in read_wandb(path).rows:
+            if X in row:
+                yield Found(Key(int(row[ATTEMPT]), int(row["global_step"])), row[X])
 
 
 def _json_lines(path: Path) -> Iterable[Found]:

@@ -60,6 +60,7 @@ class Plan:
         more: names of further metrics, whose values are 1.
         ending: `"close"`, `"exit"` (without `close`), `"_exit"`, or `"raise"`.
         heartbeat: JAX's limit, in seconds.
+        timeout: that of `close`, in seconds.
     """
 
     log_dir: str
@@ -75,6 +76,7 @@ class Plan:
     more: tuple[str, ...] = ()
     ending: str = "close"
     heartbeat: int = 60
+    timeout: float = 60.0
 
     def text(self) -> str:
         """As JSON."""
@@ -286,10 +288,10 @@ class Worker:
         self.mark("closing")
         begin = time.monotonic()
         try:
-            logger.close(failed=failed)
+            logger.close(failed=failed, timeout=self.plan.timeout)
         except KeyboardInterrupt:
             self.mark("interrupted:close")
-            logger.close(failed=failed)
+            logger.close(failed=failed, timeout=self.plan.timeout)
         self.mark(f"closed:{time.monotonic() - begin:.3f}")
 
     def _loop(self, logger: Any, group: ld.ProcessGroup) -> None:
@@ -297,8 +299,8 @@ class Worker:
         log = self._compiled(logger) if plan.loop == "compiled" else self._plain(logger, group)
         longest, command = 0.0, self.side / f"do-{self.process}.json"
         for step in range(plan.start, plan.steps):
-            if (plan.pause or step % 100 == 0) and command.exists():
-                self._obey(command)
+            if (plan.pause or step % 100 == 0) and command.exists() and self._obey(command):
+                break
             took, now = log(step)
             # The first one compiles.
             longest = longest if step == plan.start else max(longest, took)
@@ -366,12 +368,15 @@ class Worker:
 
         return log
 
-    def _obey(self, command: Path) -> None:
+    def _obey(self, command: Path) -> bool:
+        """Do what a command says; whether it says that the training is over."""
         wanted = json.loads(command.read_text())
         command.unlink()
         what, seconds = wanted["what"], wanted.get("seconds", 0.0)
         self.mark(f"begin:{what}")
         match what:
+            case "finish":
+                return True
             case "gil":
                 ctypes.PyDLL(None).usleep(int(seconds * 1e6))
             case "clock":
@@ -388,6 +393,7 @@ class Worker:
             case _:
                 raise ValueError(f"`what` is {what!r}, which is no trouble")
         self.mark(f"end:{what}")
+        return False
 
     def _shift_clock(self, seconds: float) -> None:
         """The clock of the machine jumps, as this process sees it: a patch of `time.time`."""
