@@ -25,7 +25,9 @@ from tests.reliability.worker import Plan
 _END_TIMEOUT = 120.0
 _LOCAL = ("journal", "event", "jsonl")
 # As a user sees a failure; the path and line before it depend on who shows it.
-_SAID = re.compile(r"^.*?(?:LoggingWarning: |lerax_dist: )(.*)$|^(RuntimeError: .*)$", re.MULTILINE)
+_SAID = re.compile(
+    r"^.*?(?:LoggingWarning: |lerax_dist: )(.*)$|^((?:RuntimeError: |W&B run ).*)$", re.MULTILINE
+)
 
 
 @final
@@ -236,11 +238,12 @@ def _size_limit(trial: Trial) -> Verdict:
     """The system refuses what lies behind a limit (RLIMIT_FSIZE), as a quota does."""
     worker = trial.fork(backends=("event", "jsonl", "elsewhere"))
     pid = worker.await_mark("first")
-    trial.sleep(0.3, 0.6)
+    # The file of what was sent is shorter, and must not meet the limit.
+    trial.sleep(1.2, 1.5)
     size = (trial.run_dir / "journal.jsonl").stat().st_size + trial.random.randrange(2000)
     none = resource.RLIM_INFINITY
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, none))
-    trial.sleep(1.0, 1.5)
+    trial.sleep(0.6, 1.0)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (none, none))
     trial.sleep(0.3, 0.6)
     trial.finish(worker)
@@ -318,7 +321,7 @@ def _wandb_hangs(trial: Trial) -> Verdict:
         env = _wandb(trial, WANDB_BASE_URL=url)
         worker = trial.start(env=env, steps=500, backends=("event", "jsonl", "wandb"))
         trial.expect_end(worker)
-        return trial.audit()
+        return trial.audit(files=(*_LOCAL, f"wandb:{trial.side}"))
 
 
 def _wandb_fails(trial: Trial) -> Verdict:
