@@ -1,6 +1,7 @@
 """`python -m tests.reliability`: the failure matrix, written to `RELIABILITY.md` in full runs."""
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -96,10 +97,11 @@ ended by their logger: {ended}.**
 Each trial trains, does harm, and compares the journal (by `read_run` and line by line), the event
 files as TensorBoard shows them, and the JSON lines with what was sent. *Promised* are the rows that
 must be there, once, in order and with their values: all of them, or where the process is killed
-those whose `log` had returned (whose callback had fired) more than 1 s before. *Lost* are those that
-a file lacks, all files together; a backend that is itself the fault is left out. *Longest stop* is
-the longest that one `log` took, in seconds (in a compiled loop: one step). The last column is what
-was said first, shortened. Faults marked *patched* replace functions of Python; all others are real.
+those whose `log` had returned (whose callback had fired) more than 1 s before. *Lost* are those
+that a file lacks, all files together; a backend that is itself the fault is left out. *Longest
+stop* is the longest that one `log` took, in seconds (in a compiled loop: one step). The last column
+is what was said first, shortened. Faults marked *patched* replace functions of Python; all others
+are real.
 
 | fault | tried | rows sent | promised | lost | trainings ended | longest stop (s) | said |
 |---|---|---|---|---|---|---|---|
@@ -118,6 +120,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, help="trials of each fault")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--report", type=Path, default=_REPORT)
+    parser.add_argument("--json", type=Path, help="where to write what was wrong, by fault")
     args = parser.parse_args()
     print(f"seed {args.seed}", flush=True)
     begin = time.monotonic()
@@ -130,6 +133,8 @@ def main() -> int:
     print(page)
     if not args.quick and not args.only:
         args.report.write_text(page)
+    if args.json is not None:
+        args.json.write_text(json.dumps({each.fault.name: each.wrong for each in outcomes}))
     return int(any(outcome.wrong for outcome in outcomes))
 
 

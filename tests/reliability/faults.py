@@ -87,7 +87,7 @@ class Trial:
 
     def finish(self, worker: Started, timeout: float = _END_TIMEOUT) -> None:
         """Let a training that nobody has killed come to its end."""
-        worker.tell(0, "finish")
+        worker.tell(0, "stop")
         self.expect_end(worker, timeout)
 
     def expect_end(self, worker: Started, timeout: float = _END_TIMEOUT, code: int = 0) -> None:

@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, final
 
 import numpy as np
@@ -105,8 +106,12 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def _leak(kept: list[bytes]) -> None:
-    kept.append(bytes(100_000))
+def _be_moody(random: Random) -> None:
+    mood = random.random()
+    if mood < 0.01:
+        raise random.choice([ValueError("no"), OSError("not now"), SystemExit(1)])
+    if mood < 0.012:
+        time.sleep(random.uniform(0.0, 3.0))
 
 
 def _for_a_moment(seconds: float) -> Callable[[int], None]:
@@ -137,8 +142,12 @@ def backend_of(kind: str, plan: Plan) -> Any:
             return Late()
         case "quits":
             return Odd(lambda step: _raise(SystemExit(3)))
+        case "moody":
+            random = Random(plan.attempt)
+            return Odd(lambda step: _be_moody(random))
         case "leaks":
-            return Odd(lambda step, kept=[]: _leak(kept))
+            kept: list[bytes] = []
+            return Odd(lambda step: kept.append(bytes(100_000)))
     raise ValueError(f"`kind` is {kind!r}, which is no backend here")
 
 
@@ -170,8 +179,14 @@ class Disk:
     system of the machine can be made to have.
     """
 
-    def __init__(self, own: set[int]) -> None:
+    def __init__(self, own: set[int], folder: Path) -> None:
+        """
+        Args:
+            own: descriptors that are not the logger's.
+            folder: only what backends append to files below it is troubled.
+        """
         self._own = own
+        self._folder = folder
         self._until = 0.0
         self._number = 0
         self._delay = 0.0
@@ -191,7 +206,8 @@ class Disk:
             sync(descriptor)
 
         def patched_append(appender: Appender, data: bytes) -> None:
-            self._meet()
+            if appender.path.is_relative_to(self._folder):
+                self._meet()
             append(appender, data)
 
         os.write, os.fsync = patched_write, patched_sync
@@ -220,6 +236,7 @@ class Worker:
         self.side = Path(plan.side)
         self.side.mkdir(parents=True, exist_ok=True)
         self._clock = 0.0
+        self._stop = plan.steps
         self._marks = self._sent = -1
         self._disk: Disk | None = None
 
@@ -299,7 +316,9 @@ class Worker:
         log = self._compiled(logger) if plan.loop == "compiled" else self._plain(logger, group)
         longest, command = 0.0, self.side / f"do-{self.process}.json"
         for step in range(plan.start, plan.steps):
-            if (plan.pause or step % 100 == 0) and command.exists() and self._obey(command):
+            if (plan.pause or step % 100 == 0) and command.exists():
+                self._obey(command)
+            if step >= self._stop:
                 break
             took, now = log(step)
             # The first one compiles.
@@ -352,7 +371,9 @@ class Worker:
 
         def step_on_device(own: Any, count: Any) -> Any:
             metrics = {"x": own[0] * count * 0.5, "attempt": attempt}
-            iteration(logger, step_states(count[None]), metrics, count)
+            # Steps are summed over the devices.
+            steps = jnp.where(jax.lax.axis_index("d") == 0, count, 0)
+            iteration(logger, step_states(steps[None]), metrics, count)
             return jnp.float32(count)
 
         axes = jax.P("d"), jax.P()
@@ -368,22 +389,22 @@ class Worker:
 
         return log
 
-    def _obey(self, command: Path) -> bool:
-        """Do what a command says; whether it says that the training is over."""
+    def _obey(self, command: Path) -> None:
         wanted = json.loads(command.read_text())
         command.unlink()
         what, seconds = wanted["what"], wanted.get("seconds", 0.0)
         self.mark(f"begin:{what}")
         match what:
-            case "finish":
-                return True
+            case "stop":
+                # All processes together, at a step to come.
+                self._stop = int(seconds)
             case "gil":
                 ctypes.PyDLL(None).usleep(int(seconds * 1e6))
             case "clock":
                 self._shift_clock(seconds)
             case "disk":
                 if self._disk is None:
-                    self._disk = Disk({self._marks, self._sent})
+                    self._disk = Disk({self._marks, self._sent}, Path(self.plan.log_dir))
                     self._disk.install()
                 self._disk.trouble(seconds, wanted.get("number", 0), wanted.get("delay", 0.0))
             case "fork":
@@ -393,7 +414,6 @@ class Worker:
             case _:
                 raise ValueError(f"`what` is {what!r}, which is no trouble")
         self.mark(f"end:{what}")
-        return False
 
     def _shift_clock(self, seconds: float) -> None:
         """The clock of the machine jumps, as this process sees it: a patch of `time.time`."""
