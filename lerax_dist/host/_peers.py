@@ -294,6 +294,7 @@ class PeerMerger:
         while self._waiting:
             item, since = self._waiting[0]
             if isinstance(item, PartialRow):
+                self._drop_older(item.number, now)
                 missing = [p for p in self._received if not self._received[p]]
                 for process in missing:
                     if process not in self._excluded:
@@ -324,18 +325,20 @@ class PeerMerger:
                 "continue without it. It died, is hung, or logs less often than process 0.",
             )
 
+    def _drop_older(self, number: int, now: float) -> None:
+        """Drop rows that process 0 has not logged, or has no more: its own comes behind them."""
+        for process, received in self._received.items():
+            while received and received[0].number < number:
+                self._unexpected(process, number)
+                self._pop(process, now)
+
     def _merged(self, row: PartialRow, now: float) -> PartialRow:
         parts = [row.totals]
         for process, received in self._received.items():
-            while received and received[0].number != row.number:
-                self._mismatch(
-                    process,
-                    f"row {received[0].number} while process 0 expected row {row.number}",
-                )
-                if received[0].number > row.number:
-                    break
-                self._pop(process, now)
-            if not received or received[0].number != row.number:
+            if not received:
+                continue
+            if received[0].number != row.number:
+                self._unexpected(process, row.number)
                 continue
             peer = self._pop(process, now)
             if peer.names != row.schema.names:
@@ -356,6 +359,10 @@ class PeerMerger:
         row = self._received[process].popleft()
         self._bytes_ahead[process] -= _size(row)
         return row
+
+    def _unexpected(self, process: int, number: int) -> None:
+        row = self._received[process][0].number
+        self._mismatch(process, f"row {row} while process 0 expected row {number}")
 
     def _mismatch(self, process: int, what: str) -> None:
         self._record(
