@@ -105,9 +105,8 @@ def test_two_rows_of_one_iteration_that_overtake_the_one_before_are_both_kept():
     assert not order.held
 
 
-_ARRIVALS = st.lists(st.integers(0, 200), max_size=200).map(
-    lambda numbers: list(enumerate(numbers))
-)
+_NUMBERS = st.lists(st.integers(0, 200), max_size=200)
+_ARRIVALS = _NUMBERS.map(lambda numbers: list(enumerate(numbers)))
 
 
 @given(_ARRIVALS, st.integers(1, 7))
