@@ -39,9 +39,9 @@ test: $(VENV)/test.stamp
 full:
 	$(MAKE) test MARKS=
 
-# The failure matrix, which writes tests/RELIABILITY.md: some 30 minutes. Some faults need root.
+# The failure matrix, which writes tests/RELIABILITY.md: some 25 minutes. Some faults need root.
 reliability: $(VENV)/test.stamp
-	$(BIN)/python -m tests.reliability
+	$(BIN)/python -m tests.reliability --jobs $(JOBS)
 
 # One run with faults from a printed seed: make soak SECONDS=600 SEED=3
 SECONDS ?= 1800
