@@ -66,7 +66,7 @@ class Trial:
 
     def plan(self, **fields: Any) -> Plan:
         """A plan with the folders of this trial."""
-        folders = {"log_dir": str(self.folder / "logs"), "side": str(self.side)}
+        folders: dict[str, Any] = {"log_dir": str(self.folder / "logs"), "side": str(self.side)}
         return Plan(**(folders | fields))
 
     def fork(self, **fields: Any) -> Started:
@@ -155,8 +155,7 @@ def _kill(trial: Trial, worker: Started, process: int = 0) -> float:
 
 def _killed(loop: str, processes: int, process: int) -> Act:
     def act(trial: Trial) -> Verdict:
-        kind: dict[str, Any] = {"loop": loop}
-        worker = trial.start(processes, **kind) if processes else trial.fork(**kind)
+        worker = trial.start(processes, loop=loop) if processes else trial.fork(loop=loop)
         worker.await_mark("first")
         trial.sleep(1.1, 1.6 if trial.quick else 4.0)
         return trial.audit(killed={0: _kill(trial, worker, process)})

@@ -12,6 +12,7 @@ A file `do-<process>.json` there is a command: a trouble that the process makes 
 import contextlib
 import ctypes
 import dataclasses
+import itertools
 import json
 import os
 import struct
@@ -131,13 +132,13 @@ def backend_of(kind: str, plan: Plan) -> Any:
         case "wandb":
             return ld.WandbBackend("reliability", quiet=True)
         case "wandb-fails":
-            return Fails("reliability", quiet=True)
+            return _wandb_that_fails()
         case "raises":
             return Odd(lambda step: _raise(ValueError(f"no row, step {step}")))
         case "raises-once":
             return Odd(_for_a_moment(0.5))
         case "hangs":
-            return Odd(lambda step: threading.Event().wait())
+            return Odd(lambda step: time.sleep(1e6))
         case "late":
             return Late()
         case "quits":
@@ -151,21 +152,21 @@ def backend_of(kind: str, plan: Plan) -> Any:
     raise ValueError(f"`kind` is {kind!r}, which is no backend here")
 
 
-class Fails(ld.WandbBackend):
-    """W&B whose calls fail from the 200th row on."""
+def _wandb_that_fails() -> ld.WandbBackend:
+    """W&B whose calls fail from the 200th row on: a patch of its `Run.log`."""
+    from wandb import Error
+    from wandb.sdk.wandb_run import Run
 
-    rows = 0
+    rows = itertools.count()
+    log = Run.log
 
-    def log_rows(self, names, values, steps, times):
-        self.rows += len(steps)
-        if self.rows > 200:
-            raise RuntimeError("W&B answers 500 after an hour")
-        super().log_rows(names, values, steps, times)
+    def patched(run: Run, *args: Any, **options: Any) -> None:
+        if next(rows) >= 200:
+            raise Error("HTTP 500 after an hour")
+        log(run, *args, **options)
 
-    def log_scalars(self, scalars, step):
-        if self.rows > 200:
-            raise RuntimeError("W&B answers 500 after an hour")
-        super().log_scalars(scalars, step)
+    setattr(Run, "log", patched)  # noqa: B010
+    return ld.WandbBackend("reliability", quiet=True)
 
 
 # --- Troubles
@@ -211,7 +212,7 @@ class Disk:
             append(appender, data)
 
         os.write, os.fsync = patched_write, patched_sync
-        Appender.append = patched_append
+        setattr(Appender, "append", patched_append)  # noqa: B010
 
     def trouble(self, seconds: float, number: int = 0, delay: float = 0.0) -> None:
         """Fail with an error, or take longer, for a while."""
