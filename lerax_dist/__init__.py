@@ -9,6 +9,7 @@ from lerax_dist._config import RunConfig as RunConfig
 from lerax_dist._failures import Failure as Failure
 from lerax_dist._failures import LoggingWarning as LoggingWarning
 from lerax_dist._logger import Logger as Logger
+from lerax_dist._open import close_runs as close_runs
 from lerax_dist._protocol import AbstractCallback as AbstractCallback
 from lerax_dist._protocol import AbstractCallbackState as AbstractCallbackState
 from lerax_dist._protocol import AbstractCallbackStepState as AbstractCallbackStepState

@@ -1,5 +1,6 @@
 """`LoggingCallback`: the logger for a training that is one compiled program."""
 
+import functools as ft
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,13 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Key
 
-from lerax_dist._config import Backends, RunConfig, check_axis_name, check_positive
+from lerax_dist._config import (
+    Backends,
+    RunConfig,
+    check_axis_name,
+    check_members,
+    check_positive,
+)
 from lerax_dist._handle import AbstractRunHandle
 from lerax_dist._hparams import extract
 from lerax_dist._metric_names import flatten
@@ -49,8 +56,12 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
     `episode/count` (how many those are), `time/steps_per_second` and `time/iteration_seconds`.
     The step of a row is the exact number of environment steps of the whole run.
 
-    `on_iteration` must not be called under `vmap`: its rows could not be distinguished. Reduce over
-    the mapped axis by `lerax_dist.reduce(..., axis_name=...)` first.
+    A training without environments logs by `emit`, which needs no states, on this logger or on
+    `Logger`; or by `on_iteration` with `step_state=None`, where the step is the iteration.
+
+    Under `vmap` (`jit(vmap(train))(seeds)`) it logs one row for all members: the mean over them,
+    and `<metric>/member_min`, `/member_max`, `/member_std` beside it. The step of that row is the
+    one of a member. See "Which axes hold what" in the docs on metrics.
 
     With `video_interval` the first device alone plays the policy, inside the step (under plain
     `jit` each does the same); the host draws, beside the training. What cannot be played or drawn
@@ -91,6 +102,8 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         video_fps: float = 50.0,
         *,
         axis_name: str | Sequence[str] | None = None,
+        member_axes: str | Sequence[str] | None = None,
+        members: str = "band",
         log_interval: int = 1,
         log_dir: str | Path | None = None,
         rows_per_transfer: int = 1,
@@ -98,6 +111,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         scope: str | None = None,
         resume: str = "auto",
         start_step: int | None = None,
+        step_offset: int | None = None,
         state: RunState | None = None,
         handle_signals: bool = False,
         open_timeout: float = 60.0,
@@ -125,7 +139,13 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             video_fps: frames a second at which a video is played.
             axis_name: mesh axes to reduce over; `None` for all manual axes in scope. Name the axes
                 that environments are split over if there are others (a model axis) and `shard_map`
-                runs with `check_vma=False`: copies along the others would be counted as well.
+                runs with `check_vma=False`: copies along the others would be counted as well. A
+                vmapped axis that is named here holds data, too.
+            member_axes: mesh axes along which each device has members of its own, such as seeds
+                that `pmap` or `shard_map` splits over the devices. What `vmap` maps over holds
+                members without being named.
+            members: `"band"` for one curve, the mean over members, with lowest, highest and
+                deviation beside it; `"each"` for the metrics of each, as `member_3/train/loss`.
             log_interval: log the iterations whose number is a multiple of this.
             log_dir: folder in which the folder of the run is made.
             rows_per_transfer: how many rows are sent in one collective and one callback. They are
@@ -139,6 +159,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             scope: one program over all processes (`"global"`), or one in each (`"process"`).
             resume: what to do if there is a run of that name.
             start_step: step at which a resumed run continues.
+            step_offset: added to every step, for a program that counts from 0 again.
             state: what `logger.state()` returned for the checkpoint to continue from.
             handle_signals: handle SIGTERM and SIGUSR1, see `preempted`.
             open_timeout: how long to wait for backends to open, in seconds.
@@ -160,6 +181,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             raise ValueError(f"`alpha` must be in (0, 1], got {alpha}. Use 1.0 for no smoothing.")
         log_interval = check_positive("log_interval", log_interval, "log every iteration")
         axes = check_axis_name(axis_name)
+        member_axes = check_members(members, member_axes, axes)
         rows = check_positive("rows_per_transfer", rows_per_transfer, "send each row at once")
         video = check_settings(
             *(video_interval, video_num_steps, video_width, video_height, video_fps), log_interval
@@ -173,6 +195,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             scope=scope,
             resume=resume,
             start_step=start_step,
+            step_offset=step_offset,
             state=state,
             handle_signals=handle_signals,
             open_timeout=open_timeout,
@@ -182,19 +205,19 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         self._run = run = open_run(
             config, named_after=(policy, env), wait_for_callbacks=wait_for_callbacks
         )
-        # Whether the first device of this program is the first of the run.
-        is_first = run.info.scope == "global" or run.info.group.is_writer
         self._sender = RowSender(
             run.row_callback,
             axis_name=axes,
+            member_axes=member_axes,
+            members=members,
             log_interval=log_interval,
             rows_per_transfer=rows,
-            is_first=is_first,
+            is_first=run.info.is_first,
         )
         run.unsent = self._sender.unsent
         hooks = UserHooks(render, rollout, act)
         # Process 0 keeps the clips. In a program over all processes all trace the same.
-        records = video.interval > 0 and is_first
+        records = video.interval > 0 and run.info.is_first
         self._recorder = Recorder(video, run, env, hooks) if records else None
         if run.info.hparams:
             # At once: a loop of the user's own may never call `on_training_start`.
@@ -226,7 +249,8 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             TypeError: if a metric is not a number, or its name is not a string.
             RuntimeError: if called outside of `jit` in a run of several processes.
         """
-        check_scope(self._run.info.scope, self._run.info.group.process_count)
+        info = self._run.info
+        check_scope(info.scope, info.group.process_count, "on_iteration", self._sender.members)
         state = self._sender.log(
             ctx.state,
             _learning_rates(ctx.opt_state) | flatten(ctx.training_log, "train"),
@@ -273,9 +297,11 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         if known is not None and callable(getattr(algorithm, "num_iterations", None)):
             iterations = int(algorithm.num_iterations(known))
         send_start(
-            run.start_callback(self._log_interval, known, iterations, hparams),
+            ft.partial(run.start_callback, self._log_interval, known, iterations, hparams),
             jnp.asarray(ctx.iteration_count, jnp.int32),
             total if known is None else 0,
+            (ctx.policy, ctx.step_state),
+            self._sender.axes(),
         )
         return ctx.state
 

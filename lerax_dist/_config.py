@@ -46,12 +46,16 @@ class RunConfig:
             `"global"` if JAX has joined the processes and `"process"` if not. To log each process
             on its own pass `group=SoloGroup()`.
         resume: what to do if there is a run of that name: `"auto"` continues one that has not
-            finished, and else takes `name_2` and so on; `"must"` continues it in any case, and is
-            an error if there is no such run; `"never"` takes a new name.
+            finished, and else takes `name_2` and so on; `"allow"` continues it, finished or not;
+            `"must"` does so, too, and is an error if there is no such run; `"never"` takes a new
+            name.
         start_step: step at which a resumed run continues, e.g. that of a checkpoint. Rows of
             earlier incarnations at this step or after it are superseded: kept, marked in the
-            journal, hidden by backends that can. `None` for the step in `state`, else for that of
-            the first row.
+            journal, hidden by backends that can. `None` for the step in `state`; without one the
+            first row of each kind decides, for older rows of the same metrics.
+        step_offset: added to the step of every row, and to the number of steps that the run will
+            take: the steps done before, where a resumed program counts from 0 again, e.g.
+            `state.last_step`. `None` for 0.
         state: what `logger.state()` returned for the checkpoint that the training continues from,
             to continue that run, also a finished one, under its name and id. Takes precedence over
             `name`. The number of processes may differ. If the run is not in `log_dir`, it continues
@@ -73,6 +77,7 @@ class RunConfig:
     scope: str | None = None
     resume: str = "auto"
     start_step: int | None = None
+    step_offset: int | None = None
     state: RunState | None = None
     handle_signals: bool = False
     open_timeout: float = 60.0
@@ -96,10 +101,11 @@ class RunConfig:
             start_step = check_step(start_step, "start_step")
         elif restored is not None:
             start_step = restored.start_step
-        if self.resume not in ("auto", "must", "never"):
+        step_offset = 0 if self.step_offset is None else self.step_offset
+        if self.resume not in ("auto", "allow", "must", "never"):
             raise ValueError(
-                f'`resume` must be "auto", "must" or "never", got {self.resume!r}. "auto" '
-                "continues a run that has not finished."
+                f'`resume` must be "auto", "allow", "must" or "never", got {self.resume!r}. "auto" '
+                'continues a run that has not finished, "allow" also one that has.'
             )
         if self.resume == "never" and restored is not None:
             raise ValueError(
@@ -114,6 +120,7 @@ class RunConfig:
             choose_log_dir(self.log_dir, backends),
             self.resume,
             start_step,
+            check_step(step_offset, "step_offset"),
             restored,
             self.handle_signals,
             check_seconds("open_timeout", self.open_timeout),
@@ -134,6 +141,7 @@ class CheckedConfig(NamedTuple):
     log_dir: Path
     resume: str
     start_step: int | None
+    step_offset: int
     restored: RestoredRun | None
     handle_signals: bool
     open_timeout: float
@@ -179,13 +187,32 @@ def check_seconds(argument: str, value: Any) -> float:
     return seconds
 
 
-def check_axis_name(axis_name: Any) -> str | tuple[str, ...] | None:
-    """Check names of mesh axes, which are strings."""
+def check_axis_name(
+    axis_name: Any, argument: str = "axis_name", otherwise: str = "reduce over all manual axes"
+) -> str | tuple[str, ...] | None:
+    """Check names of mesh axes, which are strings; `otherwise` is what `None` does, for errors."""
     if axis_name is None or isinstance(axis_name, str):
         return axis_name
     if isinstance(axis_name, Sequence) and all(isinstance(name, str) for name in axis_name):
         return tuple(axis_name)
     raise TypeError(
-        f"`axis_name` must be the name of a mesh axis, a sequence of names, or None, got "
-        f"{axis_name!r}. Leave it None to reduce over all manual axes."
+        f"`{argument}` must be the name of a mesh axis, a sequence of names, or None, got "
+        f"{axis_name!r}. Leave it None to {otherwise}."
     )
+
+
+def check_members(members: Any, member_axes: Any, axis_name: Any) -> str | tuple[str, ...] | None:
+    """Check how members are logged; returns the checked `member_axes`."""
+    if members not in ("band", "each"):
+        raise ValueError(
+            f"`members` must be 'band' or 'each', got {members!r}. Use 'band' for the mean over "
+            "members with its range."
+        )
+    axes = check_axis_name(member_axes, "member_axes", "have members along vmapped axes only")
+    names = [{given} if isinstance(given, str) else {*(given or ())} for given in (axes, axis_name)]
+    if both := names[0] & names[1]:
+        raise ValueError(
+            f"`axis_name` and `member_axes` both name {min(both)!r}; an axis holds data or "
+            "members. Name it in one of them."
+        )
+    return axes

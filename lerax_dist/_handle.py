@@ -1,12 +1,18 @@
 """What both loggers offer a user for their run."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from lerax_dist._config import check_axis_name
 from lerax_dist._failures import Failure
+from lerax_dist._metric_names import flatten
 from lerax_dist._state import RestoredRun, RunState, write_state
 from lerax_dist.backends import AbstractLoggingBackend
+from lerax_dist.device._axes import check_scope
+from lerax_dist.device._sender import RowSender
+from lerax_dist.device._step_state import Step
 from lerax_dist.host._run import Run
 
 
@@ -18,6 +24,7 @@ class AbstractRunHandle:
     """
 
     _run: Run
+    _sender: RowSender
 
     @property
     def name(self) -> str:
@@ -60,6 +67,53 @@ class AbstractRunHandle:
             TimeoutError: if a process did not ask within 5 minutes; the message names it.
         """
         return self._run.preempted()
+
+    def emit(
+        self,
+        metrics: Mapping[str, Any],
+        step: Step,
+        *,
+        axis_name: str | Sequence[str] | None = None,
+    ) -> None:
+        """Log a row from inside compiled code: `jit`, `scan`, `cond`, `shard_map`, `pmap`.
+
+        Metrics are reduced over the devices of all processes, by one collective and one callback.
+        Names are written as they are, and the row has no other metrics. Call it wherever the
+        program has something to log, for as many kinds of rows as you like. Rows with the same
+        names are written in the order of their steps. A step may come twice, and a program may
+        count from 0 again: every row is written. `log_interval` and `rows_per_transfer` are for
+        iterations. Outside of compiled code it waits for the values; use `Logger.log` there.
+
+        Args:
+            metrics: nested names (joined with `/`) to scalars, of which the mean over devices is
+                taken, or to partials (`Mean`, `Sum`, `Max`, ...).
+            step: global step, an integer scalar of 0 or more, the same on every device and process.
+                A pair `(count, unit)` stands for their product, which may be larger than an int32:
+                `(update, num_envs * num_steps)`. `unit` is a Python integer.
+            axis_name: mesh axes to reduce over; `None` for those of the logger. Under a `vmap` over
+                another axis the row is one of all its members, as that of `LoggingCallback` is.
+
+        Raises:
+            ValueError: if a metric or `step` is not a scalar, two metrics have one name,
+                or `axis_name` is not in scope. All of this is found while tracing.
+            TypeError: if a metric is not a number, a name is not a string, or `step` is not an
+                integer.
+            RuntimeError: if called outside of `jit` in a run of several processes.
+
+        Example:
+            ```python
+            def update(params, step):
+                params, loss = train_step(params, jnp.ones((8, 3)))
+                logger.emit({"train": {"loss": loss}}, step)
+                return params, None
+
+            with Logger(JSONLBackend("logs"), "supervised") as logger:
+                params, _ = jax.lax.scan(update, params, jnp.arange(100))
+            ```
+        """
+        info = self._run.info
+        check_scope(info.scope, info.group.process_count, "emit", self._sender.members)
+        self._sender.emit(flatten(metrics), step, check_axis_name(axis_name))
 
     def state(self, timeout: float = 60.0) -> RunState:
         """The position of the run, to be saved in a checkpoint with the state of the training.

@@ -5,6 +5,7 @@ import itertools
 import os
 import socket
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +19,13 @@ from lerax_dist.backends import NoOpBackend, as_backend
 from lerax_dist.cluster import (
     Mailbox,
     ProcessGroup,
+    SoloGroup,
     choose_scope,
     current_group,
     current_job,
     describe_devices,
+    hint_of_launch,
+    imports_main_again,
     with_counts,
 )
 from lerax_dist.host._journal_outlet import JournalOutlet
@@ -38,6 +42,8 @@ _AGREEMENT_TIMEOUT = 600.0
 _CLOSE_TIMEOUT = 5.0
 # How long a process that does not write batches its rows, in seconds.
 _PEER_PAUSE = 1.0
+# The runs of this process; one that is open is kept by its threads and its exit handler.
+_RUNS: "weakref.WeakSet[Run]" = weakref.WeakSet()
 
 
 class Decision(NamedTuple):
@@ -93,12 +99,22 @@ def open_run(
             `Required` backend, cannot be opened on process 0, then on every process.
         TimeoutError: if a process did not take part in time.
     """
+    if imports_main_again():
+        return _open_nothing(config)
     group = current_group(config.group, config.scope)
     scope = choose_scope(group, config.scope)
     # On every process and before anything that may raise on one only: where JAX has not started
     # the devices yet, the processes wait for each other here.
     devices = describe_devices(group)
     failures = Failures()
+    hint = hint_of_launch(os.environ) if group.launcher == "solo" else ""
+    if hint and config.group is None:
+        failures.record(
+            "launch",
+            f"{hint} looks like one of several processes, but this one has joined no other, so "
+            'each writes a run of its own. Join them first by `initialize("HOST:PORT", '
+            "num_processes, process_id)`. For independent runs pass `group=SoloGroup()`",
+        )
     # `undo` closes what is open if the run cannot be made.
     with contextlib.ExitStack() as undo:
         checked, decision, journal = _decide(group, scope, config, named_after, failures, undo)
@@ -109,7 +125,7 @@ def open_run(
             logs = RunLogs(directory, identity.run_id, group)
             undo.callback(logs.close)
             queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
-            outlet = _make_outlet(info, checked.start_step, journal, devices, queue, failures)
+            outlet = _make_outlet(info, checked, journal, devices, queue, failures)
             run = Run(
                 info,
                 queue,
@@ -120,6 +136,7 @@ def open_run(
                 wait_for_callbacks=wait_for_callbacks,
             )
             undo.pop_all()
+            _RUNS.add(run)
             run.start(checked.open_timeout)
         except BaseException as caught:
             if decision.has_required and journal is not None:
@@ -129,6 +146,52 @@ def open_run(
     if decision.has_required:
         _check_required(run, outlet, checked)
     return run
+
+
+def close_runs(timeout: float = 60.0) -> tuple[str, ...]:
+    """Close every run that this process has open, as failed.
+
+    For loggers that are lost, since a function or a notebook cell has raised: their runs can then
+    be opened again, and continue.
+
+    Args:
+        timeout: how long to take at most for each, in seconds.
+
+    Returns:
+        The names of these runs.
+
+    Example:
+        ```python
+        Logger(NoOpBackend(), "lost", log_dir="logs")
+        print(close_runs())  # ('lost',)
+        ```
+    """
+    runs = [*_RUNS]
+    names = tuple(run.info.name for run in runs if not run.is_closed)
+    for run in runs:
+        run.close(failed=True, timeout=timeout)
+    return names
+
+
+def _open_nothing(config: RunConfig) -> Run:
+    """A run that writes nothing: the one of the parent process is meant."""
+    checked, failures = config.check(), Failures()
+    failures.record(
+        "multiprocessing",
+        "a worker process imports the main module again and makes a logger, which writes nothing. "
+        'Make the logger under `if __name__ == "__main__":`',
+    )
+    backends = tuple(NoOpBackend() for _ in checked.backends)
+    name, directory = checked.name or "", Path(checked.log_dir)
+    info = RunInfo(
+        *(name, directory, Identity("", 0), "global", SoloGroup(), checked.hparams, backends)
+    )
+    return Run(
+        *(info, RowQueue(failures, pause=_PEER_PAUSE), None, failures),
+        logs=None,
+        handle_signals=False,
+        wait_for_callbacks=lambda timeout: None,
+    )
 
 
 def _decide(
@@ -179,7 +242,7 @@ def _decide(
 
 def _make_outlet(
     info: RunInfo,
-    start_step: int | None,
+    checked: CheckedConfig,
     journal: Journal | None,
     devices: dict[str, Any],
     queue: RowQueue,
@@ -193,8 +256,8 @@ def _make_outlet(
     body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, info.scope, devices)
     queue.put(Event(time.time(), "open", body))
-    if identity.incarnation > 1 and start_step is not None:
-        queue.put(Event(time.time(), "resume", {"start_step": start_step}))
+    if identity.incarnation > 1 and checked.start_step is not None:
+        queue.put(Event(time.time(), "resume", {"start_step": checked.start_step}))
     return JournalOutlet(
         info.name,
         identity,
@@ -204,7 +267,8 @@ def _make_outlet(
         failures,
         mailbox=mailbox,
         hosts=hosts,
-        start_step=start_step,
+        start_step=checked.start_step,
+        step_offset=checked.step_offset,
     )
 
 
@@ -358,5 +422,5 @@ def _may_write(journal: Journal, resume: str) -> bool:
         case None:
             return True
         case Event(kind="close", body={"state": "finished"}):
-            return resume == "must"
+            return resume in ("allow", "must")
     return resume != "never"

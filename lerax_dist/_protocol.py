@@ -67,7 +67,7 @@ class IterationContext(eqx.Module, Generic[StateT, StepStateT]):
     Attributes:
         state: state of the callback.
         step_state: step states of this device's environments, with a leading axis over them
-            (none for a single environment).
+            (none for a single environment); `None` where nothing counts steps.
         env: the environment.
         policy: the policy after the update.
         iteration_count: number of this iteration, the same on every device.

@@ -24,7 +24,7 @@ class RunState(eqx.Module):
         name: name of the run in UTF-8, padded with zeros.
         run_id: id of the run in UTF-8, padded with zeros; all zeros for no run.
         start_step: where the run continues: the step after that of the last row (its upper and
-            lower 32 bits); all ones if it is unknown, then it is the step of the first new row.
+            lower 32 bits); all ones if it is unknown, then the first new rows decide.
         incarnation: which start of the run has made this.
 
     Example:
@@ -52,6 +52,15 @@ class RunState(eqx.Module):
             start_step=np.zeros(2, np.uint32),
             incarnation=np.zeros((), np.uint32),
         )
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the last row, 0 before the first, `None` if it is unknown.
+
+        A program that counts from 0 again passes it as `step_offset`.
+        """
+        step = _start_step(self)
+        return None if step is None else max(step - 1, 0)
 
 
 class RestoredRun(NamedTuple):
@@ -85,13 +94,14 @@ def read_state(state: Any) -> RestoredRun | None:
     run_id = _text_of(state.run_id, "run_id")
     if not run_id:
         return None
+    identity = Identity(run_id, int(state.incarnation))
+    return RestoredRun(_text_of(state.name, "name"), identity, _start_step(state))
+
+
+def _start_step(state: RunState) -> int | None:
     upper, lower = (int(half) for half in np.asarray(state.start_step))
     step = (upper << 32) + lower
-    return RestoredRun(
-        _text_of(state.name, "name"),
-        Identity(run_id, int(state.incarnation)),
-        None if step == _UNKNOWN else step,
-    )
+    return None if step == _UNKNOWN else step
 
 
 def _bytes_of(text: str, size: int, field: str) -> np.ndarray:

@@ -16,8 +16,18 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 # A launcher that the tests themselves run under is not what they test.
 _LAUNCHERS = (
-    *("SLURM_", "OMPI_", "PMI", "PMIX_", "PRTE_", "TPU_", "MEGASCALE_", "LERAX_DIST_COORD"),
-    *("FLUX_", "PALS_", "PBS_"),
+    *(
+        "SLURM_",
+        "OMPI_",
+        "PMI",
+        "PMIX_",
+        "PRTE_",
+        "TPU_",
+        "MEGASCALE_",
+        "LERAX_DIST_COORD",
+        "LERAX_DIST_J",
+    ),
+    *("FLUX_", "PALS_", "PBS_", "JSM_", "LSB_", "MV2_", "ALPS_", "NNODES", "NODE_RANK"),
 )
 for _name in list(os.environ):
     if _name.startswith(_LAUNCHERS) or _name in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}:

@@ -54,8 +54,16 @@ def current_rows(records: list[Any]) -> list[Row]:
         if isinstance(record, Row):
             rows.append(record)
         elif isinstance(record, Event) and record.kind == "resume":
-            rows = [row for row in rows if row.step < record.body["start_step"]]
+            rows = [row for row in rows if not _is_superseded(row, record.body)]
     return rows
+
+
+def _is_superseded(row: Row, resume: dict[str, Any]) -> bool:
+    starts = resume.get("metrics")
+    if starts is None:
+        return row.step >= resume["start_step"]
+    names = {*row.names, *row.vectors}
+    return names <= starts.keys() and row.step >= max(starts[name] for name in names)
 
 
 def start_step_of(state: RunState) -> int | None:

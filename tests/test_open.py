@@ -1,9 +1,12 @@
 """A logger that cannot be made leaves nothing: the same call works once the cause is gone."""
 
+import os
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +127,35 @@ def test_ctrl_c_while_the_writer_starts_ends_the_run_as_failed(tmp_path, monkeyp
     assert [end.body["state"] for end in ends] == ["failed", "finished"]
 
 
+def test_the_run_of_a_lost_logger_is_named_with_its_process_and_can_be_taken_up_again(tmp_path):
+    def train(logged):
+        logger = ld.Logger(Memory(), "r", log_dir=tmp_path)
+        for step in logged:
+            logger.log({"x": 1.0}, step)
+        logger.flush()
+        if len(logged) > 1:
+            raise KeyError("as in a notebook cell: the logger is lost")
+        return logger
+
+    with pytest.raises(KeyError):
+        train([0, 1])
+    who = rf"process {os.getpid()} on {socket.gethostname()} since \d{{4}}-.* UTC, which is this"
+    with pytest.raises(RuntimeError, match=rf"{who}.*`lerax_dist.close_runs\(\)`.*another `name`"):
+        train([2])
+    assert ld.close_runs() == ("r",)
+    logger = train([2])
+    assert (logger.name, logger.incarnation) == ("r", 2)
+    # To another process it is one of another.
+    program = "import sys, lerax_dist as ld; ld.Logger(ld.NoOpBackend(), 'r', log_dir=sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert f"process {os.getpid()} on" in done.stderr and "close_runs" not in done.stderr
+    assert ld.close_runs() == ("r",) and ld.close_runs() == ()
+    assert [i.state for i in ld.read_run(logger.run_dir).incarnations] == ["failed", "failed"]
+    assert list(ld.read_run(logger.run_dir).steps) == [0, 1, 2]
+
+
 BUCKETS = [
     "gs://bucket/logs",
     "s3://bucket",
@@ -157,3 +189,20 @@ def test_a_home_is_expanded_and_other_names_are_taken_as_they_are(tmp_path, monk
         assert (logger.run_dir / "metrics.jsonl").exists()
     with ld.Logger(Memory(), "other", log_dir="~/b") as logger:
         assert logger.run_dir == tmp_path / "b" / "other"
+
+
+@pytest.mark.parametrize("group", [None, ld.SoloGroup()])
+def test_variables_of_an_unknown_launcher_are_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: ld.SoloGroup | None
+):
+    monkeypatch.setenv("NODE_RANK", "1")
+    monkeypatch.setenv("NNODES", "2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ld.LoggingWarning)
+        logger = ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path, group=group)
+        logger.close()
+    messages = [failure.message for failure in logger.failures]
+    assert len(messages) == (group is None)
+    if messages:
+        assert messages[0].startswith("NNODES=2 NODE_RANK=1 looks like one of several processes")
+        assert "`initialize(" in messages[0] and "`group=SoloGroup()`" in messages[0]

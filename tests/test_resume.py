@@ -1,5 +1,6 @@
 """A run that is interrupted resumes as one run: no row lost, none shown twice, none erased."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 from typing import Any
 
+import numpy as np
 import pytest
 
 import lerax_dist as ld
@@ -104,7 +106,9 @@ def test_never_takes_a_new_name(tmp_path):
 
 
 def test_another_way_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='`resume` must be "auto", "must" or "never", got True'):
+    with pytest.raises(
+        ValueError, match='`resume` must be "auto", "allow", "must" or "never", got True'
+    ):
         log(tmp_path, [], resume=True)
     with pytest.raises(ValueError, match="`start_step` must be 0 or more, got -1"):
         log(tmp_path, [], start_step=-1)
@@ -228,3 +232,89 @@ def test_the_file_that_says_who_a_run_is_is_on_the_disk_before_it_has_its_name(
     monkeypatch.setattr(os, "replace", replace)
     log(tmp_path, [])
     assert len(sizes) == 1 and sizes[0] > 0
+
+
+def shown_by_tensorboard(run_dir):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+    shown.Reload()
+    tags = shown.Tags()["scalars"]
+    return {tag: [(e.step, e.value) for e in shown.Scalars(tag)] for tag in tags}
+
+
+def kept_by_jsonl(run_dir):
+    """As the documentation of `JSONLBackend` reads it."""
+    rows = []
+    for line in (run_dir / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if "step" in row:
+            rows.append(row)
+        else:
+            rows = [earlier for earlier in rows if earlier["step"] < row["resume"]]
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step" and not name.startswith("lerax_dist/"):
+                curves.setdefault(name, []).append((row["step"], value))
+    return curves
+
+
+def test_a_row_rewinds_rows_of_its_own_metrics_only_and_everywhere_alike(tmp_path):
+    """Epochs, updates and a first count in one run; the second start begins with an evaluation."""
+
+    def train(incarnation, epochs, *, failed):
+        backends = [ld.TensorBoardBackend(tmp_path), ld.JSONLBackend(tmp_path)]
+        logger = ld.Logger(backends, "r", log_dir=tmp_path)
+        logger.log({"parameters": 7.0}, 0)
+        logger.flush()  # The first row decides before the next is there.
+        if incarnation > 1:
+            logger.log({"eval/acc": incarnation, "epoch": epochs[0] - 1}, epochs[0] - 1)
+            logger.flush()
+        for epoch in epochs:
+            for step in range(10 * epoch, 10 * epoch + 10):
+                # A metric that some rows lack, and one that both kinds of rows have.
+                more = {"train/return": incarnation} if step % 7 == 0 else {}
+                logger.log({"train/loss": incarnation, "epoch": epoch, **more}, step)
+            logger.log({"eval/acc": incarnation, "epoch": epoch}, epoch)
+        logger.close(failed=failed)
+        return logger
+
+    train(1, range(12), failed=True)
+    logger = train(2, range(11, 13), failed=True)
+    assert logger.failures == ()  # 13 of 133 rows
+    logger = train(3, range(4, 14), failed=False)
+    (hidden,) = logger.failures
+    assert "rows of the run so far are superseded" in hidden.message
+
+    def curve(starts):
+        return [(step, float(i)) for i, steps in enumerate(starts, 1) for step in steps]
+
+    expected = {
+        "parameters": [(0, 7.0)],
+        "train/loss": curve([range(40), [], range(40, 140)]),
+        "train/return": curve([range(0, 40, 7), [], range(42, 140, 7)]),
+        "eval/acc": curve([range(3), [], range(3, 14)]),
+    }
+    run = ld.read_run(logger.run_dir)
+    journal = {
+        name: list(zip(*map(np.ndarray.tolist, run[name]), strict=True)) for name in expected
+    }
+    assert journal == expected
+    shown, kept = shown_by_tensorboard(logger.run_dir), kept_by_jsonl(logger.run_dir)
+    for name, points in expected.items():
+        assert (name, sorted(shown[name])) == (name, points)
+        assert (name, sorted(kept[name])) == (name, points)
+
+
+def test_a_run_that_begins_again_from_far_back_says_what_is_hidden_and_what_to_do(tmp_path):
+    log(tmp_path, range(100))
+    with pytest.warns(ld.LoggingWarning, match="91 of the 100 rows.*x continued at step 9.*pass"):
+        log(tmp_path, range(9, 11))
+    assert list(ld.read_run(tmp_path / "r").steps) == list(range(11))
+
+
+def test_allow_continues_a_run_whatever_its_state_and_else_starts_it(tmp_path):
+    for incarnation, failed in enumerate([False, False, True], 1):
+        run, _ = log(tmp_path, [incarnation], failed=failed, resume="allow")
+        assert (run.name, run.incarnation) == ("r", incarnation)

@@ -35,7 +35,9 @@ ARROWS = {
         *("_config", "_facts", "_failures", "_run_name"),
         *("backends", "cluster", "host", "journal", "process_logs"),
     },
-    "_handle": {"_failures", "_state", "backends", "host"},
+    "_handle": {
+        *("_config", "_failures", "_metric_names", "_state", "backends", "device", "host"),
+    },
     "_logger": {
         *("_config", "_handle", "_hparams", "_open", "_run_name", "_state"),
         *("backends", "cluster", "device", "host", "journal"),
@@ -46,7 +48,16 @@ ARROWS = {
     },
     "cli": {"_failures", "_run_name", "_version", "backends", "cluster", "host", "journal"},
     "__init__": {
-        *("_callback", "_config", "_failures", "_logger", "_protocol", "_schema", "_state"),
+        *(
+            "_callback",
+            "_config",
+            "_failures",
+            "_logger",
+            "_open",
+            "_protocol",
+            "_schema",
+            "_state",
+        ),
         *("_version", "backends", "cluster", "device", "host", "journal", "process_logs"),
     },
 }

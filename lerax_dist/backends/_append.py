@@ -7,6 +7,11 @@ from typing import Self, final
 
 
 @final
+class FileRemoved(FileNotFoundError):
+    """A file was removed or moved while it was written."""
+
+
+@final
 class Appender:
     """A file to which data are appended, each piece whole or not at all.
 
@@ -42,7 +47,13 @@ class Appender:
         return appender
 
     def append(self, data: bytes) -> None:
-        """Append a piece; after an `OSError`, nothing of it was appended."""
+        """Append a piece; after an `OSError`, nothing of it was appended.
+
+        Raises:
+            FileRemoved: the file is not at its path any more; open another one.
+            OSError: it cannot be written.
+        """
+        self._check_place()
         if not self._is_whole:
             self._remove_half()
         rest = memoryview(data)
@@ -55,6 +66,15 @@ class Appender:
                 self._remove_half()
             raise
         self._size += len(data)
+
+    def _check_place(self) -> None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
+                return
+        raise FileRemoved(
+            f"{self.path} was removed or moved while the run is written: it lacks rows, and later "
+            "ones go to a new file. Write it again when the run is over, with `lerax-dist replay`"
+        )
 
     def close(self) -> None:
         """Wait for the disk and close the file. A second call does nothing."""

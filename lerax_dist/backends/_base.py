@@ -14,18 +14,21 @@ import numpy as np
 @final
 @dataclass(frozen=True)
 class SetupProblem:
-    """Something about this machine that a backend cannot use, for `lerax-dist doctor`.
+    """What a check of `lerax-dist doctor` has found, e.g. that a backend cannot be used here.
 
     Attributes:
-        level: `"problem"` if the backend would fail, `"warning"` if it would do less than it is
-            meant to, `"hint"` if something could be better.
+        level: with a `"problem"` a run would not log correctly; with a `"warning"` it would, but
+            does less than it could, e.g. W&B is offline; a `"hint"` is an improvement.
         what: what is wrong.
-        fix: what to do about it.
+        fix: what to do about it; empty if `what` includes it.
     """
 
     level: Literal["problem", "warning", "hint"]
     what: str
     fix: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; fix: {self.fix}" if self.fix else self.what
 
 
 class AbstractLoggingBackend(abc.ABC):
@@ -43,7 +46,7 @@ class AbstractLoggingBackend(abc.ABC):
     Attributes:
         replay_name: name for `lerax-dist replay --to`; None if a run cannot be replayed to it.
         replay_files: glob patterns of its files in the folder of a run. A replay does not start if
-            there are some already.
+            there are some already, unless it is told to replace or to complete them.
 
     Example:
         ```python
@@ -153,10 +156,13 @@ class AbstractLoggingBackend(abc.ABC):
         """
 
     def on_resume(self, start_step: int) -> None:
-        """Learn that the run resumes after it was interrupted. Called before the first row.
+        """Learn that the run resumes after it was interrupted.
+
+        Called before the first row; again if rows with other metrics resume elsewhere.
 
         Args:
-            start_step: rows of earlier incarnations at this step or after it are superseded.
+            start_step: rows so far at this step or after it are superseded. Those that are not,
+                since they have other metrics, follow again, to a backend that overrides this.
         """
 
     def on_end(self, state: str) -> None:

@@ -90,6 +90,11 @@ def takes_batches(backend: AbstractLoggingBackend) -> bool:
     return getattr(backend.log_rows, "__func__", None) is not AbstractLoggingBackend.log_rows
 
 
+def hides_rows(backend: AbstractLoggingBackend) -> bool:
+    """Whether a backend overrides `on_resume`, so that it may hide superseded rows."""
+    return getattr(backend.on_resume, "__func__", None) is not AbstractLoggingBackend.on_resume
+
+
 @final
 class _DuckBackend(AbstractLoggingBackend):
     """An object with the five methods as a backend; hooks that it has replace the empty ones."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 
 from lerax_dist._run_name import local_folder
-from lerax_dist.backends._append import Appender
+from lerax_dist.backends._append import Appender, FileRemoved
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
     already_open,
@@ -92,6 +92,9 @@ class JSONLBackend(AbstractLoggingBackend):
             raise already_open(self, name)
         # Absolute: the program may change its folder.
         self._run_dir = (self._log_dir / name).resolve()
+        self._open_lines()
+
+    def _open_lines(self) -> None:
         self._run_dir.mkdir(parents=True, exist_ok=True)
         self._lines = Appender.for_lines(self._run_dir / "metrics.jsonl")
 
@@ -138,7 +141,13 @@ class JSONLBackend(AbstractLoggingBackend):
     def _append(self, lines: Iterable[str]) -> None:
         if self._lines is None:
             raise not_open(self)
-        self._lines.append("".join(f"{line}\n" for line in lines).encode())
+        try:
+            self._lines.append("".join(f"{line}\n" for line in lines).encode())
+        except FileRemoved:
+            # For the next attempt.
+            self._lines.close()
+            self._open_lines()
+            raise
 
 
 def json_row(scalars: Mapping[str, Any], step: int) -> str:

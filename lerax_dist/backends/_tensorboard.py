@@ -54,9 +54,9 @@ class TensorBoardBackend(AbstractLoggingBackend):
     Steps are exact up to 64 bits; values are float32, which is all that the format has. NaN and
     infinities are written as they are. Hyperparameters are under "HParams", beside those of other
     runs, and in a table under "Text", as are the facts of the run (launcher, devices, versions,
-    commit). A metric that has its `_min` and `_max` beside it, as `episode/return` has, is drawn in
-    its band under "Custom Scalars". Videos are animated images under "Images", at up to 50 frames a
-    second.
+    commit). A metric that has its `_min` and `_max` beside it, as `episode/return` has, or its
+    `/member_min` and `/member_max`, is drawn in its band under "Custom Scalars". Videos are
+    animated images under "Images", at up to 50 frames a second.
 
     Args:
         log_dir: folder in which each run has its own.
@@ -80,7 +80,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
         self._started = 0.0
         self._texts: dict[str, str] = {}
         self._session_start: Any = None
-        self._bands: list[str] = []
+        self._bands: list[tuple[str, str, str]] = []
 
     @property
     def log_dir(self) -> Path:
@@ -177,7 +177,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
             file.close()
 
     def _write_bands(self, tags: tuple[str, ...]) -> None:
-        new = [tag for tag in find_bands(tags) if tag not in self._bands]
+        new = [band for band in find_bands(tags) if band not in self._bands]
         if new:
             self._write(as_records([layout_event([*self._bands, *new], time.time())]))
             self._bands += new

@@ -17,6 +17,7 @@ import contextlib
 import importlib
 import itertools
 import os
+import re
 import socket
 import struct
 import sys
@@ -31,7 +32,11 @@ from lerax_dist.backends._append import Appender
 from lerax_dist.backends._base import as_utf8
 
 _MASK_DELTA = 0xA282EAD8
+# How the extremes of a metric are named; the second are those over members.
+_BAND_ENDS = ("_", "/member_")
 _FILE_NUMBERS = itertools.count()
+# The time in the name of an event file, also of one that another writer has made.
+_STAMP = re.compile(r"tfevents\.(\d{10})\.")
 _STATUS = {
     "finished": "STATUS_SUCCESS",
     "failed": "STATUS_FAILURE",
@@ -52,16 +57,18 @@ class EventFile:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        # Readers take files in the order of their names, which tensorboardX makes of whole second
-        # and host; so the part that makes it unique has to sort by time.
-        now = time.time_ns()
-        unique = f"{now:020d}.{os.getpid()}.{next(_FILE_NUMBERS)}"
-        name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{unique}"
-        path = run_dir / name
+        run_dir.mkdir(parents=True, exist_ok=True)
+        # Readers take files in the order of their names, which begin with a time. The clock does
+        # not decide: that of the host which wrote the last file may have been ahead.
+        now = time.time()
+        found = (_STAMP.search(path.name) for path in run_dir.iterdir())
+        stamp = max([int(now), *(int(match[1]) + 1 for match in found if match)])
+        unique = f"{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBERS)}"
+        path = run_dir / f"events.out.tfevents.{stamp:010d}.{unique}"
         path.touch(exist_ok=False)
         self._file = Appender(path)
         self._appends = 0
-        self.append(as_records([version_event(now / 1e9)]))
+        self.append(as_records([version_event(now)]))
 
     def append(self, records: bytes) -> None:
         """Append records; after an `OSError`, none was appended and the file is closed."""
@@ -146,22 +153,25 @@ def resume_event(start_step: int, now: float) -> Any:
     return _event(now, start_step, session_log=session(status=session.START))
 
 
-def find_bands(tags: Iterable[str]) -> list[str]:
-    """Metrics that have a minimum and a maximum beside them: `x` with `x_min` and `x_max`."""
+def find_bands(tags: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Metrics with a minimum and a maximum beside them, with these: `x`, `x_min`, `x_max`; or those
+    over members."""
     there = dict.fromkeys(tags)
-    return [tag for tag in there if f"{tag}_min" in there and f"{tag}_max" in there]
+    both = [(tag, f"{tag}{end}min", f"{tag}{end}max") for tag in there for end in _BAND_ENDS]
+    return [band for band in both if band[1] in there and band[2] in there]
 
 
-def layout_event(bands: Sequence[str], now: float) -> Any:
+def layout_event(bands: Sequence[tuple[str, str, str]], now: float) -> Any:
     """The event that puts a chart for each band into "Custom Scalars"; the last of a run counts."""
     from tensorboardX.summary import custom_scalars
 
     layout: dict[str, dict[str, Any]] = {}
-    for tag in map(as_utf8, bands):
+    for band in bands:
+        tag, lowest, highest = map(as_utf8, band)
         prefix, slash, _ = tag.partition("/")
-        title = f"{tag}: mean, minimum, maximum"
+        over = " over members" if lowest.startswith(tag + _BAND_ENDS[1]) else ""
         charts = layout.setdefault(prefix if slash else "metrics", {})
-        charts[title] = ["Margin", [tag, f"{tag}_min", f"{tag}_max"]]
+        charts[f"{tag}: mean, minimum, maximum{over}"] = ["Margin", [tag, lowest, highest]]
     return _event(now, summary=custom_scalars(layout))
 
 

@@ -31,10 +31,13 @@ videos. The run may be finished, killed, or still being written (then up to now)
 only read. Damaged lines are counted and left out, and so are rows that a later incarnation of the
 run has logged again and videos whose files are gone.
 
-Nothing is ever replaced: if the folder holds output of the same kind (an event file, a
-metrics.jsonl), nothing is written; give another --log-dir or --name, or move that output away. W&B
-gets a new run each time. Values and steps are those of the journal (TensorBoard keeps float32).
-TensorBoard's events have the times of their rows; W&B's have the time of the replay.
+What the backend does not take is left out and counted; the exit status is 1 then.
+
+If the folder holds output of the same kind (an event file, a metrics.jsonl), nothing is written,
+unless --force removes that first, or --from-step completes it: only rows and videos of that step or
+later are written, and what is there of them is superseded. W&B gets a new run each time. Values and
+steps are those of the journal (TensorBoard keeps float32). TensorBoard's events have the times of
+their rows; W&B's have the time of the replay.
 """
 _WATCH = """\
 Shows runs as they are, by their journals, which are only read and never locked: from any machine
@@ -95,7 +98,9 @@ def _run(options: argparse.Namespace) -> int:
             from lerax_dist.cli._replay import replay_command
 
             return replay_command(
-                options.run_dir, options.to, options.log_dir, options.name, options.project
+                *(options.run_dir, options.to, options.log_dir, options.name, options.project),
+                from_step=options.from_step,
+                force=options.force,
             )
         case "watch" if options.export:
             from lerax_dist.cli._export import export
@@ -150,6 +155,10 @@ def _add_replay(commands: _Commands) -> None:
         "--name", metavar="NAME", help="name to write under (default: the name of the run)"
     )
     replay.add_argument("--project", metavar="PROJECT", help="W&B project (default: W&B's default)")
+    replay.add_argument(
+        "--from-step", type=int, metavar="STEP", help="write only rows of this step or later"
+    )
+    replay.add_argument("--force", action="store_true", help="replace the files that are there")
 
 
 def _add_watch(commands: _Commands) -> None:

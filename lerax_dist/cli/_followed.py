@@ -112,7 +112,7 @@ class FollowedRun:
                 with self.view.lock:
                     self.view.progress.begin(record.body["total_timesteps"], record.time)
             case "resume":
-                self.view.drop(record.body["start_step"])
+                self.view.drop(record.body["start_step"], record.body.get("metrics"))
             case "close":
                 self._closed = record
 

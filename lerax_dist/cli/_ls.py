@@ -25,13 +25,13 @@ _HEADS = ("run", "state", "last step", "rows", "last row", "last value")
 
 
 def list_runs(log_dir: str, *, as_json: bool) -> int:
-    """Print the runs in a folder, those with the newest row last, and return the exit status."""
+    """Print the runs in a folder, the one written last at the end; return the exit status."""
     base = Path(log_dir)
     if not base.is_dir():
         rule = "is not a folder. Pass the folder of the runs."
         print_error(f"lerax-dist ls: {log_dir} {rule}")
         return 1
-    runs = sorted(_runs(base), key=lambda run: (run.time or 0.0, run.name))
+    runs = [run for _, _, run in sorted(_runs(base), key=lambda each: each[:2])]
     if as_json:
         print_plain(json.dumps([_as_object(run) for run in runs]))
     elif runs:
@@ -61,21 +61,27 @@ class ListedRun:
     pid: int | None = None  # process id of the writer process
 
 
-def _runs(base: Path) -> Iterator[ListedRun]:
+def _runs(base: Path) -> Iterator[tuple[float, str, ListedRun]]:
+    """Each run, when its journal has changed, and its name.
+
+    On a network file system that is the server's clock: those of the hosts may differ.
+    """
     for folder, _, files in os.walk(base):
         if JOURNAL not in files:
             continue
         name = str(Path(folder).relative_to(base))
         name = base.resolve().name if name == "." else name
         journal = Path(folder) / JOURNAL
+        changed = 0.0
         try:
+            changed = journal.stat().st_mtime
             ends = read_ends(journal)
         except (OSError, JournalFormatError) as error:
-            yield ListedRun(name, "unreadable")
+            yield changed, name, ListedRun(name, "unreadable")
             why = error.strerror if isinstance(error, OSError) else error
             print_error(f"lerax-dist ls: {folder}: {why}")
             continue
-        yield describe(name, ends, Liveness(journal).is_alive(), time.time())
+        yield changed, name, describe(name, ends, Liveness(journal).is_alive(), time.time())
 
 
 def describe(name: str, ends: Ends, alive: bool, now: float) -> ListedRun:

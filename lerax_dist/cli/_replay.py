@@ -1,12 +1,13 @@
 """`lerax-dist replay`: a backend is fed from the journal of a run."""
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
 from lerax_dist._run_name import check_name
-from lerax_dist.backends import ALL_BACKENDS, AbstractLoggingBackend
+from lerax_dist.backends import ALL_BACKENDS, AbstractLoggingBackend, one_line
 from lerax_dist.cli._print import print_error
 from lerax_dist.host._backend_worker import Call, calls_of
 from lerax_dist.journal import (
@@ -18,6 +19,8 @@ from lerax_dist.journal import (
     Row,
     journal_of,
     read_ends,
+    state_of,
+    step_and_names,
 )
 
 # Seconds between two lines about the progress.
@@ -27,7 +30,11 @@ _INTERVAL = 2.0
 @final
 @dataclass
 class Outcome:
-    """What a replay has written."""
+    """What a replay has written.
+
+    `failed` are the records that the backend has refused, `reason` is why it refused the first, and
+    `next_step` is the lowest step that is missing, if the replay was stopped.
+    """
 
     rows: int = 0
     superseded: int = 0  # rows that were left out, as a later incarnation logged them again
@@ -37,10 +44,20 @@ class Outcome:
     clips: int = 0
     broken: int = 0  # clips whose files could not be read
     running: bool = False  # whether the run was still being written
+    failed: int = 0
+    reason: str = ""
+    next_step: int | None = None
 
 
 def replay_command(
-    run_dir: str, to: str, log_dir: str | None, name: str | None, project: str | None
+    run_dir: str,
+    to: str,
+    log_dir: str | None,
+    name: str | None,
+    project: str | None,
+    *,
+    from_step: int | None = None,
+    force: bool = False,
 ) -> int:
     """Feed the backend whose `replay_name` is `to` from a journal. For the others see `--help`.
 
@@ -55,39 +72,66 @@ def replay_command(
         base = Path(log_dir) if log_dir is not None else None
         if kind.replay_files:
             base, chosen = _place(journal, own, log_dir, name)
-            _check_free(base / chosen, kind)
+            if from_step is None:
+                _clear(base / chosen, kind, journal, force=force)
         else:
             chosen = check_name(name or own)
             if base is not None:
                 base.mkdir(parents=True, exist_ok=True)
         backend = kind.for_replay(base, project=project)
-        replay(journal, backend, chosen, outcome)
+        replay(journal, backend, chosen, outcome, from_step)
     except Exception as error:  # a backend may raise anything, e.g. W&B its own errors
         done = f"stopped after {outcome.rows:,} rows: " if outcome.rows else ""
         print_error(f"lerax-dist replay: {done}{str(error) or repr(error)}")
+        if outcome.next_step is not None:
+            how = f"Complete it with --from-step {outcome.next_step}, or replace it with --force."
+            print_error(how)
         return 1
     where = f" in {base / chosen}" if kind.replay_files and base is not None else ""
     print_error(_summary(outcome, f"{to}{where}"))
-    return 0
+    return 1 if outcome.failed else 0
 
 
-def replay(journal: Path, backend: AbstractLoggingBackend, name: str, outcome: Outcome) -> None:
+def replay(
+    journal: Path,
+    backend: AbstractLoggingBackend,
+    name: str,
+    outcome: Outcome,
+    from_step: int | None = None,
+) -> None:
     """Write the records of a journal to a backend, which is opened and closed.
 
-    Rows that a later incarnation of the run has superseded are left out. What was written is
-    counted in `outcome`, and printed on the error output every two seconds.
+    Rows that a later incarnation of the run has superseded are left out, and so is what the backend
+    refuses; an `OSError`, of a disk or a network, ends it. What was written is counted in
+    `outcome`, and printed on the error output every two seconds. With `from_step` only rows and
+    clips of that step or later are written; what the backend has of them by then is superseded.
     """
     alive = Liveness(journal).is_alive()
     reader = JournalReader(journal)
     ended = True
     printed = time.monotonic()
     backend.open(name)
+    records = reader.records()
+    is_done = False
     try:
-        for _, record in reader.records():
-            for call in _calls_of(record, backend, journal.parent, outcome):
+        if from_step is not None:
+            backend.on_resume(from_step)
+        for _, record in records:
+            found = step_and_names(record)
+            if from_step is not None and found is not None and found[0] < from_step:
+                continue
+            calls = _calls_of(record, backend, journal.parent, outcome)
+            try:
                 # A backend that gets no superseded rows has none to drop.
-                if call.method != "on_resume":
-                    getattr(backend, call.method)(*call.args)
+                taken = [_make(c, backend, outcome) for c in calls if c.method != "on_resume"]
+            except OSError:
+                left = (step_and_names(each) for _, each in ((0, record), *records))
+                outcome.next_step = min((both[0] for both in left if both), default=None)
+                raise
+            if not all(taken):
+                outcome.failed += 1
+                continue
+            outcome.clips += bool(taken) and calls[0].method == "log_video"
             if isinstance(record, Event) and record.kind in ("open", "close"):
                 ended = record.kind == "close"
             if isinstance(record, Row):
@@ -101,21 +145,37 @@ def replay(journal: Path, backend: AbstractLoggingBackend, name: str, outcome: O
         outcome.running = alive and not ended
         if not ended and not alive:
             backend.on_end("interrupted")
+        is_done = True
     finally:
+        if not is_done:
+            with contextlib.suppress(Exception):
+                backend.on_end("failed")
         outcome.superseded, outcome.damage = reader.superseded, reader.damage
         backend.close()
+
+
+def _make(call: Call, backend: AbstractLoggingBackend, outcome: Outcome) -> bool:
+    """Make a call; returns whether the backend takes it."""
+    try:
+        getattr(backend, call.method)(*call.args)
+    except OSError:
+        # A disk or a network. Nothing is wrong with the record: the next would fail like it.
+        raise
+    except Exception as error:
+        at_step = "" if call.step is None else f" at step {call.step}"
+        outcome.reason = outcome.reason or f"`{call.method}`{at_step}: {one_line(error)}"
+        return False
+    return True
 
 
 def _calls_of(
     record: Record, backend: AbstractLoggingBackend, run_dir: Path, outcome: Outcome
 ) -> list[Call]:
     try:
-        calls = calls_of(record, backend, run_dir)
+        return calls_of(record, backend, run_dir)
     except (OSError, ValueError):
         outcome.broken += 1
         return []
-    outcome.clips += any(call.method == "log_video" for call in calls)
-    return calls
 
 
 def _place(journal: Path, own: str, log_dir: str | None, name: str | None) -> tuple[Path, str]:
@@ -141,13 +201,21 @@ def _own_name(journal: Path) -> str:
     return journal.resolve().parent.name
 
 
-def _check_free(folder: Path, kind: type[AbstractLoggingBackend]) -> None:
+def _clear(folder: Path, kind: type[AbstractLoggingBackend], journal: Path, *, force: bool) -> None:
+    """Remove the files of a backend if that is wanted; raises if there are some and it is not."""
     found = sorted(path for pattern in kind.replay_files for path in folder.glob(pattern))
-    if found:
+    if found and not force:
         raise RuntimeError(
-            f"{found[0]} exists, and a replay replaces no file. Pass another --log-dir or --name, "
-            "or move the file away."
+            f"{found[0]} exists, and a replay replaces no file by itself. Pass --force to replace "
+            "it, --from-step to complete it, or another --log-dir or --name."
         )
+    if found and state_of(read_ends(journal), Liveness(journal).is_alive()) == "running":
+        raise RuntimeError(
+            f"--force would remove {found[0]} while the run is being written. Pass another "
+            "--log-dir or --name, or wait until the run is over."
+        )
+    for path in found:
+        path.unlink()
 
 
 def _summary(outcome: Outcome, where: str) -> str:
@@ -160,6 +228,9 @@ def _summary(outcome: Outcome, where: str) -> str:
         lines.append(_number(outcome.clips, "video"))
     if outcome.broken:
         lines.append(f"skipped {_number(outcome.broken, 'video')}: the files cannot be read")
+    if outcome.failed:
+        records = _number(outcome.failed, "record")
+        lines.append(f"left out {records} that it does not take, the first in {outcome.reason}")
     damage = outcome.damage
     if damage.lines:
         lines.append(f"skipped {_number(damage.lines, 'damaged line')} of the journal")

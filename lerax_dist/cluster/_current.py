@@ -8,6 +8,7 @@ from typing import Any, final
 
 import jax
 
+from lerax_dist.cluster._child import check_no_child, child_error, mark_joined, unmark_joined
 from lerax_dist.cluster._group import ProcessGroup, SoloGroup
 from lerax_dist.cluster._jax_group import JaxGroup
 from lerax_dist.cluster._mpi_group import MPIGroup
@@ -30,7 +31,8 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
 
     Raises:
         RuntimeError: if a launcher started several processes, or a TPU has several hosts, and this
-            process has not joined the others: each process would act as process 0.
+            process has not joined the others: each process would act as process 0; or if it is a
+            child of a process that has.
         TypeError: if `group` is not a `ProcessGroup`.
     """
     if group is not None:
@@ -44,6 +46,8 @@ def current_group(group: ProcessGroup | None = None, scope: str | None = None) -
     if joined is not None:
         return joined
     launch = detect(os.environ)
+    if launch.several:
+        check_no_child(launch)
     if launch.several and scope == "process" and launch.uses_mpi:
         return MPIGroup()
     one_program_each = 'For processes that run one program each pass `scope="process"`. '
@@ -109,6 +113,7 @@ class Membership:
         self._lock = threading.Lock()
         self._group: ProcessGroup | None = None
         self._client: Any = None
+        self._pid = os.getpid()
 
     def group(self) -> ProcessGroup | None:
         """The group of the service joined, or of `initialize()` alone; None before either."""
@@ -116,23 +121,38 @@ class Membership:
             client = joined_client()
             if client is not self._client:
                 self._group = self._client = None
+                unmark_joined()
                 if client is not None:
-                    self._join(client, detect(os.environ))
+                    launch = detect(os.environ)
+                    self._join(client, launch, launch)
+            if self.is_fork:
+                raise child_error(self._pid, "process {} of {}".format(*joined_place()))
             return self._group
 
-    def join(self, launch: Launch) -> ProcessGroup:
-        """Remember what `initialize` has joined; a launch of one process joins nothing."""
+    @property
+    def is_fork(self) -> bool:
+        """Whether this is a fork of a process that has joined: it has none of its threads."""
+        return self._client is not None and self._pid != os.getpid()
+
+    def join(self, launch: Launch, launched: Launch) -> ProcessGroup:
+        """Remember what `initialize` has joined; a launch of one process joins nothing.
+
+        Args:
+            launch: with what joining has found out.
+            launched: by environment and arguments alone.
+        """
         with self._lock:
             client = joined_client()
             if client is None:
                 self._group, self._client = SoloGroup(launch.launcher), None
                 return self._group
-            return self._join(client, launch)
+            return self._join(client, launch, launched)
 
-    def _join(self, client: Any, launch: Launch) -> ProcessGroup:
+    def _join(self, client: Any, launch: Launch, launched: Launch) -> ProcessGroup:
         group = JaxGroup("explicit" if launch.launcher == "solo" else launch.launcher)
         _check_joined(group, launch)
-        self._group, self._client = group, client
+        self._group, self._client, self._pid = group, client, os.getpid()
+        mark_joined(launched)
         return group
 
 

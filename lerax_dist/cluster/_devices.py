@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from lerax_dist.cluster._current import membership
 from lerax_dist.cluster._group import ProcessGroup
 from lerax_dist.cluster.launchers import Launch
 
@@ -53,8 +54,10 @@ def describe_devices(group: ProcessGroup) -> dict[str, Any]:
     Returns:
         JSON values: `platform` and `device_kind` of this process; `devices_per_process`, with
         None for a process that JAX has not joined; `device_count`, None if a part is.
-        Empty if the devices cannot be started.
+        Empty if the devices cannot be started, or are those of a process that this one forked from.
     """
+    if membership.is_fork:
+        return {}
     try:
         local, everywhere, joined = jax.local_devices(), jax.devices(), jax.process_count()
     except Exception:

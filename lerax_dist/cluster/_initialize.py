@@ -6,11 +6,12 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import jax
 
+from lerax_dist.cluster._child import check_no_child
 from lerax_dist.cluster._current import membership
 from lerax_dist.cluster._devices import choose_local_devices, with_local_index
 from lerax_dist.cluster._group import ProcessGroup, check_timeout
@@ -22,15 +23,28 @@ from lerax_dist.cluster._rendezvous import (
     reserved_port,
 )
 from lerax_dist.cluster._store import devices_have_started
-from lerax_dist.cluster.launchers import Launch, check_address, check_index, check_sources, detect
+from lerax_dist.cluster._watchdog import late_texts, watchdog
+from lerax_dist.cluster.launchers import (
+    LAUNCH_ID,
+    Launch,
+    check_address,
+    check_index,
+    check_sources,
+    detect,
+    show_variables,
+)
 from lerax_dist.cluster.liveness import start_liveness
 
 _log = logging.getLogger("lerax_dist")
 
+# In seconds after the timeout. JAX ends the process 5 s after it, without a message.
+_GRACE = 2.0
 # In seconds; JAX's default is 100. All other processes are blocked meanwhile, and a process without
 # a heartbeat for a minute is lost: a restarting switch is back sooner, and Python cannot delay
 # heartbeats, as a thread of C++ sends them.
 _HEARTBEAT_TIMEOUT = 60
+# By which gRPC finds a proxy; only in lower case.
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 # In seconds, as JAX's default: another process may write a last checkpoint or upload its logs.
 _SHUTDOWN_TIMEOUT = 300
 
@@ -48,12 +62,16 @@ def initialize(
 
     Call it once in each process, at the top of the script, before any JAX computation. Without
     arguments it detects the launch: the variables `LERAX_DIST_COORDINATOR_ADDRESS`,
-    `LERAX_DIST_NUM_PROCESSES` and `LERAX_DIST_PROCESS_ID`; Open MPI, MPICH and Intel MPI (through
-    mpi4py); SLURM, TPU pods and Kubernetes (through JAX); torchrun; Flux and PBS with Cray PALS
-    (at `JAX_COORDINATOR_ADDRESS`, else through mpi4py). A single process is a launch, too; it
-    starts no service. A second call returns the group of the first call, also after
+    `LERAX_DIST_NUM_PROCESSES` and `LERAX_DIST_PROCESS_ID`; Open MPI, MPICH, Intel MPI and MVAPICH
+    (through mpi4py); SLURM; TPU pods and Kubernetes (through JAX); torchrun; Flux, PBS with Cray
+    PALS and `jsrun` (at `JAX_COORDINATOR_ADDRESS`, else through mpi4py). A single process is a
+    launch, too; it starts no service. A second call returns the group of the first call, also after
     `jax.distributed.initialize`. A message at level INFO of the logger "lerax_dist" names what was
     detected.
+
+    A process of another launch that arrives at the same address is refused. Launches are told apart
+    by their job and step where the launcher names these, and by `LERAX_DIST_LAUNCH_ID`, which you
+    may set on all processes, to another value for each launch.
 
     From then on a thread sends a heartbeat every second and checks those of the other processes (at
     most 500 checks a second over all processes). A process that has sent none for 0.3 times
@@ -76,9 +94,10 @@ def initialize(
             alone on its host takes all; of several on a host each takes the GPU of its local index,
             or all that it sees if the launcher shows it only its own (`CUDA_VISIBLE_DEVICES`).
         timeout: longest wait for the other processes in seconds. The error names those that did
-            not arrive. Where only JAX knows the others (Kubernetes, TPU pods on Compute Engine) JAX
-            ends the process (SIGABRT) instead. A warning is logged long before. The default leaves
-            time for a host that has to download a container.
+            not arrive. In `MPI_Init`, and where only JAX knows the others (Kubernetes, TPU pods on
+            Compute Engine), nothing can raise: the process says so and ends with status 1. A
+            warning is logged long before. The default leaves time for a host that has to download
+            a container.
         **jax_options: further arguments of `jax.distributed.initialize`. Two have other defaults:
             `heartbeat_timeout_seconds=60`, because all processes are blocked while one is lost
             (JAX: 100); `shutdown_timeout_seconds=300`, time for a last checkpoint of another
@@ -90,7 +109,8 @@ def initialize(
     Raises:
         ValueError: if arguments or variables are incomplete, malformed or contradict the launcher.
         RuntimeError: if JAX has started its devices already; if mpi4py is missing or belongs to
-            another MPI than the launcher; if JAX cannot find the other processes.
+            another MPI than the launcher; if JAX cannot find the other processes; if process 0
+            belongs to another launch; if this is a child of a process that has joined.
         TimeoutError: if processes did not arrive in time; names them.
         OSError: if process 0 cannot listen on the given port.
 
@@ -116,10 +136,12 @@ def initialize(
     }
     if local_device_ids is not None:
         options["local_device_ids"] = local_device_ids
+    launched = launch
     if launch.process_count != 1:
+        check_no_child(launch)
         with _warning_of_waits(launch, timeout):
             launch = _join(launch, timeout, options)
-    group = membership.join(launch)
+    group = membership.join(launch, launched)
     if group.process_count > 1:
         start_liveness(options["heartbeat_timeout_seconds"], options["shutdown_timeout_seconds"])
     # A single process starts no service.
@@ -150,8 +172,12 @@ def _join(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
     address = rendezvous_address(launch, os.environ)
     if address is not None and "coordinator_bind_address" not in options:
         # JAX would end the process without naming who is missing.
-        rendezvous(launch.process_index or 0, launch.process_count or 1, address, timeout)
-    if launch.join == "jax":
+        place = (launch.process_index or 0, launch.process_count or 1)
+        rendezvous(*place, address, timeout, launch.identity)
+    if launch.join == "jax" and address is None:
+        with watchdog(timeout + _GRACE, *late_texts(launch, timeout, "JAX")[:2]):
+            _join_by_jax(launch, options)
+    elif launch.join == "jax":
         _join_by_jax(launch, options)
     else:
         _join_by_address(launch, options)
@@ -177,7 +203,9 @@ def _explicit(address: str | None, count: int | None, index: int | None, launch:
             f"{count}, but this is {launch}. Leave the arguments out, or unset these variables if "
             "they were inherited from elsewhere."
         )
-    explicit = Launch("explicit", index, count, None, None, address, shown)
+    # Each process of a launch by arguments may be a launch of one by its launcher.
+    identity = launch.identity if known else show_variables(os.environ, LAUNCH_ID)
+    explicit = Launch("explicit", index, count, *(None, None, address, shown), identity=identity)
     check_sources(explicit, os.environ)
     return explicit
 
@@ -211,6 +239,7 @@ def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Lau
 
 
 def _join_by_address(launch: Launch, options: dict[str, Any]) -> None:
+    spare_proxy(launch.coordinator, os.environ)
     jax.distributed.initialize(
         **{
             "coordinator_address": launch.coordinator,
@@ -225,11 +254,10 @@ def _join_by_address(launch: Launch, options: dict[str, Any]) -> None:
 
 
 def _join_by_jax(launch: Launch, options: dict[str, Any]) -> None:
-    """Join by JAX's detection, which knows SLURM, TPU pods and Kubernetes."""
+    """Join by JAX's detection, which knows TPU pods and Kubernetes."""
+    spare_proxy(launch.coordinator, os.environ)
     if launch.local_count is not None and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
-        # An empty list means all devices, None lets JAX choose. Under SLURM it chooses the one of
-        # SLURM_LOCALID, also for a process alone on its node, and where SLURM shows each process
-        # its own GPU, which is number 0.
+        # An empty list means all devices, None lets JAX choose.
         options = {"local_device_ids": choose_local_devices(launch, os.environ) or [], **options}
     try:
         jax.distributed.initialize(**options)
@@ -238,6 +266,25 @@ def _join_by_jax(launch: Launch, options: dict[str, Any]) -> None:
             f"JAX cannot join this process ({launch.launcher}: {launch.evidence}): {error} Pass "
             "`coordinator_address`, `num_processes` and `process_id`."
         ) from error
+
+
+def has_proxy(environ: Mapping[str, str]) -> bool:
+    """Whether gRPC would use a proxy."""
+    return any(environ.get(name) for name in _PROXIES)
+
+
+def spare_proxy(address: str | None, environ: MutableMapping[str, str]) -> None:
+    """Have gRPC connect to the coordinator itself, where a proxy is set.
+
+    It would ask the proxy even for an address of this host, and JAX would end every process. Other
+    programs than gRPC do not read `no_grpc_proxy`, which takes the place of `no_proxy` for it.
+    """
+    if address is None or not has_proxy(environ):
+        return
+    host = address.rpartition(":")[0].strip("[]")
+    before = environ.get("no_grpc_proxy") or environ.get("no_proxy")
+    if host not in (before or "").split(","):
+        environ["no_grpc_proxy"] = f"{before},{host}" if before else host
 
 
 @contextlib.contextmanager

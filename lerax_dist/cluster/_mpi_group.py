@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
+from lerax_dist.cluster._child import check_no_child, mark_joined
 from lerax_dist.cluster._group import (
     MAX_IN_FLIGHT,
     Mailbox,
@@ -21,6 +23,7 @@ from lerax_dist.cluster._group import (
     encode,
     missing_error,
 )
+from lerax_dist.cluster._watchdog import late_texts, watchdog
 from lerax_dist.cluster.launchers import Launch, detect
 
 _TAG = 29517
@@ -104,10 +107,12 @@ class MPIGroup(ProcessGroup):
 
     Args:
         comm: communicator, by default `mpi4py.MPI.COMM_WORLD`.
-        timeout: longest wait for the other processes in seconds.
+        timeout: longest wait for the other processes in seconds. If `MPI_Init` takes longer, the
+            process says so and ends with status 1, as nothing can raise there.
 
     Raises:
-        RuntimeError: if there is no MPI library, or it is not the one of this launch.
+        RuntimeError: if there is no MPI library, or it is not the one of this launch; or if this is
+            a child of a process that has joined the others.
         TimeoutError: a process did not arrive.
 
     Example:
@@ -120,8 +125,13 @@ class MPIGroup(ProcessGroup):
 
     def __init__(self, comm: Any = None, *, timeout: float = 300.0) -> None:
         deadline = time.monotonic() + check_timeout(timeout)
-        self._mpi = _import_mpi()
         launch = detect(os.environ)
+        if launch.process_count == 1 or "mpi4py.MPI" in sys.modules:
+            self._mpi = _import_mpi()
+        else:
+            check_no_child(launch)
+            with watchdog(timeout, *late_texts(launch, timeout, "MPI_Init")):
+                self._mpi = _import_mpi()
         if comm is None:
             comm = self._mpi.COMM_WORLD
             library = self._mpi.Get_library_version().splitlines()[0].strip("\x00 ")
@@ -138,6 +148,8 @@ class MPIGroup(ProcessGroup):
         names = self.broadcast(names, timeout=timeout, what="host names")
         self._hosts = dict(enumerate(names))
         self._channel = self._duplicate("`MPIGroup`", deadline, timeout)
+        if self.process_count > 1:
+            mark_joined(launch)
 
     @property
     def hosts(self) -> list[str]:

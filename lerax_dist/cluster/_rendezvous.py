@@ -2,19 +2,25 @@
 
 `jax.distributed.initialize` times out without naming who is missing. So process 0 first listens
 where the coordination service will; each other process connects, says which one it is, and gets the
-outcome: nothing, or the error that all of them raise.
+outcome: nothing, or the error that all of them raise. A process of another launch, e.g. one left
+over from an earlier one, is refused alone, and process 0 waits on.
 """
 
 import contextlib
 import json
+import logging
 import os
 import socket
+import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lerax_dist.cluster._group import name_processes
-from lerax_dist.cluster.launchers import Launch
+from lerax_dist.cluster.launchers import LAUNCH_ID, Launch
+
+_log = logging.getLogger("lerax_dist")
 
 _MAGIC = "lerax_dist rendezvous"
 # How long a process that has connected may take to send its line, or to close.
@@ -65,23 +71,45 @@ def reserved_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-def rendezvous(index: int, count: int, address: str, timeout: float) -> None:
+def rendezvous(index: int, count: int, address: str, timeout: float, identity: str = "") -> None:
     """Wait at most `timeout` seconds until all processes are there.
+
+    Args:
+        index: index of this process.
+        count: number of processes.
+        address: "host:port" of process 0.
+        timeout: longest wait in seconds.
+        identity: `Launch.identity`; processes of another one are refused.
 
     Raises:
         TimeoutError: names the processes that did not arrive; or process 0 could not be reached.
-        RuntimeError: two processes have the same index, or expect different numbers of processes.
+        RuntimeError: two processes have the same index, or expect different numbers of processes;
+            or process 0 belongs to another launch.
         OSError: process 0 cannot listen there.
     """
     deadline = time.monotonic() + timeout
+    line = _describe_process(index, count, identity)
     if index == 0:
-        _coordinate(count, address, deadline, timeout)
+        _coordinate(line, address, deadline, timeout)
     else:
-        _arrive(index, count, address, deadline, timeout)
+        _arrive(line, address, deadline, timeout)
 
 
-def _coordinate(count: int, address: str, deadline: float, timeout: float) -> None:
+def _describe_process(index: int, count: int, identity: str) -> dict[str, Any]:
+    """What a process sends about itself."""
+    # Without numbers at the end of arguments, e.g. the index of the process or the name of its
+    # host; and only a checksum, as a command may hold a password.
+    command = [part.rstrip("0123456789") for part in sys.argv]
+    return {
+        **{"index": index, "count": count, "host": socket.gethostname(), "pid": os.getpid()},
+        **{"launch": identity, "folder": os.path.abspath(""), "script": sys.argv[0]},
+        "command": zlib.crc32(json.dumps(command).encode()),
+    }
+
+
+def _coordinate(mine: dict[str, Any], address: str, deadline: float, timeout: float) -> None:
     """Process 0: collect the others, and send all of them the outcome."""
+    count, is_same = mine["count"], True
     arrived: dict[int, str] = {}
     connections: list[socket.socket] = []
     error: Exception | None = None
@@ -93,12 +121,20 @@ def _coordinate(count: int, address: str, deadline: float, timeout: float) -> No
                 error = TimeoutError(_missing_text(arrived, count, address, timeout))
                 break
             line, connection = accepted
+            if line.get("launch", "") != mine["launch"]:
+                refused = f"{_name(line)} is refused at {address}: it belongs to {_launch(line)}"
+                text = f"{refused}, but process 0 (pid {mine['pid']}) to {_launch(mine)}."
+                _log.warning("%s The other processes are waited for.", text)
+                _answer(connection, f"{text} Two launches need two ports.", late=False)
+                continue
             connections.append(connection)
+            if is_same and not mine["launch"]:
+                is_same = _is_same_program(line, mine, address)
             if wrong := _contradiction(line, arrived, count):
                 error = RuntimeError(f"At {address} {wrong}")
             arrived[line["index"]] = line["host"]
         for connection in connections:
-            _answer(connection, str(error) if error else "")
+            _answer(connection, str(error or ""), late=isinstance(error, TimeoutError))
     if error:
         raise error
 
@@ -124,7 +160,7 @@ def _contradiction(line: dict[str, Any], arrived: dict[int, str], count: int) ->
     index, host, pid = line["index"], line["host"], line["pid"]
     if line["count"] != count:
         return (
-            f"process {index} on {host} (pid {pid}) belongs to a launch of {line['count']} "
+            f"{_name(line)} belongs to a launch of {line['count']} "
             f"processes, this one has {count}. Pass the same number to all."
         )
     if index == 0 or index in arrived:
@@ -136,11 +172,34 @@ def _contradiction(line: dict[str, Any], arrived: dict[int, str], count: int) ->
     return ""
 
 
-def _arrive(index: int, count: int, address: str, deadline: float, timeout: float) -> None:
+def _is_same_program(line: dict[str, Any], mine: dict[str, Any], address: str) -> bool:
+    """Whether a process runs what process 0 runs; a warning if not: healthy launches do that, too.
+
+    Only where nothing tells launches apart.
+    """
+    if all(line.get(key) == mine[key] for key in ("folder", "command")):
+        return True
+    _log.warning(
+        "At %s %s runs %s in %s, and process 0 %s in %s, or with other arguments. If it is left "
+        "over from another launch, set %s on all processes, to another value for each launch.",
+        *(address, _name(line), line.get("script"), line.get("folder")),
+        *(mine["script"], mine["folder"], LAUNCH_ID),
+    )
+    return False
+
+
+def _name(line: dict[str, Any]) -> str:
+    return f"process {line['index']} on {line['host']} (pid {line['pid']})"
+
+
+def _launch(line: dict[str, Any]) -> str:
+    return f"the launch {line['launch']}" if line.get("launch") else "a launch without an id"
+
+
+def _arrive(line: dict[str, Any], address: str, deadline: float, timeout: float) -> None:
     """Another process: connect to process 0 and wait for the outcome."""
     host, _, port = address.rpartition(":")
-    line = {"index": index, "count": count, "host": socket.gethostname(), "pid": os.getpid()}
-    reason = "it did not answer"
+    reason = "no answer"
     while (left := deadline - time.monotonic()) > 0:
         outcome = None
         try:
@@ -148,12 +207,14 @@ def _arrive(index: int, count: int, address: str, deadline: float, timeout: floa
                 _send_line(connection, line)
                 # Process 0 may have started later, and then waits longer.
                 connection.settimeout(left + timeout)
+                reason = "what listens there is not process 0 of a launch that starts"
                 outcome = _read_line(connection)
         except OSError as error:
             reason = error.strerror or str(error)
         if outcome is not None:
             if outcome["error"]:
-                raise TimeoutError(outcome["error"])
+                kind = TimeoutError if outcome["late"] else RuntimeError
+                raise kind(outcome["error"])
             return
         time.sleep(_RETRY_INTERVAL)
     raise TimeoutError(
@@ -178,8 +239,8 @@ def _listen(address: str) -> socket.socket:
         raise OSError(
             error.errno,
             f"`coordinator_address` needs a port that is free on process 0, got {address!r}: "
-            f"{error.strerror}. End the program that uses the port (an earlier run?) or choose "
-            "another.",
+            f"{error.strerror}. Another program has it, perhaps a training that runs. Choose "
+            "another port, by `JAX_COORDINATOR_PORT` where the launcher gives the address.",
         ) from error
 
 
@@ -199,10 +260,10 @@ def _read_line(connection: socket.socket) -> dict[str, Any] | None:
     return line if isinstance(line, dict) and line.get("magic") == _MAGIC else None
 
 
-def _answer(connection: socket.socket, error: str) -> None:
+def _answer(connection: socket.socket, error: str, *, late: bool) -> None:
     with contextlib.suppress(OSError):
         connection.settimeout(_LINE_TIMEOUT)
-        _send_line(connection, {"error": error})
+        _send_line(connection, {"error": error, "late": late})
         # The side that closes first keeps the port in use for a while, and JAX needs it here.
         connection.recv(1)
 

@@ -9,6 +9,8 @@ from jax import lax
 from jax import numpy as jnp
 from jax.core import Tracer
 
+Names = str | Sequence[str] | None
+
 
 class Axes(NamedTuple):
     """Axes in scope where a step is traced.
@@ -18,10 +20,12 @@ class Axes(NamedTuple):
         manual: all manual axes of the mesh (`shard_map` and `pmap` make axes manual); the program
             runs once for each index along them. Empty under plain `jit`, where arrays are logical
             and a sum over one is global already.
+        members: manual axes along which members of a training are, each with its own rows.
     """
 
     reduced: tuple[str, ...]
     manual: tuple[str, ...]
+    members: tuple[str, ...] = ()
 
     def size(self, names: Sequence[str]) -> int:
         """How many devices lie along the axes `names`."""
@@ -42,6 +46,20 @@ class Axes(NamedTuple):
         spanned = tuple(name for name in self.reduced if name in varying or name not in checked)
         return spanned or self.reduced
 
+    def split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The axes that are reduced over: those of `vmap`, and the manual ones."""
+        return (
+            tuple(name for name in self.reduced if name not in self.manual),
+            tuple(name for name in self.reduced if name in self.manual),
+        )
+
+    def gather(self, array: jax.Array) -> jax.Array:
+        """What the devices along the member axes have, one after the other along the first axis."""
+        if not self.members:
+            return array
+        array = _marked(array, tuple(name for name in self.members if name in self._checked))
+        return lax.all_gather(array, self.members, tiled=True)
+
     def pmean(self, array: jax.Array) -> jax.Array:
         """Mean over the axes that are reduced over."""
         return self._collective(lax.pmean, array)
@@ -53,8 +71,7 @@ class Axes(NamedTuple):
     def _collective(self, over: Callable[[Any, Any], Any], array: jax.Array) -> jax.Array:
         # Type checks refuse one collective over vmapped and manual axes together. The first is a
         # reduction of a batch, and no collective once it is compiled.
-        vmapped = tuple(name for name in self.reduced if name not in self.manual)
-        manual = tuple(name for name in self.reduced if name in self.manual)
+        vmapped, manual = self.split()
         if vmapped:
             try:
                 array = over(array, vmapped)
@@ -98,33 +115,52 @@ def _varying(array: jax.Array) -> frozenset[str]:
     return jax.typeof(array).manual_axis_type.varying
 
 
-def find_axes(axis_name: str | Sequence[str] | None) -> Axes:
-    """The axes of the trace that calls this; `axis_name` must be in scope, `None` reduces over
-    every manual axis."""
+def find_axes(axis_name: Names, member_axes: Names = None) -> Axes:
+    """The axes of the trace that calls this. All that are named must be in scope; `None` reduces
+    over every manual axis but the `member_axes`."""
     manual = tuple(jax.sharding.get_abstract_mesh().manual_axes)
+    members = _in_scope("member_axes", member_axes, manual)
     if axis_name is None:
-        return Axes(manual, manual)
-    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+        reduced = tuple(name for name in manual if name not in members)
+    else:
+        reduced = _in_scope("axis_name", axis_name, manual)
+    # A vmapped axis that holds no data holds members anyway.
+    return Axes(reduced, manual, tuple(name for name in members if name in manual))
+
+
+def _in_scope(argument: str, given: Names, manual: tuple[str, ...]) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else tuple(given or ())
+    fix = {
+        "axis_name": "Leave `axis_name=None` to reduce over all of them.",
+        "member_axes": "Leave out what only `vmap` maps over: it holds members anyway.",
+    }
     for name in names:
         try:
             lax.axis_size(name)
         except NameError:
             raise ValueError(
-                f"`axis_name` names {name!r}, which is not in scope here; manual axes in scope: "
-                f"{manual}. Leave `axis_name=None` to reduce over all of them."
+                f"`{argument}` names {name!r}, which is not in scope here; manual axes in scope: "
+                f"{manual}. {fix[argument]}"
             ) from None
-    return Axes(names, manual)
+    return names
 
 
-def check_scope(scope: str, process_count: int) -> None:
+def check_scope(scope: str, process_count: int, method: str, members: str = "band") -> None:
     """Check that the step that is being traced spans all processes if `scope` is `"global"`, and
-    only this one if it is `"process"`."""
+    only this one if it is `"process"`; then rows of members kept apart cannot be merged. `method`
+    is what was called, for errors."""
     if process_count == 1:
         return
+    if scope == "process" and members == "each":
+        raise ValueError(
+            f'`members` is "each", but the rows of {process_count} processes are merged '
+            '(`scope="process"`), each with a member 0 of its own. Use `members="band"`, or one '
+            "program over all processes."
+        )
     if scope == "global":
         if not isinstance(jnp.zeros(()), Tracer):
             raise RuntimeError(
-                f"`on_iteration` was called outside of `jit` in a run of {process_count} "
+                f"`{method}` was called outside of `jit` in a run of {process_count} "
                 "processes, where it cannot reduce over them. Call it in the compiled step, or log "
                 "reduced values with `Logger`."
             )

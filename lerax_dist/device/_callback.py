@@ -1,13 +1,16 @@
 """From the devices to the host: the only host callback of the package, and waiting for it."""
 
 import functools as ft
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jax.core import Tracer
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int
 
@@ -24,7 +27,8 @@ def send(
     """Hand integers to the host once, from the first device of the mesh.
 
     One unordered callback (JAX refuses ordered ones on several devices); a body that is too large
-    for one payload is sent in several, each with the head before it.
+    for one payload is sent in several, each with the head before it. Outside of compiled code the
+    integers are there, and no callback is needed.
 
     Args:
         deliver: called on the host; it must never raise, since that would kill the step on every
@@ -34,25 +38,35 @@ def send(
         manual: manual axes of the mesh; without any, JAX calls the host once, in process 0. Empty
             also in a branch that only the first device enters.
     """
+    starts = range(0, max(body.size, 1), CHUNK)
+    if not isinstance(body, Tracer):
+        for part, start in enumerate(starts):
+            payload = np.concatenate([head, body[start : start + CHUNK]])
+            deliver(part, len(starts), payload)
+        return
     _check_cpu_backend()
+    _fire(deliver, head, body, manual, starts)
+
+
+def _fire(
+    deliver: HostCallback, head: Array, body: Array, manual: tuple[str, ...], starts: range
+) -> None:
     mesh = jax.sharding.get_abstract_mesh()
     rest = tuple(name for name in mesh.axis_names if name not in mesh.manual_axes)
     if mesh.manual_axes and rest:
         # XLA fails on a callback that it would have to split over them.
         def everywhere(head: Array, body: Array) -> tuple[()]:
-            send(deliver, head, body, (*manual, *rest))
+            _fire(deliver, head, body, (*manual, *rest), starts)
             return ()
 
         specs = {"in_specs": PartitionSpec(), "out_specs": (), "axis_names": {*rest}}
         jax.shard_map(everywhere, **specs)(head, body)
         return
-    starts = range(0, max(body.size, 1), CHUNK)
-    parts = len(starts)
 
     def fire(head: Array, body: Array) -> None:
         for part, start in enumerate(starts):
             payload = jnp.concatenate([head, body[start : start + CHUNK]])
-            _call_host(ft.partial(deliver, part, parts), payload)
+            _call_host(ft.partial(deliver, part, len(starts)), payload)
 
     if manual:
         lax.cond(lax.axis_index(manual) == 0, fire, lambda head, body: None, head, body)
@@ -74,11 +88,8 @@ def _call_host(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
         return ()
 
     def direct(payload: Array) -> tuple[()]:
-        # Imported here, so that importing this package loads no further part of JAX.
-        try:
-            from jax.experimental.buffer_callback import buffer_callback
-        except ImportError:
-            # It is experimental: a later JAX may lack it.
+        buffer_callback = _find_buffer_callback()
+        if buffer_callback is None:
             return debug(payload)
         callback = buffer_callback(
             lambda context, results, buffer: take(buffer),
@@ -97,6 +108,25 @@ def _call_host(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
         lax.platform_dependent(payload, cpu=direct, default=debug)
 
 
+def _find_buffer_callback() -> Callable[..., Any] | None:
+    """JAX's `buffer_callback`, allowed where `debug.callback` is: in `checkpoint` and `custom_vjp`.
+
+    `None` if this JAX lacks it, as it is experimental, or keeps what it allows elsewhere. Checked
+    on jax 0.10.2 and 0.12.0.
+    """
+    # Imported here, so that importing this package loads no further part of JAX.
+    try:
+        from jax._src import effects
+        from jax._src.buffer_callback import BufferCallbackEffect
+        from jax.experimental.buffer_callback import buffer_callback
+
+        effects.remat_allowed_effects.add_type(BufferCallbackEffect)
+        effects.custom_derivatives_allowed_effects.add_type(BufferCallbackEffect)
+    except (ImportError, AttributeError):
+        return None
+    return buffer_callback
+
+
 def _check_cpu_backend() -> None:
     if jax.default_backend() == "cpu":
         return
@@ -109,20 +139,30 @@ def _check_cpu_backend() -> None:
         ) from error
 
 
-def wait_for_callbacks(timeout: float) -> str | None:
+def is_called_by_jax() -> bool:
+    """Whether this runs in a host callback, also in one that runs on the main thread."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("jax."):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def wait_for_callbacks(timeout: float, *, reports_errors: bool = True) -> str | None:
     """Wait until the callbacks of all programs that this thread has started are delivered.
 
     `jax.effects_barrier()` is the public way, but it has no time limit, and it knows only what the
     calling thread has dispatched, so another thread cannot wait in it. A step whose peer has died
     never ends, so this waits for the same tokens one level below, at most `timeout` seconds, and
-    returns what is missing, or `None`.
+    returns what is missing, or `None`; steps that have failed only if `reports_errors`.
     """
     tokens = _runtime_tokens()
     if tokens is None:
         try:
             jax.effects_barrier()
         except Exception as error:
-            return _step_failed(error)
+            return _step_failed(error) if reports_errors else None
         return None
     errors: list[Exception] = []
 
@@ -139,7 +179,7 @@ def wait_for_callbacks(timeout: float) -> str | None:
         thread.join(timeout)
         if thread.is_alive():
             return f"the devices have not finished the steps that were started after {timeout:g} s"
-    return _step_failed(errors[0]) if errors else None
+    return _step_failed(errors[0]) if errors and reports_errors else None
 
 
 def _step_failed(error: Exception) -> str:

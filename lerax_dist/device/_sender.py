@@ -8,17 +8,21 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Self, final
 
+import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
 from jax.core import Tracer
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
 from lerax_dist._protocol import AbstractCallbackState, EmptyCallbackState
 from lerax_dist._schema import HostCallback, Schema
 from lerax_dist.device._axes import Axes, find_axes
-from lerax_dist.device._callback import send
-from lerax_dist.device._pack import check_metrics, merge, pack
+from lerax_dist.device._callback import CHUNK, send
+from lerax_dist.device._members import Rows, transfer
+from lerax_dist.device._pack import check_metrics, pack
+from lerax_dist.device._step_state import Step, split_step
 
 # Numbers that a buffer has room for in each of its rows, and in all at least (64 KiB).
 _NUMBERS_A_ROW = 256
@@ -67,27 +71,37 @@ class RowSender:
 
     All of it happens while tracing. What it remembers between traces is the schema of the rows in
     the buffer, since the trace that flushes them need not be the one that recorded them.
+
+    Attributes:
+        members: how the rows of several members are sent.
     """
 
     def __init__(
         self,
         make_callback: Callable[[Schema, int], HostCallback],
         *,
-        axis_name: str | tuple[str, ...] | None,
-        log_interval: int,
-        rows_per_transfer: int,
         is_first: bool,
+        axis_name: str | tuple[str, ...] | None = None,
+        member_axes: str | tuple[str, ...] | None = None,
+        members: str = "band",
+        log_interval: int = 1,
+        rows_per_transfer: int = 1,
     ) -> None:
         """
         Args:
-            make_callback: makes what takes the messages, see `Run.row_callback`.
+            make_callback: makes what takes the messages: `Run.row_callback` of the run.
+            is_first: whether the first device of this program is the first of the run.
             axis_name: axes to reduce over; `None` for all manual ones.
+            member_axes: manual axes that hold members.
+            members: `"band"` or `"each"`, see `LoggingCallback`.
             log_interval: iterations whose number is a multiple of this are logged.
             rows_per_transfer: how many rows are sent together.
-            is_first: whether the first device of this program is the first of the run.
         """
-        self._make_callback = make_callback
+        # Weak: JAX's caches of what ran outside of `jit` keep this, but must not keep the run.
+        self._make_callback = weakref.WeakMethod(make_callback)
         self._axis_name = axis_name
+        self._member_axes = member_axes
+        self.members = members
         self._log_interval = log_interval
         self._rows_per_transfer = rows_per_transfer
         self._is_first = is_first
@@ -96,12 +110,16 @@ class RowSender:
         self._flushed = False
         self._initial_count: Callable[[], Array | None] = lambda: None
 
+    def axes(self) -> Axes:
+        """The axes in scope."""
+        return find_axes(self._axis_name, self._member_axes)
+
     def initial(self) -> State:
         """The state at the start: an empty buffer, unless each row is sent at once."""
         rows = self._rows_per_transfer
         if rows == 1:
             return EmptyCallbackState()
-        axes = find_axes(self._axis_name)
+        axes = self.axes()
         buffer = Buffer(
             axes.vary_all(jnp.zeros(max(_MIN_NUMBERS, rows * _NUMBERS_A_ROW), float)),
             axes.vary_all(jnp.zeros(rows, jnp.int32)),
@@ -144,18 +162,24 @@ class RowSender:
         Args:
             state: state of the callback; the result is the new one.
             metrics: flat name to scalar or partial of this device.
-            step_state: step states of this device's environments.
+            step_state: step states of this device's environments; `None` if nothing counts steps:
+                then the step is the number of the iteration.
             iteration: number of the iteration.
         """
         buffer = self._buffer_in(state)
-        axes = find_axes(self._axis_name)
+        axes = self.axes()
         # Before the branch, whose own errors would hide these.
         metrics = check_metrics(metrics)
+        step = split_step(iteration)[0] if step_state is None else None
         buffered: Schema | None = None
+        due = iteration % self._log_interval == 0
 
         def record(buffer: Buffer | None) -> Buffer | None:
             nonlocal buffered
-            schema, vector = pack(metrics, axes, step_state=step_state, is_first=self._is_first)
+            schema, vector = pack(
+                metrics, axes, step_state=step_state, step=step, is_first=self._is_first
+            )
+            vector = lax.stop_gradient(vector)
             self._traced = True
             if buffer is not None:
                 _check_buffer(buffer, axes, schema.devices)
@@ -163,13 +187,12 @@ class RowSender:
                     buffered = self._remember(schema)
                     return buffer.append(vector, iteration, axes)
             count = jnp.ones((), jnp.int32)
-            self._send(schema, vector[None], iteration[None], count, axes)
+            self._send(schema, Rows(due, count, iteration[None], vector[None]), axes)
             return buffer
 
         if self._log_interval == 1:
             buffer = record(buffer)
         else:
-            due = iteration % self._log_interval == 0
             buffer = lax.cond(due, record, lambda buffer: buffer, buffer)
         if buffer is None:
             return state
@@ -178,6 +201,27 @@ class RowSender:
         full = buffer.count == buffer.room(buffered.size)
         self._send_buffer(full, buffered, buffer, axes)
         return buffer.cleared(full)
+
+    def emit(
+        self, metrics: Mapping[str, Any], step: Step, axis_name: str | tuple[str, ...] | None
+    ) -> None:
+        """Send a row that is known by its step.
+
+        Args:
+            metrics: flat name to scalar or partial of this device.
+            step: its step.
+            axis_name: axes to reduce over; `None` for those of this sender.
+        """
+        axes = find_axes(axis_name or self._axis_name, self._member_axes)
+        limbs, unit = split_step(step)
+        schema, vector = pack(check_metrics(metrics), axes, step=limbs, is_first=self._is_first)
+        schema = dataclasses.replace(schema, unit=unit)
+        # Its order is that of the steps, below 2**31.
+        shifts = jnp.arange(4, dtype=jnp.int32) * 8
+        low = limbs[:4].astype(jnp.int32) << shifts
+        number = jnp.sum(low, dtype=jnp.int32) & jnp.iinfo(jnp.int32).max
+        rows = Rows(jnp.asarray(True), jnp.ones((), jnp.int32), number[None], vector[None])
+        self._send(schema, rows, axes)
 
     def flush(self, state: Any) -> Any:
         """Send the rows in the buffer, if there are any, and empty it; a collective."""
@@ -193,7 +237,7 @@ class RowSender:
                     "trace one step first with `jax.eval_shape(step, ...)`."
                 )
             return state
-        axes = find_axes(self._axis_name)
+        axes = self.axes()
         _check_buffer(buffer, axes, schema.devices)
         self._send_buffer(buffer.count > 0, schema, buffer, axes)
         self._flushed = True
@@ -231,31 +275,67 @@ class RowSender:
 
         def go(buffer: Buffer) -> None:
             vectors = buffer.rows[: room * schema.size].reshape(room, schema.size)
-            self._send(schema, vectors, buffer.iterations[:room], buffer.count, axes)
+            rows = Rows(when, buffer.count, buffer.iterations[:room], vectors)
+            self._send(schema, rows, axes)
 
         lax.cond(when, go, lambda buffer: None, buffer)
 
-    def _send(
-        self,
-        schema: Schema,
-        vectors: Float[Array, "k n"],
-        iterations: Int[Array, " k"],
-        count: Int[Array, ""],
-        axes: Axes,
-    ) -> None:
-        vectors = merge(schema, vectors, axes)
-        # That of the buffer, if `reset` was traced with another precision than this.
-        schema = dataclasses.replace(schema, dtype=np.dtype(vectors.dtype))
-        # As int32, so that no part of the transfer can round an integer beside it.
-        bits = lax.bitcast_convert_type(vectors, jnp.int32).ravel()
-        body = jnp.concatenate([count[None], iterations, bits])
-        send(self._make_callback(schema, self._log_interval), iterations[:1], body, axes.manual)
+    def _send(self, schema: Schema, rows: Rows, axes: Axes) -> None:
+        def send_rows(schema: Schema, iterations: Array, count: Array, vectors: Array) -> None:
+            # That of the buffer, if `reset` was traced with another precision than this.
+            schema = dataclasses.replace(schema, dtype=np.dtype(vectors.dtype))
+            # As int32, so that no part of the transfer can round an integer beside it.
+            bits = lax.bitcast_convert_type(vectors, jnp.int32).ravel()
+            body = jnp.concatenate([count[None], iterations, bits])
+            head = iterations[:1]
+            if schema.unit is not None and body.size >= CHUNK:
+                # Steps may come again, and this tells the parts of one message from another's.
+                odd = 2 * jnp.arange(bits.size, dtype=jnp.int32) + 1
+                head += jnp.sum(bits * odd, dtype=jnp.int32)
+            make_callback = self._make_callback()
+            if make_callback is not None:
+                send(make_callback(schema, self._log_interval), head, body, axes.manual)
+
+        transfer(send_rows, schema, rows, axes, self.members)
 
 
-def send_start(deliver: HostCallback, iteration: Int[Array, ""], total: Any) -> None:
-    """Send the iterations done before, and the steps to come if only the program knows (else 0)."""
-    body = jnp.asarray(total, jnp.int32)[None]
-    send(deliver, iteration[None], body, find_axes(None).manual)
+def send_start(
+    make_callback: Callable[[bool], HostCallback],
+    iteration: Int[Array, ""],
+    total: Any,
+    state: Any,
+    axes: Axes,
+) -> None:
+    """Send the iterations done before, and the steps to come if only the program knows (else 0).
+
+    Args:
+        make_callback: makes what takes them, given whether they are those of one member of several.
+        iteration: iterations done before.
+        total: steps to come.
+        state: pytree of what differs between the members of a `vmap`, if there are any.
+        axes: axes in scope.
+    """
+
+    def send_of(are_members: bool, iteration: Array, total: Array) -> tuple[()]:
+        send(make_callback(are_members), iteration[None], total[None], axes.manual)
+        return ()
+
+    send_one = custom_vmap(lambda own, state: send_of(bool(axes.members), *own))
+    send_members = custom_vmap(lambda own: send_of(True, *own))
+
+    # Of the member that has most before it.
+    @send_one.def_vmap
+    @send_members.def_vmap
+    def _(size: int, is_mapped: Any, own: Any, state: Any = None) -> tuple[tuple[()], tuple[()]]:
+        send_members(tuple(jnp.max(number) for number in own))
+        return (), ()
+
+    own = (iteration, jnp.asarray(total, jnp.int32))
+    state = [leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)]
+    if any(isinstance(leaf, Tracer) for leaf in (*own, *state)):
+        send_one(own, jax.tree.map(lax.stop_gradient, state))
+    else:
+        send_of(bool(axes.members), *own)
 
 
 def _check_buffer(buffer: Buffer, axes: Axes, devices: int) -> None:
@@ -268,5 +348,5 @@ def _check_buffer(buffer: Buffer, axes: Axes, devices: int) -> None:
             "`state` of a logger with `rows_per_transfer` above 1 holds rows of each device, got "
             f"shape {buffer.rows.shape} where the manual axes {axes.manual} are in scope. Call "
             "`reset`, `on_iteration` and `flush_state` (or `on_training_end`) all inside the same "
-            "`shard_map` or `pmap`, or all outside of any."
+            "`shard_map`, `pmap` or `vmap`, or all outside of any."
         )

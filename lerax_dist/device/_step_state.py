@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Self, final
 
+import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from lerax_dist._protocol import AbstractCallbackStepState
 from lerax_dist._schema import LIMB_BITS, LIMBS, Finished
 from lerax_dist.device._partials import AbstractPartial, ratio
+from lerax_dist.device._spread import spread_maxima, spread_of, spread_shift, spread_terms
 
 
 @final
@@ -137,60 +139,33 @@ class Episodes(AbstractPartial):
         self.ended = self.lengths > 0
 
     def maxima(self) -> tuple[Array, ...]:
-        both = jnp.stack([self.returns, -self.returns])
-        hidden = jnp.where(self.ended[None], both, -jnp.inf)
-        highest, lowest = jnp.max(hidden, axis=tuple(range(1, hidden.ndim)))
-        return (highest, lowest)
+        return spread_maxima(self.returns, self.ended, tuple(range(self.ended.ndim)))
 
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
-        # Squares are summed around the middle of the range: around 0 the variance of returns like
-        # 500 +- 1 would drown in float32.
-        middle = _middle(maxima, jnp)
-        offsets = jnp.where(self.ended, self.returns - middle, 0.0)
         lengths = jnp.where(self.ended, self.lengths, 0.0)
-        ended = self.ended.astype(offsets.dtype)
-        terms = jnp.stack([offsets, offsets * offsets, lengths, ended])
+        terms = jnp.stack([*spread_terms(self.returns, self.ended, maxima), lengths])
         return tuple(jnp.sum(terms, axis=tuple(range(1, terms.ndim))))
 
     @staticmethod
     def shift(
         sums: Sequence[Any], maxima: Sequence[Any], merged: Sequence[Any], numpy: ModuleType
     ) -> Sequence[Any]:
-        """The sums around another middle, `d` below the old one.
-
-        For `n` offsets `x`: sum of (x + d)   = sum of x + n d, and
-                             sum of (x + d)^2 = sum of x^2 + 2 d sum of x + n d^2
-                                              = sum of x^2 + d (sum of x + sum of (x + d)).
-        """
-        offsets, squares, lengths, count = sums
-        d = _middle(maxima, numpy) - _middle(merged, numpy)
-        moved = offsets + count * d
-        return (moved, squares + d * (offsets + moved), lengths, count)
+        *returns, lengths = sums
+        return (*spread_shift(returns, maxima, merged, numpy), lengths)
 
     @staticmethod
     def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
-        offsets, squares, lengths, count = sums
-        # A mean over devices times their number is off by some 1e-7 if that is no power of 2.
-        count = numpy.round(count)
-        highest, lowest = maxima
-        offset = ratio(offsets, count, numpy)
-        variance = ratio(squares, count, numpy) - offset * offset
+        *returns, lengths = sums
+        spread = spread_of(returns, maxima, numpy)
         values = {
-            "return": _middle(maxima, numpy) + offset,
-            # The negative of 0.0 would be written as -0.0.
-            "return_min": numpy.where(count == 0, numpy.nan, 0.0 - lowest),
-            "return_max": numpy.where(count == 0, numpy.nan, highest),
-            "return_std": numpy.sqrt(numpy.maximum(variance, 0.0)),
-            "length": ratio(lengths, count, numpy),
-            "count": count,
+            "return": spread.mean,
+            "return_min": spread.lowest,
+            "return_max": spread.highest,
+            "return_std": spread.deviation,
+            "length": ratio(lengths, spread.count, numpy),
+            "count": spread.count,
         }
-        return Finished(values, count)
-
-
-def _middle(maxima: Sequence[Any], numpy: ModuleType) -> Any:
-    # Infinite before the first episode ends. Masked first, or `jax_debug_nans` would complain.
-    highest, lowest = (numpy.where(numpy.isfinite(each), each, 0.0) for each in maxima)
-    return 0.5 * highest - 0.5 * lowest
+        return Finished(values, spread.count)
 
 
 def split_steps(step: Int[Array, "..."]) -> Float[Array, " limb"]:
@@ -218,3 +193,53 @@ def split_steps(step: Int[Array, "..."]) -> Float[Array, " limb"]:
         limbs.append(value & jnp.uint32(mask))
         carry = value >> jnp.uint32(LIMB_BITS)
     return jnp.stack(limbs).astype(jnp.float32)
+
+
+# What `emit` takes as a step: an integer, or a pair `(count, unit)` that stands for their product.
+Step = int | np.integer | Int[Array, ""] | tuple[int | np.integer | Int[Array, ""], int]
+
+
+def split_step(step: Step) -> tuple[Float[Array, " limb"], int]:
+    """A step as limbs, and how many steps a count of them stands for.
+
+    Raises:
+        TypeError: if it is not an integer.
+        ValueError: if it is not a scalar, or is known and negative or too large.
+    """
+    count, unit = step if isinstance(step, tuple) and len(step) == 2 else (step, 1)
+    whole = isinstance(count, int | np.integer | np.ndarray | Array) and not isinstance(count, bool)
+    if not (whole and jnp.issubdtype(jnp.result_type(count), jnp.integer)) or type(unit) is not int:
+        raise TypeError(
+            f"`step` must be an integer, or a pair of one and a Python integer, got {step!r}. "
+            "Count steps in integers."
+        )
+    if np.shape(count) != ():
+        raise ValueError(
+            f"`step` must be a scalar, got shape {np.shape(count)}. Give the step of the whole run."
+        )
+    if unit < 1 or not isinstance(count, Array) and not 0 <= int(count) < 1 << LIMB_BITS * LIMBS:
+        raise ValueError(f"`step` must be 0 or more and below 2**56, got {step!r}.")
+    if isinstance(count, Array):
+        return split_steps(count), unit
+    known = [int(count) >> LIMB_BITS * i & (1 << LIMB_BITS) - 1 for i in range(LIMBS)]
+    return jnp.asarray(known, jnp.float32), unit
+
+
+def largest_steps(
+    limbs: Float[Array, "members rows limb"], counts: Bool[Array, "members rows"]
+) -> Float[Array, "rows limb"]:
+    """The largest step over the members that count, of limbs that need not be below 256."""
+    mask = jnp.uint32((1 << LIMB_BITS) - 1)
+    digits: list[Array] = []
+    carry = jnp.zeros(counts.shape, jnp.uint32)
+    for i in range(LIMBS):
+        value = carry + jnp.round(limbs[..., i]).astype(jnp.uint32)
+        digits.append(jnp.where(counts, value & mask, jnp.uint32(0)))
+        carry = value >> jnp.uint32(LIMB_BITS)
+    # Digit by digit from the highest: only the members that are ahead so far are compared.
+    ahead, largest = counts, []
+    for digit in reversed(digits):
+        top = jnp.max(jnp.where(ahead, digit, jnp.uint32(0)), axis=0)
+        ahead &= digit == top[None]
+        largest.insert(0, top)
+    return jnp.stack(largest, axis=-1).astype(limbs.dtype)

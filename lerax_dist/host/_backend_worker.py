@@ -15,9 +15,23 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from lerax_dist._failures import Failures
-from lerax_dist.backends import AbstractLoggingBackend, as_backend, takes_batches
+from lerax_dist.backends import (
+    AbstractLoggingBackend,
+    FileRemoved,
+    as_backend,
+    hides_rows,
+    takes_batches,
+)
 from lerax_dist.host._clip_file import load_clip
-from lerax_dist.journal import Event, Identity, Journal, Record, Row
+from lerax_dist.journal import (
+    Event,
+    Identity,
+    Journal,
+    JournalReader,
+    Record,
+    Row,
+    step_and_names,
+)
 
 # Records that are read from the journal at once.
 _MAX_RECORDS = 256
@@ -187,7 +201,7 @@ class BackendWorker:
                 if not records and self._closing.is_set():
                     break
                 for batch in batches(records, self._backend):
-                    self._deliver(batch)
+                    self._deliver(batch, 1)
                 self.delivered = cursor.number
             self._close()
         except BaseException as error:
@@ -198,13 +212,14 @@ class BackendWorker:
             self.opened.set()
             self.ended.set()
 
-    def _deliver(self, batch: list[Record]) -> None:
+    def _deliver(self, batch: list[Record], counts: int) -> None:
+        """Hand over some records; each adds `counts` to `delivered`."""
         rows = [record for record in batch if isinstance(record, Row)]
         if len(rows) > 1:
             try:
                 self._call(batch_call(rows))
                 self._is_failing = False
-                self.delivered += len(rows)
+                self.delivered += counts * len(rows)
                 return
             except BaseException as error:
                 # One by one, with retries.
@@ -212,7 +227,35 @@ class BackendWorker:
         for record in batch:
             for call in self._calls_of(record):
                 self._try(call, record if isinstance(record, Row) else None)
-            self.delivered += 1
+            if isinstance(record, Event) and record.kind == "resume":
+                self._deliver_kept(record)
+            self.delivered += counts
+
+    def _deliver_kept(self, resume: Event) -> None:
+        """Hand over again what a `resume` event has hidden at the backend only.
+
+        The event supersedes rows of some metrics; a backend hides all from its step on.
+        """
+        kept: list[Record] = []
+        if "metrics" not in resume.body or not hides_rows(self._backend):
+            return
+        try:
+            for _, record in JournalReader(self._journal.path).records():
+                if isinstance(record, Event) and record.body == resume.body:
+                    break
+                found = step_and_names(record)
+                if found is not None and found[0] >= resume.body["start_step"]:
+                    kept.append(record)
+                if len(kept) == _MAX_RECORDS:
+                    self._deliver_all(kept)
+                    kept.clear()
+        except OSError as error:
+            self._failures.record(self.label, f"may lack older rows ({error!r})", error)
+        self._deliver_all(kept)
+
+    def _deliver_all(self, kept: list[Record]) -> None:
+        for batch in batches(kept, self._backend):
+            self._deliver(batch, 0)
 
     def _calls_of(self, record: Record) -> list[Call]:
         try:
@@ -295,6 +338,10 @@ class BackendWorker:
         self._running = (call.method, time.monotonic())
         try:
             getattr(self._backend, call.method)(*call.args)
+        except FileRemoved as error:
+            # It succeeds when it is retried, so nobody else would report it.
+            self._failures.record(self.label, str(error), error)
+            raise
         finally:
             self._running = None
 

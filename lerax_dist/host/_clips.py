@@ -22,8 +22,10 @@ from lerax_dist.journal import Event
 
 # Steps of the latest rows that are kept for clips that arrive after their row.
 _MAX_STEPS = 256
-# Clips that are being rendered or wait for it. A row is some hundred bytes, a clip maybe megabytes.
-_MAX_CLIPS = 4
+# Bytes of the clips that are being rendered or wait for it.
+_BOUND = 256 << 20
+# How long a clip from a plain loop waits for room while no other is finished, in seconds.
+_ROOM_TIMEOUT = 60.0
 
 
 @final
@@ -59,13 +61,17 @@ class ClipPart:
 
 
 class Clip(NamedTuple):
-    """A complete clip, ready to be rendered; `body` is what `spec.render` takes."""
+    """A complete clip, ready to be rendered; `body` is what `spec.render` takes.
+
+    `size` is what it takes of the memory, in bytes.
+    """
 
     spec: ClipSpec
     step: int
     iteration: int
     time: float
     body: np.ndarray
+    size: int
 
 
 @final
@@ -99,9 +105,9 @@ class ClipMatcher:
             del self._steps[next(iter(self._steps))]
         return self._match(iteration)
 
-    def restart(self) -> int:
-        """Forget everything, as another training starts; returns how many clips had no step."""
-        dropped = len(self._complete) + len(self._parts)
+    def restart(self) -> list[list[ClipPart]]:
+        """Forget everything, as another training starts; returns the clips that had no step."""
+        dropped = [*self._complete.values(), *([*parts.values()] for parts in self._parts.values())]
         self._parts, self._complete, self._steps = {}, {}, {}
         return dropped
 
@@ -110,7 +116,8 @@ class ClipMatcher:
             return None
         parts, step = self._complete.pop(iteration), self._steps.pop(iteration)
         body = np.concatenate([part.payload[1:] for part in parts])
-        return Clip(parts[0].spec, step, iteration, parts[0].time, body)
+        size = sum(part.payload.nbytes for part in parts)
+        return Clip(parts[0].spec, step, iteration, parts[0].time, body, size)
 
 
 @final
@@ -118,7 +125,8 @@ class ClipRenderer:
     """Receives clips, renders them, saves each to a file, and queues an event for the journal.
 
     Parts of clips pass through the queue of rows, so that the thread that writes rows pairs them:
-    only that thread may call `part`, `row` and `restart`. At most four clips are under way.
+    only that thread may call `part`, `row` and `restart`. The clips under way are bounded in bytes;
+    one that is dropped is an event in the journal.
 
     Attributes:
         opened: whether there may be clips; then rows must be passed to `row`.
@@ -142,8 +150,8 @@ class ClipRenderer:
         self._changed = threading.Condition()
         # Iteration of each clip that is arriving -> (parts still to come, whether it is accepted).
         self._arriving: dict[int, tuple[int, bool]] = {}
-        self._accepted = 0
-        self._to_render = 0
+        self._bytes = 0
+        self._to_render: list[Clip] = []
         self._closed = False
 
     def clip_callback(self, spec: ClipSpec) -> HostCallback:
@@ -154,7 +162,7 @@ class ClipRenderer:
             try:
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.asarray(payload).copy()
-                if self._accept(int(copy[0]), parts):
+                if self._accept(spec, int(copy[0]), parts, copy.nbytes):
                     self._put(ClipPart(spec, part, parts, copy, time.time()))
             except Exception as error:
                 self._failures.record("video", f"failed to receive a clip ({error!r})", error)
@@ -162,14 +170,23 @@ class ClipRenderer:
         return receive
 
     def frames(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
-        """Save a clip whose frames and step are known already. It never waits.
+        """Save a clip whose frames and step are known already. It waits for room.
 
         `frames` are `uint8` of shape `(T, H, W, C)`; the caller must not change them afterwards.
         """
         self._start()
-        # A number that no iteration of a compiled step has.
-        if self._accept(-1 - step, 1):
-            self._render(Clip(ClipSpec(tag, fps, np.asarray), step, step, time.time(), frames))
+        size = frames.nbytes
+        with self._changed:
+            # As long as clips are finished, however slowly.
+            while not (has_room := self._fits(size)) and self._changed.wait(_ROOM_TIMEOUT):
+                pass
+            self._bytes += size * has_room
+        if has_room:
+            spec = ClipSpec(tag, fps, np.asarray)
+            self._render(Clip(spec, step, step, time.time(), frames, size))
+        else:
+            reason = f"no clip was rendered for {_ROOM_TIMEOUT:g} s"
+            self._record_dropped(tag, step, None, reason)
 
     def disable_clips(self, error: Exception) -> None:
         """Record that there will be no clips, because of an error."""
@@ -182,23 +199,35 @@ class ClipRenderer:
             threading.Thread(target=self._run, name="lerax_dist-video", daemon=True).start()
             self.opened = True
 
-    def _accept(self, iteration: int, parts: int) -> bool:
-        """Whether to keep the clip of this iteration. To be called once for each of its parts."""
+    def _fits(self, size: int) -> bool:
+        return self._bytes == 0 or self._bytes + size <= _BOUND
+
+    def _accept(self, spec: ClipSpec, iteration: int, parts: int, size: int) -> bool:
+        """Whether to keep the clip of this iteration. To be called once for each of its parts, of
+        about the same `size` in bytes."""
         with self._changed:
-            if iteration not in self._arriving:
-                accepted = self._accepted < _MAX_CLIPS and not self._closed
-                self._accepted += accepted
+            is_first = iteration not in self._arriving
+            if is_first:
+                accepted = self._fits(size * parts) and not self._closed
                 self._arriving[iteration] = parts, accepted
             left, accepted = self._arriving.pop(iteration)
+            self._bytes += size * accepted
             if left > 1:
                 self._arriving[iteration] = left - 1, accepted
-        if not accepted:
-            self._failures.record(
-                "video",
-                "clips arrive faster than they can be rendered, so some are dropped. "
-                "Use a higher `video_interval` or a lower `video_num_steps`.",
+        if is_first and not accepted:
+            reason = (
+                f"clips arrive faster than they can be rendered, and {_BOUND >> 20} MiB of them "
+                "wait. Use a higher `video_interval` or a lower `video_num_steps`"
             )
+            self._record_dropped(spec.tag, None, iteration, reason)
         return accepted
+
+    def _record_dropped(
+        self, tag: str, step: int | None, iteration: int | None, reason: str
+    ) -> None:
+        """Record that a clip is dropped, as a failure and in the journal."""
+        self._failures.record("video", f"dropped clips of {tag!r}: {reason}")
+        self._put(_dropped(tag, step, iteration, reason))
 
     def part(self, part: ClipPart) -> None:
         """A part of a clip was taken from the queue. For the writer thread only."""
@@ -213,20 +242,17 @@ class ClipRenderer:
         """Another training starts and counts its iterations anew. For the writer thread only."""
         self._drop(self._matcher.restart())
 
-    def _drop(self, clips: int) -> None:
-        if clips:
+    def _drop(self, clips: list[list[ClipPart]]) -> None:
+        for parts in clips:
             with self._changed:
-                self._accepted -= clips
-            self._failures.record(
-                "video",
-                f"dropped {clips} clip(s): no row was logged for their iteration, so their step is "
-                "unknown",
-            )
+                self._bytes -= sum(part.payload.nbytes for part in parts)
+            reason = "no row was logged for their iteration, so their step is unknown"
+            self._record_dropped(parts[0].spec.tag, None, int(parts[0].payload[0]), reason)
 
     def _render(self, clip: Clip | None) -> None:
         if clip is not None:
             with self._changed:
-                self._to_render += 1
+                self._to_render.append(clip)
             self._clips.put(clip)
 
     def _run(self) -> None:
@@ -238,10 +264,13 @@ class ClipRenderer:
                 self._failures.record(
                     "video", f"failed to render the clip at step {clip.step}: {error}", error
                 )
+                why = f"failed to render it ({error!r})"
+                self._put(_dropped(clip.spec.tag, clip.step, clip.iteration, why))
             finally:
                 with self._changed:
-                    self._accepted -= 1
-                    self._to_render -= 1
+                    self._bytes -= clip.size
+                    # In their order.
+                    del self._to_render[0]
                     self._changed.notify_all()
             # Its frames may be many MiB, and the next clip may be hours away.
             del clip
@@ -266,21 +295,31 @@ class ClipRenderer:
         """Wait until every clip whose step is known is rendered and its event is queued, at most
         `timeout` seconds; returns how many are not."""
         with self._changed:
-            self._changed.wait_for(lambda: self._to_render == 0, timeout)
-            return self._to_render
+            self._changed.wait_for(lambda: not self._to_render, timeout)
+            return len(self._to_render)
 
     def close(self, timeout: float) -> None:
         """Accept no more clips, and wait for those under way, at most `timeout` seconds. The writer
         thread must be idle."""
         self._closed = True
         missing = self.wait(timeout)
+        with self._changed:
+            lost = [*self._to_render]
         # Behind the clips that are left, so that the thread ends after them.
         self._clips.put(None)
         if missing:
             self._failures.record(
                 "video", f"lost {missing} clip(s) that were not rendered within {timeout:.0f} s"
             )
+        for clip in lost:
+            why = f"not rendered within {timeout:.0f} s"
+            self._put(_dropped(clip.spec.tag, clip.step, clip.iteration, why))
         self._drop(self._matcher.restart())
+
+
+def _dropped(tag: str, step: int | None, iteration: int | None, reason: str) -> Event:
+    body = {"what": "video", "tag": tag, "step": step, "iteration": iteration, "reason": reason}
+    return Event(time.time(), "dropped", body)
 
 
 def _unused_path(folder: Path, step: int) -> Path:

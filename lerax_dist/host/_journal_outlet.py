@@ -12,13 +12,18 @@ from lerax_dist.host._backend_worker import BackendWorker, labels
 from lerax_dist.host._clips import ClipPart, ClipRenderer
 from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
+from lerax_dist.host._rewind import Rewinder
 from lerax_dist.host._rows import PartialRow, RowFinisher
 from lerax_dist.host._self_metrics import SelfMetrics
+from lerax_dist.host._steps import RowSteps
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
-from lerax_dist.journal import HEARTBEAT_INTERVAL, Event, Heartbeat, Identity, Journal, Record, Row
+from lerax_dist.journal import Event, Heartbeat, Identity, Journal, Record, Row
 
 # How long a record may be with the operating system only, where a power failure loses it.
 _SYNC_AFTER = 0.5
+# How often the journal is looked for where it belongs: while rows come, and at all, in seconds.
+_LOOK_INTERVAL = 0.5
+_IDLE_INTERVAL = 5.0
 # How often rows that wait for other processes are looked at, in seconds.
 _PEER_INTERVAL = 1.0
 # How often `flush` looks at a backend, in seconds.
@@ -41,6 +46,7 @@ class JournalOutlet(AbstractOutlet):
         mailbox: Mailbox | None,
         hosts: Sequence[str],
         start_step: int | None,
+        step_offset: int,
     ) -> None:
         """
         Args:
@@ -53,13 +59,16 @@ class JournalOutlet(AbstractOutlet):
             mailbox: receives the rows of other processes; `None` if there are no others.
             hosts: host of every process whose rows are merged, this one's first.
             start_step: step at which a resumed run continues: rows of earlier incarnations at or
-                after it are superseded; `None` for the step of the first row.
+                after it are superseded; `None` for the first rows of each metric to decide.
+            step_offset: added to the step of every row.
         """
         self.clips = self._clips = ClipRenderer(queue.put, journal.path.parent, failures)
         self.late_message = f"not all rows are in the journal {journal.path} yet"
         self._journal = journal
         self._failures = failures
-        self._resumes_at_first_row = identity.incarnation > 1 and start_step is None
+        self._rewinder: Rewinder | None = None
+        if identity.incarnation > 1 and start_step is None:
+            self._rewinder = Rewinder(journal.path, journal.end, failures)
         # The step after that of the last row; `None` before the first of a continued run.
         self._next_step = start_step if identity.incarnation > 1 else 0
         self._merger: PeerMerger | None = None
@@ -67,12 +76,16 @@ class JournalOutlet(AbstractOutlet):
         if mailbox is not None:
             self._merger = merger = PeerMerger(hosts, failures)
             self._receiver = PeerReceiver(mailbox, len(hosts), queue, merger.is_ahead, failures)
-        self._finisher = RowFinisher(failures)
+        self._steps = RowSteps(
+            step_offset, start_step if identity.incarnation > 1 else None, failures
+        )
+        self._finisher = RowFinisher(failures, self._steps)
         self._workers = [
             BackendWorker(backend, label, name, identity, journal, failures)
             for backend, label in zip(backends, labels(backends), strict=True)
         ]
         self._self_metrics = SelfMetrics(queue, self._lags)
+        self._look_at = 0.0
         self._heartbeat = Heartbeat(journal.path.parent)
         self._peer_deadline: float | None = None
         self._sync_at: float | None = None
@@ -109,7 +122,7 @@ class JournalOutlet(AbstractOutlet):
         return {worker.label: worker.lag for worker in self._workers}
 
     def next_write_in(self, now: float) -> float | None:
-        waits = [HEARTBEAT_INTERVAL]
+        waits = [_IDLE_INTERVAL]
         if self._merger is not None and self._merger.is_waiting:
             waits.append(_PEER_INTERVAL)
         if self._sync_at is not None:
@@ -118,6 +131,8 @@ class JournalOutlet(AbstractOutlet):
 
     def write(self, items: list[Any], now: float) -> int:
         self._heartbeat.beat()
+        if now >= self._look_at and not self._is_over:
+            self._look(now)
         if self._merger is not None:
             items = self._merged(self._merger, items, now)
         # After the last marker the journal may be closed.
@@ -125,6 +140,13 @@ class JournalOutlet(AbstractOutlet):
         if self._sync_at is not None and self._sync_at <= now and not self._is_over:
             self._sync()
         return written
+
+    def _look(self, now: float) -> None:
+        """See whether the folder of the run is still there."""
+        self._journal.restore_if_lost()
+        # A copy that fails may have taken long.
+        after = time.monotonic()
+        self._look_at = after + max(_LOOK_INTERVAL, 10 * (after - now))
 
     def _merged(self, merger: PeerMerger, items: list[Any], now: float) -> list[Any]:
         """The items that wait for no other process, rows merged with those of the others."""
@@ -146,8 +168,8 @@ class JournalOutlet(AbstractOutlet):
         records: list[Record] = []
         for _, group in itertools.groupby(items, key=_kind):
             records += self._records(list(group))
-        if records and self._resumes_at_first_row:
-            records = self._with_resume_event(records)
+        if records and self._rewinder is not None:
+            records = self._rewinder.rewound(records)
         for record in records:
             if isinstance(record, Row):
                 self._next_step = max(self._next_step or 0, record.step + 1)
@@ -217,7 +239,7 @@ class JournalOutlet(AbstractOutlet):
             records.append(self._complete(Event(start.time, "hparams", {"hparams": start.hparams})))
         body = {
             "iteration": start.iteration,
-            "total_timesteps": start.total_timesteps,
+            "total_timesteps": self._steps.total(start.total_timesteps),
             "total_iterations": start.total_iterations,
         }
         return [*records, Event(start.time, "start", body)]
@@ -229,15 +251,6 @@ class JournalOutlet(AbstractOutlet):
             return event
         self._hparams |= event.body["hparams"]
         return Event(event.time, event.kind, {"hparams": dict(self._hparams)})
-
-    def _with_resume_event(self, records: list[Record]) -> list[Record]:
-        """The records with a "resume" event before the first row."""
-        for i, record in enumerate(records):
-            if isinstance(record, Row):
-                self._resumes_at_first_row = False
-                event = Event(record.time, "resume", {"start_step": record.step})
-                return [*records[:i], event, *records[i:]]
-        return records
 
     def _sync(self) -> None:
         self._journal.sync()

@@ -7,7 +7,7 @@ and `PeerMerger` decides when a row is complete; it has neither a thread nor a c
 import base64
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -24,6 +24,10 @@ from lerax_dist.host._worker import AbstractOutlet, FlushMarker
 
 # How long a process may send nothing while a row of process 0 waits for it, in seconds.
 PEER_TIMEOUT = 300.0
+# How long a row of `emit` waits for a process that goes on without sending it, in seconds.
+_EMIT_TIMEOUT = 10.0
+# Rows of other kinds by which a process is seen to go on.
+_MIN_PASSED = 64
 # Rows of a process that is ahead of process 0, in bytes; with more it has to wait.
 _MAX_AHEAD_BYTES = 4 << 20
 # What a row takes beside its numbers, in bytes.
@@ -36,15 +40,18 @@ _MAX_MESSAGES = 8
 _SEND_TIMEOUT = 60.0
 # How often a waiting message looks whether there is room, in seconds.
 _ROOM_INTERVAL = 1.0
+# Names of rows of `emit`; `None` for all others.
+_Lane = tuple[str, ...] | None
 
 
 class PeerRow(NamedTuple):
     """A partial row of another process; `number` is that of its iteration, or its step in a plain
-    loop."""
+    loop and of `emit`."""
 
     number: int
     names: tuple[str, ...]
     totals: Totals
+    is_emitted: bool = False
 
 
 @final
@@ -62,6 +69,7 @@ class Encoder:
                 row.number,
                 known.setdefault(row.schema.names, len(known)),
                 [_encode(each) for each in row.totals],
+                row.schema.unit is not None,
             ]
             for row in rows
         ]
@@ -84,8 +92,8 @@ class Decoder:
         """The rows in a message."""
         self._known += [tuple(names) for names in message["names"]]
         return [
-            PeerRow(number, self._known[i], Totals(*map(_decode, totals)))
-            for number, i, totals in message["rows"]
+            PeerRow(number, self._known[i], Totals(*map(_decode, totals)), is_emitted)
+            for number, i, totals, is_emitted in message["rows"]
         ]
 
 
@@ -243,10 +251,11 @@ class PeerReceiver:
 class PeerMerger:
     """What waits on process 0 until every process has sent its row.
 
-    Rows are matched in the order in which each process has sent them. A process that has sent
-    nothing for five minutes while it is waited for is excluded from then on, and so is one that has
-    ended. A slower one is waited for: a row is the row of all. Times are those of a monotonic
-    clock, in seconds.
+    Rows are matched in the order in which each process has sent them, those of `emit` among those
+    with the same names, as the callbacks of one program may overtake one another. A process that
+    has sent nothing for five minutes while it is waited for is excluded from then on, and so is one
+    that has ended. A slower one is waited for: a row is the row of all. Times are those of a
+    monotonic clock, in seconds.
     """
 
     def __init__(self, hosts: Sequence[str], failures: Failures) -> None:
@@ -254,7 +263,9 @@ class PeerMerger:
         self._failures = failures
         # What waits, and since when.
         self._waiting: deque[tuple[Any, float]] = deque()
-        self._received: dict[int, deque[PeerRow]] = {p: deque() for p in range(1, len(hosts))}
+        self._received: dict[int, defaultdict[_Lane, deque[PeerRow]]] = {
+            process: defaultdict(deque) for process in range(1, len(hosts))
+        }
         self._bytes_ahead = dict.fromkeys(self._received, 0)
         # When each last sent something, or had a row used: its timeout counts from then.
         self._last_heard = dict.fromkeys(self._received, -inf)
@@ -274,7 +285,8 @@ class PeerMerger:
         process = peer.process
         if process not in self._excluded:
             self._last_heard[process] = now
-            self._received[process].extend(peer.rows)
+            for row in peer.rows:
+                self._received[process][row.names if row.is_emitted else None].append(row)
             self._bytes_ahead[process] += sum(_size(row) for row in peer.rows)
         if peer.state is None:
             return
@@ -294,17 +306,27 @@ class PeerMerger:
         while self._waiting:
             item, since = self._waiting[0]
             if isinstance(item, PartialRow):
-                self._drop_older(item.number, now)
-                missing = [p for p in self._received if not self._received[p]]
+                lane = _lane(item)
+                if lane is None:
+                    self._drop_older(item.number, now)
+                missing = [p for p, received in self._received.items() if not received[lane]]
                 for process in missing:
                     if process not in self._excluded:
                         self._exclude_if_late(process, item.number, since, now, deadline)
-                if not self._excluded.issuperset(missing):
+                missing = [process for process in missing if process not in self._excluded]
+                is_late = lane is not None and now - since > _EMIT_TIMEOUT
+                if missing and not (is_late and all(map(self._goes_on, missing))):
                     break
+                what = f"{_MIN_PASSED} rows but not row {item.number} of `emit`"
+                for process in missing:
+                    self._mismatch(process, what)
                 item = self._merged(item, now)
             self._waiting.popleft()
             ready.append(item)
         return ready
+
+    def _goes_on(self, process: int) -> bool:
+        return sum(map(len, self._received[process].values())) >= _MIN_PASSED
 
     def _exclude_if_late(
         self, process: int, number: int, since: float, now: float, deadline: float | None
@@ -327,20 +349,27 @@ class PeerMerger:
 
     def _drop_older(self, number: int, now: float) -> None:
         """Drop rows that process 0 has not logged, or has no more: its own comes behind them."""
-        for process, received in self._received.items():
-            while received and received[0].number < number:
-                self._unexpected(process, number)
-                self._pop(process, now)
+        for process, lanes in self._received.items():
+            while lanes[None] and lanes[None][0].number < number:
+                self._unexpected(process, lanes[None][0].number, number)
+                self._pop(process, None, now)
 
     def _merged(self, row: PartialRow, now: float) -> PartialRow:
-        parts = [row.totals]
-        for process, received in self._received.items():
-            if not received:
+        parts, lane = [row.totals], _lane(row)
+        for process, lanes in self._received.items():
+            received = lanes[lane]
+            if lane is not None and all(peer.number != row.number for peer in received):
+                if received:
+                    self._mismatch(process, f"no row {row.number} of `emit`, as process 0 does")
                 continue
-            if received[0].number != row.number:
-                self._unexpected(process, row.number)
+            while received and received[0].number != row.number:
+                self._unexpected(process, received[0].number, row.number)
+                if lane is None and received[0].number > row.number:
+                    break
+                self._pop(process, lane, now)
+            if not received or received[0].number != row.number:
                 continue
-            peer = self._pop(process, now)
+            peer = self._pop(process, lane, now)
             if peer.names != row.schema.names:
                 self._mismatch(process, _difference(row.schema.names, peer.names))
                 continue
@@ -353,16 +382,15 @@ class PeerMerger:
             self._failures.record("writer", f"rows could not be merged ({error!r})", error)
             return row
 
-    def _pop(self, process: int, now: float) -> PeerRow:
+    def _pop(self, process: int, lane: _Lane, now: float) -> PeerRow:
         # While its rows were here, its messages may have been kept waiting (see `is_ahead`).
         self._last_heard[process] = now
-        row = self._received[process].popleft()
+        row = self._received[process][lane].popleft()
         self._bytes_ahead[process] -= _size(row)
         return row
 
-    def _unexpected(self, process: int, number: int) -> None:
-        row = self._received[process][0].number
-        self._mismatch(process, f"row {row} while process 0 expected row {number}")
+    def _unexpected(self, process: int, sent: int, number: int) -> None:
+        self._mismatch(process, f"row {sent} while process 0 expected row {number}")
 
     def _mismatch(self, process: int, what: str) -> None:
         self._record(
@@ -374,6 +402,10 @@ class PeerMerger:
 
     def _record(self, process: int, message: str, kind: str | None = None) -> None:
         self._failures.record(f"process {process} ({self._hosts[process]})", message, kind=kind)
+
+
+def _lane(row: PartialRow) -> _Lane:
+    return None if row.schema.unit is None else row.schema.names
 
 
 def _size(row: PeerRow) -> int:

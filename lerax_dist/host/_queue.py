@@ -169,9 +169,9 @@ class RowQueue:
                 items.append(self._items.get_nowait())
         except Empty:
             pass
-        # With more in the queue there is no pause.
-        is_behind = len(items) == _MAX_ITEMS
-        self._paused_until = 0.0 if is_behind else time.monotonic() + self._pause
+        # With more in the queue there is no pause, and none is needed after nothing.
+        has_pause = 0 < len(items) < _MAX_ITEMS
+        self._paused_until = time.monotonic() + self._pause if has_pause else 0.0
         return items
 
     def _wait_for_pause(self) -> None:

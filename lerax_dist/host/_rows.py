@@ -8,6 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from lerax_dist._failures import Failures
 from lerax_dist._schema import RowBatch, Schema, Totals
 from lerax_dist.host._queue import HostRow, Packet
+from lerax_dist.host._steps import RowSteps
 from lerax_dist.journal import Row
 
 # How long a row waits for an earlier one that is missing, in seconds.
@@ -24,7 +26,6 @@ REORDER_TIMEOUT = 1.0
 MAX_HELD = 64
 # Rows of training and of evaluation alternate; more layouts than this are names made of data.
 _MAX_HOST_SCHEMAS = 32
-_NOTHING = np.zeros(0)
 # Metrics of the pace: global steps a second, and seconds an iteration.
 PACE_NAMES = ("time/steps_per_second", "time/iteration_seconds")
 
@@ -35,9 +36,10 @@ class PartialRow(NamedTuple):
     Attributes:
         schema: what its totals mean.
         totals: its numbers.
-        number: number of its iteration, or its step in a plain loop.
+        number: number of its iteration, or its step in a plain loop and of `emit`.
         time: when it arrived, in seconds since the epoch.
-        clock: when it arrived, by a monotonic clock; `None` in a plain loop, whose pace is unknown.
+        clock: when it arrived, by a monotonic clock; `None` if it is no iteration, whose pace is
+            unknown.
         last: number of the last row in the same message.
         size: bytes that it took in the queue.
     """
@@ -105,6 +107,72 @@ class ReorderBuffer(NamedTuple):
 
 
 @final
+@dataclass(slots=True)
+class _Lane:
+    """Rows of `emit` with the same names.
+
+    Attributes:
+        held: step to row.
+        seen: highest step that was here at the last look at the queue.
+        last: highest step that was given.
+    """
+
+    held: dict[int, PartialRow] = field(default_factory=dict)
+    seen: int = -1
+    last: int = -1
+
+    def take(self, highest: float) -> list[PartialRow]:
+        """The rows with steps up to `highest`, in order."""
+        steps = sorted(step for step in self.held if step <= highest)
+        self.last = max([self.last, *steps])
+        return [self.held.pop(step) for step in steps]
+
+
+@final
+class StepSorter:
+    """Puts rows of `emit` in the order of their steps, those with the same names among themselves.
+
+    Unordered callbacks of one program may overtake one another, but nothing tells which step comes
+    next, so no row waits for another: each stays here until the queue has been looked at again. A
+    step that is here already, or is not above those written just before, begins anew (a program
+    that counts from 0 again, or emits a step twice): all that is here goes first.
+    """
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[str, ...], _Lane] = {}
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a row is here."""
+        return bool(self._lanes)
+
+    def add(self, row: PartialRow) -> list[PartialRow]:
+        """A row arrives; the rows that must be written before it."""
+        lane = self._lanes.setdefault(row.schema.names, _Lane())
+        ready: list[PartialRow] = []
+        if row.number in lane.held or row.number <= lane.last:
+            ready = lane.take(math.inf)
+            self._lanes[row.schema.names] = lane = _Lane()
+        lane.held[row.number] = row
+        return ready
+
+    def look(self) -> list[PartialRow]:
+        """The queue has been looked at again: the rows that were here before, and those below."""
+        ready: list[PartialRow] = []
+        for names, lane in list(self._lanes.items()):
+            ready += lane.take(lane.seen)
+            lane.seen = max(lane.held, default=-1)
+            if not lane.held:
+                del self._lanes[names]
+        return ready
+
+    def release(self) -> list[PartialRow]:
+        """All rows."""
+        lanes, self._lanes = self._lanes, {}
+        return [row for lane in lanes.values() for row in lane.take(math.inf)]
+
+
+@final
 class Reassembler:
     """Joins the parts of messages and puts rows in order. Its methods return what is due now.
 
@@ -115,20 +183,25 @@ class Reassembler:
         self._failures = failures
         self._discard = discard
         self._order = ReorderBuffer()
+        self._emitted = StepSorter()
         self._held_since = 0.0
         self._parts: dict[tuple[int, int], dict[int, Packet]] = {}
-        self._host_schemas: dict[tuple[str, ...], Schema] = {}
+        self._host_schemas: dict[Schema, Schema] = {}
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether a row waits for an earlier one."""
-        return bool(self._order.held)
+    def next_look_in(self) -> float | None:
+        """Seconds until `overdue` must be called if nothing arrives; `None` if no row waits."""
+        if self._emitted.is_waiting:
+            return 0.0  # Behind the pause of the queue.
+        return REORDER_TIMEOUT if self._order.held else None
 
     def overdue(self, now: float) -> list[PartialRow]:
-        """Rows that have waited too long for an earlier one; `now` is `time.monotonic()`."""
-        if self.is_waiting and now - self._held_since > REORDER_TIMEOUT:
-            return self.release()
-        return []
+        """Rows that have waited long enough for an earlier one; `now` is `time.monotonic()`."""
+        ready = self._emitted.look()
+        if self._order.held and now - self._held_since > REORDER_TIMEOUT:
+            self._order, late = self._order.release()
+            ready += late
+        return ready
 
     def restart(self, stride: int) -> list[PartialRow]:
         """A training starts, whose numbers may begin anywhere."""
@@ -143,25 +216,30 @@ class Reassembler:
     def release(self) -> list[PartialRow]:
         """All rows that are held."""
         self._order, ready = self._order.release()
-        return ready
+        return ready + self._emitted.release()
 
     def add_packets(self, packets: Sequence[Packet]) -> list[PartialRow]:
         """Add parts of messages."""
-        if self._order.due is None:
-            self._order = self._order._replace(stride=packets[0].stride)
         messages = [parts for packet in packets if (parts := self._joined(packet))]
         ready: list[PartialRow] = []
-        for _, alike in itertools.groupby(messages, key=_kind):
-            rows = _read_messages(list(alike))
+        for _, group in itertools.groupby(messages, key=_kind):
+            alike = list(group)
+            first, rows = alike[0][0], _read_messages(alike)
+            if first.schema.unit is not None:
+                for row in rows:
+                    ready += self._emitted.add(row)
+                continue
+            if self._order.due is None:
+                self._order = self._order._replace(stride=first.stride)
             after = self._order.follow([row.number for row in rows])
             if after is not None:
                 self._order = after
                 ready += rows
                 continue
             for row in rows:
-                was_waiting = self.is_waiting
+                was_waiting = bool(self._order.held)
                 self._order, due = self._order.arrive(row.number, row)
-                if self.is_waiting and not was_waiting:
+                if self._order.held and not was_waiting:
                     self._held_since = time.monotonic()
                 ready += due
         return ready
@@ -183,35 +261,34 @@ class Reassembler:
 
     def add_host_row(self, row: HostRow, size: int) -> PartialRow:
         """A row of a plain loop; waits for the devices that compute its values."""
-        names, numbers, arrays = row.metrics
-        found = [(some, self._read(some, array)) for some, array in arrays]
-        if len(found) == 1 and found[0][0] == names and found[0][1] is not None:
-            values = found[0][1]
-        else:
-            known: dict[str, Any] = dict.fromkeys(names)
-            known |= numbers
-            for some, array in found:
-                if array is not None:
-                    known |= zip(some, array, strict=True)
-            known = {name: value for name, value in known.items() if value is not None}
-            names, values = tuple(known), np.fromiter(known.values(), np.float64, len(known))
+        schema, (slots, numbers), arrays = row.metrics
+        vector = np.zeros(schema.size)
+        vector[slots] = numbers
+        missing: set[str] = set()
+        for slots, gates, array in arrays:
+            try:
+                # On this thread, not on the training's.
+                found = np.asarray(array).astype(np.float64).ravel()
+            except Exception as error:
+                owners = schema.owners()
+                names = dict.fromkeys(owners[slot] for slot in slots)
+                what = f"{', '.join(names)} could not be read ({error!r})"
+                self._failures.record("writer", what, error)
+                missing.update(names)
+                continue
+            vector[slots] = found[: len(slots)]
+            if gates:
+                vector[gates] = found[len(slots) : len(slots) + len(gates)] <= 0
+        if missing:
+            vector = vector[[name not in missing for name in schema.owners()]]
+            schema = schema.without(missing)
         # One schema for all rows with these names: rows of one schema are finished at once.
-        if names not in self._host_schemas:
-            if len(self._host_schemas) >= _MAX_HOST_SCHEMAS:
-                self._host_schemas.clear()
-            self._host_schemas[names] = Schema(names, sums_steps=False)
-        schema = self._host_schemas[names]
-        totals = Totals(1, values, _NOTHING, _NOTHING, row.step)
+        if schema not in self._host_schemas and len(self._host_schemas) >= _MAX_HOST_SCHEMAS:
+            self._host_schemas.clear()
+        schema = self._host_schemas.setdefault(schema, schema)
+        plain, sums, _, maxima = schema.split(vector)
+        totals = Totals(1, plain, sums, maxima, row.step)
         return PartialRow(schema, totals, row.step, row.time, None, row.step, size)
-
-    def _read(self, names: tuple[str, ...], array: Any) -> np.ndarray | None:
-        """Values from the devices, as float64; on this thread, not on the training's."""
-        try:
-            return np.asarray(array).astype(np.float64)
-        except Exception as error:
-            missing = ", ".join(names)
-            self._failures.record("writer", f"{missing} could not be read ({error!r})", error)
-            return None
 
 
 def group_packets(taken: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
@@ -242,8 +319,12 @@ def _read_messages(messages: list[list[Packet]]) -> list[PartialRow]:
         sizes = [size // len(numbered)] * len(numbered)
         sizes[0] += size - sum(sizes)
         first, last = parts[0], numbered[-1][0]
+        clock = first.clock
+        if schema.unit is not None:
+            # Rows of `emit` are numbered by their steps, and are no iterations.
+            clock, numbered = None, [(totals.step or 0, totals) for _, totals in numbered]
         rows += (
-            PartialRow(schema, totals, number, first.time, first.clock, last, own)
+            PartialRow(schema, totals, number, first.time, clock, last, own)
             for (number, totals), own in zip(numbered, sizes, strict=True)
         )
     return rows
@@ -294,30 +375,37 @@ class Pace(NamedTuple):
 class RowFinisher:
     """Makes rows of merged totals, many at once, with their times and the pace of the run."""
 
-    def __init__(self, failures: Failures) -> None:
+    def __init__(self, failures: Failures, steps: RowSteps) -> None:
         self._failures = failures
+        self._steps = steps
         self._pace = Pace()
 
     def start(self, clock: float, iteration: int) -> None:
         """A training starts after `iteration` iterations, at `clock` of a monotonic clock."""
         self._pace = Pace.start(clock, iteration)
+        self._steps.start(iteration)
 
     def rows(self, partials: Sequence[PartialRow]) -> list[Row]:
         """The rows of partial rows that have one schema, in their order."""
         batch = partials[0].schema.finish([row.totals for row in partials])
+        own_steps = batch.steps
+        # Of rows of iterations.
+        numbers = None if partials[0].clock is None else [row.number for row in partials]
+        batch = batch._replace(steps=self._steps.place(own_steps, numbers))
         self._check(batch)
         times: list[float] = [row.time for row in partials]
         iterations: list[int | None] = [None] * len(partials)
         names, values, absent = batch.names, batch.values, batch.absent
-        if partials[0].clock is not None:
-            iterations = [row.number for row in partials]
+        if numbers is not None:
+            iterations = [*numbers]
             # Of each row: the values of `PACE_NAMES`, and how long before its message it was done.
             pace = np.zeros((len(partials), len(PACE_NAMES) + 1))
-            for i, (row, step) in enumerate(zip(partials, batch.steps, strict=True)):
+            for i, (row, step) in enumerate(zip(partials, own_steps, strict=True)):
                 assert row.clock is not None
                 after = self._pace.advance(row.clock, step, row.number, row.last)
                 self._pace, steps_per_second, iteration_seconds = after
                 assert self._pace.clock is not None
+                steps_per_second *= row.totals.members
                 pace[i] = steps_per_second, iteration_seconds, row.clock - self._pace.clock
             times = (times - pace[:, -1]).tolist()
             missing = np.isnan(pace[:, :-1])
@@ -336,7 +424,10 @@ class RowFinisher:
         ]
 
     def _check(self, batch: RowBatch) -> None:
-        """Report the first value that is not finite."""
+        """Report partials that failed, and the first value that is not finite."""
+        for name, error in batch.failed.items():
+            what = f"`finish` of {name!r} failed ({error!r}); rows are written without it"
+            self._failures.record("metrics", what, kind=name)
         bad = ~(np.isfinite(batch.values) | batch.absent)
         if bad.any():
             row, column = np.argwhere(bad)[0]

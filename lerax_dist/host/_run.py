@@ -62,6 +62,11 @@ class RunInfo(NamedTuple):
     hparams: dict[str, Any]
     backends: tuple[Any, ...]
 
+    @property
+    def is_first(self) -> bool:
+        """Whether the first device of this process's program is the first of the run."""
+        return self.scope == "global" or self.group.is_writer
+
 
 @final
 class Run:
@@ -84,7 +89,7 @@ class Run:
         outlet: AbstractOutlet | None,
         failures: Failures,
         *,
-        logs: RunLogs,
+        logs: RunLogs | None,
         handle_signals: bool,
         wait_for_callbacks: Callable[[float], str | None],
     ) -> None:
@@ -94,7 +99,7 @@ class Run:
             queue: where rows wait for the outlet.
             outlet: where they go; `None` if this process writes nothing.
             failures: where to record what fails.
-            logs: the text logs of the run, closed with it.
+            logs: the text logs of the run, closed with it; `None` for none.
             handle_signals: whether to watch for SIGTERM and SIGUSR1.
             wait_for_callbacks: waits, at most that many seconds, until the devices have delivered
                 all rows; returns what is missing, if anything.
@@ -171,14 +176,21 @@ class Run:
         )
 
     def start_callback(
-        self, stride: int, total: int | None, iterations: int, hparams: dict[str, Any]
+        self,
+        stride: int,
+        total: int | None,
+        iterations: int,
+        hparams: dict[str, Any],
+        are_members: bool,
     ) -> HostCallback:
         """What takes the start of a training from the devices, for `TrainingStart`.
 
         `total` are the steps of one program; `None` if the payload holds them.
         """
-        # Where each process knows of its own program only, the steps of all are summed.
-        programs = self.info.group.process_count if self.info.scope == "process" else 1
+        # Where each process knows of its own program only, the steps of all are summed; not those
+        # of members, whose rows have the step of one.
+        sums_steps = self.info.scope == "process" and not are_members
+        programs = self.info.group.process_count if sums_steps else 1
         # Weak, see `row_callback`.
         this, failures = weakref.ref(self), self.failures
 
@@ -211,22 +223,28 @@ class Run:
 
     def log(self, row: HostRow, size: int, begin: float) -> None:
         """Queue a row from a plain loop, see `RowQueue.put_row`."""
-        if os.getpid() != self._pid:
-            self.failures.record(
-                "log", "was called in a forked process, which writes nothing; log in its parent"
-            )
-            return
-        self._queue.put_row(row, size, begin)
+        if os.getpid() == self._pid or not self._is_forked:  # one call less, see `Logger.log`
+            self._queue.put_row(row, size, begin)
 
     def log_clip(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
         """Keep a clip from a plain loop; process 0 keeps its own."""
-        if self._clips is not None:
+        if self._clips is not None and not self._is_forked:
             self._clips.frames(tag, frames, step, fps)
 
     def put(self, event: Event | TrainingStart) -> None:
         """Queue an event; the writer keeps its own."""
-        if self._outlet is not None:
+        if self._outlet is not None and not self._is_forked:
             self._queue.put(event)
+
+    @property
+    def _is_forked(self) -> bool:
+        """Whether this is a fork of the process of this run: it has none of its threads."""
+        if os.getpid() == self._pid:
+            return False
+        self.failures.record(
+            "log", "was called in a forked process, which writes nothing; log in its parent"
+        )
+        return True
 
     def _mark(self, *, sync: bool = False) -> FlushMarker:
         marker = FlushMarker(sync=sync)
@@ -269,6 +287,8 @@ class Run:
         Raises:
             TimeoutError: if process 0 did not ask.
         """
+        if self._is_forked:
+            return None
         group, what = self.info.group, "the step of the last row"
         step = self._written_step(timeout) if group.is_writer else None
         return group.broadcast(step, timeout=timeout + _AGREEMENT_TIMEOUT, what=what)
@@ -287,7 +307,7 @@ class Run:
     def preempted(self) -> bool:
         """Whether a signal has reached any process; the same answer on all, which ask together."""
         group = self.info.group
-        if group.process_count == 1:
+        if group.process_count == 1 or self._is_forked:
             return self._is_preempted
         found = group.gather(self._is_preempted, timeout=_AGREEMENT_TIMEOUT, what="`preempted`")
         what = "the answer to `preempted`"
@@ -313,7 +333,8 @@ class Run:
         # Each time: Ctrl-C may have cut this off before.
         atexit.unregister(self._at_exit)
         try:
-            self._logs.close()
+            if self._logs is not None:
+                self._logs.close()
         finally:
             if self._signals is not None:
                 self._signals.remove()

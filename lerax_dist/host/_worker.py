@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, final
 from lerax_dist._failures import Failures
 from lerax_dist.host._clips import ClipRenderer
 from lerax_dist.host._queue import HostRow, RowQueue, TrainingStart
-from lerax_dist.host._rows import REORDER_TIMEOUT, Reassembler, group_packets
+from lerax_dist.host._rows import Reassembler, group_packets
 from lerax_dist.journal import Event
 
 
@@ -158,10 +158,8 @@ class Worker:
             self._queue.done(self._outlet.write(items, now))
 
     def _timeout(self) -> float | None:
-        timeout = self._outlet.next_write_in(time.monotonic())
-        if not self._reassembler.is_waiting:
-            return timeout
-        return REORDER_TIMEOUT if timeout is None else min(timeout, REORDER_TIMEOUT)
+        waits = (self._outlet.next_write_in(time.monotonic()), self._reassembler.next_look_in)
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def _in_order(self, item: Any, size: int) -> list[Any]:
         match item:
@@ -177,7 +175,7 @@ class Worker:
                     return []
                 if item.ending is not None:
                     self._last = item
-            case Event() if item.kind != "video":
+            case Event() if item.kind not in ("video", "dropped"):
                 pass
             case _:
                 # Clips and rows of peers belong to rows of their own, and must not hurry the next.

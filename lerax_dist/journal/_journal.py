@@ -4,16 +4,20 @@ import contextlib
 import fcntl
 import itertools
 import os
+import socket
 import threading
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, final
 
 from lerax_dist._failures import Failures
 from lerax_dist.journal._reader import read_last
 from lerax_dist.journal._record import JournalFormatError, Record, Row, decode, encode
+from lerax_dist.journal._run_file import last_opened
 
 # Size of the lines whose records are kept in memory; a cursor further behind reads the file. A
 # record takes several times as much as its line.
@@ -22,6 +26,8 @@ _RECENT_BYTES = 1 << 20
 _UNWRITTEN_BYTES = 256 << 20
 # Lines of a write.
 _MAX_LINES = 1000
+# Those that this process has open.
+_open: "weakref.WeakSet[Journal]" = weakref.WeakSet()
 
 
 class JournalInUse(RuntimeError):
@@ -48,6 +54,7 @@ class Cursor:
     number: int  # number of the next record to read
     offset: int  # a byte offset at or before its line
     file: BinaryIO | None = None  # while the cursor is so far behind that it needs the file
+    copy: int = 0  # which copy of the journal that is, see `Journal.restore_if_lost`
 
     def close(self) -> None:
         """Close the file."""
@@ -80,14 +87,12 @@ class Journal:
         self.path = path
         self._failures = failures
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        _open.add(self)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(self._fd)
-            raise JournalInUse(
-                f"`name` is the run of another logger that is still open: {path.parent}. "
-                "Close that logger first, or pass another `name`."
-            ) from error
+            self._close()
+            raise JournalInUse(_in_use(path)) from error
         except OSError:
             # Some network file systems know no locks; the run is as safe there as it can be.
             pass
@@ -96,7 +101,7 @@ class Journal:
             # Whether the file ends within a line is `_torn`, from here on.
             self._next, self._torn, self.last = read_last(self._fd, self._size)
         except JournalFormatError as error:
-            os.close(self._fd)
+            self._close()
             raise JournalFormatError(f"{path}: {error}") from None
         self._start = (self._next, self._size)
         self._changed = threading.Condition()
@@ -105,6 +110,7 @@ class Journal:
         self._unwritten: deque[_Kept] = deque()
         self._unwritten_bytes = 0
         self._dropped = 0
+        self._copies = 0
 
     @property
     def end(self) -> int:
@@ -207,8 +213,9 @@ class Journal:
         return self._read_file(cursor, most)
 
     def _read_file(self, cursor: Cursor, most: int) -> list[Record]:
-        if cursor.file is None:
-            cursor.file = self.path.open("rb")
+        if cursor.file is None or cursor.copy != self._copies:
+            cursor.close()
+            cursor.copy, cursor.file = self._copies, self._open_again()
             cursor.file.seek(cursor.offset)
         records: list[Record] = []
         while len(records) < most:
@@ -224,6 +231,13 @@ class Journal:
                 cursor.number = decoded[0] + 1
                 records.append(decoded[1])
         return records
+
+    def _open_again(self) -> BinaryIO:
+        """Open the file for reading, with a position of its own; also one that has no name now."""
+        try:
+            return open(f"/proc/self/fd/{self._fd}", "rb")
+        except OSError:
+            return self.path.open("rb")
 
     def _skip_dropped(self, cursor: Cursor, torn: bool) -> None:
         """At the end of the file, skip what is neither there nor in memory."""
@@ -255,8 +269,69 @@ class Journal:
                 "journal", f"failed to sync {self.path} ({error.strerror})", error
             )
 
+    def restore_if_lost(self) -> None:
+        """Notice that the file was removed or moved away. For the appending thread; never raises.
+
+        One that was removed is made again, with all its records, which the open file still has; if
+        there is another in its place by now, beside that.
+        """
+        try:
+            mine = os.fstat(self._fd)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                if os.path.samestat(mine, os.stat(self.path)):
+                    return
+            # A network file system gives a file that was removed another name instead.
+            name = os.readlink(f"/proc/self/fd/{self._fd}")
+            if mine.st_nlink and not os.path.basename(name).startswith(".nfs"):
+                self._failures.record(
+                    "journal",
+                    f"{self.path} was moved while the run is written; rows go on to {name}. Write "
+                    "files of backends again from there, with `lerax-dist replay`",
+                )
+                return
+            lost, self.path = self.path, self._restored()
+            what = (
+                f"{self.path} has all its rows so far. Files of backends beside it are gone: write "
+                f"them again with `lerax-dist replay {self.path} --to BACKEND --force`"
+            )
+        except OSError as error:
+            lost = self.path
+            what = (
+                f"It cannot be made again ({error!r}): its rows are lost when this process ends, "
+                "unless the folder can be written to before"
+            )
+        message = f"{lost} was removed while the run is written. {what}"
+        self._failures.record("journal", message)
+
+    def _restored(self) -> Path:
+        """Copy the open file to its path, if that is free, and go on there; returns the path."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        names = (self.path.with_stem(f"{self.path.stem}_{i}") for i in itertools.count(2))
+        path = next(each for each in itertools.chain([self.path], names) if not each.exists())
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            error, offset = None, 0
+            while error is None and (data := os.pread(self._fd, _RECENT_BYTES, offset)):
+                done, error = _write_all(fd, data)
+                offset += done
+            if error is not None:
+                raise error
+            os.fsync(fd)
+            # The same descriptor: what knows it, as a fork must, need not learn another.
+            os.dup2(fd, self._fd, inheritable=False)
+            self._copies += 1
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(fd)
+        return path
+
     def close(self) -> None:
         """Put the file on the disk and close it. The appending thread must have ended."""
+        self.restore_if_lost()
         self.sync()
         missing = self._dropped + len(self._unwritten)
         if missing:
@@ -269,7 +344,46 @@ class Journal:
         # A forked process that holds the file, too, would otherwise keep the lock.
         with contextlib.suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._close()
+
+    def _close(self) -> None:
+        _open.discard(self)
         os.close(self._fd)
+
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: close the file, whose lock would outlive the parent."""
+        fd, self._fd = self._fd, -1
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def _leave_all() -> None:
+    for journal in list(_open):
+        journal.leave_to_parent()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_leave_all)
+
+
+def _in_use(path: Path) -> str:
+    """Who writes a journal, and what to do."""
+    opened = last_opened(path)
+    owner, fix = "", "Close that logger first"
+    if opened is not None:
+        host, pid = opened.body.get("host"), opened.body.get("pid")
+        since = datetime.fromtimestamp(opened.time, UTC)
+        owner = f", process {pid} on {host} since {since:%Y-%m-%d %H:%M:%S} UTC"
+        if (host, pid) == (socket.gethostname(), os.getpid()):
+            owner = f"{owner}, which is this process"
+            fix = (
+                "Close that logger first, by `lerax_dist.close_runs()` if it is lost (a function "
+                "or a notebook cell has raised)"
+            )
+    return (
+        f"`name` is the run of another logger that is still open: {path.parent}{owner}. {fix}, "
+        "or pass another `name`."
+    )
 
 
 def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:

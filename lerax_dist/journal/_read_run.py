@@ -34,7 +34,8 @@ class Incarnation(NamedTuple):
     Attributes:
         number: 1 for the first.
         time: when it started, in seconds since the epoch.
-        start_step: from which step on it supersedes the rows before it; `None` for the first.
+        start_step: from which step on it supersedes rows before it (of the metrics that came
+            first, if it continued them from several steps); `None` if it supersedes none.
         state: how it ended: `"finished"`, `"failed"`, `"preempted"`; `None` without a close record.
         facts: host, process, versions, ... of it.
     """
@@ -149,8 +150,9 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
     """Read a run from its journal: finished, running, killed, damaged or resumed.
 
     The journal is only read. Rows that a later incarnation has superseded are left out: those of
-    earlier incarnations at or after the step at which it resumed. Rows of one incarnation that
-    share a step are all kept. Damaged lines are counted in `damage` and left out.
+    earlier incarnations, with the same metrics, at or after the step at which it resumed them. Rows
+    of one incarnation that share a step are all kept. Damaged lines are counted in `damage` and
+    left out.
 
     Args:
         path: folder of the run, or its `journal.jsonl`.
@@ -226,7 +228,7 @@ def _incarnations(events: Sequence[Event]) -> tuple[Incarnation, ...]:
         if event.kind == "open":
             number = event.body.get("incarnation", len(found) + 1)
             found.append(Incarnation(number, event.time, None, None, event.body))
-        elif found and event.kind == "resume":
+        elif found and event.kind == "resume" and found[-1].start_step is None:
             found[-1] = found[-1]._replace(start_step=event.body.get("start_step"))
         elif found and event.kind == "close":
             found[-1] = found[-1]._replace(state=str(event.body.get("state", "finished")))

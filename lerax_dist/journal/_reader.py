@@ -8,7 +8,7 @@ or pieced together gives its intact records and nothing else.
 import io
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -38,6 +38,8 @@ _END_BYTES = 1 << 16
 _MAX_END_BYTES = 1 << 24
 # In the line of each event that supersedes rows.
 _RESUME = b'"kind":"resume"'
+# Metrics that the logger adds to some rows of any kind.
+_OF_LOGGER = ("lerax_dist/", "time/steps_per_second", "time/iteration_seconds")
 
 
 @final
@@ -65,26 +67,70 @@ class _Resumes:
     """The `resume` records of a journal: each supersedes rows of the incarnations before it."""
 
     def __init__(self) -> None:
-        self._starts: dict[int, int] = {}
+        # Number of the first record that stays -> (first step that does not, steps by metric).
+        self._starts: dict[int, list[tuple[int, Mapping[str, int] | None]]] = {}
+        # What applies to rows with the same metrics.
+        self._by_names: dict[tuple[str, ...], list[tuple[int, int]]] = {}
 
     def add(self, number: int, record: Record) -> None:
         """Add a record; only `resume` records have an effect."""
         if isinstance(record, Event) and record.kind == "resume":
-            start = record.body.get("start_step")
+            start, metrics = record.body.get("start_step"), record.body.get("metrics")
             if isinstance(start, int):
-                self._starts[number] = start
+                before = record.body.get("before", number)
+                self._starts.setdefault(before, []).append((start, metrics))
+                self._by_names.clear()
 
     def hides(self, number: int, record: Record) -> bool:
         """Whether a record is a row or clip that is superseded, as far as is known by now."""
-        if isinstance(record, Row):
-            return self.hides_step(number, record.step)
-        return record.kind == "video" and self.hides_step(number, record.body.get("step"))
+        found = step_and_names(record)
+        return found is not None and self.hides_step(number, *found)
 
-    def hides_step(self, number: int, step: Any) -> bool:
-        """Whether a row or clip of a step is superseded."""
+    def hides_step(self, number: int, step: Any, names: tuple[str, ...]) -> bool:
+        """Whether a row or clip of a step, with such metrics, is superseded."""
         if not self._starts or not isinstance(step, int):
             return False
-        return any(number < resume and step >= start for resume, start in self._starts.items())
+        starts = self._by_names.get(names)
+        if starts is None:
+            found = (
+                (before, start_of(names, *resume))
+                for before, resumes in self._starts.items()
+                for resume in resumes
+            )
+            starts = [(before, start) for before, start in found if start is not None]
+            self._by_names[names] = starts
+        return any(number < before and step >= start for before, start in starts)
+
+
+def step_and_names(record: Record) -> tuple[Any, tuple[str, ...]] | None:
+    """Step and metrics of a row, or of a clip, whose metric is its tag; `None` for other events."""
+    if isinstance(record, Row):
+        return record.step, (*record.names, *record.vectors)
+    if record.kind != "video":
+        return None
+    return record.body.get("step"), (str(record.body.get("tag")),)
+
+
+def start_of(
+    names: Iterable[str], start_step: int, metrics: Mapping[str, int] | None
+) -> int | None:
+    """From which step on a `resume` record supersedes rows with such metrics; `None` for never.
+
+    Args:
+        names: metrics of the rows.
+        start_step: the field of the record.
+        metrics: the field of the record: name to step. Rows are superseded if all their metrics are
+            in it, besides those of the logger; without it all rows are.
+    """
+    if metrics is None:
+        return start_step
+    own = own_metrics(names)
+    return max(metrics[name] for name in own) if own and own <= metrics.keys() else None
+
+
+def own_metrics(names: Iterable[str]) -> frozenset[str]:
+    """The metrics of the user among some names: those of the logger come and go."""
+    return frozenset(name for name in names if not name.startswith(_OF_LOGGER))
 
 
 @final
@@ -223,12 +269,12 @@ class JournalReader:
             elif not self._is_new(fields["n"]):
                 continue
             elif fields["kind"] == "row":
-                if self._resumes.hides_step(fields["n"], fields["step"]):
+                names = tuple(fields["metrics"])
+                if self._resumes.hides_step(fields["n"], fields["step"], names):
                     self.superseded += 1
                     continue
                 # Rows with the same metrics are decoded together, also if other rows are between
                 # them: programs log in turns.
-                names = tuple(fields["metrics"])
                 group = groups.get(names)
                 if group is None:
                     group = groups[names] = ParsedRows(names)

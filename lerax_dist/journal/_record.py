@@ -66,7 +66,7 @@ class Event:
 
     Attributes:
         time: when, in seconds since the epoch.
-        kind: `"open"`, `"resume"`, `"hparams"`, `"start"`, `"video"` or `"close"`.
+        kind: `"open"`, `"resume"`, `"hparams"`, `"start"`, `"video"`, `"dropped"` or `"close"`.
         body: its other fields, as JSON values.
     """
 

@@ -24,6 +24,8 @@ HEARTBEAT_INTERVAL = 10.0
 # Seconds without a heartbeat after which a writer counts as dead: several heartbeats, and the time
 # for which a network file system may show an old state.
 _TIMEOUT = 60.0
+# Files that are not complete, see `replace_file`.
+_PART = "." + "[0-9a-f]" * 32 + ".part"
 # In the line of each event that has an identity.
 _OPEN = b'"kind":"open"'
 
@@ -55,7 +57,10 @@ def take_identity(
         OSError: the file cannot be written.
         ValueError: the directory has another run than the one known.
     """
-    found = _read(directory / _RUN_FILE) or _last_opened(directory / JOURNAL)
+    found = _read(directory / _RUN_FILE)
+    if found is None:
+        opened = last_opened(directory / JOURNAL)
+        found = None if opened is None else _identity_of(opened.body)
     if known is not None and found is not None and found.run_id != known.run_id:
         raise ValueError(
             f"`state` is of a run with the id {known.run_id}, but {directory} holds one with the "
@@ -67,6 +72,10 @@ def take_identity(
         identity = Identity(last.run_id, last.incarnation + 1)
     else:
         identity = Identity(new_id or uuid.uuid4().hex[:12], 2 if continues else 1)
+    # What processes have left that were killed in `replace_file`. Runs below this one are others.
+    for left in (*directory.glob(_PART), *directory.glob(f"videos/**/{_PART}")):
+        with contextlib.suppress(OSError):
+            left.unlink()
     line = json.dumps(identity._asdict()).encode() + b"\n"
     replace_file(directory / _RUN_FILE, lambda file: file.write(line))
     return identity
@@ -79,17 +88,16 @@ def _read(path: Path) -> Identity | None:
         return None
 
 
-def _last_opened(journal: Path) -> Identity | None:
-    """The identity in the last `open` record of a journal, for a run without the file."""
+def last_opened(journal: Path) -> Event | None:
+    """The last `open` record of a journal that has an identity."""
     try:
         with journal.open("rb") as file:
             fd = file.fileno()
             for _, line in read_backwards(fd, os.fstat(fd).st_size):
                 found = decode(line) if _OPEN in line else None
                 if found is not None and isinstance(found[1], Event) and found[1].kind == "open":
-                    identity = _identity_of(found[1].body)
-                    if identity is not None:
-                        return identity
+                    if _identity_of(found[1].body) is not None:
+                        return found[1]
     except FileNotFoundError:
         pass
     return None

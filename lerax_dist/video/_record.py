@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxtyping import Array, ArrayLike, Int, Key
 
 from lerax_dist.device._axes import Axes, find_axes
@@ -80,27 +82,42 @@ class Recorder:
         """
         axes = find_axes(None)
         try:
-            observe, spec = self._plan(self._env if env is None else env, policy, key, axes)
+            program, spec = self._plan(self._env if env is None else env, policy, key, axes)
         except Exception as error:
             # A user's environment may raise anything, and a video must not end a training.
             self._run.disable_clips(error)
             return
         callback = self._run.clip_callback(spec)
 
-        def fire(key: Any, iteration: Array) -> None:
-            # No axes: the condition below holds on the first device only.
-            send(callback, iteration[None], pack(observe(key)), ())
+        def record_one(due: Array, iteration: Array, key: Any, consts: list[Any]) -> tuple[()]:
+            def fire(key: Any, iteration: Array, consts: list[Any]) -> None:
+                observed = jaxpr_as_fun(ClosedJaxpr(program.jaxpr, consts))(key)
+                # No axes: the condition holds on the first device only.
+                send(callback, iteration[None], pack(observed), ())
+
+            lax.cond(due, fire, lambda *_: None, key, iteration, consts)
+            return ()
+
+        record_one = custom_vmap(record_one)
+
+        @record_one.def_vmap
+        def _(size: int, is_mapped: list[Any], *given: Any) -> tuple[tuple[()], tuple[()]]:
+            # The first member's clip, not those of all; none once it has finished, see `_members`.
+            due, *rest = jax.tree.map(lambda x, mapped: x[0] if mapped else x, given, (*is_mapped,))
+            record_one(due & (rest[0] == jnp.max(given[1])), *rest)
+            return (), ()
 
         iteration = jnp.asarray(iteration, jnp.int32)
         due = iteration % self._settings.interval == 0
         if axes.manual:
             due &= lax.axis_index(axes.manual) == 0
-        lax.cond(due, fire, lambda *_: None, key, iteration)
+        record_one(due, iteration, key, jax.tree.map(lax.stop_gradient, program.consts))
 
-    def _plan(
-        self, env: Any, policy: Any, key: Any, axes: Axes
-    ) -> tuple[Callable[[Any], Any], ClipSpec]:
-        """What the device computes for a clip from the key, and how the host makes frames of it."""
+    def _plan(self, env: Any, policy: Any, key: Any, axes: Axes) -> tuple[ClosedJaxpr, ClipSpec]:
+        """What the device computes for a clip from the key, and how the host makes frames of it.
+
+        As a program, whose constants are all that it needs of the trace around it.
+        """
         renderer = choose_renderer(env, self._env_on_host, self._hooks.render)
         rollout = self._rollout(env, policy, axes)
 
@@ -127,7 +144,7 @@ class Recorder:
             size = (settings.num_steps, settings.width, settings.height)
             return draw_frames(unpack(words, layout), draw, *size)
 
-        return observe, ClipSpec(TAG, settings.fps, render)
+        return program, ClipSpec(TAG, settings.fps, render)
 
     def _rollout(self, env: Any, policy: Any, axes: Axes) -> Callable[[Any], Any]:
         num_steps = self._settings.num_steps

@@ -1,4 +1,5 @@
 import itertools
+import socket
 import time
 
 import numpy as np
@@ -96,20 +97,31 @@ def test_any_message_is_the_record_that_tensorboardx_makes(tmp_path, size):
         ([], []),
         (["a", "a_min"], []),
         (["a_min", "a_max"], []),
-        (["a_max", "a", "a_min"], ["a"]),
+        (["a_max", "a", "a_min"], [("a", "a_min", "a_max")]),
+        (
+            ["a", "a/member_min", "a/member_max", "b/member_min", "b/member_max"],
+            [("a", "a/member_min", "a/member_max")],
+        ),
     ],
 )
 def test_a_band_needs_all_three(tags, bands):
     assert find_bands(tags) == bands
 
 
-def test_an_event_file_that_exists_is_not_written_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(time, "time_ns", lambda: 1)
+def test_a_file_sorts_after_those_there_and_writes_to_none_of_them(tmp_path, monkeypatch):
+    """Hosts whose clocks differ, and names that would be the same but for the order."""
     names = "lerax_dist.backends._tensorboard_events._FILE_NUMBERS"
     monkeypatch.setattr(names, itertools.repeat(7))
-    EventFile(tmp_path).close()
-    (path,) = tmp_path.iterdir()
-    before = path.read_bytes()
-    with pytest.raises(FileExistsError):
-        EventFile(tmp_path)
-    assert path.read_bytes() == before
+    # As other writers name theirs, from another host.
+    (tmp_path / "events.out.tfevents.1790000000.zebra.1.0").touch()
+    (tmp_path / "events.out.tfevents.0000000000.hparams").touch()
+    order = sorted(path.name for path in tmp_path.iterdir())
+    for clock, host in ((1780000000.5, "n9"), (1790009999.5, "n1"), (3.0, "n0"), (3.0, "n0")):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        EventFile(tmp_path).close()
+        assert {path: path.read_bytes() for path in before} == before
+        (new,) = set(tmp_path.iterdir()) - set(before)
+        order.append(new.name)
+    assert order == sorted(order) and len(order) == 6

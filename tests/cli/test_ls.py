@@ -175,6 +175,19 @@ def test_the_table(tmp_path, capsys):
     assert line.endswith("train/loss 1")
 
 
+def test_runs_are_listed_by_the_time_of_their_files_and_names_cannot_steer_a_terminal(
+    tmp_path, capsys
+):
+    # The clock of one host is a day behind that of the other: its rows seem old.
+    for age_of_row, order, name in ((86400.0, 300, "behind"), (0.0, 200, "ahead\x1b[2J\nx")):
+        path = tmp_path / name / "journal.jsonl"
+        write_journal(path, [OPEN, Row.of(1.8e9 - age_of_row, 1, None, {"loss": 1.0})])
+        os.utime(path, (1.8e9 + order, 1.8e9 + order))
+    assert main(["ls", str(tmp_path)]) == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["ahead?[2J", "behind"]
+
+
 def test_nothing_there(tmp_path, capsys):
     assert main(["ls", str(tmp_path)]) == 0
     said = capsys.readouterr()

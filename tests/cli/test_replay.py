@@ -1,5 +1,6 @@
 """A backend rebuilt from a journal holds what the journal holds; the journal stays as it is."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lerax_dist as ld
+from lerax_dist.backends import _append
 from lerax_dist.cli import _replay, main
 from lerax_dist.cli._replay import Outcome, replay
 from lerax_dist.journal import Damage, JournalReader, Row
 from tests.backends.read_wandb import read_wandb
-from tests.journal.journals import age, opened, write
+from tests.journal.journals import age, closed, opened, write
 from tests.memory import Memory
 from tests.readers import event_rows, journal_rows, without_gauges
 
@@ -117,6 +119,60 @@ def test_nothing_is_replaced(run_dir, capsys):
         assert main(["replay", str(run_dir), "--to", to]) == 1
         assert "exists, and a replay replaces no file" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in run_dir.iterdir()} == before
+
+
+def test_what_is_refused_is_left_out_and_counted_and_the_rest_is_there(tmp_path, capsys):
+    # TensorBoard's steps have 64 bits.
+    rows = [Row.of(1.0, 2**70 if step == 10 else step, None, {"x": 1.0}) for step in range(100)]
+    write(tmp_path / "r", [opened(), *rows, closed()])
+    assert main(["replay", str(tmp_path / "r"), "--to", "tensorboard"]) == 1
+    assert [step for step, _ in event_rows(tmp_path / "r")] == [*range(10), *range(11, 100)]
+    said = capsys.readouterr().err
+    assert said.startswith("99 rows, steps 0 to 99 to tensorboard")
+    assert (
+        f"left out 1 record that it does not take, the first in `log_rows` at step {2**70}" in said
+    )
+
+
+def test_a_replay_that_a_disk_has_stopped_is_completed_or_replaced(tmp_path, capsys, monkeypatch):
+    rows = [Row.of(1.0, step, None, {"x": step / 7}) for step in range(100)]
+    # Epochs, which come late and count from 0.
+    rows.insert(60, Row.of(1.0, 3, None, {"epoch/y": 0.5}))
+    journal = write(tmp_path / "r", [opened(), *rows, closed()])
+    age(tmp_path / "r")
+    append, room = _append.Appender.append, [50]
+
+    def full(self, data):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room[0] -= 1
+        append(self, data)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(_append.Appender, "append", full)
+        assert main(["replay", str(journal), "--to", "jsonl"]) == 1
+    said = capsys.readouterr().err
+    assert "stopped after 50 rows: " in said and "--from-step 3," in said
+    file = tmp_path / "r" / "metrics.jsonl"
+    assert len(file.read_text().splitlines()) == 50
+    assert main(["replay", str(journal), "--to", "jsonl", "--from-step", "3"]) == 0
+    kept: list[dict] = []
+    for line in file.read_text().splitlines():
+        row = json.loads(line)
+        kept = [*kept, row] if "step" in row else [r for r in kept if r["step"] < row["resume"]]
+    assert kept == [{"step": row.step, **row.metrics} for row in rows]
+    assert main(["replay", str(journal), "--to", "jsonl", "--force"]) == 0
+    assert list(map(json.loads, file.read_text().splitlines())) == kept
+
+
+def test_no_file_of_a_run_that_is_written_is_replaced(tmp_path, capsys):
+    with ld.Logger(ld.JSONLBackend(tmp_path), "r") as logger:
+        logger.log({"x": 1.0}, 0)
+        logger.flush()
+        assert main(["replay", str(logger.run_dir), "--to", "jsonl", "--force"]) == 1
+        assert "while the run is being written" in capsys.readouterr().err
+        logger.log({"x": 2.0}, 1)
+    assert len((logger.run_dir / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_damaged_lines_are_counted_and_the_rest_is_there(run_dir, capsys):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lerax_dist.cluster import current_job, detect, launchers
+from lerax_dist.cluster import current_job, detect, hint_of_launch, launchers, list_variables
 
 _SLURM_JOB = {
     "SLURM_JOB_ID": "71",
@@ -66,6 +66,7 @@ _PALS = {
     "PMI_LOCAL_RANK": "1",
     "PMI_LOCAL_SIZE": "2",
 }
+_JSM = {"JSM_NAMESPACE_RANK": "5", "JSM_NAMESPACE_SIZE": "6", "LSB_JOBID": "9"}
 _EXPLICIT = {
     "LERAX_DIST_COORDINATOR_ADDRESS": "10.0.0.1:4444",
     "LERAX_DIST_NUM_PROCESSES": "3",
@@ -94,6 +95,18 @@ _TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZ
             {"PMI_RANK": "3", "PMI_SIZE": "8", "PMI_LOCAL_RANK": "1", "PMI_LOCAL_SIZE": "2"},
             *("mpich", (3, 8), (1, 2)),
             id="pmi of cray",
+        ),
+        pytest.param(
+            _JSM | {"JSM_NAMESPACE_LOCAL_RANK": "2", "JSM_NAMESPACE_LOCAL_SIZE": "3"},
+            *("jsrun", (5, 6), (2, 3)),
+            id="jsrun",
+        ),
+        pytest.param({"LSB_JOBID": "9"}, "solo", (0, 1), (0, 1), id="lsf script"),
+        pytest.param(
+            {"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "2"}
+            | {"MV2_COMM_WORLD_LOCAL_RANK": "1", "MV2_COMM_WORLD_LOCAL_SIZE": "2"},
+            *("mvapich", (1, 2), (1, 2)),
+            id="mvapich",
         ),
         pytest.param(_FLUX, "flux", (3, 4), (1, 2), id="flux"),
         pytest.param(
@@ -479,3 +492,53 @@ def test_malformed_values_are_named(environ: dict[str, str], words: list[str]):
 
 def test_values_that_are_only_nice_to_know_end_nothing():
     assert detect(_OPENMPI | {"OMPI_COMM_WORLD_LOCAL_RANK": "?"}).local_index is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "identity"),
+    [
+        ({}, ""),
+        (_EXPLICIT, ""),
+        (_EXPLICIT | {"LERAX_DIST_LAUNCH_ID": "a"}, "LERAX_DIST_LAUNCH_ID=a"),
+        (_SRUN, "SLURM_JOB_ID=71 SLURM_STEP_ID=0"),
+        (
+            _SRUN | {"SLURM_RESTART_COUNT": "2", "LERAX_DIST_LAUNCH_ID": "a"},
+            "SLURM_JOB_ID=71 SLURM_STEP_ID=0 SLURM_RESTART_COUNT=2 LERAX_DIST_LAUNCH_ID=a",
+        ),
+        (_TORCHRUN | {"TORCHELASTIC_RUN_ID": "7"}, "TORCHELASTIC_RUN_ID=7"),
+        (_FLUX, "FLUX_JOB_ID=ƒ2Vy"),
+        (_PALS, "PBS_JOBID=1234.polaris"),
+    ],
+)
+def test_a_launch_is_told_from_others_by(environ: dict[str, str], identity: str):
+    assert detect(environ).identity == identity
+
+
+def test_steps_of_a_slurm_job_have_ports_of_their_own():
+    ports = {detect(_SRUN | {"SLURM_STEP_ID": str(step)}).coordinator for step in range(64)}
+    assert len(ports) == 64 and "n1:61511" in ports  # the first is that of JAX
+
+
+@pytest.mark.parametrize(
+    ("environ", "hint"),
+    [
+        ({"NODE_RANK": "1", "NNODES": "4"}, "NNODES=4 NODE_RANK=1"),
+        ({"NODE_RANK": "0", "NNODES": "1"}, ""),
+        ({"ALPS_APP_PE": "3"}, "ALPS_APP_PE=3"),
+        ({"PBS_TASKNUM": "1", "PBS_NODENUM": "0"}, ""),
+        ({"PBS_TASKNUM": "2"}, "PBS_TASKNUM=2"),
+        ({"WORLD_SIZE": "8"}, "WORLD_SIZE=8"),
+        (_SLURM_JOB | {"SLURM_PROCID": "0"}, ""),
+        ({"NNODES": "1:4"}, ""),
+    ],
+)
+def test_variables_that_only_hint_at_several_processes(environ: dict[str, str], hint: str):
+    assert detect(environ).launcher == "solo"
+    assert hint_of_launch(environ) == hint
+
+
+def test_every_variable_that_looks_like_a_launchers_is_listed():
+    environ = {"NODE_RANK": "1", "MY_NUM_NODES": "2", "HOME": "/root", "XCURSOR_SIZE": "24"}
+    assert list_variables(environ | _JSM) == (
+        "JSM_NAMESPACE_RANK=5 JSM_NAMESPACE_SIZE=6 MY_NUM_NODES=2 NODE_RANK=1"
+    )

@@ -3,14 +3,23 @@
 Each process is a thread here, as only addresses matter.
 """
 
+import os
 import socket
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
 
 from lerax_dist.cluster import Launch, detect, rendezvous_address
-from lerax_dist.cluster._rendezvous import coordinator_host, rendezvous, reserved_port
+from lerax_dist.cluster._rendezvous import (
+    _arrive,
+    _coordinate,
+    _describe_process,
+    coordinator_host,
+    rendezvous,
+    reserved_port,
+)
 from lerax_dist.cluster.launchers._slurm import first_node
 
 SLURM = {
@@ -215,6 +224,59 @@ def test_a_program_that_scans_ports_does_not_count():
     assert errors == [""]
 
 
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_a_process_of_another_launch_is_refused_alone(caplog: pytest.LogCaptureFixture):
+    address, job = free_address(), "SLURM_JOB_ID=7 SLURM_STEP_ID="
+    errors: list[str] = []
+    first = threading.Thread(target=rendezvous, args=(0, 2, address, 60, job + "1"))
+    first.start()
+    for identity in (job + "0", "", job + "1 LERAX_DIST_LAUNCH_ID=lerax-dist doctor"):
+        with pytest.raises(RuntimeError) as refused:
+            rendezvous(1, 2, address, 60, identity)
+        errors.append(str(refused.value))
+    rendezvous(1, 2, address, 60, job + "1")
+    first.join(60)
+    assert not first.is_alive()
+    words = f"(pid {os.getpid()}) is refused at {address}: it belongs to the launch {job}0, but pro"
+    assert words in errors[0]
+    assert "it belongs to a launch without an id, but process 0" in errors[1]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert caplog.messages[0].endswith("The other processes are waited for.")
+
+
+def test_where_nothing_tells_launches_apart_another_command_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    lines = []
+    for index, argv in enumerate(
+        (
+            ["train.py", "--process-id", "0", "--host=n0"],
+            ["train.py", "--process-id", "1", "--host=n1"],
+            ["other.py", "--process-id", "2", "--token=secret"],
+        )
+    ):
+        monkeypatch.setattr("sys.argv", argv)
+        lines.append(_describe_process(index, 3, ""))
+    address, deadline = free_address(), time.monotonic() + 60
+    threads = [
+        threading.Thread(target=work, args=(line, address, deadline, 60))
+        for line, work in zip(lines, (_coordinate, _arrive, _arrive), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    (warning,) = caplog.messages
+    assert f"process 2 on {socket.gethostname()} (pid " in warning
+    assert f"runs other.py in {os.getcwd()}, and process 0 train.py in " in warning
+    assert "set LERAX_DIST_LAUNCH_ID on all processes" in warning
+    assert "secret" not in str(lines)
+
+
 def test_an_index_given_twice_is_not_reported_as_missing():
     errors = meet([(0, 3), (1, 3), (1, 3)], timeout=20)
     for error in errors:
@@ -232,4 +294,4 @@ def test_a_port_in_use_is_an_error():
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         (error,) = meet_at(address, [(0, 2)], timeout=1)
     assert error.startswith("OSError: ") and "free on process 0, got '127.0.0.1:" in error
-    assert "End the program that uses the port" in error
+    assert "perhaps a training that runs. Choose another port" in error

@@ -85,6 +85,35 @@ def test_a_plain_loop_learns_the_digits(tmp_path, processes, devices):
     assert re.search(r"digits: test accuracy 0\.9[5-9]\d|1\.000", printed)
 
 
+SLOW_SPLIT = pytest.param(2, 2, marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 4), SLOW_SPLIT])
+def test_a_supervised_scan_logs_each_step_and_each_evaluation(tmp_path, processes, devices):
+    printed, run_dir = start("supervised_scan.py", tmp_path, processes=processes, devices=devices)
+    rows = journal_rows(run_dir)
+    train = [(step, row) for step, row in rows if "train/loss" in row]
+    test = [(step, row) for step, row in rows if "test/loss" in row]
+    assert [step for step, _ in train] == list(range(400))
+    assert [step for step, _ in test] == list(range(49, 400, 50))
+    assert test[-1][1]["test/accuracy"] > 0.95
+    assert train[-1][1]["train/loss"] < 0.1 < train[0][1]["train/loss"]
+    assert all(row["train/loss"] < row["train/loss_worst"] for _, row in train)
+    assert re.search(r"digits: test accuracy (0\.9[5-9]\d|1\.000)", printed)
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 4), SLOW_SPLIT])
+def test_episodes_of_a_wrapper_are_those_of_all_agents_that_ended_one(tmp_path, processes, devices):
+    printed, run_dir = start("wrapped_episodes.py", tmp_path, processes=processes, devices=devices)
+    rows = journal_rows(run_dir)
+    assert [step for step, _ in rows] == [32 * 32 * (i + 1) for i in range(60)]
+    assert rows[0][1]["episode/return"] < -10 < -5 < rows[-1][1]["episode/return"]
+    for _, row in rows:
+        assert row["episode/count"] == round(row["episode/count"])
+        assert 3 <= row["episode/length"] <= 20
+    assert "walk: mean return -1" in printed
+
+
 def test_a_number_of_environments_that_the_devices_do_not_divide_is_an_error(tmp_path):
     done = subprocess.run(
         [sys.executable, EXAMPLES / "ppo_cartpole.py", "--num-envs", "30"],

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import lerax_dist as ld
+from lerax_dist.host import _clips
 from tests.loop import KEY, reset, step_states, training
 from tests.memory import Hangs, Memory
 from tests.readers import journal_records
@@ -23,12 +24,18 @@ def noise(count, channels):
     return RANDOM.integers(0, 256, (count, 8, 9, channels), dtype=np.uint8)
 
 
-def clip_events(logger):
+def clip_events(logger, kind="video"):
     return [
         record.body
         for record in journal_records(logger.run_dir)
-        if getattr(record, "kind", "") == "video"
+        if getattr(record, "kind", "") == kind
     ]
+
+
+def dropped(logger):
+    """Tag, step and iteration of the clips that the journal has as dropped."""
+    bodies = clip_events(logger, "dropped")
+    return [(body["tag"], body["step"], body["iteration"]) for body in bodies if body["reason"]]
 
 
 def videos(logger):
@@ -185,25 +192,54 @@ def test_a_clip_without_a_row_gets_no_step_and_is_counted(tmp_path, restarts):
                 played.start()
                 played.iterate(2)
                 played.state = logger.flush_state(played.state)
-    assert any("dropped 1 clip" in text for text in messages(logger))
+    assert any("no row was logged for their iteration" in text for text in messages(logger))
+    assert dropped(logger) == [("eval/video", None, 1)]
     assert [step for _, _, step, _ in played.backend.clips] == [200] * restarts
 
 
 def test_a_step_that_comes_again_replaces_no_file(tmp_path):
-    """Another training, and the same iteration again in a loop that says nothing of it."""
+    """The same iteration again in a loop that says nothing of it; another training goes on."""
     played = Played(tmp_path, frame)
     with played.logger as logger:
-        for color, starts in ((1, True), (2, True), (3, False)):
+        for color, starts in ((1, True), (2, False), (3, False), (4, True)):
             if starts:
                 played.start()
             played.iterate(4, color)
             logger.flush(LIMIT)
-    assert videos(logger) == [f"eval/video/000000000400{again}.png" for again in ("", "_2", "_3")]
-    assert [frames[0, 0, 0, 0] for _, frames, _, _ in played.backend.clips] == [1, 2, 3]
+    names = ["400", "400_2", "400_3", "800"]
+    assert videos(logger) == [f"eval/video/000000000{name}.png" for name in names]
+    assert [frames[0, 0, 0, 0] for _, frames, _, _ in played.backend.clips] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("size", [1, 40_000], ids=["whole", "in parts"])
-def test_clips_that_come_too_fast_are_thinned_with_one_warning(tmp_path, size):
+def test_every_clip_of_a_plain_loop_is_kept_and_one_that_finds_no_room_waits(tmp_path, monkeypatch):
+    clips = [noise(9, 3) for _ in range(10)]
+    monkeypatch.setattr(_clips, "_BOUND", 2 * clips[0].nbytes)
+    backend = Memory()
+    with ld.Logger(backend, "r", log_dir=tmp_path) as logger:
+        for task, frames in enumerate(clips):
+            logger.log_video(f"eval/task_{task}", frames, 7)
+    assert [tag for tag, *_ in backend.clips] == [f"eval/task_{task}" for task in range(10)]
+    assert (logger.failures, dropped(logger)) == ((), [])
+    # One that waits while nothing moves is dropped, in the end, and the journal has that.
+    go_on = threading.Event()
+    monkeypatch.setattr(_clips, "_ROOM_TIMEOUT", 0.2)
+    monkeypatch.setattr(_clips, "save_clip", lambda *_: go_on.wait(LIMIT))
+    with ld.Logger(backend, "stuck", log_dir=tmp_path) as logger:
+        logger.log_video("first", clips[0], 7)
+        logger.log_video("second", clips[0], 7)
+        with pytest.warns(ld.LoggingWarning, match="'third': no clip was rendered for 0.2 s"):
+            logger.log_video("third", clips[0], 7)
+        go_on.set()
+    assert dropped(logger) == [("third", 7, None)]
+
+
+@pytest.mark.parametrize(
+    ("size", "bound"), [(1, 70), (40_000, 2_000_000)], ids=["whole", "in parts"]
+)
+def test_clips_beyond_the_memory_bound_are_dropped_with_one_warning(
+    tmp_path, monkeypatch, size, bound
+):
+    monkeypatch.setattr(_clips, "_BOUND", bound)
     go_on = threading.Event()
 
     def draw(color):
@@ -226,6 +262,7 @@ def test_clips_that_come_too_fast_are_thinned_with_one_warning(tmp_path, size):
         logger.flush(LIMIT)
         assert [step for _, _, step, _ in played.backend.clips][4:] == [6000]
     assert len(logger.failures) == 1
+    assert dropped(logger) == [("eval/video", None, count) for count in range(5, 21)]
     assert [step for step, _ in played.backend.rows] == [
         *range(100, 2001, 100), 6000
     ]  # fmt: skip
@@ -266,6 +303,7 @@ def test_closing_does_not_wait_for_ever_and_says_what_is_lost(tmp_path):
     assert played.backend.clips == []
     assert [step for step, _ in played.backend.rows] == [100]
     assert journal_records(logger.run_dir)[-1].kind == "close"
+    assert dropped(logger) == [("eval/video", 100, 1)]
     (lost,) = messages(logger)
     assert "1 clip" in lost and "lost" in lost
 

@@ -3,6 +3,7 @@
 A pure test of what the package keeps to itself; through the door see `test_peers.py`.
 """
 
+import dataclasses
 import threading
 import time
 import warnings
@@ -325,3 +326,49 @@ def test_a_process_that_is_ahead_is_not_read_until_there_is_room():
     room.set()
     assert numbers(queue, 1, lambda found: "finished" in found) == [*range(10), "finished"]
     receiver.stop()
+
+
+def emitted(step, value, names=NAMES):
+    own = row(step, value, value, names=names)
+    return own._replace(schema=dataclasses.replace(own.schema, unit=1))
+
+
+def test_rows_of_emit_are_matched_among_themselves_whatever_overtakes_them(merger, failures):
+    other = ("c", "d")
+    here = [row(1, 0.0), emitted(1, 0.0), emitted(1, 0.0, other), row(2, 0.0), emitted(2, 0.0)]
+    merger.put(here, 0.0)
+    sent = [emitted(1, 6.0, other), emitted(1, 3.0), emitted(2, 9.0), row(1, 12.0), row(2, 15.0)]
+    for process in (1, 2):
+        merger.receive(PeerRows(process, peer_rows(*sent)), 0.0)
+    assert [both[0] for both in values(merger.ready(0.0))] == [8.0, 2.0, 4.0, 10.0, 6.0]
+    assert failures.all() == ()
+
+
+def test_a_program_that_counts_from_0_again_is_matched_again(merger, failures):
+    steps = [0, 1, 2, 0, 1, 2]
+    merger.put([emitted(step, 0.0) for step in steps], 0.0)
+    for process in (1, 2):
+        mine = [emitted(step, 3.0 * i) for i, step in enumerate(steps)]
+        merger.receive(PeerRows(process, peer_rows(*mine)), 0.0)
+    assert [both[0] for both in values(merger.ready(0.0))] == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+    assert failures.all() == ()
+
+
+def test_a_row_that_another_process_never_emits_holds_up_no_run(merger, failures):
+    """It goes on, so it is not excluded: only this row is without its values."""
+    merger.put([emitted(1, 5.0), row(70)], 0.0)
+    for process in (1, 2):
+        merger.receive(PeerRows(process, peer_rows(*map(row, range(70, 140)))), 0.0)
+    assert merger.ready(5.0) == []
+    with pytest.warns(LoggingWarning, match="sent 64 rows but not row 1 of `emit`"):
+        assert [item.number for item in merger.ready(11.0)] == [1, 70]
+    assert len(failures.all()) == 2  # one a process
+
+
+def test_a_row_that_another_process_skips_costs_none_of_its_later_ones(merger):
+    merger.put([emitted(step, 0.0) for step in (1, 2, 3)], 0.0)
+    merger.receive(PeerRows(1, peer_rows(emitted(1, 3.0), emitted(3, 3.0))), 0.0)
+    merger.receive(PeerRows(2, peer_rows(*(emitted(step, 3.0) for step in (0, 1, 2, 3)))), 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert [both[0] for both in values(merger.ready(0.0))] == [2.0, 1.5, 2.0]

@@ -11,9 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lerax_dist._failures import Failures
-from lerax_dist._schema import Schema
+from lerax_dist._schema import Schema, Totals
 from lerax_dist.host._queue import Packet
-from lerax_dist.host._rows import MAX_HELD, Reassembler, ReorderBuffer
+from lerax_dist.host._rows import (
+    MAX_HELD,
+    PartialRow,
+    Reassembler,
+    ReorderBuffer,
+    StepSorter,
+)
 
 SCHEMA, OTHER = (Schema(("x",), dtype=np.dtype(np.float32)) for _ in range(2))
 
@@ -184,3 +190,57 @@ def test_a_row_that_never_comes_holds_up_a_window_at_most():
     order, rest = order.release()
     assert out + rest == [1, *range(3, MAX_HELD + 10)]
     assert len(out) > 1
+
+
+def emitted(step, value=0.0, schema=SCHEMA):
+    totals = Totals(1, np.array([value]), np.zeros(0), np.zeros(0), step)
+    return PartialRow(schema, totals, step, 0.0, None, step, 8)
+
+
+def through_sorter(looks):
+    """Steps of rows of `emit` in the order in which they come out, given those of each look."""
+    sorter, out = StepSorter(), []
+    for steps in looks:
+        for step in steps:
+            out += sorter.add(emitted(step))
+        out += sorter.look()
+    return [row.number for row in out + sorter.release()]
+
+
+@pytest.mark.parametrize(
+    ("looks", "out"),
+    [
+        # The first wakes the worker; those that it has overtaken come at the next look.
+        ([[3], [2, 1, 0], [7, 6], [5, 4]], [0, 1, 2, 3, 4, 5, 6, 7]),
+        # With gaps, and with steps that come again or begin anew, also before the first are out.
+        ([[10, 30, 20], [1000]], [10, 20, 30, 1000]),
+        ([[0, 1, 2, 0, 1, 2]], [0, 1, 2, 0, 1, 2]),
+        ([[0, 1, 2], [], [0, 1, 2]], [0, 1, 2, 0, 1, 2]),
+        ([[97], [98, 99], [0, 1]], [97, 98, 99, 0, 1]),
+        ([[5, 5, 5]], [5, 5, 5]),
+    ],
+)
+def test_rows_of_emit_come_in_the_order_of_their_steps(looks, out):
+    assert through_sorter(looks) == out
+
+
+def test_a_row_of_emit_waits_for_one_look_and_for_no_other_row():
+    sorter = StepSorter()
+    assert sorter.add(emitted(7)) == [] == sorter.look()
+    assert sorter.is_waiting
+    assert [row.number for row in sorter.look()] == [7]
+    assert not sorter.is_waiting
+
+
+def test_rows_of_emit_are_none_that_rows_of_iterations_wait_for():
+    """In one message of the queue, and with another stride."""
+    own = Schema(("y",), dtype=np.dtype(np.float32), step_devices=1, unit=1)
+    value = np.array([1.0, 200, 0, 0, 0, 0, 0, 0], np.float32).view(np.int32).tolist()
+    packet = Packet(own, 0, 1, np.array([0, 1, 0, *value], np.int32), 1, 0.0, 0.0)
+    reassembler = Reassembler(Failures(), discard=lambda size: None)
+    both = [part(i, 7, 7.0)._replace(stride=7) for i in (0, 1)]
+    assert rows(reassembler, packet, *both) == [(7, [7.0])]
+    both = [part(i, 14, 14.0)._replace(stride=7) for i in (0, 1)]
+    assert rows(reassembler, *both) == [(14, [14.0])]
+    (row,) = reassembler.release()
+    assert (row.number, row.clock, row.totals.plain.tolist()) == (200, None, [1.0])

@@ -93,13 +93,19 @@ def test_an_interval_is_no_gap(tmp_path):
     assert journal_steps(logger.run_dir) == [7, 14, 21, 28]
 
 
-def test_another_training_counts_from_the_start_again(tmp_path):
+def test_another_training_that_counts_from_the_start_again_continues_the_curve(tmp_path):
     with open_logger(tmp_path) as logger:
         start(logger)
         arrive(logger, 1, 2, 4)
         start(logger)
         arrive(logger, 1, 3, 2)
-    assert journal_steps(logger.run_dir) == [1, 2, 4, 1, 2, 3]
+        start(logger)
+        arrive(logger, 1, 2)
+        # One that goes on by itself is left alone.
+        start(logger)
+        arrive(logger, 20, 21)
+    assert journal_steps(logger.run_dir) == [1, 2, 4, 5, 6, 7, 8, 9, 20, 21]
+    assert logger.failures == ()
 
 
 def test_rows_of_one_message_have_times_of_their_own_between_it_and_the_one_before(tmp_path):

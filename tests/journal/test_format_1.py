@@ -25,8 +25,9 @@ HPARAMS = {"net.width": 64, "net.act": "tanh", "big": 2**70, "clip": "Infinity",
 @pytest.fixture
 def logs(tmp_path):
     shutil.copytree(FORMAT_1, tmp_path / "logs")
-    for folder in (tmp_path / "logs").iterdir():
-        age(folder)
+    # As they were written, one after the other: a copy has times of its own.
+    for seconds, name in ((300.0, "resumed"), (200.0, "killed"), (100.0, "video")):
+        age(tmp_path / "logs" / name, seconds)
     return tmp_path / "logs"
 
 

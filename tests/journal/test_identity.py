@@ -57,3 +57,4 @@ def test_a_process_that_was_killed_while_it_wrote_does_not_block_the_next(tmp_pa
     taken = take("whole")
     assert taken.returncode == 0, taken.stderr
     assert json.loads((tmp_path / "run.json").read_text())["run_id"] == taken.stdout.strip()
+    assert not list(tmp_path.glob(".*.part"))

@@ -171,3 +171,14 @@ def test_gpus_that_slurm_gives_to_one_process_are_all_taken(slurm: Slurm, tmp_pa
 def test_a_script_that_is_not_started_by_sbatch_says_so(slurm: Slurm, tmp_path: Path):
     with pytest.raises(AssertionError, match="SLURM_JOB_ID: Start this file with sbatch"):
         slurm.run("bash", SCRIPTS / "cpu.sbatch", cwd=tmp_path, env={"HOME": os.environ["HOME"]})
+
+
+def test_two_steps_of_a_job_side_by_side_are_two_launches(slurm: Slurm, tmp_path: Path):
+    step = f"srun --exact -N1 -n2 {PYTHON} {PLACE}"
+    wrap = f"--wrap=mkdir a b; (cd a; {step} a) & (cd b; {step} b) & wait"
+    outcome = slurm.batch("-N1", "-n4", "--output=%j.out", wrap, cwd=tmp_path)
+    found = sorted((report["arguments"], report["process"]) for report in outcome.reports)
+    assert found == [(["a"], 0), (["a"], 1), (["b"], 0), (["b"], 1)]
+    assert places(outcome, "count") == [2] * 4
+    for name in "ab":
+        assert [step for step, _ in journal_rows(tmp_path / name / "logs" / "run")] == [0, 1, 2]

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 import lerax_dist as ld
 from lerax_dist.host._clip_file import load_clip
 from lerax_dist.video._render import draw_frames
+from tests.loop import step_states
 from tests.memory import Memory
 from tests.program import callbacks, collective_operands, compiled_text
 from tests.readers import journal_records, journal_rows
@@ -248,3 +249,37 @@ def test_a_render_function_that_raises_gives_one_warning_and_all_rows(tmp_path):
 def test_a_frame_of_another_shape_or_type_raises(frame):
     with pytest.raises(ValueError, match=r"must return uint8 of shape \(10, 24, 3\).*, got"):
         draw_frames(np.zeros((2, 1)), lambda state, width, height: frame, 2, 24, 10)
+
+
+@pytest.mark.parametrize("ends", [ITERATIONS, 5])
+def test_of_several_members_there_is_the_clip_of_the_first(tmp_path, ends):
+    """Under `vmap`, in a loop whose members end at different iterations; none after its end."""
+    env, backend = Walk(), Frames()
+    with ld.LoggingCallback(backend, "run", env=env, log_dir=tmp_path, **RECORDED) as logger:
+
+        def member(speed, end):
+            def step(count):
+                context = ld.IterationContext(
+                    ld.EmptyCallbackState(), step_states(count[None]), env,
+                    speed * count.astype(jnp.float32), count, None, {},
+                )  # fmt: skip
+                logger.on_iteration(context, key=KEY)
+                return count + 1
+
+            return jax.lax.while_loop(lambda count: count <= end, step, jnp.int32(1))
+
+        speeds, last = jnp.asarray([2.0, 3.0, 5.0]), jnp.asarray([ends, ITERATIONS, 1])
+        jax.block_until_ready(jax.jit(jax.vmap(member))(speeds, last))
+    assert logger.failures == ()
+    assert [step for _, _, step, _ in backend.clips] == [4, 8][: 1 if ends < 8 else 2]
+    for (_, frames, _, _), expected in zip(backend.clips, EXPECTED.values(), strict=False):
+        np.testing.assert_array_equal(frames, expected)
+
+
+def test_members_in_a_scan_need_one_rollout(tmp_path):
+    played = []
+    env, backend = Walk(lambda: played.append(1)), Frames()
+    with ld.LoggingCallback(backend, "run", env=env, log_dir=tmp_path, **RECORDED) as logger:
+        jax.block_until_ready(jax.jit(jax.vmap(lambda x: train(logger, env, x)))(jnp.zeros((3, 8))))
+    check_clips(backend.clips)
+    assert len(played) == 2 * STEPS

@@ -31,7 +31,15 @@ from lerax_dist.backends.console._columns import (
     text_height,
     text_width,
 )
-from lerax_dist.backends.console._view import MAX_LAG, RunView, describe_launch, printable
+from lerax_dist.backends.console._view import (
+    MAX_LAG,
+    RunView,
+    describe_launch,
+    describe_value,
+    is_range,
+    printable,
+    range_of,
+)
 
 MIN_CHART_HEIGHT = 6
 """Rows of a chart with its title and axis, below which it shows nothing useful."""
@@ -67,7 +75,8 @@ def _body(view: RunView, width: int, room: int) -> list[RenderableType]:
     groups, name = _metrics(view), view.charted
     if name is None or room < MIN_CHART_HEIGHT:
         return [beside(fit_columns(groups, width, room, aim=10))]
-    curves = [(view.history.curve(name), _CHART_STYLE)]
+    edges = [(view.history.curve(each), "dim") for each in range_of(name) if each in view.latest]
+    curves = [*edges, (view.history.curve(name), _CHART_STYLE)]
     if width >= _MIN_WIDTH_BESIDE:
         columns = fit_columns(groups, width - GAP - _MIN_CHART_WIDTH, room, aim=14)
         left = sum(text_width(column) + GAP for column in columns)
@@ -182,11 +191,14 @@ def _metrics(view: RunView) -> list[ItemGroup]:
     sparks, charted = sparklines(view), view.charted
     items: list[Item] = []
     for name, latest in view.latest.items():
+        if is_range(name, view.latest):
+            continue
         value, before = float(latest), view.before.get(name)
         change = "" if before is None else format_change(value, float(before))
         spark = (sparks.get(name, ""), _CHART_STYLE if name == charted else "dim cyan")
         style = "" if math.isfinite(value) else "bold red"
-        items.append(Item(name, format_value(value), style, ((change, "dim"), spark)))
+        text = describe_value(name, view.latest)
+        items.append(Item(name, text, style, ((change, "dim"), spark)))
     return group_items(items)
 
 

@@ -1,6 +1,6 @@
 """The curves of all metrics over a run of any length, in a fixed number of points."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -66,6 +66,13 @@ class History:
         """Drop the points whose mean step is `start_step` or after it."""
         points = self._sums[:, : self._count]
         self._replace(points[:, _means(points)[:, 0] < start_step])
+
+    def drop_metrics(self, starts: Mapping[str, int]) -> None:
+        """Drop each metric from the points whose mean step is its step in `starts` or after it."""
+        steps = _means(self._sums[:, : self._count])[:, 0]
+        for name in starts.keys() & self._columns.keys():
+            places = np.flatnonzero(steps >= starts[name])
+            self._sums[:, places, self._columns[name]] = 0.0
 
     def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a metric where it has any; NaN where it was not finite."""

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO, TypeAlias, cast, final
 
@@ -26,6 +27,9 @@ _MAX_BARS = 8
 """Bars of other programs that are shown below the display."""
 _MOVES = re.compile(r"(\r|\n|\x1b\[A)")
 Draw: TypeAlias = Callable[[int, int | None], RenderableType]
+# Seconds. A terminal that is paused holds Rich's lock; a fork must not wait for it.
+_FORK_TIMEOUT = 1.0
+_shown: "weakref.WeakSet[LiveDisplay]" = weakref.WeakSet()
 
 
 @final
@@ -54,6 +58,7 @@ class LiveDisplay:
             redirect_stderr=False,
         )
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
+        self._held: list[Any] = []
 
     def start(self) -> None:
         """Begin to redraw; raises `rich.errors.LiveError` if the console has a live display."""
@@ -62,6 +67,7 @@ class LiveDisplay:
         self._streams = stdout, stderr
         streams = (_Stream(self._printed, stream) for stream in self._streams)
         sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)
+        _shown.add(self)
         if not self._fullscreen:
             # A training that is killed cannot show a hidden cursor again.
             self._console.show_cursor(True)
@@ -89,15 +95,43 @@ class LiveDisplay:
 
     def stop(self) -> None:
         """Draw once more, with all lines, and end."""
-        for handler, stream in self._handlers:
-            handler.setStream(stream)
-        self._handlers = []
+        _shown.discard(self)
+        self._restore_handlers()
         self._limited = self._fullscreen
         self._printed.close()
         self._live.stop()
         sys.stdout, sys.stderr = self._streams
         if self._fullscreen:
             print_frame(self._console, self._draw(max(1, self._console.width - 1), None))
+
+    def _restore_handlers(self) -> None:
+        for handler, stream in self._handlers:
+            handler.setStream(stream)
+        self._handlers = []
+
+    def before_fork(self) -> None:
+        """Wait for the thread that draws: the child would inherit the locks that it holds."""
+        # In Rich's order. The forking thread may hold them itself.
+        locks = (self._live._lock, self._console._lock)
+        self._held = [lock for lock in locks if lock.acquire(timeout=_FORK_TIMEOUT)]
+
+    def after_fork(self) -> None:
+        """Let the thread draw again; also in the child, which has no such thread."""
+        while self._held:
+            self._held.pop().release()
+
+    def leave_to_parent(self) -> None:
+        """In the child: what it prints goes to the terminal, past the display."""
+        if len(self._held) < 2:  # another thread holds a lock, and is not here
+            self._live._lock, self._console._lock = threading.RLock(), threading.RLock()
+            self._held = []
+        self.after_fork()
+        _shown.discard(self)
+        sys.stdout, sys.stderr = self._streams
+        if not self._live._nested:
+            self._console.clear_live()
+            self._console.pop_render_hook()
+        self._restore_handlers()
 
     def _frame(self) -> RenderableType:
         # One column less: a line that fills the last one wraps when the window shrinks by it.
@@ -198,6 +232,21 @@ class _Stream:
 
     def writelines(self, lines: Iterable[str]) -> None:
         self.write("".join(lines))
+
+
+def _at_fork(action: Callable[[LiveDisplay], None]) -> Callable[[], None]:
+    def act() -> None:
+        for display in list(_shown):
+            action(display)
+
+    return act
+
+
+os.register_at_fork(
+    before=_at_fork(LiveDisplay.before_fork),
+    after_in_parent=_at_fork(LiveDisplay.after_fork),
+    after_in_child=_at_fork(LiveDisplay.leave_to_parent),
+)
 
 
 @final

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lerax_dist.backends._format import format_duration, format_percent, format_value
+from lerax_dist.backends._format import format_duration, format_percent
 from lerax_dist.backends.console._view import (
     ABOUT_LOGGING,
     MAX_HPARAMS,
     MAX_LAG,
     RunView,
     describe_launch,
+    describe_value,
+    is_range,
     printable,
 )
 
@@ -58,9 +60,10 @@ def format_row(
             for name in scalars
             if name in chosen or any(fnmatchcase(name, each) for each in chosen)
         ]
+    names = [n for n in names if n in (chosen or ()) or not is_range(n, scalars)]
     names.sort(key=lambda name: name != charted)
     for count, name in enumerate(names):
-        text = f"{printable(name)}={format_value(float(scalars[name]))}"
+        text = f"{printable(name)}={describe_value(name, scalars)}"
         if chosen is None and count and len("  ".join([*parts, text])) > _MAX_LENGTH:
             parts.append(f"+{len(names) - count} more")
             break

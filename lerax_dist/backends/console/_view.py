@@ -2,11 +2,12 @@
 
 import itertools
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, final
 
 import numpy as np
 
+from lerax_dist.backends._format import format_value
 from lerax_dist.backends.console._history import History
 
 HEADLINE = "episode/return"
@@ -19,6 +20,8 @@ _MAX_LENGTH = 500
 """Characters of a name or value that a terminal shows; the whole is in the journal."""
 MAX_HPARAMS = 200
 """Hyperparameters that a terminal shows."""
+_MEMBER_ENDS = ("member_min", "member_max", "member_std")
+"""Last parts of the names of metrics over members, see `LoggingCallback`."""
 _MAX_ROWS = 256
 """Rows that are buffered before they are merged into the history."""
 _MIN_SPAN = 1.0
@@ -34,6 +37,24 @@ def chosen_metric(names: Iterable[str], wanted: str) -> str | None:
         if loss is None and "loss" in name.rpartition("/")[2].lower():
             loss = name
     return loss
+
+
+def is_range(name: str, names: Container[str]) -> bool:
+    """Whether a metric only says how another one differs between members."""
+    metric, _, end = name.rpartition("/")
+    return end in _MEMBER_ENDS and metric in names
+
+
+def range_of(name: str) -> list[str]:
+    """The names of the lowest and the highest value over members of a metric."""
+    return [f"{name}/{end}" for end in _MEMBER_ENDS[:2]]
+
+
+def describe_value(name: str, values: Mapping[str, Any]) -> str:
+    """The value of a metric, and its range over members if it has one: `1.2 [0.9, 1.5]`."""
+    text = format_value(float(values[name]))
+    ends = [format_value(float(values[end])) for end in range_of(name) if end in values]
+    return f"{text} [{', '.join(ends)}]" if ends else text
 
 
 def describe_launch(facts: Mapping[str, Any]) -> list[str]:
@@ -189,11 +210,17 @@ class RunView:
             if len(self._rows) >= _MAX_ROWS:
                 self._merge_rows()
 
-    def drop(self, start_step: int) -> None:
-        """Drop the rows at a step or after it: the run was resumed from there."""
+    def drop(self, start_step: int, metrics: Mapping[str, int] | None) -> None:
+        """Drop the rows at a step or after it: the run was resumed from there.
+
+        With `metrics` drop each of those metrics from its own step on, and no other.
+        """
         with self.lock:
             self._merge_rows()
-            self._history.drop(start_step)
+            if metrics is None:
+                self._history.drop(start_step)
+            else:
+                self._history.drop_metrics(metrics)
 
     @property
     def share(self) -> float | None:

@@ -3,9 +3,9 @@
 import abc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar, final
+from typing import Any, ClassVar, Generic, TypeVar, final
 
+from lerax_dist.backends import SetupProblem as Finding
 from lerax_dist.cli.doctor._join import Joined
 from lerax_dist.cluster import Launch
 
@@ -21,23 +21,6 @@ _GRACE = 15.0
 _MAX_NAMED = 8
 # Characters.
 _MAX_ERROR_LENGTH = 500
-
-
-@final
-@dataclass(frozen=True)
-class Finding:
-    """What a check found.
-
-    With a "problem" a run would not log correctly. With a "warning" it would, but does less than
-    it could, e.g. W&B is offline. A "hint" is an improvement.
-    """
-
-    level: Literal["problem", "warning", "hint"]
-    what: str
-    fix: str  # what to do; empty if `what` includes it
-
-    def __str__(self) -> str:
-        return f"{self.what}; fix: {self.fix}" if self.fix else self.what
 
 
 @final

@@ -54,9 +54,9 @@ class DevicesCheck(AbstractCheck[Devices]):
             yield Finding(
                 "problem",
                 f"{named(indices, hosts)} cannot start its devices ({error})",
-                "read its error output; check that the driver is installed, that no other program "
-                "holds the device, and that the host name resolves; raise `--timeout` if it is "
-                "slow",
+                "read its error output; check that the driver is installed, and that the host name "
+                "resolves; raise `--timeout` if it is slow; if a training holds the device, let it "
+                "run, and check where a device is free",
             )
         if failed:
             return

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from lerax_dist.cli.doctor import CHECKS
 from lerax_dist.cli.doctor._check import Context
@@ -22,6 +22,8 @@ def run_doctor(log_dir: str, timeout: float, *, as_json: bool) -> int:
     Returns:
         Exit status, the same on every process: 0 if a run would, else 1.
     """
+    # Beside a training that runs the doctor must not take most of a GPU's memory, as JAX does.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with stdout_for_report():
         launch = None
         try:
@@ -68,7 +70,9 @@ def _examine(context: Context, as_json: bool) -> int:
     return status
 
 
-def _timeout_message(launch: Launch, timeout: float, as_json: bool) -> tuple[str, str]:
+def _timeout_message(
+    launch: Launch, timeout: float, as_json: bool
+) -> tuple[Literal["stdout", "stderr"], str]:
     """Where and what this process prints if joining does not even return at the timeout."""
     error = (
         f"{_name(launch)} ({launch.launcher}) timed out after {timeout:g} s while it waited for "
@@ -76,8 +80,8 @@ def _timeout_message(launch: Launch, timeout: float, as_json: bool) -> tuple[str
         "missing. Check that they were started and do not hang before they join."
     )
     if launch.process_index in (0, None):
-        return "out", Report(timeout, trouble=error).text(as_json=as_json)
-    return "err", f"lerax-dist doctor: {error}"
+        return "stdout", Report(timeout, trouble=error).text(as_json=as_json)
+    return "stderr", f"lerax-dist doctor: {error}"
 
 
 def _print_error(launch: Launch, error: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding, Shown
+from lerax_dist.cluster import has_proxy, hint_of_launch, list_variables
 
 
 @final
@@ -23,6 +24,9 @@ class Process:
     launch_count: int | None  # process count by the launcher
     coordinator: str | None  # "host:port"; `None` if there is no coordinator or JAX chose it
     notes: list[str]  # warnings logged while it joined
+    variables: str  # what looks like a launcher's, with values
+    hint: str  # those of them by which an unknown launcher started several processes
+    no_grpc_proxy: str  # where gRPC uses no proxy; empty if no proxy is set
 
 
 @final
@@ -44,6 +48,9 @@ class LaunchCheck(AbstractCheck[Process]):
             launch_count=context.launch.process_count,
             coordinator=context.joined.coordinator,
             notes=context.joined.notes,
+            variables=list_variables(os.environ),
+            hint=hint_of_launch(os.environ),
+            no_grpc_proxy=os.environ.get("no_grpc_proxy", "") if has_proxy(os.environ) else "",
         )
 
     def judge(self, facts: Sequence[Process], hosts: Sequence[str]) -> Iterator[Finding]:
@@ -61,6 +68,22 @@ class LaunchCheck(AbstractCheck[Process]):
                 )
             for note in process.notes:
                 yield Finding("warning", f"{name}: {note}", "")
+        if facts[0].no_grpc_proxy and len(facts) > 1:
+            yield Finding(
+                "hint",
+                "a proxy is set, through which gRPC would look for the coordinator; `initialize()` "
+                "excludes the coordinator's host, `jax.distributed.initialize()` does not",
+                f"in a program that does not call `initialize()` set "
+                f"no_grpc_proxy={facts[0].no_grpc_proxy}",
+            )
+        if len(facts) == 1 and facts[0].launcher == "solo" and facts[0].hint:
+            yield Finding(
+                "warning",
+                f"this is a single process, but {facts[0].hint} looks like one of several",
+                'join them by `initialize("HOST:PORT", num_processes, process_id)`, or set '
+                "LERAX_DIST_COORDINATOR_ADDRESS, LERAX_DIST_NUM_PROCESSES and "
+                "LERAX_DIST_PROCESS_ID; else each would write a run of its own",
+            )
         if len(facts) == 1 and facts[0].start_with:
             yield Finding(
                 "warning",
@@ -77,5 +100,7 @@ class LaunchCheck(AbstractCheck[Process]):
         size = f"{len(facts)} processes on {hosts} {'host' if hosts == 1 else 'hosts'}"
         size = "one process" if len(facts) == 1 else size
         yield "launch", f"{size}; {facts[0].launcher}: {facts[0].why}"
+        if facts[0].variables:
+            yield "variables", facts[0].variables
         if len(facts) > 1:
             yield "coordinator", facts[0].coordinator or "chosen by JAX"

@@ -3,18 +3,25 @@
 To add one, write a file with a subclass of `AbstractLauncher`, and put it into `LAUNCHERS`.
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 from lerax_dist.cluster.launchers._base import JAX_ADDRESS as _JAX_ADDRESS
+from lerax_dist.cluster.launchers._base import LAUNCH_ID as LAUNCH_ID
 from lerax_dist.cluster.launchers._base import AbstractLauncher as AbstractLauncher
 from lerax_dist.cluster.launchers._base import Job as Job
 from lerax_dist.cluster.launchers._base import Launch as Launch
 from lerax_dist.cluster.launchers._base import check_address as check_address
 from lerax_dist.cluster.launchers._base import check_index as check_index
+from lerax_dist.cluster.launchers._base import show_variables as show_variables
 from lerax_dist.cluster.launchers._explicit import Explicit
 from lerax_dist.cluster.launchers._flux import Flux
+from lerax_dist.cluster.launchers._hints import hint_of_launch as hint_of_launch
+from lerax_dist.cluster.launchers._hints import list_variables as list_variables
 from lerax_dist.cluster.launchers._jax import JaxAddress
+from lerax_dist.cluster.launchers._jsrun import Jsrun
 from lerax_dist.cluster.launchers._kubernetes import Kubernetes
+from lerax_dist.cluster.launchers._mvapich import Mvapich
 from lerax_dist.cluster.launchers._openmpi import OpenMPI
 from lerax_dist.cluster.launchers._pals import PALS
 from lerax_dist.cluster.launchers._pmi import PMI
@@ -30,6 +37,8 @@ LAUNCHERS: tuple[AbstractLauncher, ...] = (
     Explicit(),
     TorchrunAgent(),
     OpenMPI(),
+    Mvapich(),
+    Jsrun(),
     Flux(),
     PALS(),
     PMI(),
@@ -57,7 +66,8 @@ def detect(environ: Mapping[str, str]) -> Launch:
         launch = launcher.detect(environ)
         if launch is not None:
             check_sources(launch, environ)
-            return launch
+            identity = show_variables(environ, *launcher.launch_variables, LAUNCH_ID)
+            return dataclasses.replace(launch, identity=identity)
     for launcher in LAUNCHERS:
         evidence = launcher.why_not_launched(environ)
         if evidence:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 JAX_ADDRESS = "JAX_COORDINATOR_ADDRESS"
+# Tells launches apart where the launcher does not; a user sets it, to one value for each launch.
+LAUNCH_ID = "LERAX_DIST_LAUNCH_ID"
 
 # How processes join JAX's coordination service:
 # "jax": JAX's detection finds the other processes;
@@ -29,13 +31,15 @@ class Launch:
         local_index: index of this process among those of its host. Open MPI 5 does not number these
             in the order of `process_index`.
         local_count: number of processes on this host.
-        coordinator: "host:port" that all processes can reach and process 0 can listen on; under
-            SLURM and on TPU pods the address that JAX will choose.
+        coordinator: "host:port" that all processes can reach and process 0 can listen on; on TPU
+            pods the address that JAX will choose.
         evidence: the variables seen, with their values.
         join: how the processes join JAX's coordination service.
         gpus_on_host: number of GPUs that the launch has on this host.
         start_with: the command that starts several processes in this job, e.g. "srun", if this
             process is in a job but that command did not start it; else empty.
+        identity: variables that tell this launch from others, with their values: the same on all
+            its processes, and another on those of any other launch. Empty if there are none.
     """
 
     launcher: str
@@ -48,6 +52,7 @@ class Launch:
     join: Join = "address"
     gpus_on_host: int | None = None
     start_with: str = ""
+    identity: str = ""
 
     def __str__(self) -> str:
         """E.g. "process 1 of 4 (openmpi: OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=4)"."""
@@ -93,6 +98,8 @@ class AbstractLauncher(ABC):
     starter: ClassVar[str] = ""
     # Variables that every process in a job has, whatever started it.
     job_variables: ClassVar[tuple[str, ...]] = ()
+    # Variables that are the same on all processes of a launch, and differ between launches.
+    launch_variables: ClassVar[tuple[str, ...]] = ()
     # Whether RANK and WORLD_SIZE may name another process. Elsewhere they must not: scripts often
     # set them from the launcher's variables.
     ignores_rank: ClassVar[bool] = False

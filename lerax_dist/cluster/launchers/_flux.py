@@ -28,6 +28,7 @@ class Flux(AbstractLauncher):
     starter = "flux run"
     # All that a batch script or shell has of Flux; the variables of jobs are unset there.
     job_variables = ("FLUX_URI",)
+    launch_variables = ("FLUX_JOB_ID",)
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         if not all(name in environ for name in _NAMES):

@@ -15,6 +15,7 @@ class OpenMPI(AbstractLauncher):
 
     name = "openmpi"
     join = "mpi"
+    launch_variables = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid")
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         return self.read(environ, _NAMES, _LOCAL_NAMES)

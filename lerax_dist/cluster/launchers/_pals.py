@@ -24,6 +24,7 @@ class PALS(AbstractLauncher):
     join = "address or mpi"
     starter = "mpiexec"
     job_variables = ("PBS_JOBID",)
+    launch_variables = ("PBS_JOBID", "PALS_APID")
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         if other_pmi(environ, environ.get("PALS_RANKID", "")):

@@ -11,6 +11,8 @@ _NAMES = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
 # Steps that SLURM makes by itself: interactive shell, batch script, external. Their SLURM_PROCID is
 # 0 although `srun` launched nothing.
 _OWN_STEPS = ("4294967290", "4294967291", "4294967292")
+# Ports between those of two steps of a job. Prime, so that steps of other jobs rarely have them.
+_STEP_STRIDE = 1009
 
 
 @final
@@ -18,9 +20,9 @@ class Slurm(AbstractLauncher):
     """`srun`. A batch script or an `salloc` shell has the job's variables, but is one process."""
 
     name = "slurm"
-    join = "jax"
     starter = "srun"
     job_variables = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID")
+    launch_variables = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         if environ.get("SLURM_STEP_ID") in _OWN_STEPS:
@@ -45,16 +47,17 @@ class Slurm(AbstractLauncher):
 
 
 def _coordinator(environ: Mapping[str, str]) -> str | None:
-    """The address that JAX chooses: the first node of the step, and a port from the job's id.
+    """The first node of the step, and a port from the ids of job and step.
 
-    The port is one of the last 4096, see `jax/_src/clusters/slurm_cluster.py`:
-    port = 65536 - 4096 + job_id mod 4096.
+    One of the last 4096. That of step 0 is JAX's, see `jax/_src/clusters/slurm_cluster.py`; steps
+    that run side by side in a job each need their own.
     """
     node = first_node(environ.get("SLURM_STEP_NODELIST", ""))
     port = read_optional(environ, "JAX_COORDINATOR_PORT")
     job_id = read_optional(environ, "SLURM_JOB_ID")
     if port is None and job_id is not None:
-        port = 65536 - 4096 + job_id % 4096
+        step = read_optional(environ, "SLURM_STEP_ID") or 0
+        port = 65536 - 4096 + (job_id + _STEP_STRIDE * step) % 4096
     return f"{node}:{port}" if node and port is not None else None
 
 

@@ -37,6 +37,8 @@ class TorchrunAgent(AbstractLauncher):
     """torchrun itself. A launcher starts one agent a node, so its variables are the agent's."""
 
     name = Torchrun.name
+    # Not the count of restarts, which an agent that was not at fault does not raise.
+    launch_variables = ("TORCHELASTIC_RUN_ID",)
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         return Torchrun().detect(environ) if environ.get("TORCHELASTIC_RUN_ID") else None

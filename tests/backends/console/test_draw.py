@@ -170,3 +170,15 @@ def test_a_finished_run_shows_its_state_and_no_remaining_time():
     lines = drawn(made, 50.0, 80, 30)
     assert lines[0].endswith("── finished") and lines[1].endswith("100.0%")
     assert lines[2] == "200 / 210 steps   5 steps/s   elapsed 50s"
+
+
+def test_a_metric_of_members_is_one_line_and_its_range_is_in_the_chart():
+    made = RunView("run", "train/loss", now=0.0)
+    for step in range(20):
+        row = {"": 1.0 + step, "/member_min": 0.5, "/member_max": 40.0, "/member_std": 0.4}
+        made.add({f"train/loss{end}": np.array(value) for end, value in row.items()}, step, 1.0)
+    lines = drawn(made, 50.0, 120, 30)
+    assert not [line for line in lines if "member_" in line]
+    assert any("loss" in line and "20 [0.5, 40]" in line for line in lines)
+    # The scale is that of the range.
+    assert any(" 40┤" in line for line in lines) and any(" 0.5┤" in line for line in lines)

@@ -84,3 +84,18 @@ def test_hyperparameters_are_one_line():
 def test_a_video_is_told_of():
     line = format_video("eval/video", (128, 480, 640, 3), 12_345)
     assert line == "video eval/video: 128 frames 640x480 at step 12,345"
+
+
+def test_a_metric_of_members_is_shown_with_its_range():
+    row = {
+        "train/loss": 1.25,
+        "train/loss/member_min": 0.5,
+        "train/loss/member_max": 2.0,
+        "train/loss/member_std": 0.4,
+        "mine/member_min": 3.0,
+    }
+    made = view((12, 1.0), total=0, **row)
+    assert line(made, 1.0) == "step 12  elapsed 1s  train/loss=1.25 [0.5, 2]  mine/member_min=3"
+    chosen = ["train/*", "train/loss/member_std"]
+    said = "step 12  elapsed 1s  train/loss=1.25 [0.5, 2]  train/loss/member_std=0.4"
+    assert line(made, 1.0, chosen) == said

@@ -1,12 +1,15 @@
 """Each check: what is wrong and what is shown, from facts alone."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+import lerax_dist
 from lerax_dist.backends import AbstractLoggingBackend, NoOpBackend
 from lerax_dist.backends._base import SetupProblem
 from lerax_dist.cli.doctor import CHECKS
@@ -26,7 +29,7 @@ VERSIONS: dict[str, str | None] = {"python": "3.11.7", "jax": "0.10.2", "numpy":
 # What four processes collect if all is well.
 GOOD: dict[str, Sequence[Any]] = {
     "processes": [
-        Process(i, f"h{i}", 100 + i, "slurm", f"SLURM_PROCID={i}", "", i, 4, None, [])
+        Process(i, f"h{i}", 100 + i, "slurm", f"SLURM_PROCID={i}", "", i, 4, None, [], "", "", "")
         for i in range(4)
     ],
     "versions": [VERSIONS] * 4,
@@ -83,6 +86,26 @@ def test_warnings_of_joining_and_a_process_alone_in_a_slurm_job():
     ]
     finding = only(LaunchCheck(), alone)
     assert finding.level == "warning" and "`srun`" in finding.fix and why in finding.what
+
+
+def test_an_unknown_launcher_and_a_proxy_are_named():
+    first = GOOD["processes"][0]
+    alone = [replace(first, launcher="solo", launch_count=1, hint="NNODES=2", variables="NNODES=2")]
+    finding = only(LaunchCheck(), alone)
+    assert finding.level == "warning"
+    assert finding.what == "this is a single process, but NNODES=2 looks like one of several"
+    assert dict(shown(LaunchCheck(), alone))["variables"] == "NNODES=2"
+    finding = only(LaunchCheck(), changed("processes", 0, no_grpc_proxy="example.org,h0"))
+    assert finding.level == "hint" and "set no_grpc_proxy=example.org,h0" in finding.fix
+
+
+def test_nothing_that_ends_another_program_is_advised():
+    for path in Path(lerax_dist.__file__).parent.rglob("*.py"):
+        assert not re.search(
+            r"\b([Kk]ill|[Ee]nd|[Tt]erminate) (the|that|another) (program|process)"
+            r" that (has|holds|uses)",
+            path.read_text(),
+        ), path
 
 
 def test_the_launch_is_shown_with_its_coordinator():

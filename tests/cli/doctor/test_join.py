@@ -10,9 +10,9 @@ from lerax_dist.cluster import detect
 
 STUCK = """
 import sys, threading
-from lerax_dist.cli.doctor._join import _watchdog
+from lerax_dist.cluster import watchdog
 sys.executable = sys.argv[1]
-with _watchdog(4.0, "out", "timed out"):
+with watchdog(4.0, "stdout", "timed out"):
     threading.Event().wait()
 """
 
@@ -35,7 +35,7 @@ def test_warnings_of_joining_are_kept_and_not_printed(monkeypatch, caplog):
         return "the group"
 
     monkeypatch.setattr("lerax_dist.cli.doctor._join.initialize", initialize)
-    joined = join(detect({}), {}, 7.0, ("err", ""))
+    joined = join(detect({}), {}, 7.0, ("stderr", ""))
     assert (joined.group, joined.coordinator) == ("the group", "h:12")
     assert joined.notes == ["waited 7 s"]
     assert caplog.records == []

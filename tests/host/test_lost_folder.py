@@ -1,0 +1,103 @@
+"""The folder of a run is removed or moved while it is written: no row is lost, and it is said."""
+
+import json
+import shutil
+import time
+
+import pytest
+
+import lerax_dist as ld
+from lerax_dist.journal import _journal
+from tests.memory import Hangs
+from tests.readers import event_rows, journal_steps
+
+LIMIT = 30.0
+
+
+def wait_for_failure(logger, text):
+    deadline = time.monotonic() + LIMIT
+    while not any(text in failure.message for failure in logger.failures):
+        assert time.monotonic() < deadline, logger.failures
+        time.sleep(0.01)
+
+
+def log(logger, steps):
+    for step in steps:
+        logger.log({"x": float(step)}, step)
+
+
+@pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
+def test_a_folder_that_is_removed_is_made_again_with_every_row(tmp_path, monkeypatch):
+    # What a backend has not got by now it must read from the file.
+    monkeypatch.setattr(_journal, "_RECENT_BYTES", 2000)
+    behind = Hangs("log_scalars")
+    backends = [behind, ld.JSONLBackend(tmp_path), ld.TensorBoardBackend(tmp_path)]
+    logger = ld.Logger(backends, "r", log_dir=tmp_path)
+    log(logger, range(200))
+    assert behind.began.wait(LIMIT)
+    with pytest.raises(TimeoutError, match="Hangs"):
+        logger.flush(1.0)
+    shutil.rmtree(logger.run_dir)
+    begin, step = time.monotonic(), 200
+    while not any("has all its rows so far" in failure.message for failure in logger.failures):
+        log(logger, [step])
+        step += 1
+        assert time.monotonic() - begin < LIMIT
+        time.sleep(0.01)
+    assert time.monotonic() - begin < 4.0  # a second where the machine is not busy
+    with pytest.raises(TimeoutError, match="Hangs"):
+        logger.flush(1.0)
+    assert journal_steps(logger.run_dir) == list(range(step))
+    # Once more, within the last moments: closing looks again.
+    behind.release.set()
+    logger.flush(LIMIT)
+    shutil.rmtree(logger.run_dir)
+    logger.close(timeout=LIMIT)
+    assert journal_steps(logger.run_dir) == list(range(step))
+    assert ld.read_run(logger.run_dir).state == "finished"
+    assert [step for step, _ in behind.rows] == list(range(step))
+    said = {failure.where for failure in logger.failures if "was removed" in failure.message}
+    assert said == {"journal", "JSONLBackend", "TensorBoardBackend"}
+    with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path, resume="must") as again:
+        assert (again.run_id, again.incarnation) == (logger.run_id, 2)
+
+
+def test_files_of_backends_that_are_removed_are_made_again_with_the_rows_that_follow(tmp_path):
+    backends = [ld.JSONLBackend(tmp_path), ld.TensorBoardBackend(tmp_path)]
+    logger = ld.Logger(backends, "r", log_dir=tmp_path / "journals")
+    log(logger, range(5))
+    logger.flush()
+    shutil.rmtree(tmp_path / "r")
+    with pytest.warns(ld.LoggingWarning, match="removed or moved.*lerax-dist replay") as warned:
+        log(logger, range(5, 9))
+        logger.close()
+    assert len(warned) == 2
+    lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [5, 6, 7, 8]
+    assert [step for step, _ in event_rows(tmp_path / "r")] == [5, 6, 7, 8]
+
+
+def test_a_folder_that_is_moved_gets_the_rows_where_it_is(tmp_path):
+    logger = ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path)
+    log(logger, range(5))
+    logger.flush()
+    (tmp_path / "r").rename(tmp_path / "elsewhere")
+    with pytest.warns(ld.LoggingWarning, match="was moved .*elsewhere/journal.jsonl"):
+        wait_for_failure(logger, "was moved while the run is written")
+    log(logger, range(5, 9))
+    logger.close()
+    assert journal_steps(tmp_path / "elsewhere") == list(range(9))
+    assert ld.read_run(tmp_path / "elsewhere").state == "finished"
+
+
+def test_another_journal_in_the_place_of_one_that_was_removed_is_left_alone(tmp_path):
+    logger = ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path)
+    log(logger, range(5))
+    logger.flush()
+    fresh = tmp_path / "fresh"
+    fresh.write_text("of another run\n")
+    fresh.replace(tmp_path / "r" / "journal.jsonl")
+    with pytest.warns(ld.LoggingWarning, match="journal_2.jsonl has all its rows so far"):
+        logger.close()
+    assert (tmp_path / "r" / "journal.jsonl").read_text() == "of another run\n"
+    assert list(ld.read_run(tmp_path / "r" / "journal_2.jsonl").steps) == list(range(5))
