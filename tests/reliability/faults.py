@@ -284,12 +284,10 @@ def _folder(what: str) -> Act:
             trial.sleep(2.0, 2.5)
             said = len(trial.said())
             trial.finish(worker)
-            if what == "moved":
-                # Not with the curves: what is written after that is in a file of its own.
-                files = ("journal", trial.elsewhere)
-                verdict = audit(moved, trial.side, files=files)
-            else:
-                verdict = trial.audit(files=(trial.elsewhere,))
+            # Not with the curves: what is written after that is in files of their own.
+            run_dir = moved if what == "moved" else trial.run_dir
+            files = (trial.elsewhere,) if what == "unmounted" else ("journal", trial.elsewhere)
+            verdict = audit(run_dir, trial.side, files=files)
             if not said:
                 verdict.wrong.append("nothing was said within 2 s")
             return verdict
