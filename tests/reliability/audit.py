@@ -1,6 +1,7 @@
 """Compares what a run has on disk, in its journal and in each backend, with what was sent."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -169,6 +170,8 @@ def _events(run_dir: Path) -> Iterable[Found]:
     """The curves that TensorBoard shows."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    # It logs each purge, which is what a run that continues asks for.
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
     shown = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}, purge_orphaned_data=True)
     shown.Reload()
     if X not in shown.Tags()["scalars"]:

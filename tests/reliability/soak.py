@@ -97,7 +97,7 @@ class Soak:
             self._check(worker)
             process = self._random.randrange(self._count)
             what = self._random.choice(
-                ["stop", "stop", "gil", "gil", "clock", "error", "slow", "limit", "kill"]
+                ["stop", "stop", "gil", "gil", "clock", "error", "slow", "limit", "fork", "kill"]
             )
             if what in ("error", "limit"):
                 disk_errors += 1
@@ -132,6 +132,8 @@ class Soak:
                 worker.tell(0, "disk", seconds=seconds / 2, number=number)
             case "slow":
                 worker.tell(0, "disk", seconds=seconds, delay=self._random.uniform(0.01, 0.3))
+            case "fork":
+                worker.tell(process, "fork")
             case "limit":
                 pid = self._pid(worker, 0)
                 size = (self.folder / "logs" / "run" / "journal.jsonl").stat().st_size

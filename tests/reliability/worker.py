@@ -314,7 +314,10 @@ class Worker:
 
     def _loop(self, logger: Any, group: ld.ProcessGroup) -> None:
         plan = self.plan
-        log = self._compiled(logger) if plan.loop == "compiled" else self._plain(logger, group)
+        compiled = plan.loop == "compiled"
+        log = self._compiled(logger) if compiled else self._plain(logger, group)
+        # A step waits for the other processes, so its length says nothing about the logger then.
+        measured = not compiled or group.process_count == 1
         longest, command = 0.0, self.side / f"do-{self.process}.json"
         for step in range(plan.start, plan.steps):
             if (plan.pause or step % 100 == 0) and command.exists():
@@ -323,7 +326,8 @@ class Worker:
                 break
             took, now = log(step)
             # The first one compiles.
-            longest = longest if step == plan.start else max(longest, took)
+            if measured and step > plan.start:
+                longest = max(longest, took)
             if self._sent >= 0:
                 os.write(self._sent, SENT.pack(step, plan.attempt, now, longest))
             if step == plan.start:
