@@ -364,6 +364,8 @@ class PeerMerger:
             item, since = self._waiting[0]
             if isinstance(item, PartialRow) and (self._merges_all or item.schema.local_names):
                 lane = _lane(item)
+                if lane is None:
+                    self._drop_older(item.number, now)
                 missing = [p for p, received in self._received.items() if not received[lane]]
                 for process in missing:
                     if process not in self._excluded:
@@ -406,6 +408,13 @@ class PeerMerger:
                 kind="late",
             )
 
+    def _drop_older(self, number: int, now: float) -> None:
+        """Drop rows that process 0 has not logged, or has no more: its own comes behind them."""
+        for process, lanes in self._received.items():
+            while lanes[None] and lanes[None][0].number < number:
+                self._unexpected(process, lanes[None][0].number, number)
+                self._pop(process, None, now)
+
     def _merged(self, row: PartialRow, now: float) -> PartialRow:
         parts, lane = [row.totals], _lane(row)
         names, own = _merged_part(row, self._merges_all)
@@ -416,10 +425,7 @@ class PeerMerger:
                     self._mismatch(process, f"no row {row.number} of `emit`, as process 0 does")
                 continue
             while received and received[0].number != row.number:
-                self._mismatch(
-                    process,
-                    f"row {received[0].number} while process 0 expected row {row.number}",
-                )
+                self._unexpected(process, received[0].number, row.number)
                 if lane is None and received[0].number > row.number:
                     break
                 self._pop(process, lane, now)
@@ -451,6 +457,9 @@ class PeerMerger:
         row = self._received[process][lane].popleft()
         self._bytes_ahead[process] -= _size(row)
         return row
+
+    def _unexpected(self, process: int, sent: int, number: int) -> None:
+        self._mismatch(process, f"row {sent} while process 0 expected row {number}")
 
     def _mismatch(self, process: int, what: str) -> None:
         self._record(
