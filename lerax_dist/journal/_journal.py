@@ -335,7 +335,7 @@ class Journal:
     def __del__(self) -> None:
         # Ctrl-C may have cut off what would have closed it, and the lock would stay.
         if getattr(self, "_fd", -1) >= 0:
-            self.leave_to_parent()
+            os.close(self._fd)
 
     @staticmethod
     def leave_to_parent() -> None:
