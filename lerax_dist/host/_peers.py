@@ -156,7 +156,7 @@ class PeerOutlet(AbstractOutlet):
             self._failures.record("peer", f"rows could not be sent ({error!r})", error)
 
     def _send_sample(self, sample: Sample) -> None:
-        """Send a sample if there is room; one that is lost matters to nobody."""
+        """Send a sample if there is room; a lost one does no harm."""
         try:
             if self._mailbox.has_room(timeout=_ROOM_TIMEOUT):
                 self._mailbox.send({"step": sample.step, "sample": sample.read()})
