@@ -128,12 +128,15 @@ class ClipRenderer:
     """
 
     def __init__(
-        self, put: Callable[[ClipPart | Event], None], run_dir: Path, failures: Failures
+        self,
+        put: Callable[[ClipPart | Event], None],
+        run_dir: Callable[[], Path],
+        failures: Failures,
     ) -> None:
         """
         Args:
             put: adds an item to the queue that the journal's writer empties; it must never block.
-            run_dir: folder of the run; clips are saved in `videos` there.
+            run_dir: the folder of the run by now; clips are saved in `videos` there.
             failures: where to record what fails.
         """
         self.opened = False
@@ -281,7 +284,8 @@ class ClipRenderer:
         spec = clip.spec
         frames = spec.render(clip.body)
         # A step that comes again overwrites nothing.
-        path = unused_path(self._run_dir / "videos" / spec.tag / f"{clip.step:012d}.png")
+        folder = self._run_dir()
+        path = unused_path(folder / "videos" / spec.tag / f"{clip.step:012d}.png")
         save_clip(path, frames, spec.fps)
         body = {
             "tag": spec.tag,
@@ -289,7 +293,7 @@ class ClipRenderer:
             "iteration": clip.iteration,
             "fps": spec.fps,
             "shape": list(frames.shape),
-            "file": path.relative_to(self._run_dir).as_posix(),
+            "file": path.relative_to(folder).as_posix(),
         }
         return Event(clip.time, "video", body)
 

@@ -109,6 +109,18 @@ class Journal:
         """Number of the record after the last."""
         return self._next
 
+    @property
+    def readable(self) -> Path:
+        """A path by which this process can read the file, also if it was moved or has no name."""
+        link = Path(f"/proc/self/fd/{self._fd}")
+        return link if link.exists() else self.path
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the file, also if it was moved."""
+        path = self.readable.resolve()
+        return (path if path.exists() else self.path).parent
+
     def cursor(self) -> Cursor:
         """A cursor at the first record that this object appends."""
         return Cursor(*self._start)
@@ -221,11 +233,8 @@ class Journal:
         return records
 
     def _open_again(self) -> BinaryIO:
-        """Open the file for reading, with a position of its own; also one that has no name now."""
-        try:
-            return open(f"/proc/self/fd/{self._fd}", "rb")
-        except OSError:
-            return self.path.open("rb")
+        """Open the file for reading, with a position of its own."""
+        return self.readable.open("rb")
 
     def _skip_dropped(self, cursor: Cursor, torn: bool) -> None:
         """At the end of the file, skip what is neither there nor in memory."""
