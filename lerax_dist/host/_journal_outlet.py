@@ -92,7 +92,7 @@ class JournalOutlet(AbstractOutlet):
         ]
         self._self_metrics = SelfMetrics(queue, self._lags)
         self._look_at = 0.0
-        self._heartbeat = Heartbeat(journal.path.parent)
+        self._heartbeat = Heartbeat(lambda: journal.folder)
         self._peer_deadline: float | None = None
         self._sync_at: float | None = None
         self._hparams: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from typing import BinaryIO, final
 from lerax_dist._failures import Failures
 from lerax_dist.journal._reader import read_last
 from lerax_dist.journal._record import JournalFormatError, Record, Row, decode, encode
-from lerax_dist.journal._run_file import last_opened, unused_path
+from lerax_dist.journal._run_file import last_opened, restore_identity, unused_path
 
 # Size of the lines whose records are kept in memory; a cursor further behind reads the file. A
 # record takes several times as much as its line.
@@ -315,6 +315,9 @@ class Journal:
             path.unlink(missing_ok=True)
             raise
         self.path = path
+        # Else the next start does it.
+        with contextlib.suppress(OSError):
+            restore_identity(path)
 
     def close(self) -> None:
         """Put the file on the disk and close it. The appending thread must have ended. A second

@@ -77,9 +77,25 @@ def take_identity(
     for left in (*directory.glob(_PART), *directory.glob(f"videos/**/{_PART}")):
         with contextlib.suppress(OSError):
             left.unlink()
+    _write(directory, identity)
+    return identity
+
+
+def restore_identity(journal: Path) -> None:
+    """Write the identity of a run whose journal was made again in an empty folder.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    opened = last_opened(journal)
+    identity = None if opened is None else _identity_of(opened.body)
+    if identity is not None and not (journal.parent / _RUN_FILE).exists():
+        _write(journal.parent, identity)
+
+
+def _write(directory: Path, identity: Identity) -> None:
     line = json.dumps(identity._asdict()).encode() + b"\n"
     replace_file(directory / _RUN_FILE, lambda file: file.write(line))
-    return identity
 
 
 def _read(path: Path) -> Identity | None:
@@ -147,12 +163,14 @@ class Heartbeat:
     """The heartbeat of a run that this process writes.
 
     Args:
-        directory: directory of the run, with its `run.json`.
+        directory: directory of the run by now, with its `run.json`.
         clock: monotonic time in seconds.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = directory / _RUN_FILE
+    def __init__(
+        self, directory: Callable[[], Path], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._directory = directory
         self._clock = clock
         self._last = clock()
 
@@ -163,7 +181,7 @@ class Heartbeat:
             self._last = now
             # It is for display only, and some file systems have no times.
             with contextlib.suppress(OSError):
-                os.utime(self._path)
+                os.utime(self._directory() / _RUN_FILE)
 
 
 @final

@@ -49,6 +49,8 @@ def test_a_folder_that_is_removed_is_made_again_with_every_row(tmp_path, monkeyp
     with pytest.raises(TimeoutError, match="Hangs"):
         logger.flush(1.0)
     assert journal_steps(logger.run_dir) == list(range(step))
+    identity = json.loads((logger.run_dir / "run.json").read_text())
+    assert identity == {"run_id": logger.run_id, "incarnation": 1}
     # Once more, within the last moments: closing looks again.
     behind.release.set()
     logger.flush(LIMIT)

@@ -56,7 +56,7 @@ def test_a_run_without_files_is_not_alive(tmp_path):
 def test_heartbeats_are_seen_and_come_once_in_ten_seconds(tmp_path):
     run(tmp_path, 1000.0)
     clock = Clock(50.0)
-    heartbeat = Heartbeat(tmp_path, clock)
+    heartbeat = Heartbeat(lambda: tmp_path, clock)
     modified = []
     for _ in range(25):
         clock.now += 1.0
@@ -70,6 +70,6 @@ def test_heartbeats_are_seen_and_come_once_in_ten_seconds(tmp_path):
 
 def test_a_heartbeat_that_fails_stops_nothing(tmp_path):
     clock = Clock(0.0)
-    heartbeat = Heartbeat(tmp_path / "gone", clock)
+    heartbeat = Heartbeat(lambda: tmp_path / "gone", clock)
     clock.now = 100.0
     heartbeat.beat()
