@@ -264,8 +264,6 @@ def _make_outlet(
     body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, info.scope, devices)
     queue.put(Event(time.time(), "open", body))
-    if identity.incarnation > 1 and checked.start_step is not None:
-        queue.put(Event(time.time(), "resume", {"start_step": checked.start_step}))
     return JournalOutlet(
         info.name,
         identity,
@@ -276,7 +274,7 @@ def _make_outlet(
         mailbox=mailbox,
         hosts=hosts,
         merges_all=info.scope == "process",
-        start_step=checked.start_step,
+        position=checked.position if identity.incarnation > 1 else None,
         step_offset=checked.step_offset,
     )
 
@@ -353,7 +351,7 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
     ids = (as_backend(backend).new_run_id() for backend in checked.backends)
     new_id = next(filter(None, ids), None)
     if checked.restored is not None:
-        name, identity, _ = checked.restored
+        name, identity, *_ = checked.restored
         return _acquire_restored(base, name, identity, resume, failures)
     job = current_job(os.environ)
     # A generated name means a run that exists only in a job that was restarted; else the second run

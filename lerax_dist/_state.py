@@ -10,6 +10,9 @@ from lerax_dist.journal import Identity
 
 _NAME_BYTES = 512
 _ID_BYTES = 64
+# What a name may take; behind it is the number of records. It has no field of its own, so that
+# checkpoints without it fit, too: they have 0 there.
+_NAME_ROOM = 503
 _UNKNOWN = 2**64 - 1
 
 
@@ -21,7 +24,8 @@ class RunState(eqx.Module):
     same on every process: save it with Orbax, `eqx.tree_serialise_leaves`, or a pickle.
 
     Attributes:
-        name: name of the run in UTF-8, padded with zeros.
+        name: name of the run in UTF-8, padded with zeros; its last 8 bytes are how many records its
+            journal had, 0 if that is unknown. What comes behind them is superseded.
         run_id: id of the run in UTF-8, padded with zeros; all zeros for no run.
         start_step: where the run continues: the step after that of the last row (its upper and
             lower 32 bits); all ones if it is unknown, then the first new rows decide.
@@ -64,18 +68,23 @@ class RunState(eqx.Module):
 
 
 class RestoredRun(NamedTuple):
-    """The content of a `RunState`, as Python values; `start_step` is `None` if it is unknown."""
+    """The content of a `RunState`, as Python values; `start_step` is `None` if it is unknown, and
+    `records` is 0."""
 
     name: str
     identity: Identity
     start_step: int | None
+    records: int
 
 
 def write_state(run: RestoredRun) -> RunState:
     """The pytree of a restored run; raises if the name is too long for it."""
     step = _UNKNOWN if run.start_step is None else run.start_step
     return RunState(
-        name=_bytes_of(run.name, _NAME_BYTES, "name"),
+        name=np.append(
+            _bytes_of(run.name, _NAME_ROOM, "name"),
+            np.frombuffer(run.records.to_bytes(_NAME_BYTES - _NAME_ROOM), np.uint8),
+        ),
         run_id=_bytes_of(run.identity.run_id, _ID_BYTES, "run_id"),
         start_step=np.array(divmod(step, 2**32), np.uint32),
         incarnation=np.array(run.identity.incarnation, np.uint32),
@@ -91,11 +100,15 @@ def read_state(state: Any) -> RestoredRun | None:
             f"`state` must be a `RunState`, got a {type(state).__name__}. Restore the checkpoint "
             "with `RunState.empty()` as its target."
         )
-    run_id = _text_of(state.run_id, "run_id")
+    run_id = _text_of(_raw(state.run_id), "run_id")
     if not run_id:
         return None
     identity = Identity(run_id, int(state.incarnation))
-    return RestoredRun(_text_of(state.name, "name"), identity, _start_step(state))
+    name, behind = _raw(state.name), _raw(state.name)[_NAME_ROOM:]
+    # One of an older state may take all of it.
+    records = 0 if behind[:1] != b"\0" else int.from_bytes(behind)
+    name = name[:_NAME_ROOM] if records else name
+    return RestoredRun(_text_of(name, "name"), identity, _start_step(state), records)
 
 
 def _start_step(state: RunState) -> int | None:
@@ -114,8 +127,12 @@ def _bytes_of(text: str, size: int, field: str) -> np.ndarray:
     return np.frombuffer(data.ljust(size, b"\0"), np.uint8).copy()
 
 
-def _text_of(data: Any, field: str) -> str:
-    raw = np.asarray(data).astype(np.uint8).tobytes().rstrip(b"\0")
+def _raw(data: Any) -> bytes:
+    return np.asarray(data).astype(np.uint8).tobytes()
+
+
+def _text_of(raw: bytes, field: str) -> str:
+    raw = raw.rstrip(b"\0")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
