@@ -68,8 +68,7 @@ class RunState(eqx.Module):
 
 
 class RestoredRun(NamedTuple):
-    """The content of a `RunState`, as Python values; `start_step` is `None` if it is unknown, and
-    `records` is 0."""
+    """The content of a `RunState`; `start_step` is `None` if it is unknown, `records` is 0."""
 
     name: str
     identity: Identity
@@ -80,11 +79,9 @@ class RestoredRun(NamedTuple):
 def write_state(run: RestoredRun) -> RunState:
     """The pytree of a restored run; raises if the name is too long for it."""
     step = _UNKNOWN if run.start_step is None else run.start_step
+    behind = run.records.to_bytes(_NAME_BYTES - _NAME_ROOM)
     return RunState(
-        name=np.append(
-            _bytes_of(run.name, _NAME_ROOM, "name"),
-            np.frombuffer(run.records.to_bytes(_NAME_BYTES - _NAME_ROOM), np.uint8),
-        ),
+        name=np.append(_bytes_of(run.name, _NAME_ROOM, "name"), np.frombuffer(behind, np.uint8)),
         run_id=_bytes_of(run.identity.run_id, _ID_BYTES, "run_id"),
         start_step=np.array(divmod(step, 2**32), np.uint32),
         incarnation=np.array(run.identity.incarnation, np.uint32),
@@ -100,13 +97,13 @@ def read_state(state: Any) -> RestoredRun | None:
             f"`state` must be a `RunState`, got a {type(state).__name__}. Restore the checkpoint "
             "with `RunState.empty()` as its target."
         )
-    run_id = _text_of(_raw(state.run_id), "run_id")
+    run_id = _text_of(state.run_id, "run_id")
     if not run_id:
         return None
     identity = Identity(run_id, int(state.incarnation))
-    name, behind = _raw(state.name), _raw(state.name)[_NAME_ROOM:]
-    # One of an older state may take all of it.
-    records = 0 if behind[:1] != b"\0" else int.from_bytes(behind)
+    name = np.asarray(state.name).astype(np.uint8)
+    # A name in an older state may take all of it.
+    records = 0 if name[_NAME_ROOM] else int.from_bytes(name[_NAME_ROOM:].tobytes())
     name = name[:_NAME_ROOM] if records else name
     return RestoredRun(_text_of(name, "name"), identity, _start_step(state), records)
 
@@ -127,12 +124,8 @@ def _bytes_of(text: str, size: int, field: str) -> np.ndarray:
     return np.frombuffer(data.ljust(size, b"\0"), np.uint8).copy()
 
 
-def _raw(data: Any) -> bytes:
-    return np.asarray(data).astype(np.uint8).tobytes()
-
-
-def _text_of(raw: bytes, field: str) -> str:
-    raw = raw.rstrip(b"\0")
+def _text_of(data: Any, field: str) -> str:
+    raw = np.asarray(data).astype(np.uint8).tobytes().rstrip(b"\0")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:

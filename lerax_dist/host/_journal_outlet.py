@@ -67,7 +67,7 @@ class JournalOutlet(AbstractOutlet):
                 decide.
             step_offset: added to the step of every row.
         """
-        self.clips = self._clips = ClipRenderer(queue.put, lambda: journal.folder, failures)
+        self.clips = self._clips = ClipRenderer(queue.put, journal, failures)
         self.late_message = f"not all rows are in the journal {journal.path} yet"
         self._journal = journal
         self._failures = failures

@@ -30,18 +30,9 @@ class Position(NamedTuple):
 def resume_at(
     position: Position, journal: Path, first: int, failures: Failures
 ) -> tuple[dict[str, Any], int | None]:
-    """What the `resume` event of a run says that continues at a position.
-
-    Args:
-        position: where.
-        journal: its journal, which is read; `OSError` if it cannot be.
-        first: number of the first record of this incarnation.
-        failures: where to report that a step hides many rows; a checkpoint names its run.
-
-    Returns:
-        Its body, and the step below which no row is expected; `None` if rows count different steps.
-    """
-    start, since, _ = position
+    """What the `resume` event of a run says that continues at a position, and the step below which
+    no row is expected; `None` if rows count different steps. For the arguments see `Rewinder`."""
+    start, since, before = position
     kinds: list[tuple[tuple[str, ...], np.ndarray, np.ndarray]] = []
     metrics: dict[str, int] = {}
     for batch in (each for piece in JournalReader(journal).pieces() for each in piece):
@@ -51,18 +42,16 @@ def resume_at(
         elif found := step_and_names(batch[1]):
             # A clip is rendered late, so its number says nothing.
             metrics[found[1][0]] = start
-        elif batch[1].body.get("incarnation", 0) > position.incarnation:
+        elif batch[1].body.get("incarnation", 0) > before:
             # In another folder the numbers start again.
             since = min(since, batch[0])
     numbers, steps = (np.concatenate([kind[i] for kind in kinds] or [[]]) for i in (1, 2))
     steps = steps[np.argsort(numbers)]
     lowest = None if (np.diff(steps[steps > 0]) < 0).any() else start
-    hidden = int((steps >= start).sum())
-    if not position.records:
-        if 10 * hidden > len(steps):
-            _report(failures, hidden, len(steps), "the run", start)
-        return {"start_step": start}, lowest
-    if all(np.array_equal(of >= since, at >= start) for _, of, at in kinds):
+    by_step = np.count_nonzero(steps >= start)
+    if not position.records and 10 * by_step > len(steps):
+        _report(failures, by_step, len(steps), "the run", start)
+    if not position.records or all(((of >= since) == (at >= start)).all() for _, of, at in kinds):
         return {"start_step": start}, lowest
     for names, of, at in kinds:
         if (of >= since).any():

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, final
+from typing import final
 
 from lerax_dist._failures import Failures
 from lerax_dist.journal._reader import read_last
@@ -217,7 +217,7 @@ class Journal:
 
     def _read_file(self, cursor: Cursor, most: int) -> list[Record]:
         records: list[Record] = []
-        with self._open_again() as file:
+        with self.readable.open("rb") as file:
             file.seek(cursor.offset)
             while len(records) < most:
                 line = file.readline()
@@ -231,10 +231,6 @@ class Journal:
                     cursor.number = decoded[0] + 1
                     records.append(decoded[1])
         return records
-
-    def _open_again(self) -> BinaryIO:
-        """Open the file for reading, with a position of its own."""
-        return self.readable.open("rb")
 
     def _skip_dropped(self, cursor: Cursor, torn: bool) -> None:
         """At the end of the file, skip what is neither there nor in memory."""
@@ -303,7 +299,7 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         path = unused_path(self.path)
         try:
-            with self._open_again() as lost, path.open("xb") as copy:
+            with self.readable.open("rb") as lost, path.open("xb") as copy:
                 shutil.copyfileobj(lost, copy)
                 copy.flush()
                 os.fsync(copy.fileno())
@@ -315,9 +311,7 @@ class Journal:
             path.unlink(missing_ok=True)
             raise
         self.path = path
-        # Else the next start does it.
-        with contextlib.suppress(OSError):
-            restore_identity(path)
+        restore_identity(path)
 
     def close(self) -> None:
         """Put the file on the disk and close it. The appending thread must have ended. A second

@@ -68,8 +68,7 @@ class _Resumes:
     """The `resume` records of a journal: each supersedes rows of the incarnations before it."""
 
     def __init__(self) -> None:
-        # Number of the first record that may be superseded, and of the first after them, first step
-        # that is, steps by metric.
+        # Numbers of the first record that may go and that stays, first step that goes, by metric.
         self._resumes: list[tuple[int, int, int, Mapping[str, int] | None]] = []
         # The first three, as far as they apply to rows with such metrics.
         self._by_names: dict[tuple[str, ...], list[tuple[int, int, int]]] = {}
@@ -94,10 +93,8 @@ class _Resumes:
             return False
         if names not in self._by_names:
             self._by_names[names] = self._applying_to(own_metrics(names))
-        return any(
-            since <= number < before and step >= start
-            for since, before, start in self._by_names[names]
-        )
+        found = self._by_names[names]
+        return any(since <= number < stop and step >= start for since, stop, start in found)
 
     def _applying_to(self, own: frozenset[str]) -> list[tuple[int, int, int]]:
         starts: list[tuple[int, int, int]] = []

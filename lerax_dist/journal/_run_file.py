@@ -82,15 +82,13 @@ def take_identity(
 
 
 def restore_identity(journal: Path) -> None:
-    """Write the identity of a run whose journal was made again in an empty folder.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    opened = last_opened(journal)
-    identity = None if opened is None else _identity_of(opened.body)
-    if identity is not None and not (journal.parent / _RUN_FILE).exists():
-        _write(journal.parent, identity)
+    """Write the identity of a run whose journal was made again, unless one is there."""
+    # If it fails the next start does it.
+    with contextlib.suppress(OSError):
+        opened = last_opened(journal)
+        identity = opened and _identity_of(opened.body)
+        if identity and not (journal.parent / _RUN_FILE).exists():
+            _write(journal.parent, identity)
 
 
 def _write(directory: Path, identity: Identity) -> None:
