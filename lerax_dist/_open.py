@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import socket
 import time
@@ -42,6 +43,12 @@ _AGREEMENT_TIMEOUT = 600.0
 _CLOSE_TIMEOUT = 5.0
 # How long a process that does not write batches its rows, in seconds.
 _PEER_PAUSE = 1.0
+_ON_ONE_HOST = (
+    "If `log_dir` is a disk of one host, they are on the host that the run was on before: use a "
+    "folder that all hosts share, or copy the folder of the run here before the start. "
+    '`resume="must"` makes this an error'
+)
+_log = logging.getLogger("lerax_dist")
 # The runs of this process; one that is open is kept by its threads and its exit handler.
 _RUNS: "weakref.WeakSet[Run]" = weakref.WeakSet()
 
@@ -357,7 +364,7 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
     # A generated name means a run that exists only in a job that was restarted; else the second run
     # of a job would continue the first, which failed.
     is_restarted = job is not None and job.restart_count > 0
-    if checked.name is None and not is_restarted:
+    if checked.name is None and not is_restarted and resume != "must":
         resume = "never"
     name = checked.name or make_name(named_after, job.id if job else datetime.now())
     if resume == "must" and not (base / name / JOURNAL).exists():
@@ -375,6 +382,12 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
                 raise
             continue
         if _may_write(journal, resume):
+            if not journal.end and (resume == "allow" or is_restarted and attempt == 1):
+                host = socket.gethostname()
+                created = f"there is no run {unique!r} in {base} on host {host}; it is created"
+                _log.info(created)
+                if is_restarted:
+                    failures.record("resume", f"{created}, without older rows. {_ON_ONE_HOST}")
             return _acquired(unique, journal, continues=journal.end > 0, new_id=new_id)
         journal.close()
     raise AssertionError
@@ -393,9 +406,7 @@ def _acquire_restored(
         failures.record(
             "state",
             f"{lost} on host {socket.gethostname()}; it continues in a new folder there, without "
-            "its older rows. If `log_dir` is a disk of one host, they are on the host that the run "
-            "was on before: use a folder that all hosts share, or copy the folder of the run here "
-            'before the start. `resume="must"` makes this an error',
+            f"its older rows. {_ON_ONE_HOST}",
         )
     journal = _open_journal(base / name, failures)
     return _acquired(name, journal, continues=True, known=known)

@@ -140,6 +140,27 @@ def test_a_made_name_holds_the_id_of_any_batch_job(tmp_path, monkeypatch, variab
     assert run.name == name
 
 
+def test_a_run_to_continue_that_is_not_there_is_created_aloud_or_an_error(
+    tmp_path, monkeypatch, caplog
+):
+    with caplog.at_level("INFO", "lerax_dist"):
+        run, _ = log(tmp_path / "one", range(3), resume="allow")
+    assert (run.name, run.incarnation) == ("r", 1)
+    assert f"there is no run 'r' in {tmp_path / 'one'} on host " in caplog.text
+    # A job that was started again, on a node without the folder of its run.
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    for name in (None, "r"):
+        with pytest.raises(ValueError, match='`resume` is "must", but there is no run'):
+            log(tmp_path / "two", [], name=name, resume="must")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for name, resume in [(None, "auto"), ("r", "allow")]:
+        with pytest.warns(ld.LoggingWarning, match="it is created.*use a folder that all hosts"):
+            log(tmp_path / "two", range(3), name=name, resume=resume)
+        with pytest.raises(ValueError, match="there is no run"):
+            log(tmp_path / "three", [], name=name, resume="must")
+    assert not (tmp_path / "three").exists()
+
+
 def test_without_a_job_a_made_name_continues_nothing(tmp_path):
     first, _ = log(tmp_path, range(3), name=None)
     second, _ = log(tmp_path, range(3), name=None)
