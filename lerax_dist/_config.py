@@ -52,8 +52,8 @@ class RunConfig:
             name.
         start_step: step at which a resumed run continues, e.g. that of a checkpoint. Rows of
             earlier incarnations at this step or after it are superseded: kept, marked in the
-            journal, hidden by backends that can. `None` for the step in `state`; without one the
-            first row of each kind decides, for older rows of the same metrics.
+            journal, hidden by backends that can. `None` for what came after `state`; without one
+            the first row of each kind decides, for older rows of the same metrics.
         step_offset: added to the step of every row, and to the number of steps that the run will
             take: the steps done before, where a resumed program counts from 0 again, e.g.
             `state.last_step`. `None` for 0.

@@ -44,11 +44,10 @@ _CLOSE_TIMEOUT = 5.0
 # How long a process that does not write batches its rows, in seconds.
 _PEER_PAUSE = 1.0
 _ON_ONE_HOST = (
-    "If `log_dir` is a disk of one host, they are on the host that the run was on before: use a "
-    "folder that all hosts share, or copy the folder of the run here before the start. "
+    "If `log_dir` is a disk of one host, its rows are on the host that the run was on before: use "
+    "a folder that all hosts share, or copy the folder of the run here before the start. "
     '`resume="must"` makes this an error'
 )
-_log = logging.getLogger("lerax_dist")
 # The runs of this process; one that is open is kept by its threads and its exit handler.
 _RUNS: "weakref.WeakSet[Run]" = weakref.WeakSet()
 
@@ -383,11 +382,10 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
             continue
         if _may_write(journal, resume):
             if not journal.end and (resume == "allow" or is_restarted and attempt == 1):
-                host = socket.gethostname()
-                created = f"there is no run {unique!r} in {base} on host {host}; it is created"
-                _log.info(created)
+                missing = f"there is no run {unique!r} in {base} on host {socket.gethostname()}"
+                logging.getLogger("lerax_dist").info("%s; it is created", missing)
                 if is_restarted:
-                    failures.record("resume", f"{created}, without older rows. {_ON_ONE_HOST}")
+                    failures.record("resume", f"{missing}; it is created. {_ON_ONE_HOST}")
             return _acquired(unique, journal, continues=journal.end > 0, new_id=new_id)
         journal.close()
     raise AssertionError

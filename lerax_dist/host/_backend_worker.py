@@ -19,7 +19,6 @@ from lerax_dist.backends import (
     AbstractLoggingBackend,
     FileRemoved,
     as_backend,
-    hides_rows,
     takes_batches,
 )
 from lerax_dist.host._clip_file import load_clip
@@ -238,7 +237,8 @@ class BackendWorker:
 
         The event supersedes rows of some metrics; a backend hides all from its step on.
         """
-        if "metrics" in resume.body and hides_rows(self._backend):
+        hides = type(self._backend).on_resume is not AbstractLoggingBackend.on_resume
+        if "metrics" in resume.body and hides:
             try:
                 for batch in batches(self._kept(resume), self._backend):
                     self._deliver(batch)

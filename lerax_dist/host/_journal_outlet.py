@@ -96,7 +96,7 @@ class JournalOutlet(AbstractOutlet):
         ]
         self._self_metrics = SelfMetrics(queue, self._lags)
         self._look_at = 0.0
-        self._heartbeat = Heartbeat(lambda: journal.folder)
+        self._heartbeat = Heartbeat()
         self._peer_deadline: float | None = None
         self._sync_at: float | None = None
         self._hparams: dict[str, Any] = {}
@@ -144,7 +144,7 @@ class JournalOutlet(AbstractOutlet):
         return min(waits)
 
     def write(self, items: list[Any], now: float) -> int:
-        self._heartbeat.beat()
+        self._heartbeat.beat(self._journal.folder)
         if now >= self._look_at and not self._is_over:
             self._journal.restore_if_lost()
             # A copy that fails may have taken long.

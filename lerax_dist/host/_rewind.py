@@ -19,8 +19,7 @@ from lerax_dist.journal import Event, JournalReader, Record, Rows, own_metrics, 
 
 
 class Position(NamedTuple):
-    """Where a run continues: at a step, or behind the records that the journal had in this
-    incarnation; 0 if that is unknown."""
+    """Where a run continues: at a step, or behind the records of a journal; 0 if unknown."""
 
     start_step: int
     records: int = 0

@@ -303,11 +303,10 @@ class Run:
             raise TimeoutError(f"`flush` timed out after {timeout:g} s: {missing}")
 
     def position(self, timeout: float) -> tuple[int | None, int]:
-        """The step after that of the last row, and how many records there are, once all rows so far
-        are on the disk.
+        """The step after that of the last row, and the number of records, once all are on the disk.
 
-        The same on all processes, which ask together. The step is `None` if it is not known; if the
-        writer could not write these rows in `timeout` seconds, the records are 0, too.
+        The same on all processes, which ask together. `None` for a step that is not known, and 0
+        records if the writer could not write these rows in `timeout` seconds.
 
         Raises:
             TimeoutError: if process 0 did not ask.

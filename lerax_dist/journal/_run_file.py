@@ -161,25 +161,21 @@ class Heartbeat:
     """The heartbeat of a run that this process writes.
 
     Args:
-        directory: directory of the run by now, with its `run.json`.
         clock: monotonic time in seconds.
     """
 
-    def __init__(
-        self, directory: Callable[[], Path], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._directory = directory
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last = clock()
 
-    def beat(self) -> None:
-        """Touch the file if the last time is 10 s ago. For one thread; cheap, never raises."""
+    def beat(self, directory: Path) -> None:
+        """Touch the file of the run if the last time is 10 s ago. For one thread; never raises."""
         now = self._clock()
         if now - self._last >= HEARTBEAT_INTERVAL:
             self._last = now
             # It is for display only, and some file systems have no times.
             with contextlib.suppress(OSError):
-                os.utime(self._directory() / _RUN_FILE)
+                os.utime(directory / _RUN_FILE)
 
 
 @final
