@@ -40,13 +40,15 @@ class ActorCritic(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Float[Array, "*batch obs"]) -> tuple[Array, Array]:
-        def network(size: int, scale: float) -> Array:
+        # Orthogonal weights are usual. But as of jax 0.12.0 a batch of QR decompositions may stand
+        # still for ever on simulated devices, with a logger or without.
+        def network(size: int) -> Array:
             x = obs
             for _ in range(2):
-                x = nn.tanh(nn.Dense(64, kernel_init=nn.initializers.orthogonal(2**0.5))(x))
-            return nn.Dense(size, kernel_init=nn.initializers.orthogonal(scale))(x)
+                x = nn.tanh(nn.Dense(64)(x))
+            return nn.Dense(size, kernel_init=nn.initializers.normal(0.01))(x)
 
-        return network(self.num_actions, 0.01), network(1, 1.0)[..., 0]
+        return network(self.num_actions), network(1)[..., 0]
 
 
 class Transition(NamedTuple):
