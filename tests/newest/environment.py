@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _FOLDER = ROOT / ".venv-3.13"
-_PACKAGES = ("lerax", "pytest>=8", "pytest-timeout", "hypothesis>=6.100", "tensorboard")
+_PACKAGES = ("lerax", "pytest>=8", "pytest-timeout", "hypothesis>=6.100", "tensorboard", "flax")
 
 
 def python313() -> str:
