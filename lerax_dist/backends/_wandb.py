@@ -1,10 +1,8 @@
 """Weights & Biases, online or offline, without a prompt."""
 
-import contextlib
 import io
 import logging
 import math
-import netrc
 import os
 import sys
 import threading
@@ -13,7 +11,6 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, final
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -216,23 +213,27 @@ class WandbBackend(AbstractLoggingBackend):
         quiet = {"silent": True, "console": "off"} if self._quiet else {}
         # Some lines are printed before a run has settings; only those of the process suppress them.
         settings = wandb.setup(wandb.Settings(**quiet)).settings
-        mode, why = self._mode or settings.mode, ""
+        mode, why, sync = self._mode or settings.mode, "", "wandb sync"
+        run_id = self._init["id"] or self._run_id
         if mode == "online" and not has_credentials(settings):
             mode, why = "offline", "no API key was found"
         if mode == "online":
             try:
-                self._run = self._start(wandb, name, mode, quiet, settings.resume)
+                self._run = self._start(wandb, name, mode, quiet, settings.resume, run_id)
             except (wandb.Error, OSError) as error:
                 mode, why = "offline", f"W&B could not be reached ({one_line(error)})"
+                if run_id is not None:
+                    # W&B's process keeps the id of the run that did not start, and refuses it.
+                    sync, run_id = f"wandb sync --id {run_id}", f"{run_id}-offline"
         if self._run is None:
-            self._run = self._start(wandb, name, mode, quiet, None)
+            self._run = self._start(wandb, name, mode, quiet, None, run_id)
         self._known: set[str] = set()
         self._exit_code = 0
         self._run.define_metric("global_step")
         self._run.define_metric("*", step_metric="global_step")
         if why:
             folder = Path(self._run.dir).parent
-            _log.warning("W&B run %s is offline: %s. Upload: wandb sync %s", name, why, folder)
+            _log.warning("W&B run %s is offline: %s. Upload: %s %s", name, why, sync, folder)
 
     def on_run(self, facts: dict[str, Any]) -> None:
         """Write the facts of the run as its notes, unless it has some."""
@@ -298,7 +299,13 @@ class WandbBackend(AbstractLoggingBackend):
         return self._run
 
     def _start(
-        self, wandb: Any, name: str, mode: str, quiet: dict[str, Any], resume: str | None
+        self,
+        wandb: Any,
+        name: str,
+        mode: str,
+        quiet: dict[str, Any],
+        resume: str | None,
+        run_id: str | None,
     ) -> Any:
         settings = dict(quiet)
         if hides_command() or mask_command(sys.orig_argv) != sys.orig_argv:
@@ -306,7 +313,6 @@ class WandbBackend(AbstractLoggingBackend):
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             settings["init_timeout"] = _INIT_TIMEOUT
         # Offline it is not known whether the run exists; `wandb sync` merges by id.
-        run_id = self._init["id"] or self._run_id
         resume = self._resume or resume or "allow"
         if resume == "never" and self._incarnation > 1:
             _log.warning('W&B\'s `resume` is "never", but this run is resumed: it is "allow"')
@@ -335,9 +341,8 @@ def nested(hparams: Mapping[str, Any]) -> dict[str, Any]:
     its dots, so that both are kept.
     """
     tree: dict[str, Any] = {}
+    hparams = rename_reserved(["_wandb"], {as_utf8(name): hparams[name] for name in hparams})
     # Shorter names first: whether `policy` is a value must be known before `policy.width` comes.
-    renamed = rename_reserved(["_wandb"], map(as_utf8, hparams))
-    hparams = dict(zip(renamed, hparams.values(), strict=True))
     for name in sorted(hparams, key=lambda name: name.count(".")):
         parts = name.split(".")
         *parents, leaf = parts if all(parts) else [name]
@@ -364,8 +369,8 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_step(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
     """A row with its global step; a metric with a name of W&B's own is renamed."""
-    names = rename_reserved(_RESERVED, map(as_utf8, metrics))
-    return {"global_step": step, **dict(zip(names, metrics.values(), strict=True))}
+    renamed = rename_reserved(_RESERVED, {as_utf8(name): metrics[name] for name in metrics})
+    return {"global_step": step, **renamed}
 
 
 def summary_of(tag: str) -> str | None:
@@ -393,47 +398,38 @@ def _plain(value: Any) -> Any:
 
 def why_no_answer(url: str, timeout: float) -> str:
     """Why a server does not answer within `timeout` seconds; empty if it does, with any answer."""
-    reason = [f"no answer in {timeout:g} s"]
+    reasons: list[str] = []
 
     def request() -> None:
+        reason = ""
         try:
             urllib.request.urlopen(url, timeout=timeout).close()
         except urllib.error.HTTPError as answer:
             answer.close()
         except (OSError, ValueError) as error:
             inner = getattr(error, "reason", error)
-            reason[:] = [one_line(inner if isinstance(inner, Exception) else error)]
-            return
-        reason.clear()
+            reason = one_line(inner if isinstance(inner, Exception) else error)
+        reasons.append(reason)
 
     # In a thread, since resolving a name has no timeout.
     thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(timeout)
-    return "".join(reason)
+    return reasons[0] if reasons else f"no answer in {timeout:g} s"
 
 
 def has_credentials(settings: Any) -> bool:
     """Whether `wandb.init` can go online without a prompt, by W&B's settings."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    return bool(settings.api_key) or _in_netrc(settings.base_url)
-
-
-def _in_netrc(base_url: str) -> bool:
-    # W&B knows which of its hosts are equivalent, so its look-up comes first. It is private
-    # (checked with wandb 0.31): without it, only the host itself counts.
+    if settings.api_key:
+        return True
+    # W&B knows which of its hosts are equivalent. Its look-up is private (checked with wandb 0.31);
+    # versions without it use that of requests.
     try:
         from wandb.sdk.lib.wbauth import read_netrc_auth
     except ImportError:
-        return _in_plain_netrc(base_url)
-    return read_netrc_auth(host=base_url) is not None
+        from requests.utils import get_netrc_auth
 
-
-def _in_plain_netrc(base_url: str) -> bool:
-    for path in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
-        if path and os.path.exists(os.path.expanduser(path)):
-            with contextlib.suppress(netrc.NetrcParseError, OSError):
-                found = netrc.netrc(os.path.expanduser(path))
-                return found.authenticators(urlsplit(base_url).netloc) is not None
-    return False
+        return get_netrc_auth(settings.base_url) is not None
+    return read_netrc_auth(host=settings.base_url) is not None
