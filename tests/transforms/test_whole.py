@@ -12,6 +12,8 @@ from tests.transforms.whole import (
     BATCH,
     ENVIRONMENTS,
     ENVS,
+    EPOCHS,
+    EVALUATED,
     ROLLOUT,
     ROWS,
     SEEDS,
@@ -32,7 +34,7 @@ def run(folder: Path, devices: int, *names: str) -> Path:
 @pytest.fixture(scope="module")
 def on_four_devices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("four")
-    return run(folder, DEVICES, "seeds by jit", "seeds by pmap", "anakin", "anakin, seeds")
+    return run(folder, DEVICES, "seeds by jit", "anakin", "anakin, seeds", "scan", "nnx", "equinox")
 
 
 def read(folder: Path) -> tuple[list[Row], dict[str, np.ndarray]]:
@@ -102,16 +104,15 @@ def on_one_device(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return check_seeds(folder / "seeds by jit")
 
 
-@pytest.mark.parametrize("name", ["seeds by jit", "seeds by pmap"])
 def test_the_band_of_seeds_is_the_same_on_four_devices(
-    on_one_device: list[Row], on_four_devices: Path, name: str
+    on_one_device: list[Row], on_four_devices: Path
 ) -> None:
-    check_same(check_seeds(on_four_devices / name), on_one_device)
+    check_same(check_seeds(on_four_devices / "seeds by jit"), on_one_device)
 
 
 @pytest.mark.full
-def test_seeds_split_by_shard_map(on_one_device: list[Row], tmp_path: Path) -> None:
-    name = "seeds by shard_map"
+@pytest.mark.parametrize("name", ["seeds by pmap", "seeds by shard_map"])
+def test_seeds_split_by_hand(on_one_device: list[Row], tmp_path: Path, name: str) -> None:
     check_same(check_seeds(run(tmp_path, DEVICES, name) / name), on_one_device)
 
 
@@ -167,3 +168,36 @@ def test_an_anakin_layout_counts_all_of_each_seed(
         for row, members in ((logged[i][1], wanted), (emitted[i][1], also)):
             alone = {name: values[0] for name, values in members.items()}
             check(row, alone if seeds == 1 else band(members))
+
+
+# --- supervised
+
+
+@pytest.mark.parametrize("name", ["scan", "nnx", "equinox"])
+def test_a_supervised_training_logs_all_examples(on_four_devices: Path, name: str) -> None:
+    rows, returned = read(on_four_devices / name)
+    losses = {name: np.square(errors.astype(np.float64)) for name, errors in returned.items()}
+    wanted = [(i, supervised_row("train", losses["train"][i])) for i in range(EPOCHS)]
+    evaluated = [i for i in range(EPOCHS) if i % EVALUATED == EVALUATED - 1]
+    tested = [(i, supervised_row("test", losses["test"][i])) for i in evaluated]
+    logged = []
+    if name == "equinox":
+        average = [1.0]
+        for i in range(EPOCHS):
+            logged.append((i, {"average": average[-1]}))
+            average.append(0.5 * (average[-1] + losses["train"][i].mean()))
+    for prefix, expected in (("train/", wanted), ("test/", tested), ("average", logged)):
+        there = [row for row in rows if any(name.startswith(prefix) for name in row[1])]
+        assert [step for step, _ in there] == [step for step, _ in expected]
+        for (_, row), (_, each) in zip(there, expected, strict=True):
+            check(row, each)
+    assert len(rows) == len(wanted) + len(tested) + len(logged)
+    assert wanted[-1][1]["train/loss"] < wanted[0][1]["train/loss"]
+
+
+def supervised_row(name: str, losses: np.ndarray) -> dict[str, float]:
+    far = losses > 4.0
+    row = {"loss": losses.mean(), "worst": losses.max(), "far": float(far.sum())}
+    if far.any():
+        row["loss_far"] = losses[far].mean()
+    return {f"{name}/{key}": value for key, value in row.items()}

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import numpy as np
+import optax
 from jax import lax
 from jax import numpy as jnp
 from jax.sharding import Mesh, NamedSharding
@@ -27,6 +29,8 @@ SEEDS = 8
 ENVIRONMENTS, ROLLOUT, ROWS = 4, 16, 6
 # Of an Anakin layout: batch elements of each device, environments of each.
 BATCH, ENVS, STEPS, UPDATES = 2, 3, 8, 4
+# Of supervised programs: one line through noise; every so many updates an evaluation.
+EXAMPLES, FEATURES, EPOCHS, EVALUATED = 32, 4, 6, 3
 Train = Callable[[Any], Any]
 Map = Callable[[Train, Any], Any]
 
@@ -152,12 +156,153 @@ def anakin(log_dir: Path, seeds: int) -> Any:
     return returned if seeds > 1 else jax.tree.map(lambda x: x[:, None], returned)
 
 
+# --- supervised
+
+
+def examples() -> tuple[Any, Any]:
+    """Inputs and outputs, split over all devices."""
+    rng = np.random.default_rng(7)
+    xs = rng.normal(size=(EXAMPLES, FEATURES)).astype(np.float32)
+    ys = xs.sum(1) + rng.normal(size=EXAMPLES).astype(np.float32)
+    over_devices = NamedSharding(Mesh(jax.devices(), ("device",)), P("device"))
+    return jax.device_put(xs, over_devices), jax.device_put(ys, over_devices)
+
+
+def of_errors(errors: Any) -> dict[str, Any]:
+    """What a step logs, given the errors of the examples that it has."""
+    squares = jnp.square(errors)
+    return {
+        "loss": ld.Mean.of(squares),
+        "loss_far": ld.Mean.of(squares, where=squares > 4.0),
+        "worst": ld.Max(squares.max()),
+        "far": ld.Sum((squares > 4.0).sum()),
+    }
+
+
+def supervised_scan(log_dir: Path) -> Any:
+    """All updates in one `scan` in `shard_map`, an evaluation now and then in a `cond`."""
+    xs, ys = examples()
+
+    def train(xs: Any, ys: Any) -> Any:
+        def errors_of(weights: Any) -> Any:
+            return xs @ weights - ys
+
+        def update(weights: Any, i: Any) -> Any:
+            errors = errors_of(weights)
+            logger.emit({"train": of_errors(errors)}, i)
+            gradient = jax.grad(lambda w: lax.pmean(jnp.square(errors_of(w)).mean(), "device"))
+            weights = weights - 0.1 * gradient(weights)
+            evaluated = errors_of(weights)
+            lax.cond(
+                i % EVALUATED == EVALUATED - 1,
+                lambda: logger.emit({"test": of_errors(evaluated)}, i),
+                lambda: None,
+            )
+            return weights, {"train": errors, "test": evaluated}
+
+        return lax.scan(update, jnp.zeros(FEATURES), jnp.arange(EPOCHS))[1]
+
+    with ld.Logger(ld.TensorBoardBackend(log_dir), "scan") as logger:
+        spec = P("device")
+        over = jax.shard_map(
+            train, mesh=xs.sharding.mesh, in_specs=spec, out_specs=P(None, spec[0])
+        )
+        return jax.block_until_ready(jax.jit(over)(xs, ys))
+
+
+def flax_nnx(log_dir: Path) -> Any:
+    """A step by `nnx.jit`; the model has running averages and a random state of its own."""
+    from flax import nnx
+
+    rngs = nnx.Rngs(0)
+    layers = (nnx.Linear(FEATURES, 8, rngs=rngs), nnx.BatchNorm(8, rngs=rngs), nnx.relu)
+    model = nnx.Sequential(*layers, nnx.Dropout(0.2, rngs=rngs), nnx.Linear(8, 1, rngs=rngs))
+    optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
+
+    @nnx.jit
+    def update(model: Any, optimizer: Any, xs: Any, ys: Any, i: Any) -> Any:
+        def loss_of(model: Any) -> Any:
+            errors = model(xs)[:, 0] - ys
+            return jnp.square(errors).mean(), errors
+
+        (_, errors), gradient = nnx.value_and_grad(loss_of, has_aux=True)(model)
+        optimizer.update(model, gradient)
+        logger.emit({"train": of_errors(errors)}, i)
+        return errors
+
+    @nnx.jit
+    def evaluate(model: Any, xs: Any, ys: Any, i: Any) -> Any:
+        errors = model(xs)[:, 0] - ys
+        logger.emit({"test": of_errors(errors)}, i)
+        return errors
+
+    xs, ys = examples()
+    train, test = [], []
+    with ld.Logger(ld.TensorBoardBackend(log_dir), "nnx") as logger:
+        for i in range(EPOCHS):
+            model.train()
+            train.append(update(model, optimizer, xs, ys, i))
+            model.eval()
+            # Those that are not evaluated are in no row.
+            test.append(evaluate(model, xs, ys, i) if i % EVALUATED == EVALUATED - 1 else train[-1])
+    return {"train": jnp.stack(train), "test": jnp.stack(test)}
+
+
+def equinox(log_dir: Path) -> Any:
+    """A step that is given its arrays to keep, one of which was logged just before."""
+    model = eqx.nn.MLP(FEATURES, "scalar", 8, 1, key=jax.random.key(0))
+    optimizer = optax.adam(0.1)
+
+    @eqx.filter_jit(donate="all-except-first")
+    def update(batch: Any, model: Any, state: Any, i: Any, average: Any) -> Any:
+        xs, ys = batch
+
+        def errors_of(model: Any) -> Any:
+            return jax.vmap(model)(xs) - ys
+
+        gradient = eqx.filter_grad(lambda model: jnp.square(errors_of(model)).mean())(model)
+        errors = errors_of(model)
+        logger.emit({"train": of_errors(errors)}, i)
+        changes, state = optimizer.update(gradient, state)
+        model = eqx.apply_updates(model, changes)
+        evaluated = errors_of(model)
+        lax.cond(
+            i % EVALUATED == EVALUATED - 1,
+            lambda: logger.emit({"test": of_errors(evaluated)}, i),
+            lambda: None,
+        )
+        average = 0.5 * (average + jnp.square(errors).mean())
+        return (model, state, i + 1, average), {"train": errors, "test": evaluated}
+
+    batch = examples()
+    everywhere = NamedSharding(batch[0].sharding.mesh, P())
+    start = (
+        model,
+        optimizer.init(eqx.filter(model, eqx.is_array)),
+        jnp.zeros((), int),
+        jnp.ones(()),
+    )
+    carry = eqx.filter_shard(start, everywhere)
+    returned = []
+    with ld.Logger(ld.TensorBoardBackend(log_dir), "equinox") as logger:
+        for i in range(EPOCHS):
+            average = carry[-1]
+            logger.log({"average": average}, i)
+            carry, errors = update(batch, *carry)
+            returned.append(errors)
+            assert average.is_deleted()
+    return jax.tree.map(lambda *each: jnp.stack(each), *returned)
+
+
 PROGRAMS: dict[str, Callable[[Path], Any]] = {
     "seeds by jit": lambda log_dir: purejaxrl(log_dir, seeds_by_jit),
     "seeds by pmap": lambda log_dir: purejaxrl(log_dir, seeds_by_pmap, "device"),
     "seeds by shard_map": lambda log_dir: purejaxrl(log_dir, seeds_by_shard_map, "device"),
     "anakin": lambda log_dir: anakin(log_dir, seeds=1),
     "anakin, seeds": lambda log_dir: anakin(log_dir, seeds=3),
+    "scan": supervised_scan,
+    "nnx": flax_nnx,
+    "equinox": equinox,
 }
 
 
