@@ -16,7 +16,7 @@ not know.
 
 import argparse
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -74,6 +74,7 @@ def make_train(
     basic_env, env_params = gymnax.make("CartPole-v1")
     env: Any = LogWrapper(basic_env)
     network = ActorCritic(env.num_actions)
+    apply = cast(Callable[..., tuple[Array, Array]], network.apply)
     num_gradients = args.num_updates * args.num_epochs * args.num_minibatches
     schedule = optax.linear_schedule(args.learning_rate, 0.0, num_gradients)
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(schedule, eps=1e-5))
@@ -81,7 +82,7 @@ def make_train(
     def env_step(runner_state: Any, _: None) -> tuple[Any, Transition]:
         train_state, env_state, obs, key = runner_state
         key, action_key, step_key = jax.random.split(key, 3)
-        logits, value = network.apply(train_state.params, obs)
+        logits, value = apply(train_state.params, obs)
         action = jax.random.categorical(action_key, logits)
         log_prob = log_prob_of(logits, action)
         step = jax.vmap(env.step, in_axes=(0, 0, 0, None))
@@ -103,7 +104,7 @@ def make_train(
 
     def loss_of(params: Any, batch: Any) -> tuple[Array, dict[str, Array]]:
         rollout, advantage, target = batch
-        logits, value = network.apply(params, rollout.obs)
+        logits, value = apply(params, rollout.obs)
         ratio = jnp.exp(log_prob_of(logits, rollout.action) - rollout.log_prob)
         normal = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         clipped = jnp.clip(ratio, 1.0 - CLIP, 1.0 + CLIP)
@@ -123,7 +124,7 @@ def make_train(
     def update_step(runner_state: Any, update: Int[Array, ""]) -> tuple[Any, dict[str, Any]]:
         runner_state, rollout = lax.scan(env_step, runner_state, None, args.num_steps)
         train_state, env_state, obs, key = runner_state
-        advantages = advantages_of(rollout, network.apply(train_state.params, obs)[1])
+        advantages = advantages_of(rollout, apply(train_state.params, obs)[1])
         size = args.num_steps * args.num_envs
         batch = (rollout._replace(info={}), advantages, advantages + rollout.value)
         batch = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), batch)
