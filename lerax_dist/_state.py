@@ -10,8 +10,7 @@ from lerax_dist.journal import Identity
 
 _NAME_BYTES = 512
 _ID_BYTES = 64
-# What a name may take; behind it is the number of records. It has no field of its own, so that
-# checkpoints without it fit, too: they have 0 there.
+# What a name may take. The number of records is behind it, where older checkpoints have 0.
 _NAME_ROOM = 503
 _UNKNOWN = 2**64 - 1
 

@@ -63,8 +63,7 @@ class JournalOutlet(AbstractOutlet):
             mailbox: receives the rows of other processes; `None` if there are no others.
             hosts: host of every process, this one's first, as far as known.
             merges_all: whether all rows are merged, see `PeerMerger`; else they are compared.
-            position: where a resumed run continues; `None` for the first rows of each metric to
-                decide.
+            position: where a resumed run continues; `None` if its first rows decide.
             step_offset: added to the step of every row.
         """
         self.clips = self._clips = ClipRenderer(queue.put, journal, failures)

@@ -47,7 +47,7 @@ def resume_at(
     numbers, steps = (np.concatenate([kind[i] for kind in kinds] or [[]]) for i in (1, 2))
     steps = steps[np.argsort(numbers)]
     lowest = None if (np.diff(steps[steps > 0]) < 0).any() else start
-    by_step = np.count_nonzero(steps >= start)
+    by_step = int((steps >= start).sum())
     if not position.records and 10 * by_step > len(steps):
         _report(failures, by_step, len(steps), "the run", start)
     if not position.records or all(((of >= since) == (at >= start)).all() for _, of, at in kinds):

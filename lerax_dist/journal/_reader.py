@@ -91,9 +91,8 @@ class _Resumes:
         """Whether a row or clip of a step, with such metrics, is superseded."""
         if not self._resumes or not isinstance(step, int):
             return False
-        if names not in self._by_names:
-            self._by_names[names] = self._applying_to(own_metrics(names))
-        found = self._by_names[names]
+        if (found := self._by_names.get(names)) is None:
+            found = self._by_names[names] = self._applying_to(own_metrics(names))
         return any(since <= number < stop and step >= start for since, stop, start in found)
 
     def _applying_to(self, own: frozenset[str]) -> list[tuple[int, int, int]]:

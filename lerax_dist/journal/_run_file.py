@@ -82,8 +82,7 @@ def take_identity(
 
 
 def restore_identity(journal: Path) -> None:
-    """Write the identity of a run whose journal was made again, unless one is there."""
-    # If it fails the next start does it.
+    """Write the identity of a run whose journal was made again; else the next start does it."""
     with contextlib.suppress(OSError):
         opened = last_opened(journal)
         identity = opened and _identity_of(opened.body)
