@@ -135,7 +135,7 @@ class AbstractRunHandle:
 
         Raises:
             TimeoutError: if a process did not ask within 5 minutes more; the message names it.
-            ValueError: if the name of the run is longer than 503 bytes.
+            ValueError: if the name of the run is longer than 512 bytes.
         """
         start_step, records = self._run.position(timeout)
         return write_state(RestoredRun(self.name, self._run.info.identity, start_step, records))

@@ -10,8 +10,6 @@ from lerax_dist.journal import Identity
 
 _NAME_BYTES = 512
 _ID_BYTES = 64
-# What a name may take. The number of records is behind it, where older checkpoints have 0.
-_NAME_ROOM = 503
 _UNKNOWN = 2**64 - 1
 
 
@@ -23,12 +21,13 @@ class RunState(eqx.Module):
     same on every process: save it with Orbax, `eqx.tree_serialise_leaves`, or a pickle.
 
     Attributes:
-        name: name of the run in UTF-8, padded with zeros; its last 8 bytes are how many records its
-            journal had, 0 if that is unknown. What comes behind them is superseded.
+        name: name of the run in UTF-8, padded with zeros.
         run_id: id of the run in UTF-8, padded with zeros; all zeros for no run.
         start_step: where the run continues: the step after that of the last row (its upper and
             lower 32 bits); all ones if it is unknown, then the first new rows decide.
         incarnation: which start of the run has made this.
+        records: how many records its journal had (upper and lower 32 bits): what comes behind them
+            is superseded. 0 if that is unknown; then the step decides.
 
     Example:
         ```python
@@ -45,6 +44,7 @@ class RunState(eqx.Module):
     run_id: UInt8[np.ndarray, " 64"]
     start_step: UInt32[np.ndarray, " 2"]
     incarnation: UInt32[np.ndarray, ""]
+    records: UInt32[np.ndarray, " 2"]
 
     @classmethod
     def empty(cls) -> Self:
@@ -54,6 +54,7 @@ class RunState(eqx.Module):
             run_id=np.zeros(_ID_BYTES, np.uint8),
             start_step=np.zeros(2, np.uint32),
             incarnation=np.zeros((), np.uint32),
+            records=np.zeros(2, np.uint32),
         )
 
     @property
@@ -78,12 +79,12 @@ class RestoredRun(NamedTuple):
 def write_state(run: RestoredRun) -> RunState:
     """The pytree of a restored run; raises if the name is too long for it."""
     step = _UNKNOWN if run.start_step is None else run.start_step
-    behind = run.records.to_bytes(_NAME_BYTES - _NAME_ROOM)
     return RunState(
-        name=np.append(_bytes_of(run.name, _NAME_ROOM, "name"), np.frombuffer(behind, np.uint8)),
+        name=_bytes_of(run.name, _NAME_BYTES, "name"),
         run_id=_bytes_of(run.identity.run_id, _ID_BYTES, "run_id"),
         start_step=np.array(divmod(step, 2**32), np.uint32),
         incarnation=np.array(run.identity.incarnation, np.uint32),
+        records=np.array(divmod(run.records, 2**32), np.uint32),
     )
 
 
@@ -100,17 +101,18 @@ def read_state(state: Any) -> RestoredRun | None:
     if not run_id:
         return None
     identity = Identity(run_id, int(state.incarnation))
-    name = np.asarray(state.name).astype(np.uint8)
-    # A name in an older state may take all of it.
-    records = 0 if name[_NAME_ROOM] else int.from_bytes(name[_NAME_ROOM:].tobytes())
-    name = name[:_NAME_ROOM] if records else name
-    return RestoredRun(_text_of(name, "name"), identity, _start_step(state), records)
+    records = _joined(state.records)
+    return RestoredRun(_text_of(state.name, "name"), identity, _start_step(state), records)
 
 
 def _start_step(state: RunState) -> int | None:
-    upper, lower = (int(half) for half in np.asarray(state.start_step))
-    step = (upper << 32) + lower
+    step = _joined(state.start_step)
     return None if step == _UNKNOWN else step
+
+
+def _joined(halves: Any) -> int:
+    upper, lower = (int(half) for half in np.asarray(halves))
+    return (upper << 32) + lower
 
 
 def _bytes_of(text: str, size: int, field: str) -> np.ndarray:

@@ -105,7 +105,7 @@ def test_what_a_state_cannot_be_is_said(tmp_path):
     long = "/".join(["n" * 127] * 4 + ["n"])
     with ld.Logger(Memory(), long, log_dir=tmp_path) as logger:
         with pytest.raises(
-            ValueError, match="`name` has 513 bytes in UTF-8, but a `RunState` has room for 503"
+            ValueError, match="`name` has 513 bytes in UTF-8, but a `RunState` has room for 512"
         ):
             logger.state()
 
