@@ -58,15 +58,24 @@ import logging, os, sys
 import lerax_dist as ld
 
 ld.setup_logging(console=False)
+
+def held():
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    paths = [os.readlink(link) for link in links if os.path.exists(link)]
+    names = [os.path.basename(path) for path in paths if path.startswith(sys.argv[1])]
+    return sorted(name.partition(".")[0] for name in names)
+
 backends = [ld.JSONLBackend(sys.argv[1]), ld.TensorBoardBackend(sys.argv[1])]
 with ld.Logger(backends, "r", log_dir=sys.argv[1]) as logger:
     log = logging.getLogger("program")
     log.warning("of the parent")
     logger.log({"x": 0.0}, 0)
     logger.flush()
+    print("held", held(), flush=True)
     pid = os.fork()
     if pid == 0:
         print("printed", flush=True)
+        print("held", held(), flush=True)
         for i in range(200):
             log.warning("of the child %d %s", i, "x" * 9000)
         logger.close()
@@ -82,7 +91,10 @@ def test_what_a_fork_logs_is_in_the_log_of_its_process_and_what_it_prints_is_not
     done = subprocess.run(
         [sys.executable, "-c", FORKS, tmp_path], capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stdout) == (0, "printed\n"), done.stderr
+    files = ["events", "journal", "metrics", "process_0000"]
+    # Nothing of the logger is held by the child until it logs a line.
+    out = f"held {files}\nprinted\nheld []\n"
+    assert (done.returncode, done.stdout) == (0, out), done.stderr
     # Whole lines of both, each once: a worker's warnings belong to its process.
     text = (tmp_path / "r" / "logs" / "process_0000.log").read_text()
     said = sorted(line.split("program: ")[-1] for line in text.splitlines() if "program:" in line)

@@ -2,8 +2,12 @@
 
 import contextlib
 import os
+import weakref
 from pathlib import Path
 from typing import Self, final
+
+# Those that this process has made.
+_made: "weakref.WeakSet[Appender]" = weakref.WeakSet()
 
 
 @final
@@ -25,6 +29,7 @@ class Appender:
         self._file = path.open("ab+", buffering=0)
         self._size = os.fstat(self._file.fileno()).st_size
         self._is_whole = True
+        _made.add(self)
 
     @classmethod
     def for_lines(cls, path: Path) -> Self:
@@ -84,9 +89,18 @@ class Appender:
         finally:
             self._file.close()
 
+    @staticmethod
+    def leave_to_parent() -> None:
+        """After a fork, in the child: close all files, which are the parent's to write."""
+        for appender in _made:
+            appender._file.close()
+
     def _remove_half(self) -> None:
         self._file.truncate(self._size)
         self._is_whole = True
+
+
+os.register_at_fork(after_in_child=Appender.leave_to_parent)
 
 
 def _size_of_whole_lines(descriptor: int) -> int:

@@ -2,10 +2,12 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections import deque
+from io import FileIO
 from pathlib import Path
-from typing import NamedTuple, TextIO, final
+from typing import NamedTuple, final
 
 # Lines that are buffered while no run is open. The first lines say how the process started, so
 # lines in the middle are dropped.
@@ -39,7 +41,7 @@ class ProcessLog(logging.Handler):
         super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self.counts = Counts()
-        self._files: dict[Path, TextIO | None] = {}
+        self._files: dict[Path, FileIO | None] = {}
         self._first: list[str] = []
         self._last: deque[str] = deque(maxlen=_MAX_LAST)
         self._dropped = 0
@@ -97,11 +99,11 @@ class ProcessLog(logging.Handler):
             file = self._files[path]
             if file is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # One write per record, in append mode: a forked process may share the file.
-                file = path.open("a", encoding="utf-8", errors="backslashreplace")
-                self._files[path] = file
-            file.write(text + "\n")
-            file.flush()
+                file = self._files[path] = path.open("ab", buffering=0)
+            # One write per record, in append mode: a forked process may write to it, too.
+            rest = memoryview(f"{text}\n".encode(errors="backslashreplace"))
+            while rest:
+                rest = rest[file.write(rest) :]
         except OSError as error:
             # Once, and on the console only: logging it would fail here again.
             self._close_file(path)
@@ -114,11 +116,18 @@ class ProcessLog(logging.Handler):
 
     def _close_file(self, path: Path) -> None:
         file = self._files.pop(path, None)
-        # Closing flushes once more, and fails once more if the last write has failed.
-        with contextlib.suppress(OSError):
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: close all files; one is opened again by its next record."""
+        for path, file in self._files.items():
             if file is not None:
                 file.close()
+                self._files[path] = None
 
 
 # One per process, as `logging` itself is. It receives nothing until `setup_logging` adds it.
 process_log = ProcessLog()
+os.register_at_fork(after_in_child=process_log.leave_to_parent)

@@ -258,7 +258,7 @@ def _check_heartbeats(state: State, observation: Observation, actions: list[Acti
     for process, seconds in before.items():
         if process not in unresponsive and process not in state.failed:
             text = f"{state.name(process)} sends heartbeats again, after {seconds:.0f} s"
-            actions.append(Log(text))
+            actions.append(Log(f"{text}: it is alive"))
 
 
 def _unresponsive_text(state: State, process: int, seconds: float, answered: bool) -> str:
@@ -266,8 +266,9 @@ def _unresponsive_text(state: State, process: int, seconds: float, answered: boo
     text = f"{state.name(process)}{holder} has sent no heartbeat for {seconds:.0f} s"
     if process == 0 and answered:
         return f"{text}; its service answers, so a call into C holds the GIL there, or it is stuck"
-    end = "" if state.setup.recoverable else ". If this lasts, JAX ends all processes"
-    return f"{text}: it was killed, is stuck, or cannot be reached{end}"
+    end = "" if state.setup.recoverable else "; then, if this lasts, JAX ends all processes"
+    holds = "a call into C holds the GIL there"
+    return f"{text}: {holds}, or it was killed, stands still or cannot be reached{end}"
 
 
 def _check_finished(state: State, observation: Observation, actions: list[Action]) -> None:

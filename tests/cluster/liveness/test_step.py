@@ -59,8 +59,8 @@ def test_process_0_names_an_unresponsive_process_once_and_publishes_it():
         messages += logs(actions)
         statuses += map(decode_status, published(actions, "status"))
     assert messages == [
-        "process 2 (host n2) has sent no heartbeat for 18 s: it was killed, is stuck, or cannot be "
-        "reached. If this lasts, JAX ends all processes"
+        "process 2 (host n2) has sent no heartbeat for 18 s: a call into C holds the GIL there, or it "
+        "was killed, stands still or cannot be reached; then, if this lasts, JAX ends all processes"
     ]
     assert [status.unresponsive for status in statuses[16:]] == [{}, {2: 18.0}, {2: 19.0}]
     assert statuses[-1].hosts == {0: "n0", 2: "n2"}
@@ -71,7 +71,7 @@ def test_a_process_that_is_heard_again_is_alive_again_everywhere():
     state, _ = run(initial(0), first, 40)
     assert state.unresponsive.keys() == {1, 2} and state.lost == {1, 2}
     state, actions = step(state, Observation(numbers={1: 1, 2: 0}), state.now + 1)
-    assert logs(actions) == ["process 1 (host n1) sends heartbeats again, after 39 s"]
+    assert logs(actions) == ["process 1 (host n1) sends heartbeats again, after 39 s: it is alive"]
     assert state.unresponsive.keys() == state.lost == {2}
     (text,) = published(actions, "status")
 
@@ -81,7 +81,7 @@ def test_a_process_that_is_heard_again_is_alive_again_everywhere():
     heard = Observation(numbers={0: status.number}, reported=status.unresponsive)
     other, actions = step(other, heard, 102.0)
     assert other.unresponsive.keys() == {2}
-    assert logs(actions) == ["process 1 (host n1) sends heartbeats again, after 39 s"]
+    assert logs(actions) == ["process 1 (host n1) sends heartbeats again, after 39 s: it is alive"]
     assert not other.must_leave
 
 
@@ -96,19 +96,19 @@ def test_a_stall_of_process_0_is_taken_back_and_lets_no_process_leave():
     )
     assert state.lost == frozenset() and not state.must_leave
     state, actions = step(state, Observation(numbers={0: 8}), state.now + 1)
-    assert logs(actions) == ["process 0 (host n0) sends heartbeats again, after 28 s"]
+    assert logs(actions) == ["process 0 (host n0) sends heartbeats again, after 28 s: it is alive"]
     assert not state.unresponsive and not state.cause_known
 
 
 def test_process_0_is_lost_if_its_service_does_not_answer_and_not_once_it_does():
     state, _ = step(initial(1), Observation(numbers={0: 7}), 101.0)
     state, actions = run(state, Observation(answered=False), 27)
-    assert "cannot be reached. If this lasts" in logs(actions)[0]
+    assert "cannot be reached; then, if this lasts" in logs(actions)[0]
     assert published(actions, "heartbeats/1") == []
     assert state.lost == {0} and state.must_leave
     state, actions = step(state, Observation(numbers={0: 8}), state.now + 1)
     assert state.lost == frozenset() and not state.must_leave
-    assert logs(actions) == ["process 0 (host n0) sends heartbeats again, after 27 s"]
+    assert logs(actions) == ["process 0 (host n0) sends heartbeats again, after 27 s: it is alive"]
     assert published(actions, "heartbeats/1") == ["1"]
 
 
