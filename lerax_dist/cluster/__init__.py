@@ -1,5 +1,6 @@
 """Which process this is, which others there are, and how they agree, off the devices."""
 
+from lerax_dist.cluster._child import check_no_child as check_no_child
 from lerax_dist.cluster._child import imports_main_again as imports_main_again
 from lerax_dist.cluster._current import choose_scope as choose_scope
 from lerax_dist.cluster._current import current_group as current_group

@@ -75,8 +75,9 @@ def initialize(
 
     From then on a thread sends a heartbeat every second and checks those of the other processes (at
     most 500 checks a second over all processes). A process that has sent none for 0.3 times
-    `heartbeat_timeout_seconds` is unresponsive: it died, stands still, holds its GIL or cannot be reached. Each other
-    process names it and its host on standard error, and reports it if its heartbeats resume.
+    `heartbeat_timeout_seconds` is unresponsive: it died, stands still, holds its GIL or cannot be
+    reached. Each other process names it and its host on standard error, and reports it if its
+    heartbeats resume.
     If they do not, JAX ends every process (SIGABRT) within `heartbeat_timeout_seconds` plus 6
     seconds. If process 0's host refuses connections, it takes 3 seconds. A program that ends by an
     exception does not wait at JAX's shutdown barrier: the other processes are notified within two

@@ -69,6 +69,7 @@ def test_a_folder_that_is_removed_is_made_again_with_every_row(tmp_path, monkeyp
 def test_a_folder_that_is_removed_is_noticed_within_a_second(tmp_path, rows):
     with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
         took, step = [], 0
+        logger.flush()
         # The first may come just before the package looks, the others come just after it.
         for _ in range(4):
             shutil.rmtree(logger.run_dir)

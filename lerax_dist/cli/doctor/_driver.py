@@ -15,6 +15,7 @@ from lerax_dist.cluster import (
     LAUNCH_ID,
     Launch,
     ProcessGroup,
+    check_no_child,
     detect,
     initialize,
     late_text,
@@ -38,6 +39,8 @@ def run_doctor(log_dir: str, timeout: float, *, as_json: bool) -> int:
         launch = None
         try:
             launch = detect(os.environ)
+            # Before `join` makes it one of another launch: it would wait for its own training.
+            check_no_child(launch)
             group, notes = join(launch, os.environ, timeout, as_json=as_json)
         except (ValueError, RuntimeError, TimeoutError, OSError) as error:
             if launch is None or launch.process_index in (0, None):

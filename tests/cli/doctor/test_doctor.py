@@ -63,6 +63,19 @@ def test_a_good_launch_is_ok_and_said_once(tmp_path: Path, launcher: Any):
     assert list(tmp_path.iterdir()) == []  # nothing stays, not even the folder it made
 
 
+def test_a_proxy_is_no_problem_and_blames_no_process(tmp_path: Path):
+    # Nothing listens there.
+    names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "grpc_proxy")
+    env = dict.fromkeys(names, "http://127.0.0.1:9")
+    results = doctor(tmp_path, processes=2, launcher="openmpi", env=env)
+    assert [result.returncode for result in results] == [0, 0], results[0].stderr
+    report = reported(results)
+    assert problems(report) == []
+    assert [process["index"] for process in report["facts"]["processes"]] == [0, 1]
+    assert not any("process 1" in found["what"] for found in report["warnings"] + report["hints"])
+    assert "a proxy is set" in str(report["hints"])
+
+
 def test_folders_and_clocks_that_differ_are_problems(waits: dict[str, list[Result]]):
     results = waits["elsewhere"]
     assert [result.returncode for result in results] == [1, 1]

@@ -33,9 +33,27 @@ def errors(name: str) -> dict[str, str]:
     return found
 
 
+def doctor(**variables: str) -> str:
+    """What the doctor prints in a child of this process, whose environment has these, too."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lerax_dist.cli", "doctor", "--json", "--timeout", "3"],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 1, done.stderr
+    return done.stdout + done.stderr
+
+
 def train() -> None:
     group = ld.initialize(timeout=60)
     if group.is_writer:
+        doctors = [doctor()]
+        if group.launcher == "explicit":
+            # Without the mark it is as one that somebody starts in another terminal.
+            places = ({"LERAX_DIST_JOINED": "", "LERAX_DIST_PROCESS_ID": i} for i in "01")
+            doctors += [doctor(**place) for place in places]
         done = subprocess.run(
             # Through a shell, as an evaluation program may be started.
             ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, __file__, "child", sys.argv[2]],
@@ -51,7 +69,8 @@ def train() -> None:
         os.wait()
         with open(read) as file:
             forked = file.read()
-        report({"process": 0, "pid": os.getpid(), "child": done.stdout, "forked": forked})
+        found = {"child": done.stdout, "forked": forked, "doctors": doctors}
+        report({"process": 0, "pid": os.getpid(), **found})
         assert done.returncode == 0, done.stderr
     group.barrier(timeout=120, what="the children")
     if not group.is_writer:
