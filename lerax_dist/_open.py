@@ -33,7 +33,16 @@ from lerax_dist.host._peers import PeerOutlet
 from lerax_dist.host._queue import PAUSE, RowQueue
 from lerax_dist.host._run import Run, RunInfo
 from lerax_dist.host._worker import AbstractOutlet
-from lerax_dist.journal import JOURNAL, Event, Identity, Journal, JournalInUse, take_identity
+from lerax_dist.journal import (
+    JOURNAL,
+    Event,
+    Identity,
+    Journal,
+    JournalInUse,
+    has_journal,
+    mirrored_url,
+    take_identity,
+)
 from lerax_dist.process_logs import RunLogs
 
 # A process may make its first logger this much later than another, e.g. since it loads data.
@@ -226,7 +235,7 @@ def _decide(
     if error is not None and not isinstance(error, (OSError, JournalInUse)):
         raise error
     if decision.error:
-        folder = "" if checked is None else f" in `log_dir` {str(checked.log_dir)!r}"
+        folder = "" if checked is None else f" in `log_dir` {_shown(checked.log_dir)!r}"
         raise RuntimeError(f"process 0 cannot open the run{folder} ({decision.error})") from error
     if scope != decision.scope:
         raise ValueError(
@@ -255,6 +264,8 @@ def _make_outlet(
         return None if mailbox is None else PeerOutlet(mailbox, failures)
     body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, info.scope, devices)
+    if journal.mirror is not None:
+        body |= {"url": mirrored_url(info.directory), "folder": str(info.directory)}
     queue.put(Event(time.time(), "open", body))
     if identity.incarnation > 1 and checked.start_step is not None:
         queue.put(Event(time.time(), "resume", {"start_step": checked.start_step}))
@@ -353,9 +364,9 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
     if checked.name is None and not is_restarted:
         resume = "never"
     name = checked.name or make_name(named_after, job.id if job else datetime.now())
-    if resume == "must" and not (base / name / JOURNAL).exists():
+    if resume == "must" and not has_journal(base / name):
         raise ValueError(
-            f'`resume` is "must", but there is no run {name!r} in {base}. '
+            f'`resume` is "must", but there is no run {name!r} in {_shown(base)}. '
             'Give the name and `log_dir` of the run to continue, or use "auto".'
         )
     for attempt in itertools.count(1):
@@ -377,8 +388,8 @@ def _acquire_restored(
     base: Path, name: str, known: Identity, resume: str, failures: Failures
 ) -> AcquiredRun:
     """The run of a checkpoint, however it has ended."""
-    if not (base / name / JOURNAL).exists():
-        lost = f"the run {name!r} of `state` is not in {base}"
+    if not has_journal(base / name):
+        lost = f"the run {name!r} of `state` is not in {_shown(base)}"
         if resume == "must":
             raise ValueError(
                 f'`resume` is "must", but {lost}. Give the `log_dir` it was written to.'
@@ -392,6 +403,11 @@ def _acquire_restored(
         )
     journal = _open_journal(base / name, failures)
     return _acquired(name, journal, continues=True, known=known)
+
+
+def _shown(folder: Path) -> str:
+    """The URL that a folder is mirrored to, else the folder."""
+    return mirrored_url(folder.resolve()) or str(folder)
 
 
 def _open_journal(directory: Path, failures: Failures) -> Journal:

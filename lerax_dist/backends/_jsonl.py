@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lerax_dist._run_name import local_folder
+from lerax_dist._run_name import folder_of
 from lerax_dist.backends._append import Appender, FileRemoved
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
@@ -74,7 +74,7 @@ class JSONLBackend(AbstractLoggingBackend):
     replay_files = ("metrics.jsonl",)
 
     def __init__(self, log_dir: str | Path = "logs") -> None:
-        self._log_dir = local_folder(log_dir)
+        self._log_dir = folder_of(log_dir)
         self._lines: Appender | None = None
         self._run_dir = self._log_dir
 

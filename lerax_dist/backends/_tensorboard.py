@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Self, final
 
 import numpy as np
 
-from lerax_dist._run_name import local_folder
+from lerax_dist._run_name import folder_of
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
     SetupProblem,
@@ -73,7 +73,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
     replay_files = ("*tfevents*",)
 
     def __init__(self, log_dir: str | Path = "logs") -> None:
-        self._log_dir = local_folder(log_dir)
+        self._log_dir = folder_of(log_dir)
         self._run_dir: Path | None = None
         self._file: EventFile | None = None
         self._row_events: dict[tuple[str, ...], RowEvents] = {}

@@ -21,6 +21,7 @@ from lerax_dist.journal import (
     read_ends,
     state_of,
     step_and_names,
+    url_of,
 )
 
 # Seconds between two lines about the progress.
@@ -67,7 +68,11 @@ def replay_command(
     outcome = Outcome()
     try:
         (kind,) = (each for each in ALL_BACKENDS if each.replay_name == to)
-        journal = journal_of(run_dir)
+        journal = journal_of(run_dir, clips=True)
+        if kind.replay_files and log_dir is None and url_of(run_dir) is not None:
+            raise ValueError("`--log-dir` must be given for a run at a URL. Pass a local folder.")
+        if log_dir is not None and url_of(log_dir) is not None:
+            raise ValueError(f"`--log-dir` must be a local folder, got {log_dir}.")
         own = _own_name(journal)
         base = Path(log_dir) if log_dir is not None else None
         if kind.replay_files:

@@ -24,6 +24,10 @@ _SYNC_AFTER = 0.5
 # How often the journal is looked for where it belongs: while rows come, and at all, in seconds.
 _LOOK_INTERVAL = 0.5
 _IDLE_INTERVAL = 5.0
+# How long `state` waits for a bucket, in seconds; a checkpoint must not wait for one that is gone.
+_UPLOAD_TIMEOUT = 5.0
+# The share of the time for closing that is left to it.
+_UPLOAD_SHARE = 0.3
 # How often rows that wait for other processes are looked at, in seconds.
 _PEER_INTERVAL = 1.0
 # How often `flush` looks at a backend, in seconds.
@@ -101,6 +105,8 @@ class JournalOutlet(AbstractOutlet):
         """
         if self._receiver is not None:
             self._receiver.start()
+        if self._journal.mirror is not None:
+            self._journal.mirror.start()
         for worker in self._workers:
             worker.start(on_open)
         deadline = time.monotonic() + open_timeout
@@ -182,7 +188,7 @@ class JournalOutlet(AbstractOutlet):
                 self._sync_at = time.monotonic() + _SYNC_AFTER
         markers = [item for item in items if isinstance(item, FlushMarker)]
         if any(marker.sync for marker in markers):
-            self._sync()
+            self._sync(at_once=True)
         for marker in markers:
             marker.end = self._journal.end
             marker.start_step = self._next_step
@@ -252,9 +258,11 @@ class JournalOutlet(AbstractOutlet):
         self._hparams |= event.body["hparams"]
         return Event(event.time, event.kind, {"hparams": dict(self._hparams)})
 
-    def _sync(self) -> None:
+    def _sync(self, *, at_once: bool = False) -> None:
         self._journal.sync()
         self._sync_at = None
+        if self._journal.mirror is not None:
+            self._journal.mirror.changed(at_once=at_once)
 
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         for worker in self._workers:
@@ -262,15 +270,25 @@ class JournalOutlet(AbstractOutlet):
                 if time.monotonic() > deadline:
                     return f"{worker.label}: {worker.describe_delay()}"
                 worker.ended.wait(_DELIVERY_INTERVAL)
-        return None
+        mirror = self._journal.mirror
+        return None if mirror is None else mirror.wait(deadline)
+
+    def upload(self, deadline: float) -> None:
+        mirror = self._journal.mirror
+        deadline = min(deadline, time.monotonic() + _UPLOAD_TIMEOUT)
+        if mirror is not None and (missing := mirror.wait(deadline, unless_failing=True)):
+            self._failures.record("bucket", f"at `state`: {missing}", kind="state")
 
     def close(self, written: bool, deadline: float, timeout: float) -> None:
         if self._receiver is not None:
             self._receiver.stop()
         for worker in self._workers:
             worker.close()
+        mirror = self._journal.mirror
+        left = max(deadline - time.monotonic(), 0.0)
+        backends_deadline = deadline - (0.0 if mirror is None else left * _UPLOAD_SHARE)
         for worker in self._workers:
-            if not worker.ended.wait(max(deadline - time.monotonic(), 0.0)):
+            if not worker.ended.wait(max(backends_deadline - time.monotonic(), 0.0)):
                 self._failures.record(
                     worker.label, f"did not end in {timeout:g} s: {worker.describe_delay()}"
                 )
@@ -278,6 +296,8 @@ class JournalOutlet(AbstractOutlet):
         if written and not self._is_closed:
             self._journal.close()
             self._is_closed = True
+        if mirror is not None:
+            mirror.close(deadline)
 
 
 def _kind(item: Any) -> Any:

@@ -98,6 +98,10 @@ class AbstractOutlet(abc.ABC):
             What is missing at the deadline, or `None`.
         """
 
+    def upload(self, deadline: float) -> None:
+        """Wait a little, until `deadline` at most, until what was synced is in its bucket."""
+        return
+
     @abc.abstractmethod
     def close(self, written: bool, deadline: float, timeout: float) -> None:
         """Release everything.

@@ -1,7 +1,12 @@
 """The journal of a run: the one primary copy, append-only, read by everything else."""
 
+from lerax_dist.journal._bucket import Bucket as Bucket
+from lerax_dist.journal._bucket import BucketCopy as BucketCopy
+from lerax_dist.journal._bucket import has_journal as has_journal
+from lerax_dist.journal._bucket import mirror_folder as mirror_folder
+from lerax_dist.journal._bucket import mirrored_url as mirrored_url
+from lerax_dist.journal._bucket import url_of as url_of
 from lerax_dist.journal._journal import Journal as Journal
-from lerax_dist.journal._journal import JournalInUse as JournalInUse
 from lerax_dist.journal._read_run import RunData as RunData
 from lerax_dist.journal._read_run import journal_of as journal_of
 from lerax_dist.journal._read_run import read_run as read_run
@@ -22,6 +27,7 @@ from lerax_dist.journal._record import decode as decode
 from lerax_dist.journal._record import encode as encode
 from lerax_dist.journal._run_file import Heartbeat as Heartbeat
 from lerax_dist.journal._run_file import Identity as Identity
+from lerax_dist.journal._run_file import JournalInUse as JournalInUse
 from lerax_dist.journal._run_file import Liveness as Liveness
 from lerax_dist.journal._run_file import replace_file as replace_file
 from lerax_dist.journal._run_file import take_identity as take_identity

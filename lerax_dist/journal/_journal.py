@@ -4,20 +4,20 @@ import contextlib
 import fcntl
 import itertools
 import os
-import socket
 import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, final
 
 from lerax_dist._failures import Failures
+from lerax_dist.journal._bucket import mirrored_url
+from lerax_dist.journal._mirror import Mirror
 from lerax_dist.journal._reader import read_last
 from lerax_dist.journal._record import JournalFormatError, Record, Row, decode, encode
-from lerax_dist.journal._run_file import last_opened
+from lerax_dist.journal._run_file import JournalInUse, in_use
 
 # Size of the lines whose records are kept in memory; a cursor further behind reads the file. A
 # record takes several times as much as its line.
@@ -28,10 +28,6 @@ _UNWRITTEN_BYTES = 256 << 20
 _MAX_LINES = 1000
 # Those that this process has open.
 _open: "weakref.WeakSet[Journal]" = weakref.WeakSet()
-
-
-class JournalInUse(RuntimeError):
-    """Another logger is writing this run."""
 
 
 @final
@@ -70,6 +66,7 @@ class Journal:
     Attributes:
         path: the file.
         last: the last whole record that the file held when it was opened; `None` if none.
+        mirror: uploads the folder of the run; `None` if that is not mirrored to a bucket.
     """
 
     def __init__(self, path: Path, failures: Failures) -> None:
@@ -82,17 +79,19 @@ class Journal:
         Raises:
             JournalInUse: another logger has it open.
             JournalFormatError: it is in a newer format.
-            OSError: the file cannot be opened.
+            OSError: the file cannot be opened, or its bucket cannot be reached.
         """
         self.path = path
         self._failures = failures
+        url = mirrored_url(path.parent)
+        self.mirror = None if url is None else Mirror(path.parent, url, failures)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         _open.add(self)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._close()
-            raise JournalInUse(_in_use(path)) from error
+            raise JournalInUse(in_use(path)) from error
         except OSError:
             # Some network file systems know no locks; the run is as safe there as it can be.
             pass
@@ -349,6 +348,9 @@ class Journal:
     def _close(self) -> None:
         _open.discard(self)
         os.close(self._fd)
+        # One that was started ends after the backends.
+        if self.mirror is not None and not self.mirror.is_started:
+            self.mirror.close(0.0)
 
     def leave_to_parent(self) -> None:
         """After a fork, in the child: close the file, whose lock would outlive the parent."""
@@ -364,26 +366,6 @@ def _leave_all() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_all)
-
-
-def _in_use(path: Path) -> str:
-    """Who writes a journal, and what to do."""
-    opened = last_opened(path)
-    owner, fix = "", "Close that logger first"
-    if opened is not None:
-        host, pid = opened.body.get("host"), opened.body.get("pid")
-        since = datetime.fromtimestamp(opened.time, UTC)
-        owner = f", process {pid} on {host} since {since:%Y-%m-%d %H:%M:%S} UTC"
-        if (host, pid) == (socket.gethostname(), os.getpid()):
-            owner = f"{owner}, which is this process"
-            fix = (
-                "Close that logger first, by `lerax_dist.close_runs()` if it is lost (a function "
-                "or a notebook cell has raised)"
-            )
-    return (
-        f"`name` is the run of another logger that is still open: {path.parent}{owner}. {fix}, "
-        "or pass another `name`."
-    )
 
 
 def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:

@@ -9,16 +9,18 @@ that looks once compares the time of the file with its own time.
 import contextlib
 import json
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, final
 
 from lerax_dist.journal._reader import JOURNAL, read_backwards
 from lerax_dist.journal._record import Event, decode
 
-_RUN_FILE = "run.json"
+RUN_FILE = "run.json"
 # Seconds between two heartbeats.
 HEARTBEAT_INTERVAL = 10.0
 # Seconds without a heartbeat after which a writer counts as dead: several heartbeats, and the time
@@ -28,6 +30,10 @@ _TIMEOUT = 60.0
 _PART = "." + "[0-9a-f]" * 32 + ".part"
 # In the line of each event that has an identity.
 _OPEN = b'"kind":"open"'
+
+
+class JournalInUse(RuntimeError):
+    """Another logger is writing this run."""
 
 
 class Identity(NamedTuple):
@@ -57,7 +63,7 @@ def take_identity(
         OSError: the file cannot be written.
         ValueError: the directory has another run than the one known.
     """
-    found = _read(directory / _RUN_FILE)
+    found = _read(directory / RUN_FILE)
     if found is None:
         opened = last_opened(directory / JOURNAL)
         found = None if opened is None else _identity_of(opened.body)
@@ -77,7 +83,7 @@ def take_identity(
         with contextlib.suppress(OSError):
             left.unlink()
     line = json.dumps(identity._asdict()).encode() + b"\n"
-    replace_file(directory / _RUN_FILE, lambda file: file.write(line))
+    replace_file(directory / RUN_FILE, lambda file: file.write(line))
     return identity
 
 
@@ -145,7 +151,7 @@ class Heartbeat:
     """
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = directory / _RUN_FILE
+        self._path = directory / RUN_FILE
         self._clock = clock
         self._last = clock()
 
@@ -175,7 +181,7 @@ class Liveness:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._paths = (journal, journal.parent / _RUN_FILE)
+        self._paths = (journal, journal.parent / RUN_FILE)
         self._clock = clock
         self._wall_clock = wall_clock
         self._seen: list[tuple[int, int]] | None = None
@@ -204,3 +210,23 @@ def _size_and_time(path: Path) -> tuple[int, int]:
             return about.st_size, about.st_mtime_ns
     except OSError:
         return 0, 0
+
+
+def in_use(path: Path) -> str:
+    """Who writes a journal, and what to do."""
+    opened = last_opened(path)
+    owner, fix = "", "Close that logger first"
+    if opened is not None:
+        host, pid = opened.body.get("host"), opened.body.get("pid")
+        since = datetime.fromtimestamp(opened.time, UTC)
+        owner = f", process {pid} on {host} since {since:%Y-%m-%d %H:%M:%S} UTC"
+        if (host, pid) == (socket.gethostname(), os.getpid()):
+            owner = f"{owner}, which is this process"
+            fix = (
+                "Close that logger first, by `lerax_dist.close_runs()` if it is lost (a function "
+                "or a notebook cell has raised)"
+            )
+    return (
+        f"`name` is the run of another logger that is still open: {path.parent}{owner}. {fix}, "
+        "or pass another `name`."
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, final
 
-from lerax_dist._run_name import local_folder
+from lerax_dist._run_name import folder_of
 from lerax_dist.cli.doctor._check import (
     AbstractCheck,
     Context,
@@ -21,6 +21,7 @@ from lerax_dist.cli.doctor._check import (
     group_by_value,
     named,
 )
+from lerax_dist.journal import Bucket, mirrored_url
 
 # Bytes.
 _MIN_FREE = 100 << 20
@@ -50,10 +51,12 @@ class LogFolderCheck(AbstractCheck[Folder]):
     fact = Folder
 
     def collect(self, context: Context) -> Folder:
-        try:
-            folder = Path(os.path.abspath(local_folder(context.log_dir)))
-        except ValueError as error:  # On every process: all have the same argument.
-            return Folder(context.log_dir, False, str(error))
+        folder = Path(os.path.abspath(folder_of(context.log_dir)))
+        url = mirrored_url(folder.resolve())
+        if url is not None:
+            # Only process 0 writes there, by way of a local folder.
+            why = _try_bucket(url, folder) if context.group.is_writer else ""
+            return Folder(url, not why, why)
         name = found = None
         with contextlib.ExitStack() as stack:
             if context.group.is_writer:
@@ -155,6 +158,22 @@ def find_probe(folder: Path, name: str | None) -> Folder:
         if time.monotonic() > deadline:
             return Folder(str(folder), False, why)
         time.sleep(_INTERVAL)
+
+
+def _try_bucket(url: str, folder: Path) -> str:
+    """Why a bucket, or the local folder that is mirrored to it, cannot be used; empty if it can."""
+    name = f".lerax-dist-doctor-{socket.gethostname()}-{secrets.token_hex(8)}"
+    try:
+        with probe_file(folder):
+            bucket = Bucket(url)
+            bucket.write(name, name.encode())
+            found = bucket.read([name])
+            bucket.remove(name)
+    except OSError as error:
+        return f"{error.strerror or error}"
+    except (ImportError, ValueError) as error:
+        return str(error)
+    return "" if found == [name.encode()] else "what was written is not what was read"
 
 
 def _can_lock(file: IO[bytes]) -> bool:

@@ -1,0 +1,414 @@
+"""The folder of a run on this machine, mirrored to a URL while this process writes it.
+
+A bucket has no locks. Who writes a run holds its lease: an object that it writes again every 20 s.
+Another process that finds a lease watches for as long as a writer may be silent whether it changes.
+One whose lease was taken uploads no more.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import struct
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any, final
+
+from lerax_dist._failures import Failures
+from lerax_dist.journal._bucket import LEASE, Bucket, download
+from lerax_dist.journal._reader import JOURNAL
+from lerax_dist.journal._run_file import RUN_FILE, JournalInUse, in_use, replace_file
+
+# Seconds between two uploads: at first, at most, and as a share of the time since the start. Each
+# makes a segment of each file, and who reads a long run reads all of them.
+_INTERVAL = 5.0
+_MAX_INTERVAL = 20.0
+_SHARE = 1 / 500
+# Seconds between two attempts while uploads fail: at first, at most, and while the run closes.
+_RETRY = 1.0
+_MAX_RETRY = 30.0
+# Seconds between two times that the lease is written, and without one after which it is free.
+_LEASE_INTERVAL = 20.0
+_LEASE_TIMEOUT = 60.0
+# A lease that is this old by the clocks of two hosts is free at once.
+_LEASE_AGE = 600.0
+# Seconds between two looks at a lease; after writing one, another start may have written it, too.
+_LEASE_LOOK = 0.5
+# Bytes that are uploaded at once, unless a record has more.
+_MAX_SEGMENT = 1 << 23
+_LOCK = ".lock"
+# Folders that this process mirrors: a lock of a file does not keep a process from itself.
+_held: set[Path] = set()
+_log = logging.getLogger("lerax_dist")
+
+
+@final
+class Mirror:
+    """Uploads what is new in the folder of a run, in a thread of its own.
+
+    That is the top level of the folder, `videos` and `logs`: files that only grow in segments,
+    others whole. An upload that fails is a failure, shown once, and tried again.
+    """
+
+    def __init__(self, folder: Path, url: str, failures: Failures) -> None:
+        """Take the lease of a run, and bring what its bucket has into the folder.
+
+        Args:
+            folder: the folder, which exists.
+            url: where to.
+            failures: where to record what fails later.
+
+        Raises:
+            JournalInUse: another process writes the run.
+            ModuleNotFoundError: a package is missing.
+            ValueError: fsspec does not know the protocol.
+            OSError: the bucket cannot be read or written.
+        """
+        self._folder = folder
+        self._url = url
+        self._failures = failures
+        self._token = uuid.uuid4().hex
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._started = self._renewed = time.monotonic()
+        self._next = 0.0
+        self._retries = 0
+        self._is_dirty = True
+        # Uploads that were asked for: all, those that were tried, those that are done.
+        self._asked = self._tried = self._done = 0
+        self._deadline: float | None = None
+        self._is_over = self._is_released = self._is_closed = False
+        self._whole: dict[str, Any] = {}
+        self._lock = _lock(folder)
+        try:
+            self._bucket = Bucket(url)
+            self._take_lease()
+            sizes = self._bucket.sizes()
+            self._sent = download(self._bucket, sizes, folder, lambda name: name != LEASE)
+            self._note([self._token], is_open=True)
+        except BaseException:
+            self._unlock()
+            raise
+        for name, path in _files(folder):
+            # Clips do not change; what else is there may.
+            if "/" in name and sizes.get(name) == path.stat().st_size:
+                self._whole[name] = _version(path)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="lerax_dist-bucket", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether there is a thread."""
+        return self._thread is not None
+
+    def changed(self, *, at_once: bool) -> None:
+        """There is something new in the folder. Returns at once."""
+        with self._changed:
+            self._is_dirty = True
+            self._asked += at_once
+            self._changed.notify_all()
+
+    def wait(self, deadline: float, *, unless_failing: bool = False) -> str | None:
+        """Wait until all that is in the folder now is uploaded.
+
+        Returns:
+            What is missing at `deadline`, by `time.monotonic()`, or `None`.
+        """
+        with self._changed:
+            self._asked += 1
+            asked = self._asked
+            self._changed.notify_all()
+            if not (unless_failing and self._retries):
+                timeout = max(deadline - time.monotonic(), 0.0)
+                self._changed.wait_for(lambda: self._done >= asked or self._is_over, timeout)
+            return None if self._done >= asked else self._missing()
+
+    def close(self, deadline: float) -> None:
+        """Upload the rest until `deadline`, by `time.monotonic()`, and give the lease back.
+
+        A second call does nothing, unless the first was interrupted.
+        """
+        if self._is_closed:
+            return
+        if self._thread is None:
+            with contextlib.suppress(OSError, JournalInUse):
+                self._release()
+        else:
+            with self._changed:
+                self._deadline = deadline
+                missing = self.wait(deadline)
+            if missing is not None:
+                self._failures.record("bucket", missing)
+        self._is_closed = True
+        self._unlock()
+
+    def _missing(self) -> str:
+        left = [
+            size
+            for name, path in _files(self._folder)
+            if (size := path.stat().st_size - self._sent.get(name, 0))
+            and (_grows(name) or self._whole.get(name) != _version(path))
+        ]
+        return (
+            f"{sum(left):,} bytes of {len(left)} files are not uploaded to {self._url} yet. They "
+            f"are in {self._folder} on host {socket.gethostname()}; the next start of the run on "
+            "this host uploads them"
+        )
+
+    def _run(self) -> None:
+        while not self._is_over:
+            with self._changed:
+                while (pause := self._pause(time.monotonic())) > 0:
+                    self._changed.wait(pause)
+                asked, deadline = self._asked, self._deadline
+                self._tried, self._is_dirty = asked, False
+            error: BaseException | None = None
+            try:
+                self._push()
+                if deadline is not None:
+                    self._release()
+            except BaseException as caught:
+                # Of any type: a daemon that ends in silence would upload no more.
+                error = caught
+            if error is not None:
+                self._record(error)
+            with self._changed:
+                now = time.monotonic()
+                self._retries = 0 if error is None else self._retries + 1
+                if error is None:
+                    self._done = asked
+                    self._next = now + min(
+                        max((now - self._started) * _SHARE, _INTERVAL), _MAX_INTERVAL
+                    )
+                else:
+                    self._is_dirty = True
+                    most = _MAX_RETRY if deadline is None else _RETRY
+                    self._next = now + min(_RETRY * 2 ** min(self._retries - 1, 10), most)
+                ended = deadline is not None and (error is None or now >= deadline)
+                self._is_over = ended or isinstance(error, JournalInUse)
+                self._changed.notify_all()
+
+    def _pause(self, now: float) -> float:
+        if self._asked > self._tried:
+            return 0.0
+        due = self._next if self._is_dirty else self._renewed + _LEASE_INTERVAL
+        return due - now
+
+    def _record(self, error: BaseException) -> None:
+        if isinstance(error, JournalInUse):
+            self._failures.record("bucket", f"{error} Nothing more is uploaded. {self._missing()}")
+            return
+        self._failures.record(
+            "bucket",
+            f"failed to upload to {self._url} ({error}). It is tried again; until then all rows "
+            f"are in {self._folder} on host {socket.gethostname()}",
+            error,
+            kind="upload",
+        )
+
+    def _push(self) -> None:
+        """Upload what is new."""
+        for name, path in _files(self._folder):
+            self._renew()
+            if _grows(name):
+                self._push_segments(name, path)
+            elif self._whole.get(name) != (version := _version(path)):
+                self._bucket.write(name, path.read_bytes())
+                self._whole[name] = version
+
+    def _push_segments(self, name: str, path: Path) -> None:
+        sent, size = self._sent.get(name, 0), path.stat().st_size
+        with path.open("rb") as file:
+            while sent < size:
+                file.seek(sent)
+                data = file.read(min(size - sent, _MAX_SEGMENT))
+                if not (whole := _whole_records(name, data)):
+                    file.seek(sent)
+                    data = file.read(size - sent)
+                    if not (whole := _whole_records(name, data)):
+                        return
+                # The same name each time that it is tried, so that nothing is there twice.
+                self._bucket.write(f"{name}.{sent:016d}", data[:whole])
+                sent += whole
+                self._sent[name] = sent
+                self._renew()
+
+    def _take_lease(self) -> None:
+        held = self._wait_for_holder(self._read_lease())
+        mine = _read_json(self._folder / LEASE)
+        tokens = [] if held is None else [held["token"]]
+        if held is not None and held["token"] not in mine.get("tokens", []):
+            self._set_aside(is_uploaded=not mine.get("open", True))
+        elif mine:
+            # Here is what the bucket has and maybe more, whoever writes it from now on.
+            self._note([*tokens, self._token], is_open=True)
+        self._write_lease(is_open=True)
+        time.sleep(_LEASE_LOOK)
+        self._check_lease()
+
+    def _wait_for_holder(self, held: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The lease once it is free.
+
+        Raises:
+            JournalInUse: it is not.
+        """
+        if held is None or not held["open"] or time.time() - held["time"] > _LEASE_AGE:
+            return held
+        if held["host"] == socket.gethostname() and not _is_running(held["pid"]):
+            # Nor is it this process, which has locked the folder by now.
+            return held
+        owner = f"process {held['pid']} on host {held['host']}"
+        _log.warning(
+            "waiting up to %g s to see if %s still writes %s", _LEASE_TIMEOUT, owner, self._url
+        )
+        deadline = time.monotonic() + _LEASE_TIMEOUT
+        while time.monotonic() < deadline:
+            time.sleep(_LEASE_LOOK)
+            now = self._read_lease()
+            if now != held:
+                if now is None or not now["open"]:
+                    return now
+                raise JournalInUse(
+                    f"`name` is the run of another logger that is still open: {owner} writes "
+                    f"{self._url}. Close that logger first, or pass another `name`."
+                )
+        return held
+
+    def _read_lease(self) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._bucket.read([LEASE])[0])
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _check_lease(self) -> None:
+        held = self._read_lease()
+        if held is not None and held["token"] != self._token:
+            raise JournalInUse(
+                f"process {held['pid']} on host {held['host']} has taken over {self._url}."
+            )
+
+    def _write_lease(self, *, is_open: bool) -> None:
+        lease = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid()}
+        lease |= {"time": time.time(), "open": is_open}
+        self._bucket.write(LEASE, json.dumps(lease).encode())
+        self._renewed = time.monotonic()
+
+    def _renew(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise TimeoutError("the run was closed")
+        if time.monotonic() - self._renewed >= _LEASE_INTERVAL:
+            self._check_lease()
+            self._write_lease(is_open=True)
+
+    def _release(self) -> None:
+        if not self._is_released:
+            self._check_lease()
+            self._write_lease(is_open=False)
+            self._is_released = True
+            self._note([self._token], is_open=False)
+
+    def _note(self, tokens: list[str], *, is_open: bool) -> None:
+        """Note in the folder whose bucket's contents it holds, and whether there may be more."""
+        data = json.dumps({"tokens": tokens, "open": is_open}).encode()
+        replace_file(self._folder / LEASE, lambda file: file.write(data))
+
+    def _set_aside(self, *, is_uploaded: bool) -> None:
+        """Another host has continued the run: what is here is old, or was never uploaded."""
+        aside = self._folder.with_name(f"{self._folder.name}.{self._token[:8]}.unsent")
+        found = list(_files(self._folder))
+        for name, path in found:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            path.rename(aside / name)
+        if is_uploaded:
+            shutil.rmtree(aside, ignore_errors=True)
+        elif found:
+            self._failures.record(
+                "bucket",
+                f"another host has continued the run in {self._url} after this one was killed. "
+                f"What this host had not uploaded by then is in {aside} only",
+            )
+
+    def _unlock(self) -> None:
+        _held.discard(self._folder)
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder, also against other processes; not inherited by a fork."""
+    if folder not in _held:
+        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _held.add(folder)
+            return fd
+        except (BlockingIOError, PermissionError):
+            os.close(fd)
+    raise JournalInUse(in_use(folder / JOURNAL))
+
+
+def _is_running(pid: int) -> bool:
+    """Whether there is such a process, besides this one."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _files(folder: Path) -> list[tuple[str, Path]]:
+    """The files to mirror, by name: the journal, then the others in their order."""
+    below = (path for each in ("videos", "logs") for path in (folder / each).rglob("*"))
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for path in (*folder.iterdir(), *below)
+        if path.is_file() and not path.name.startswith(".") and path.suffix != ".new"
+    }
+    found.pop(LEASE, None)
+    return sorted(found.items(), key=lambda each: (each[0] != JOURNAL, each[0]))
+
+
+def _grows(name: str) -> bool:
+    """Whether a file is only appended to."""
+    if "tfevents" in name:
+        return not name.endswith(".hparams")
+    return name.endswith((".jsonl", ".log", ".torn"))
+
+
+def _version(path: Path) -> Any:
+    """What changes with the contents of a file."""
+    about = path.stat()
+    # That of `run.json` is touched as a heartbeat.
+    return about.st_ino, about.st_size, path.name != RUN_FILE and about.st_mtime_ns
+
+
+def _whole_records(name: str, data: bytes) -> int:
+    """Size of the whole records at the start of some data: lines, or those of an event file."""
+    if "tfevents" not in name:
+        return data.rfind(b"\n") + 1
+    end = 0
+    while end + 12 <= len(data):
+        (length,) = struct.unpack_from("<Q", data, end)
+        if end + 16 + length > len(data):
+            break
+        end += 16 + length
+    return end
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
