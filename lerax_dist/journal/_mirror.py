@@ -82,7 +82,7 @@ class Mirror:
         # Uploads that were asked for: all, those that were tried, those that are done.
         self._asked = self._tried = self._done = 0
         self._deadline: float | None = None
-        self._is_over = self._is_released = self._is_closed = False
+        self._is_over = self._is_released = self._is_closed = self._is_lost = False
         self._whole: dict[str, Any] = {}
         self._lock = _lock(folder)
         try:
@@ -145,8 +145,9 @@ class Mirror:
             with self._changed:
                 self._deadline = deadline
                 missing = self.wait(deadline)
-            if missing is not None:
-                self._failures.record("bucket", missing)
+            if missing is not None and not self._is_lost:
+                hint = "the next start of the run on this host uploads them"
+                self._failures.record("bucket", f"{missing}; {hint}")
         self._is_closed = True
         self._unlock()
 
@@ -159,8 +160,7 @@ class Mirror:
         ]
         return (
             f"{sum(left):,} bytes of {len(left)} files are not uploaded to {self._url} yet. They "
-            f"are in {self._folder} on host {socket.gethostname()}; the next start of the run on "
-            "this host uploads them"
+            f"are in {self._folder} on host {socket.gethostname()}"
         )
 
     def _run(self) -> None:
@@ -193,7 +193,8 @@ class Mirror:
                     most = _MAX_RETRY if deadline is None else _RETRY
                     self._next = now + min(_RETRY * 2 ** min(self._retries - 1, 10), most)
                 ended = deadline is not None and (error is None or now >= deadline)
-                self._is_over = ended or isinstance(error, JournalInUse)
+                self._is_lost = isinstance(error, JournalInUse)
+                self._is_over = ended or self._is_lost
                 self._changed.notify_all()
 
     def _pause(self, now: float) -> float:
