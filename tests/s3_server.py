@@ -52,6 +52,8 @@ class S3Server:
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
+            # Who waits for a failure need not wait long.
+            "AWS_MAX_ATTEMPTS": "1",
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }

@@ -1,4 +1,4 @@
-"""Runs whose `log_dir` is a bucket: nothing is lost with the disk, and nothing waits for a bucket."""
+"""Runs whose `log_dir` is a bucket: nothing is lost with the disk, nothing waits for a bucket."""
 
 import json
 import os
@@ -40,6 +40,7 @@ class Shaky(MemoryFileSystem):
     pseudo_dirs = [""]
     cachable = False
     broken = False
+    is_mute = False  # whether writes arrive, and their answers do not
     writes: list[tuple[str, bytes]] = []
 
     @classmethod
@@ -57,7 +58,9 @@ class Shaky(MemoryFileSystem):
     def pipe_file(self, path, value, mode="overwrite", **kwargs):
         self._check()
         self.writes.append((path, value))
-        return super().pipe_file(path, value, mode, **kwargs)
+        super().pipe_file(path, value, mode, **kwargs)
+        if Shaky.is_mute:
+            raise RuntimeError("no answer")
 
     def _check(self):
         if Shaky.broken:
@@ -74,6 +77,7 @@ def bucket(tmp_path, monkeypatch):
     use_disk(monkeypatch, tmp_path / "disk")
     monkeypatch.setattr(_mirror, "_LEASE_LOOK", 0.01)
     monkeypatch.setattr(Shaky, "broken", False)
+    monkeypatch.setattr(Shaky, "is_mute", False)
     monkeypatch.setattr(Shaky, "writes", [])
     return f"shaky://{uuid.uuid4().hex}/logs"
 
@@ -145,9 +149,8 @@ def test_a_run_is_in_its_bucket_and_is_continued_from_there_on_another_disk(
         log(second, range(10, 20))
     assert second.failures == ()
     assert journal_steps(second.run_dir) == [*range(20)] == steps_at(f"{bucket}/r")
-    assert (
-        len((second.run_dir / "metrics.jsonl").read_text().splitlines()) == 20 + 1
-    )  # the resume mark
+    # One is the mark of the resume.
+    assert len((second.run_dir / "metrics.jsonl").read_text().splitlines()) == 20 + 1
 
     for path, data in Shaky.writes:
         if "tfevents" in path:
@@ -223,8 +226,11 @@ def test_a_bucket_that_is_gone_for_a_while_costs_nothing_and_is_reported_once(bu
     with pytest.warns(ld.LoggingWarning, match="at `state`"):
         logger.state()
     assert time.monotonic() - begin < 1.0
+    Shaky.is_mute, Shaky.broken = True, False
+    with pytest.raises(TimeoutError, match="are not uploaded to"):
+        logger.flush(timeout=0.5)
     log(logger, range(10, 15))
-    Shaky.broken = False
+    Shaky.is_mute = False
     logger.flush()
     assert steps_at(f"{bucket}/r") == [*range(15)]
     assert [failure.where for failure in logger.failures] == ["bucket", "bucket"]

@@ -226,21 +226,22 @@ class Mirror:
                 self._whole[name] = version
 
     def _push_segments(self, name: str, path: Path) -> None:
-        sent, size = self._sent.get(name, 0), path.stat().st_size
+        sent, size, most = self._sent.get(name, 0), path.stat().st_size, _MAX_SEGMENT
         with path.open("rb") as file:
             while sent < size:
                 file.seek(sent)
-                data = file.read(min(size - sent, _MAX_SEGMENT))
-                if not (whole := _whole_records(name, data)):
-                    file.seek(sent)
-                    data = file.read(size - sent)
-                    if not (whole := _whole_records(name, data)):
-                        return
-                # The same name each time that it is tried, so that nothing is there twice.
-                self._bucket.write(f"{name}.{sent:016d}", data[:whole])
-                sent += whole
-                self._sent[name] = sent
-                self._renew()
+                data = file.read(min(size - sent, most))
+                whole = _whole_records(name, data)
+                if whole:
+                    # The same name each time that it is tried, so that nothing is there twice.
+                    self._bucket.write(f"{name}.{sent:016d}", data[:whole])
+                    sent += whole
+                    self._sent[name], most = sent, _MAX_SEGMENT
+                    self._renew()
+                elif len(data) == size - sent:
+                    return
+                else:
+                    most *= 2
 
     def _take_lease(self) -> None:
         held = self._wait_for_holder(self._read_lease())
