@@ -5,7 +5,6 @@ Objects cannot be appended to. So a file that grows is there as segments: the ob
 with a whole record, so each one of an event file is an event file. Other files are one object.
 """
 
-import asyncio
 import errno
 import functools
 import json
@@ -59,13 +58,13 @@ def mirrored_url(folder: Path) -> str | None:
 
 
 def has_journal(folder: Path) -> bool:
-    """Whether the folder of a run has a journal, or the bucket that it is mirrored to.
+    """Whether the folder of a run has a journal; in the bucket, if it is mirrored to one.
 
     Raises:
         OSError: the bucket cannot be read.
     """
     url = mirrored_url(folder)
-    if (folder / JOURNAL).exists() or url is None:
+    if url is None:
         return (folder / JOURNAL).exists()
     return any(name.startswith(f"{JOURNAL}.") for name in Bucket(url).sizes())
 
@@ -110,12 +109,8 @@ class Bucket:
 
     def sizes(self) -> dict[str, int]:
         """Size of each object, by its name relative to the URL."""
-
-        def find(fs: Any) -> Any:
-            return fs.find(self._root, detail=True)
-
         try:
-            found = self._call(find, lambda fs: fs._find(self._root, detail=True))
+            found = self._call("find", self._root, detail=True)
         except FileNotFoundError:
             return {}
         start = len(self._root) + 1
@@ -124,48 +119,39 @@ class Bucket:
     def read(self, names: Sequence[str], size: int = 0) -> list[bytes]:
         """The contents of objects, of `size` bytes together."""
         paths = [f"{self._root}/{name}" for name in names]
-
-        async def read(fs: Any) -> list[bytes]:
-            return await asyncio.gather(*map(fs._cat_file, paths))
-
-        return self._call(lambda fs: [*map(fs.cat_file, paths)], read, size)
+        return self._call("cat_ranges", paths, None, None, size=size)
 
     def write(self, name: str, data: bytes) -> None:
         """Write an object, in place of the one of that name."""
         path = f"{self._root}/{name}"
-
-        def write(fs: Any) -> None:
-            # Some have folders.
-            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            fs.pipe_file(path, data)
-
-        self._call(write, lambda fs: fs._pipe_file(path, data), len(data))
+        if not self._fs.async_impl:
+            # Those have folders.
+            self._call("makedirs", path.rpartition("/")[0], exist_ok=True)
+        self._call("pipe_file", path, data, size=len(data))
 
     def remove(self, name: str) -> None:
         """Remove an object."""
-        path = f"{self._root}/{name}"
-        self._call(lambda fs: fs.rm_file(path), lambda fs: fs._rm_file(path))
+        self._call("rm_file", f"{self._root}/{name}")
 
-    def _call(self, call: Callable[[Any], Any], wait: Callable[[Any], Any], size: int = 0) -> Any:
-        """Ask the file system, by `wait` where it is asynchronous. Raises `OSError` only."""
-        from fsspec.asyn import sync
-
+    def _call(self, method: str, *args: Any, size: int = 0, **options: Any) -> Any:
+        """Ask the file system. Raises `OSError` only, whatever the errors of a cloud's package."""
         timeout = _TIMEOUT + size / _SLOWEST
+        if self._fs.async_impl:
+            options["timeout"] = timeout
         try:
-            if self._fs.async_impl:
-
-                async def awaited() -> Any:
-                    return await wait(self._fs)
-
-                return sync(self._fs.loop, awaited, timeout=timeout)
-            return call(self._fs)
+            found = getattr(self._fs, method)(*args, **options)
+            if isinstance(found, list) and (
+                errors := [e for e in found if isinstance(e, Exception)]
+            ):
+                raise errors[0]
+            return found
         except Exception as error:
-            # The errors of a cloud's package are of any type.
-            known = isinstance(error, FileNotFoundError)
             text = str(error) or type(error).__name__
             text = f"no answer in {timeout:.0f} s" if isinstance(error, TimeoutError) else text
-            kind, number = (FileNotFoundError, errno.ENOENT) if known else (OSError, errno.EIO)
-            raise kind(number, text, self.url) from error
+            is_missing = isinstance(error, FileNotFoundError)
+            number = errno.ENOENT if is_missing else errno.EIO
+            # `OSError` makes itself a `FileNotFoundError` of this number.
+            raise OSError(number, text, self.url) from error
 
 
 def download(

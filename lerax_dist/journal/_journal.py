@@ -4,11 +4,13 @@ import contextlib
 import fcntl
 import itertools
 import os
+import socket
 import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, final
 
@@ -17,7 +19,7 @@ from lerax_dist.journal._bucket import mirrored_url
 from lerax_dist.journal._mirror import Mirror
 from lerax_dist.journal._reader import read_last
 from lerax_dist.journal._record import JournalFormatError, Record, Row, decode, encode
-from lerax_dist.journal._run_file import JournalInUse, in_use
+from lerax_dist.journal._run_file import JournalInUse, last_opened
 
 # Size of the lines whose records are kept in memory; a cursor further behind reads the file. A
 # record takes several times as much as its line.
@@ -83,25 +85,30 @@ class Journal:
         """
         self.path = path
         self._failures = failures
-        url = mirrored_url(path.parent)
-        self.mirror = None if url is None else Mirror(path.parent, url, failures)
+        self.mirror: Mirror | None = None
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         _open.add(self)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._close()
-            raise JournalInUse(in_use(path)) from error
+            raise JournalInUse(_in_use(path)) from error
         except OSError:
             # Some network file systems know no locks; the run is as safe there as it can be.
             pass
-        self._size = os.fstat(self._fd).st_size
         try:
+            url = mirrored_url(path.parent)
+            if url is not None:
+                self.mirror = Mirror(path.parent, url, failures)
+            self._size = os.fstat(self._fd).st_size
             # Whether the file ends within a line is `_torn`, from here on.
             self._next, self._torn, self.last = read_last(self._fd, self._size)
         except JournalFormatError as error:
             self._close()
             raise JournalFormatError(f"{path}: {error}") from None
+        except BaseException:
+            self._close()
+            raise
         self._start = (self._next, self._size)
         self._changed = threading.Condition()
         self._recent: deque[_Kept] = deque()
@@ -366,6 +373,26 @@ def _leave_all() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_all)
+
+
+def _in_use(path: Path) -> str:
+    """Who writes a journal, and what to do."""
+    opened = last_opened(path)
+    owner, fix = "", "Close that logger first"
+    if opened is not None:
+        host, pid = opened.body.get("host"), opened.body.get("pid")
+        since = datetime.fromtimestamp(opened.time, UTC)
+        owner = f", process {pid} on {host} since {since:%Y-%m-%d %H:%M:%S} UTC"
+        if (host, pid) == (socket.gethostname(), os.getpid()):
+            owner = f"{owner}, which is this process"
+            fix = (
+                "Close that logger first, by `lerax_dist.close_runs()` if it is lost (a function "
+                "or a notebook cell has raised)"
+            )
+    return (
+        f"`name` is the run of another logger that is still open: {path.parent}{owner}. {fix}, "
+        "or pass another `name`."
+    )
 
 
 def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:

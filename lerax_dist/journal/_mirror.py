@@ -6,7 +6,6 @@ One whose lease was taken uploads no more.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from typing import Any, final
 from lerax_dist._failures import Failures
 from lerax_dist.journal._bucket import LEASE, Bucket, download
 from lerax_dist.journal._reader import JOURNAL
-from lerax_dist.journal._run_file import RUN_FILE, JournalInUse, in_use, replace_file
+from lerax_dist.journal._run_file import RUN_FILE, JournalInUse, replace_file
 
 # Seconds between two uploads: at first, at most, and as a share of the time since the start. Each
 # makes a segment of each file, and who reads a long run reads all of them.
@@ -41,9 +40,6 @@ _LEASE_AGE = 600.0
 _LEASE_LOOK = 0.5
 # Bytes that are uploaded at once, unless a record has more.
 _MAX_SEGMENT = 1 << 23
-_LOCK = ".lock"
-# Folders that this process mirrors: a lock of a file does not keep a process from itself.
-_held: set[Path] = set()
 _log = logging.getLogger("lerax_dist")
 
 
@@ -57,6 +53,8 @@ class Mirror:
 
     def __init__(self, folder: Path, url: str, failures: Failures) -> None:
         """Take the lease of a run, and bring what its bucket has into the folder.
+
+        The journal there must be locked, and may be empty.
 
         Args:
             folder: the folder, which exists.
@@ -84,16 +82,11 @@ class Mirror:
         self._deadline: float | None = None
         self._is_over = self._is_released = self._is_closed = self._is_lost = False
         self._whole: dict[str, Any] = {}
-        self._lock = _lock(folder)
-        try:
-            self._bucket = Bucket(url)
-            self._take_lease()
-            sizes = self._bucket.sizes()
-            self._sent = download(self._bucket, sizes, folder, lambda name: name != LEASE)
-            self._note([self._token], is_open=True)
-        except BaseException:
-            self._unlock()
-            raise
+        self._bucket = Bucket(url)
+        self._take_lease()
+        sizes = self._bucket.sizes()
+        self._sent = download(self._bucket, sizes, folder, lambda name: name != LEASE)
+        self._note([self._token], is_open=True)
         for name, path in _files(folder):
             # Clips do not change; what else is there may.
             if "/" in name and sizes.get(name) == path.stat().st_size:
@@ -149,7 +142,6 @@ class Mirror:
                 hint = "the next start of the run on this host uploads them"
                 self._failures.record("bucket", f"{missing}; {hint}")
         self._is_closed = True
-        self._unlock()
 
     def _missing(self) -> str:
         left = [
@@ -265,7 +257,7 @@ class Mirror:
         if held is None or not held["open"] or time.time() - held["time"] > _LEASE_AGE:
             return held
         if held["host"] == socket.gethostname() and not _is_running(held["pid"]):
-            # Nor is it this process, which has locked the folder by now.
+            # Nor is it this process, which has locked the journal by now.
             return held
         owner = f"process {held['pid']} on host {held['host']}"
         _log.warning(
@@ -325,36 +317,19 @@ class Mirror:
     def _set_aside(self, *, is_uploaded: bool) -> None:
         """Another host has continued the run: what is here is old, or was never uploaded."""
         aside = self._folder.with_name(f"{self._folder.name}.{self._token[:8]}.unsent")
-        found = list(_files(self._folder))
-        for name, path in found:
+        for name, path in _files(self._folder):
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
-            path.rename(aside / name)
-        if is_uploaded:
+            shutil.copy2(path, aside / name)
+            # The journal is open and locked.
+            os.truncate(path, 0) if name == JOURNAL else path.unlink()
+        if is_uploaded or not (aside / JOURNAL).stat().st_size:
             shutil.rmtree(aside, ignore_errors=True)
-        elif found:
+        else:
             self._failures.record(
                 "bucket",
                 f"another host has continued the run in {self._url} after this one was killed. "
                 f"What this host had not uploaded by then is in {aside} only",
             )
-
-    def _unlock(self) -> None:
-        _held.discard(self._folder)
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder, also against other processes; not inherited by a fork."""
-    if folder not in _held:
-        fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _held.add(folder)
-            return fd
-        except (BlockingIOError, PermissionError):
-            os.close(fd)
-    raise JournalInUse(in_use(folder / JOURNAL))
 
 
 def _is_running(pid: int) -> bool:

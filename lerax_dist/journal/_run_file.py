@@ -9,11 +9,9 @@ that looks once compares the time of the file with its own time.
 import contextlib
 import json
 import os
-import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, final
 
@@ -210,23 +208,3 @@ def _size_and_time(path: Path) -> tuple[int, int]:
             return about.st_size, about.st_mtime_ns
     except OSError:
         return 0, 0
-
-
-def in_use(path: Path) -> str:
-    """Who writes a journal, and what to do."""
-    opened = last_opened(path)
-    owner, fix = "", "Close that logger first"
-    if opened is not None:
-        host, pid = opened.body.get("host"), opened.body.get("pid")
-        since = datetime.fromtimestamp(opened.time, UTC)
-        owner = f", process {pid} on {host} since {since:%Y-%m-%d %H:%M:%S} UTC"
-        if (host, pid) == (socket.gethostname(), os.getpid()):
-            owner = f"{owner}, which is this process"
-            fix = (
-                "Close that logger first, by `lerax_dist.close_runs()` if it is lost (a function "
-                "or a notebook cell has raised)"
-            )
-    return (
-        f"`name` is the run of another logger that is still open: {path.parent}{owner}. {fix}, "
-        "or pass another `name`."
-    )
