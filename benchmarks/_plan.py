@@ -69,6 +69,7 @@ def full(gpu: bool, grid: bool) -> list[Measurement]:
             for form in ("shard_map", "python")
         ),
         Measurement("rivals"),
+        Measurement("layouts"),
         Measurement("inside"),
         Measurement("inside", ("--rounds", "2"), devices=4),
         Measurement("writers"),

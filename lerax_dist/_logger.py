@@ -2,7 +2,6 @@
 
 import functools
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -25,6 +24,8 @@ from lerax_dist.journal import Event
 # About what a row takes in memory until it is written.
 _ROW_BYTES = 500
 _METRIC_BYTES = 100
+# How many names of values that cannot be logged are warned of.
+_MAX_LEFT_OUT = 20
 
 
 @final
@@ -62,10 +63,11 @@ class Logger(AbstractRunHandle):
         state: RunState | None = None,
         handle_signals: bool = False,
         open_timeout: float = 60.0,
+        strict: bool = False,
     ) -> None:
         """Open a run. All processes of a launch call this, with the same arguments.
 
-        All arguments but `total_steps` are those of `RunConfig`.
+        All arguments but `total_steps` and `strict` are those of `RunConfig`.
 
         Args:
             backend: where to log to: a backend, or several.
@@ -82,6 +84,8 @@ class Logger(AbstractRunHandle):
             state: what `logger.state()` returned for the checkpoint to continue from.
             handle_signals: handle SIGTERM and SIGUSR1, see `preempted`.
             open_timeout: how long to wait for backends to open, in seconds.
+            strict: whether `log` raises an error on a value that it cannot log, on every process;
+                else the row is written without it, with one warning for each name.
 
         Raises:
             ValueError: if an argument is outside its range; the message names it.
@@ -109,28 +113,35 @@ class Logger(AbstractRunHandle):
         wait = functools.partial(wait_for_callbacks, reports_errors=False)
         self._run = run = open_run(config, wait_for_callbacks=wait)
         self._step_offset = step_offset or 0
+        self._strict = strict
+        # Names of values that were left out.
+        self._warned: set[str] = set()
         self._sender = RowSender(run.row_callback, is_first=run.info.is_first)
-        self._fetcher = Fetcher()
+        self._fetcher = Fetcher(self._leave_out)
         hparams = run.info.hparams
         run.put(TrainingStart(1, 0, total, 0, hparams, time.time(), time.perf_counter()))
 
-    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+    def log(self, metrics: Any, step: int) -> None:
         """Log a row. Returns at once; another thread waits for values still being computed.
+
+        A value that cannot be logged is left out of the row, with one warning (see `strict`): what
+        is not a real number, not a scalar, sharded over processes, held only by others than process
+        0, donated before, or larger than any float; and what has no name, or that of another value.
 
         It may be called in a host callback of your own, too; `emit` needs none. There a call after
         `close` is recorded in `failures`, since an error would end the program.
 
         Args:
-            metrics: nested names (joined with `/`) to scalars: Python or NumPy numbers, or
-                `jax.Array` scalars that are whole on this process (local or replicated).
+            metrics: names to values: Python or NumPy numbers, `jax.Array`s of one element that are
+                whole on this process (local or replicated), partials, and what `reduce` returned.
+                Mappings, lists, tuples, dataclasses and other pytrees may be nested; their keys,
+                indices and fields are joined with `/`. `None` is nothing.
             step: global step.
 
         Raises:
-            ValueError: if a value is not a scalar, is sharded over processes, is held only by
-                others than process 0, was donated, or is larger than any float; if two names are
-                the same once joined; or if `step` is negative.
-            TypeError: if a value is not a number, a name is not a string, or `step` is not an
-                integer.
+            ValueError: if `step` is negative; with `strict`, if a value cannot be logged.
+            TypeError: if `step` is not an integer, or a value belongs to a trace; with `strict`, if
+                a value is not a number.
             RuntimeError: if the logger is closed.
         """
         # Beside a busy step each function that is called costs some 5 us, whatever it does: its
@@ -145,8 +156,22 @@ class Logger(AbstractRunHandle):
         fetched = self._fetcher.fetch(metrics, run.is_written_here)
         if not run.is_written_here:
             return
-        size = _ROW_BYTES + _METRIC_BYTES * len(fetched[0])
+        schema = fetched[0]
+        size = _ROW_BYTES + _METRIC_BYTES * (len(schema.plain) + len(schema.partials))
         run.log(HostRow(step, fetched, time.time()), size, begin)
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        """A value cannot be logged."""
+        if self._strict:
+            raise error
+        if self._run.is_written_here:
+            what = f"{error} Rows are written without it; `strict=True` raises instead."
+            if len(self._warned) == _MAX_LEFT_OUT and name not in self._warned:
+                name, what = "", "values under more names cannot be logged, without a warning each"
+            else:
+                self._warned.add(name)
+            # Without the error itself, which would keep the values of the row alive.
+            self._run.failures.record("log", what, kind=name)
 
     def log_video(self, tag: str, frames: Any, step: int, fps: float = 50.0) -> None:
         """Log a video clip. Returns once the frames are copied; another thread encodes them.

@@ -11,7 +11,7 @@ All but the maxima are means over devices when they arrive (maxima may be as wel
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple, final
 
@@ -41,10 +41,13 @@ class Finished(NamedTuple):
 # What takes a payload from the devices: `(part, parts, payload)`. The payload is what `np.asarray`
 # takes, and is valid only during the call.
 HostCallback = Callable[[int, int, Any], None]
-# The metrics of a row from a plain loop: names of all, in their order; those that are numbers; and
-# the others: names, and a vector of their values that `np.asarray` waits for. A tuple, since making
-# an object would be a sixth of what `Logger.log` costs.
-HostMetrics = tuple[tuple[str, ...], dict[str, Any], list[tuple[tuple[str, ...], Any]]]
+# Places in the vector of a `Schema`.
+Slots = Sequence[int]
+# The metrics of a row from a plain loop, as parts of the vector of a `Schema`: what the vector
+# means; numbers and their slots; and arrays that `np.asarray` waits for: slots of their first
+# values, slots of counts that are 0 where one of the next values is above 0 and else 1, and the
+# array. A tuple, since making an object would be a sixth of what `Logger.log` costs.
+HostMetrics = tuple["Schema", tuple[Slots, list[float]], list[tuple[Slots, Slots, Any]]]
 # Of sums and maxima and the module to compute with. Vectors have their own axis first, so formulas
 # broadcast over any number of rows behind it.
 Finish = Callable[[Sequence[Any], Sequence[Any], ModuleType], Finished]
@@ -103,6 +106,7 @@ class RowBatch(NamedTuple):
         absent: `(rows, metrics)` bool: which of them have no value.
         vectors: name of each vector metric to `(rows, length)` float64.
         absent_vectors: name of each vector metric to `(rows,)` bool: which rows have no value.
+        failed: name of each partial whose `finish` failed, and how.
     """
 
     names: tuple[str, ...]
@@ -111,6 +115,7 @@ class RowBatch(NamedTuple):
     absent: np.ndarray
     vectors: dict[str, np.ndarray]
     absent_vectors: dict[str, np.ndarray]
+    failed: Mapping[str, Exception] = {}
 
 
 @final
@@ -165,6 +170,18 @@ class Schema:
             vector[..., sums:limbs],
             vector[..., limbs:],
         )
+
+    def owners(self) -> list[str]:
+        """Of each number of the vector, the name of its metric; only for one without a step."""
+        sums = [(spec.name, _size(spec.sums)) for spec in self.partials]
+        maxima = [(spec.name, _size(spec.maxima)) for spec in self.partials]
+        return [*self.plain, *(name for name, size in sums + maxima for _ in range(size))]
+
+    def without(self, names: set[str]) -> "Schema":
+        """What the numbers of the other metrics mean."""
+        plain = tuple(name for name in self.plain if name not in names)
+        partials = tuple(spec for spec in self.partials if spec.name not in names)
+        return replace(self, plain=plain, partials=partials)
 
     @functools.cached_property
     def shifting(self) -> np.ndarray:
@@ -231,7 +248,7 @@ class Schema:
         return Totals(devices, plain, np.sum(sums, axis=0), maxima, step, members)
 
     def finish(self, rows: Sequence[Totals]) -> RowBatch:
-        """Totals become rows."""
+        """Totals become rows; raises if a partial fails, unless it is one row."""
         plain = np.stack([row.plain for row in rows])
         steps = [row.step or 0 for row in rows]
         if not self.partials:
@@ -239,16 +256,30 @@ class Schema:
         names, columns, absent = [*self.plain], [plain], [np.zeros(plain.shape, np.bool_)]
         vectors: dict[str, np.ndarray] = {}
         absent_vectors: dict[str, np.ndarray] = {}
+        failed: dict[str, Exception] = {}
         sums, maxima = np.stack([row.sums for row in rows]), np.stack([row.maxima for row in rows])
         # What has no value yet is infinite or NaN on the way, on purpose.
         with np.errstate(invalid="ignore"):
-            for name, value, is_absent in self._finished(sums, maxima, np):
-                if value.ndim > 1:
-                    vectors[name], absent_vectors[name] = value.T, is_absent.all(axis=0)
+            for spec, own_sums, own_maxima in self._parts(sums, maxima):
+                try:
+                    found = _finish(spec, own_sums, own_maxima, np)
+                except Exception as error:
+                    # A formula of the user's: of many rows it fails for one, and costs this row
+                    # only its own metric.
+                    if len(rows) > 1:
+                        raise
+                    failed[spec.name] = error
                     continue
-                names.append(name)
-                columns.append(value[:, None])
-                absent.append(is_absent[:, None])
+                for name, value, is_absent in found:
+                    if is_absent is None:
+                        is_absent = np.zeros(value.shape, np.bool_)
+                    if value.ndim > 1:
+                        vectors[name] = value.T
+                        absent_vectors[name] = np.asarray(is_absent.all(axis=0))
+                        continue
+                    names.append(name)
+                    columns.append(value[:, None])
+                    absent.append(is_absent[:, None])
         return RowBatch(
             tuple(names),
             steps,
@@ -256,28 +287,18 @@ class Schema:
             np.concatenate(absent, axis=1),
             vectors,
             absent_vectors,
+            failed,
         )
 
     def finished(self, vectors: Any, numpy: ModuleType) -> Iterator[tuple[str, Any, Any]]:
         """The metrics of the partials of reduced vectors `(*rows, n)` in the step: name, value
-        `(*rows,)` or `(length, *rows)`, and where there is none, so that it is NaN."""
+        `(*rows,)` or `(length, *rows)`, and where there is none, so that it is NaN; `None` if there
+        always is one."""
         _, sums, _, maxima = self.split(vectors)
         # In the type and rank of the sums: users may have JAX refuse promotion.
         devices = self._devices_of_sums.astype(sums.dtype).reshape(*[1] * (sums.ndim - 1), -1)
-        yield from self._finished(sums * devices, maxima, numpy)
-
-    def _finished(
-        self, sums: Any, maxima: Any, numpy: ModuleType
-    ) -> Iterator[tuple[str, Any, Any]]:
-        """As `finished`, of totals."""
-        for spec, own_sums, own_maxima in self._parts(sums, maxima):
-            values, weight = spec.finish(own_sums, own_maxima, numpy)
-            for suffix, value in values.items():
-                # A scalar of several weights has no value if all of them are 0.
-                empty = numpy.asarray(weight == 0)
-                while empty.ndim > value.ndim:
-                    empty = empty.all(axis=0)
-                yield spec.name + suffix, value, numpy.logical_and(empty, numpy.isnan(value))
+        for spec, own_sums, own_maxima in self._parts(sums * devices, maxima):
+            yield from _finish(spec, own_sums, own_maxima, numpy)
 
     def _parts(self, sums: Any, maxima: Any) -> Iterator[tuple[PartialSpec, list[Any], list[Any]]]:
         """Each partial with its sums and maxima: `(*rows,)` for a scalar, `(n, *rows)` else."""
@@ -290,6 +311,25 @@ class Schema:
             )
             first_sum += _size(spec.sums)
             first_maximum += _size(spec.maxima)
+
+
+def _finish(
+    spec: PartialSpec, sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType
+) -> list[tuple[str, Any, Any]]:
+    """As `Schema.finished`, of the totals of one partial."""
+    values, weight = spec.finish(sums, maxima, numpy)
+    found = []
+    for suffix, value in values.items():
+        is_absent = None
+        # A number that the formula itself holds is known to the trace.
+        if hasattr(weight, "ndim") or weight == 0:
+            # A scalar of several weights has no value if all of them are 0.
+            empty = numpy.asarray(weight == 0)
+            while empty.ndim > value.ndim:
+                empty = empty.all(axis=0)
+            is_absent = numpy.logical_and(empty, numpy.isnan(value))
+        found.append((spec.name + suffix, value, is_absent))
+    return found
 
 
 def join_limbs(totals: np.ndarray) -> np.ndarray:

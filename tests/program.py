@@ -3,7 +3,8 @@
 import gc
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -66,6 +67,22 @@ def compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", count)
     return found
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """Programs that JAX compiles meanwhile, in any thread, by its own account."""
+    found: list[str] = []
+
+    def count(event: str, duration_secs: float, **_: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            found.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
 
 
 def python_lines(call: Callable[..., Any], *args: Any, within: str = "") -> int:

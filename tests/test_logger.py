@@ -1,15 +1,23 @@
 """`Logger` in one process: values it takes, how long it holds up the loop, bad input."""
 
+import dataclasses
+import enum
 import functools
 import subprocess
 import sys
 import threading
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, NamedTuple
 
+import equinox as eqx
+import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -122,27 +130,154 @@ def test_rows_come_back_from_the_files_that_users_open(tmp_path):
     assert got == [(s, float(np.float32(x)), y) for s, x, y in expected]
 
 
-@pytest.mark.parametrize(
-    ("metrics", "error", "match"),
-    [
-        ({"a": 10**400}, ValueError, "metric 'a' is an integer of 1329 bits"),
-        ({"a": -(10**5000)}, ValueError, "more than a float holds. Log its logarithm"),
-        ({"a": jnp.ones(3)}, ValueError, r"metric 'a' must be a scalar, got shape \(3,\)"),
-        ({"a": np.ones((2, 2))}, ValueError, r"metric 'a' must be a scalar, got shape \(2, 2\)"),
-        ({"a": {"b": "x"}}, TypeError, "metric 'a/b' is 'x' of type str"),
-        ({"a": None}, TypeError, "metric 'a' is None"),
-        ({"a": jnp.complex64(1)}, TypeError, "metric 'a' has dtype complex64"),
-        ({"a": [1.0]}, TypeError, r"metric 'a' is \[1.0\]"),
-        ({"a/b": 1, "a": {"b": 1}}, ValueError, "'a/b' twice"),
-        ({3: 1}, TypeError, "has the name 3 of type int"),
-        ([1], TypeError, "`metrics` must be a mapping"),
-    ],
-)
-def test_a_bad_metric_is_named_and_no_row_is_written(logger, memory, metrics, error, match):
-    with pytest.raises(error, match=match):
+class Color(enum.Enum):
+    RED = 1
+
+
+class Opaque:
+    def __array__(self):
+        raise RuntimeError("not now")
+
+
+BAD = [
+    ({"a": 10**400}, ValueError, "metric 'a' is an integer of 1329 bits"),
+    ({"a": -(10**5000)}, ValueError, "more than a float holds. Log its logarithm"),
+    ({"a": jnp.ones(3)}, ValueError, r"metric 'a' must be a scalar, got shape \(3,\)"),
+    ({"a": np.ones((2, 2))}, ValueError, r"metric 'a' must be a scalar, got shape \(2, 2\)"),
+    ({"a": np.zeros(0)}, ValueError, r"metric 'a' must be a scalar, got shape \(0,\)"),
+    ({"a": {"b": "x"}}, TypeError, "metric 'a/b' is 'x' of type str"),
+    ({"a": "1.5"}, TypeError, "metric 'a' is '1.5' of type str"),
+    ({"a": b"1.5"}, TypeError, "metric 'a' is b'1.5' of type bytes"),
+    ({"a": np.str_("1.5")}, TypeError, "metric 'a' is .* of type str_"),
+    ({"a": 1j}, TypeError, "metric 'a' is 1j of type complex"),
+    ({"a": np.complex64(1)}, TypeError, "metric 'a' is .* of type complex64"),
+    ({"a": jnp.complex64(1)}, TypeError, "metric 'a' has dtype complex64"),
+    ({"a": np.datetime64(3, "s")}, TypeError, "metric 'a' is .* of type datetime64"),
+    ({"a": jax.random.key(0)}, TypeError, "metric 'a' has dtype key"),
+    ({"a": Color.RED}, TypeError, "metric 'a' is <Color.RED: 1> of type Color"),
+    ({"a": Opaque()}, TypeError, "metric 'a' is .* of type Opaque"),
+    ({"a": {1, 2}}, TypeError, "metric 'a' is {1, 2} of type set"),
+    ({"a": np}, TypeError, "metric 'a' is .* of type module"),
+    ({"good": {"x": 7.0}, "good/x": 1.0}, ValueError, "'good/x' twice"),
+    ({"good": {"x": 7.0}, "good/x": jnp.float32(1)}, ValueError, "'good/x' twice"),
+    ({"a": {"": 1}}, ValueError, "under an empty name"),
+    ({"": {"b": 1}}, ValueError, "under an empty name"),
+]
+
+
+@pytest.mark.parametrize(("metrics", "error", "match"), BAD)
+def test_a_value_that_cannot_be_logged_is_named_once_and_costs_no_other(
+    tmp_path, metrics, error, match
+):
+    good = {"good/x": 7.0, "good/y": 8.0}
+    with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
+        with pytest.warns(ld.LoggingWarning, match=match) as caught:
+            for step in range(3):
+                logger.log({**metrics, "good": {"x": 7.0, "y": jnp.float32(8)}}, step)
+        logger.log({"good": {"x": 7.0, "y": 8}, "a": 1.0}, 3)
+    assert len(caught) == 1 and "strict=True" in str(caught[0].message)
+    rows = journal_rows(tmp_path / "r")
+    assert rows == [*((step, good) for step in range(3)), (3, {**good, "a": 1.0})]
+    with ld.Logger(Memory(), "s", log_dir=tmp_path, strict=True) as logger:
+        for step in range(2):
+            with pytest.raises(error, match=match):
+                logger.log({**metrics, "more": 1.0}, step)
+        logger.log({"more": 1.0}, 1)
+    assert journal_rows(tmp_path / "s") == [(1, {"more": 1.0})]
+
+
+@pytest.mark.parametrize("metrics", [3.0, "x", jnp.float32(1)])
+def test_a_value_without_a_name_is_told(tmp_path, metrics):
+    with ld.Logger(Memory(), "r", log_dir=tmp_path, strict=True) as logger:
+        with pytest.raises(ValueError, match="`metrics` must hold names and values"):
+            logger.log(metrics, 0)
+
+
+def test_many_names_that_cannot_be_logged_are_not_all_warned_of(tmp_path):
+    with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
+        with pytest.warns(ld.LoggingWarning) as caught:
+            logger.log({"weights": {f"w{i}": jnp.ones(3) for i in range(300)}, "loss": 1.0}, 0)
+    assert len(caught) == 21 == len(logger.failures)
+    assert journal_rows(tmp_path / "r") == [(0, {"loss": 1.0})]
+
+
+@dataclasses.dataclass
+class Plain:
+    loss: Any
+    pair: Any
+
+
+class Named(NamedTuple):
+    loss: Any
+    pair: Any
+
+
+class Module(eqx.Module):
+    loss: Any
+    pair: Any
+    name: str = eqx.field(static=True, default="no value")
+
+
+@flax.struct.dataclass
+class Struct:
+    loss: Any
+    pair: Any
+    name: str = flax.struct.field(pytree_node=False, default="no value")
+
+
+CONTAINERS = (Plain, Named, Module, Struct, lambda loss, pair: FrozenDict(loss=loss, pair=pair))
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_any_pytree_of_scalars_is_logged_under_joined_names(tmp_path, kind):
+    def row(x):
+        return kind(jnp.float32(x), [x + 1, (None, {7: np.float32(x + 2), 8: None})])
+
+    with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
+        for step in range(3):
+            logger.log(row(step), step)
+            logger.log({"train": row(step), 5: [1.0]}, 10 + step)
+            logger.log([row(step)], 20 + step)
+    assert logger.failures == ()
+    flat = [{"loss": s, "pair/0": s + 1, "pair/1/1/7": s + 2} for s in (0.0, 1.0, 2.0)]
+    expected = []
+    for step, values in enumerate(flat):
+        expected += [
+            (step, values),
+            (10 + step, {**{f"train/{k}": v for k, v in values.items()}, "5/0": 1.0}),
+            (20 + step, {f"0/{k}": v for k, v in values.items()}),
+        ]
+    assert journal_rows(tmp_path / "r") == expected
+
+
+def test_arrays_of_one_element_and_odd_numbers_are_scalars(logger, memory):
+    mesh = mesh_of(1)
+    values = {
+        "one": jnp.ones(1),
+        "square": jnp.full((1, 1), 2.0),
+        "np": np.full((1, 1, 1), 3.0),
+        "sharded": jax.device_put(jnp.full(1, 4.0), NamedSharding(mesh, P("a"))),
+        "replicated": jax.device_put(jnp.full((1, 1), 5.0), NamedSharding(mesh_of(8), P())),
+        "decimal": Decimal("6.5"),
+        "fraction": Fraction(15, 2),
+        "intenum": enum.IntEnum("Level", {"HIGH": 8}).HIGH,
+        "npbool": np.True_,
+        "jaxbool": jnp.asarray(True),
+    }
+    for step in range(3):
+        logger.log(values, step)
+    logger.flush()
+    expected = {**dict(zip(list(values)[:6], (1, 2, 3, 4, 5, 6.5), strict=True))}
+    expected |= {"fraction": 7.5, "intenum": 8.0, "npbool": 1.0, "jaxbool": 1.0}
+    assert memory.rows == [(step, expected) for step in range(3)]
+    assert logger.failures == ()
+
+
+def test_nothing_to_log_is_no_failure(logger):
+    for metrics in ({}, None, [], {"a": None}, {"a": {}}):
         logger.log(metrics, 0)
     logger.flush()
-    assert memory.rows == []
+    assert logger.failures == ()
 
 
 @pytest.mark.parametrize(
@@ -194,11 +329,14 @@ def test_a_value_may_be_donated_to_the_next_step(logger, memory):
     assert logger.failures == ()
 
 
-def test_a_value_that_was_donated_before_is_named(logger):
+def test_a_value_that_was_donated_before_is_named(logger, memory):
     gone = jnp.float32(1) + 2
     gone.delete()
-    with pytest.raises(ValueError, match="metric 'gone' was deleted: it has been donated"):
+    with pytest.warns(ld.LoggingWarning, match="metric 'gone' was deleted: it has been donated"):
         logger.log({"gone": gone, "good": 1.0}, 0)
+    logger.log({"gone": jnp.float32(2), "good": 1.0}, 1)
+    logger.flush()
+    assert memory.rows == [(0, {"good": 1.0}), (1, {"gone": 2.0, "good": 1.0})]
 
 
 # In a process of its own, in which JAX does not work well after that.

@@ -159,12 +159,13 @@ def _finish(schema: Schema, rows: Float[Array, "members k n"], there: Array) -> 
     for name, value, is_absent in schema.finished(rows, jnp):
         value = value.astype(rows.dtype)
         if value.ndim > there.ndim:
-            own = there & ~jnp.all(is_absent, axis=0)
+            own = there if is_absent is None else there & ~jnp.all(is_absent, axis=0)
             vectors.append((name, jnp.where(own[..., None], jnp.moveaxis(value, 0, -1), 0.0), own))
             continue
         names.append(name)
         values.append(value[..., None])
-        present.append((there & ~is_absent)[..., None])
+        own = there if is_absent is None else there & ~is_absent
+        present.append(own[..., None])
     own = jnp.concatenate(present, axis=-1)
     scalars = jnp.where(own, jnp.concatenate(values, axis=-1), 0.0)
     return _Metrics(tuple(names), scalars, own, vectors)

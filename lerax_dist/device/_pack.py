@@ -1,5 +1,6 @@
 """All metrics of a step in one vector, its merging over devices, and `reduce`."""
 
+import functools as ft
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, final
 
@@ -199,9 +200,11 @@ def reduce(
     """
     axes = find_axes(axis_name)
     schema, vector = pack(check_metrics(flatten(metrics)), axes)
-    merged = merge(schema, vector, axes)
-    plain = dict(zip(schema.plain, merged, strict=False))
-    return Reduced.of(plain | {name: value for name, value, _ in schema.finished(merged, jnp)})
+    # What is absent is NaN on the way, outside of compiled code, too.
+    with jax.debug_nans(False):
+        merged = merge(schema, vector, axes)
+        plain = [(name, merged[i], None) for i, name in enumerate(schema.plain)]
+        return Reduced.of([*plain, *schema.finished(merged, jnp)])
 
 
 @final
@@ -210,32 +213,54 @@ class Reduced(Mapping[str, Array]):
     """Names to reduced values, held in one vector.
 
     A step that returns 64 arrays pays for each of them, and so does whatever copies them. As a
-    pytree this is one leaf, of shape `(n,)`: `Logger.log` takes it as it is.
+    pytree this is one leaf: `Logger.log` takes it as it is. A metric without a value is read as NaN
+    here, but is a 0 with a flag in the vector: `jax_debug_nans` must not complain.
 
     Attributes:
         names: names, in order.
-        vector: a value for each name along its last axis.
+        vector: a value for each name along its last axis; then, for each of `optional`, a number
+            above 0 if it has no value.
+        optional: positions of the names which may have no value.
     """
 
-    def __init__(self, names: tuple[str, ...], vector: Float[Array, "... n"]) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        vector: Float[Array, "... n"],
+        optional: tuple[int, ...] = (),
+    ) -> None:
         self.names = names
         self.vector = vector
+        self.optional = optional
         self._values: dict[str, Array] | None = None
 
     @classmethod
-    def of(cls, metrics: Mapping[str, Array]) -> Self:
-        """Scalars of one float type, put into a vector."""
-        for name, value in metrics.items():
+    def of(cls, metrics: Sequence[tuple[str, Array, Array | None]]) -> Self:
+        """Names, scalars and whether they are absent (see `Schema.finished`), put into a vector of
+        one float type."""
+        names: list[str] = []
+        values: list[Array] = []
+        flags: dict[int, Array] = {}
+        for i, (name, value, is_absent) in enumerate(metrics):
             if value.ndim:
                 raise ValueError(
                     f"metric {name!r} is a vector of shape {value.shape}; `reduce` returns "
                     "scalars. Log vectors from `LoggingCallback`."
                 )
-        return cls(tuple(metrics), _concatenate([*metrics.values()], jnp.zeros((), float).dtype))
+            if is_absent is not None:
+                flags[i] = is_absent
+                value = jnp.where(is_absent, jnp.zeros_like(value), value)
+            names.append(name)
+            values.append(value)
+        dtype = jnp.zeros((), float).dtype
+        return cls(tuple(names), _concatenate([*values, *flags.values()], dtype), tuple(flags))
 
     def __getitem__(self, name: str) -> Array:
         if self._values is None:
-            self._values = dict(zip(self.names, _unstack(self.vector), strict=True))
+            # Else it would complain of any of them.
+            with jax.debug_nans(False):
+                values = _unstack(self.vector, len(self.names), self.optional)
+            self._values = dict(zip(self.names, values, strict=True))
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -247,18 +272,23 @@ class Reduced(Mapping[str, Array]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({dict(self)})"
 
-    def tree_flatten(self) -> tuple[tuple[Array], tuple[str, ...]]:
-        return (self.vector,), self.names
+    def tree_flatten(self) -> tuple[tuple[Array], tuple[tuple[str, ...], tuple[int, ...]]]:
+        return (self.vector,), (self.names, self.optional)
 
     @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], leaves: Any) -> Self:
-        return cls(names, *leaves)
+    def tree_unflatten(cls, static: tuple[tuple[str, ...], tuple[int, ...]], leaves: Any) -> Self:
+        names, optional = static
+        (vector,) = leaves
+        return cls(names, vector, optional)
 
 
-@jax.jit
-def _unstack(vector: Array) -> list[Array]:
+@ft.partial(jax.jit, static_argnums=(1, 2))
+def _unstack(vector: Array, count: int, optional: tuple[int, ...]) -> list[Array]:
     """All values at once: slices of an array outside of compiled code are a dispatch each."""
-    return [vector[..., i] for i in range(vector.shape[-1])]
+    values = [vector[..., i] for i in range(count)]
+    for flag, i in enumerate(optional, count):
+        values[i] = jnp.where(vector[..., flag] > 0, jnp.full_like(values[i], jnp.nan), values[i])
+    return values
 
 
 def _length(name: str, number: Array) -> int | None:

@@ -89,7 +89,7 @@ class RowSender:
     ) -> None:
         """
         Args:
-            make_callback: makes what takes the messages, see `Run.row_callback`.
+            make_callback: makes what takes the messages: `Run.row_callback` of the run.
             is_first: whether the first device of this program is the first of the run.
             axis_name: axes to reduce over; `None` for all manual ones.
             member_axes: manual axes that hold members.
@@ -97,7 +97,8 @@ class RowSender:
             log_interval: iterations whose number is a multiple of this are logged.
             rows_per_transfer: how many rows are sent together.
         """
-        self._make_callback = make_callback
+        # Weak: JAX's caches of what ran outside of `jit` keep this, but must not keep the run.
+        self._make_callback = weakref.WeakMethod(make_callback)
         self._axis_name = axis_name
         self._member_axes = member_axes
         self.members = members
@@ -291,8 +292,9 @@ class RowSender:
                 # Steps may come again, and this tells the parts of one message from another's.
                 odd = 2 * jnp.arange(bits.size, dtype=jnp.int32) + 1
                 head += jnp.sum(bits * odd, dtype=jnp.int32)
-            callback = self._make_callback(schema, self._log_interval)
-            send(callback, head, body, axes.manual)
+            make_callback = self._make_callback()
+            if make_callback is not None:
+                send(make_callback(schema, self._log_interval), head, body, axes.manual)
 
         transfer(send_rows, schema, rows, axes, self.members)
 

@@ -26,7 +26,6 @@ REORDER_TIMEOUT = 1.0
 MAX_HELD = 64
 # Rows of training and of evaluation alternate; more layouts than this are names made of data.
 _MAX_HOST_SCHEMAS = 32
-_NOTHING = np.zeros(0)
 # Metrics of the pace: global steps a second, and seconds an iteration.
 PACE_NAMES = ("time/steps_per_second", "time/iteration_seconds")
 
@@ -186,7 +185,7 @@ class Reassembler:
         self._emitted = StepSorter()
         self._held_since = 0.0
         self._parts: dict[tuple[int, int], dict[int, Packet]] = {}
-        self._host_schemas: dict[tuple[str, ...], Schema] = {}
+        self._host_schemas: dict[Schema, Schema] = {}
 
     @property
     def next_look_in(self) -> float | None:
@@ -261,35 +260,34 @@ class Reassembler:
 
     def add_host_row(self, row: HostRow, size: int) -> PartialRow:
         """A row of a plain loop; waits for the devices that compute its values."""
-        names, numbers, arrays = row.metrics
-        found = [(some, self._read(some, array)) for some, array in arrays]
-        if len(found) == 1 and found[0][0] == names and found[0][1] is not None:
-            values = found[0][1]
-        else:
-            known: dict[str, Any] = dict.fromkeys(names)
-            known |= numbers
-            for some, array in found:
-                if array is not None:
-                    known |= zip(some, array, strict=True)
-            known = {name: value for name, value in known.items() if value is not None}
-            names, values = tuple(known), np.fromiter(known.values(), np.float64, len(known))
+        schema, (slots, numbers), arrays = row.metrics
+        vector = np.zeros(schema.size)
+        vector[slots] = numbers
+        missing: set[str] = set()
+        for slots, gates, array in arrays:
+            try:
+                # On this thread, not on the training's.
+                found = np.asarray(array).astype(np.float64).ravel()
+            except Exception as error:
+                owners = schema.owners()
+                names = dict.fromkeys(owners[slot] for slot in slots)
+                what = f"{', '.join(names)} could not be read ({error!r})"
+                self._failures.record("writer", what, error)
+                missing.update(names)
+                continue
+            vector[slots] = found[: len(slots)]
+            if gates:
+                vector[gates] = found[len(slots) : len(slots) + len(gates)] <= 0
+        if missing:
+            vector = vector[[name not in missing for name in schema.owners()]]
+            schema = schema.without(missing)
         # One schema for all rows with these names: rows of one schema are finished at once.
-        if names not in self._host_schemas:
-            if len(self._host_schemas) >= _MAX_HOST_SCHEMAS:
-                self._host_schemas.clear()
-            self._host_schemas[names] = Schema(names, sums_steps=False)
-        schema = self._host_schemas[names]
-        totals = Totals(1, values, _NOTHING, _NOTHING, row.step)
+        if schema not in self._host_schemas and len(self._host_schemas) >= _MAX_HOST_SCHEMAS:
+            self._host_schemas.clear()
+        schema = self._host_schemas.setdefault(schema, schema)
+        plain, sums, _, maxima = schema.split(vector)
+        totals = Totals(1, plain, sums, maxima, row.step)
         return PartialRow(schema, totals, row.step, row.time, None, row.step, size)
-
-    def _read(self, names: tuple[str, ...], array: Any) -> np.ndarray | None:
-        """Values from the devices, as float64; on this thread, not on the training's."""
-        try:
-            return np.asarray(array).astype(np.float64)
-        except Exception as error:
-            missing = ", ".join(names)
-            self._failures.record("writer", f"{missing} could not be read ({error!r})", error)
-            return None
 
 
 def group_packets(taken: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
@@ -425,7 +423,10 @@ class RowFinisher:
         ]
 
     def _check(self, batch: RowBatch) -> None:
-        """Report the first value that is not finite."""
+        """Report partials that failed, and the first value that is not finite."""
+        for name, error in batch.failed.items():
+            what = f"`finish` of {name!r} failed ({error!r}); rows are written without it"
+            self._failures.record("metrics", what, kind=name)
         bad = ~(np.isfinite(batch.values) | batch.absent)
         if bad.any():
             row, column = np.argwhere(bad)[0]

@@ -11,11 +11,14 @@ from tests.readers import journal_rows
 def test_a_plain_loop_logs_arrays_and_reduced_metrics(tmp_path):
     with jax.disable_jit(), ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
         logger.log({"a": jnp.asarray(1.5), "b": jnp.asarray(2), "c": 3.0}, 0)
-        logger.log(ld.reduce({"mean": ld.Mean.of(jnp.arange(4.0)), "max": ld.Max(7)}), 1)
+        reduced = ld.reduce({"mean": ld.Mean.of(jnp.arange(4.0)), "max": ld.Max(7)})
+        logger.log(reduced, 1)
+        logger.log([{"train": reduced}, ld.Mean.of(jnp.arange(4.0)), jnp.ones((1, 1))], 2)
     assert logger.failures == ()
     assert journal_rows(tmp_path / "r") == [
         (0, {"a": 1.5, "b": 2.0, "c": 3.0}),
         (1, {"mean": 1.5, "max": 7.0}),
+        (2, {"0/train/mean": 1.5, "0/train/max": 7.0, "1": 1.5, "2": 1.0}),
     ]
 
 

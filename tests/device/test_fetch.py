@@ -1,5 +1,11 @@
 """Rows of a plain loop: known again without a look at each metric, and still checked."""
 
+import os
+import random
+import subprocess
+import sys
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +17,8 @@ import lerax_dist as ld
 from tests.loop import mesh_of
 from tests.memory import Memory
 from tests.peers import writer_and_idle
-from tests.program import compiled_ahead, python_lines
+from tests.program import compilations, compiled_ahead, python_lines
+from tests.readers import journal_row_records, journal_rows
 
 # Rows with few metrics and with many: what is not done for each metric costs both the same.
 FEW, MANY = 4, 40
@@ -39,7 +46,9 @@ def logger(memory, tmp_path):
 def either(request, tmp_path):
     """The logger of the process that writes, or of one that does not: both check alike."""
     writer, idle = writer_and_idle(
-        lambda group: ld.Logger(Memory(), "pair", log_dir=tmp_path, group=group, scope="global")
+        lambda group: ld.Logger(
+            Memory(), "pair", log_dir=tmp_path, group=group, scope="global", strict=True
+        )
     )
     yield writer if request.param == "writer" else idle
     idle.close()
@@ -282,3 +291,135 @@ def test_rows_that_differ_in_a_name_an_order_or_a_type_are_others(logger, memory
         [("a", 1.0), ("b", 2.0)],
         [("a/x", 1.0), ("a/y", 5.0), ("b", 2.0)],
     ]
+
+
+def test_whatever_is_logged_a_bounded_number_of_programs_is_compiled(tmp_path):
+    """For each dtype, shape and device one of each size: 8, 32 and 64 scalars."""
+    choose = random.Random(0)
+    kinds = (jnp.float32, jnp.int32)
+    values = {f"m{i}": jax.device_put(np.asarray(i, kinds[i % 2])) for i in range(400)}
+    one_by_one = {"square": jnp.ones((1, 1)), "cube": jnp.ones((1, 1, 1))}
+    vector = ld.Mean(jnp.float32(1), jnp.float32(2))
+    rows = [dict(choose.sample(list(values.items()), 200)) for _ in range(500)]
+    rows += [dict(choose.sample(list(values.items()), size)) for size in range(1, 80)]
+    rows += [{**row, **one_by_one, "mean": vector} for row in rows[:20]]
+    rows += [{f"n{i}": values["m1"] for i in range(10_000)}]
+    with (
+        ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger,
+        compilations() as compiled,
+    ):
+        for step, row in enumerate(rows):
+            logger.log(row, step)
+            if step % 3 == 0:
+                logger.log({"train": row, "rate": 0.1}, step)
+        logger.flush()
+    assert logger.failures == ()
+    # Two dtypes; less, if other tests have run before.
+    assert len(compiled) <= 2 * 3
+    plain = {"rate": 0.1, "square": 1.0, "cube": 1.0, "mean": 0.5}
+    read = journal_rows(tmp_path / "r")
+    assert len(read) == len(rows) + len(range(0, len(rows), 3))
+    for step, got in read:
+        names = {name.removeprefix("train/"): value for name, value in got.items()}
+        expected = {
+            name: plain[name] if name in plain else float(name[1:]) if name[0] == "m" else 1.0
+            for name in (*rows[step], *(["rate"] if "rate" in got else []))
+        }
+        assert names == expected
+
+
+def test_a_value_without_a_program_is_copied_before_it_is_donated(logger, memory):
+    train = jax.jit(lambda x: x + 1, donate_argnums=0)
+    value = jnp.zeros((1, 1))
+    for step in range(5):
+        value = train(value)
+        logger.log({"value": value, "mean": ld.Mean(value[0, 0], 2)}, step)
+    logger.flush()
+    assert memory.rows == [(n - 1, {"value": n, "mean": n / 2}) for n in range(1, 6)]
+
+
+# An atexit handler, in which no thread starts any more; other threads; and no compilation at all.
+LATE = """
+import atexit, sys, threading
+import jax, jax.numpy as jnp, numpy as np
+import lerax_dist as ld
+
+logger = ld.Logger(ld.NoOpBackend(), "r", log_dir=sys.argv[1])
+values = {kind: jnp.asarray(3, kind) for kind in ("float32", "int32", "float16", "int8")}
+many = {f"m{i}": values["float16"] for i in range(100)}
+threads = [
+    threading.Thread(target=logger.log, args=({"x": values[kind]}, step))
+    for step, kind in enumerate(["float32", "int32"])
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+atexit.register(lambda: logger.log({"late": values["int8"], **many}, 2))
+"""
+
+
+@pytest.mark.parametrize("variable", ["JAX_DISABLE_JIT", "JAX_ENABLE_X64"])
+def test_a_new_layout_is_logged_in_threads_and_at_the_exit_of_the_program(tmp_path, variable):
+    subprocess.run(
+        [sys.executable, "-c", LATE, str(tmp_path)],
+        env={**os.environ, variable: "1"},
+        timeout=120,
+        check=True,
+    )
+    first, second, late = sorted(journal_rows(tmp_path / "r"))
+    assert (first, second) == ((0, {"x": 3.0}), (1, {"x": 3.0}))
+    assert late == (2, {"late": 3.0, **{f"m{i}": 3.0 for i in range(100)}})
+
+
+class Shares(ld.AbstractPartial):
+    counts: Any
+
+    def sums(self, maxima, first):
+        return (self.counts,)
+
+    @staticmethod
+    def finish(sums, maxima, numpy):
+        return ld.Finished({"": sums[0] / sums[0].sum(axis=0)}, sums[0].sum(axis=0))
+
+
+class Broken(ld.AbstractPartial):
+    count: Any
+
+    def sums(self, maxima, first):
+        return (self.count,)
+
+    @staticmethod
+    def finish(sums, maxima, numpy):
+        raise ZeroDivisionError("a mistake")
+
+
+def test_partials_are_finished_as_in_a_step(tmp_path):
+    with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
+        for step in range(3):
+            metrics = {
+                "mean": ld.Mean.of(jnp.arange(4.0), where=jnp.arange(4) < step),
+                "sum": ld.Sum(5),
+                "best": {"max": ld.Max(step), "min": ld.Min(-step), "last": ld.Last(0.1)},
+                "shares": Shares(jnp.asarray([1.0, 3.0])),
+                "host": Shares(np.asarray([1.0, 0.0, 3.0])),
+                "plain": float(step),
+            }
+            logger.log(metrics, step)
+        assert logger.failures == ()
+        logger.log({"broken": Broken(jnp.float32(1)), "sum": ld.Sum(1), "x": jnp.float32(2)}, 3)
+        logger.log({"strange": ld.Sum(jnp.float32(1)).value.delete, "x": 2.0}, 4)
+        logger.flush()
+    assert len(logger.failures) == 2
+    assert "`finish` of 'broken' failed (ZeroDivisionError('a mistake'))" in str(logger.failures)
+    rows = dict(journal_rows(tmp_path / "r"))
+    for step in range(3):
+        expected = {"plain": step, "sum": 5, "best/max": step, "best/min": 0.0 - step}
+        expected |= {"best/last": float(np.float32(0.1)), "mean": (step - 1) / 2}
+        if step == 0:
+            del expected["mean"]
+        assert rows[step] == expected
+    for row in journal_row_records(tmp_path / "r")[:3]:
+        vectors = {name: values.tolist() for name, values in row.vectors.items()}
+        assert vectors == {"shares": [0.25, 0.75], "host": [0.25, 0.0, 0.75]}
+    assert (rows[3], rows[4]) == ({"sum": 1.0, "x": 2.0}, {"x": 2.0})

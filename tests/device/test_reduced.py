@@ -1,6 +1,7 @@
 """What `reduce` gives: a mapping of scalars that is one array to JAX, and to the logger."""
 
-from typing import Any, cast
+import pickle
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from tests.loop import mesh_of
 from tests.memory import Memory
 from tests.peers import writer_and_idle
 from tests.program import compiled_ahead, python_lines
+from tests.readers import journal_rows
 
 
 def step(values) -> Any:
@@ -83,7 +85,7 @@ def test_it_is_not_copied_and_only_its_first_row_is_looked_at(tmp_path, monkeypa
 
 
 def test_what_is_wrong_with_it_is_said(tmp_path):
-    with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+    with ld.Logger(Memory(), "r", log_dir=tmp_path, strict=True) as logger:
         metrics = step(jnp.arange(4.0))
         with pytest.raises(ValueError, match="'train/a' twice"):
             logger.log({"train": metrics, "train/a": 1.0}, 0)
@@ -91,8 +93,6 @@ def test_what_is_wrong_with_it_is_said(tmp_path):
             logger.log(jax.tree.map(lambda leaf: jnp.ones((3, leaf.size)), metrics), 0)
         with pytest.raises(ValueError, match="empty name"):
             logger.log({"": metrics}, 0)
-        with pytest.raises(TypeError, match="has the name 3"):
-            logger.log(cast("Any", {3: metrics}), 0)
         logger.log(metrics, 1)
         logger.flush()
         with pytest.raises(TypeError, match="'a' belongs to a trace.*Return the value"):
@@ -107,7 +107,9 @@ def test_what_is_wrong_with_it_is_said(tmp_path):
 def test_a_name_that_it_shares_with_what_is_beside_it_is_told_on_every_process(tmp_path):
     metrics, short = step(jnp.arange(4.0)), ld.reduce({"c": 1.0})
     pair = writer_and_idle(
-        lambda group: ld.Logger(Memory(), "r", log_dir=tmp_path, group=group, scope="global")
+        lambda group: ld.Logger(
+            Memory(), "r", log_dir=tmp_path, group=group, scope="global", strict=True
+        )
     )
     for logger in pair:
         for other in ({"train/b/c": 1.0}, {"train/b": {"c": jnp.float32(1)}}, {"train/b": short}):
@@ -115,3 +117,107 @@ def test_a_name_that_it_shares_with_what_is_beside_it_is_told_on_every_process(t
                 logger.log({"train": metrics, **other}, 0)
         logger.log({"train": metrics, "eval": short, "c": 1.0}, 0)
         logger.close()
+
+
+def episodes(done, loss=1.0):
+    """The mean return of the episodes that ended, which may be none."""
+    returns = jnp.arange(float(done.shape[0]))
+    return ld.reduce({"return": ld.Mean.of(returns, where=done), "loss": loss, "n": ld.Sum(1)})
+
+
+NONE, SOME = np.zeros(4, bool), np.arange(4) == 2
+FORMS = {
+    "eager": episodes,
+    "jit": jax.jit(episodes),
+    "shard_map": lambda done, loss=1.0: jax.jit(
+        jax.shard_map(episodes, mesh=mesh_of(2), in_specs=(P("a"), P()), out_specs=P())
+    )(done, jnp.float32(loss)),
+    "device_get": lambda *args: jax.device_get(jax.jit(episodes)(*args)),
+    "pickled": lambda *args: pickle.loads(pickle.dumps(jax.jit(episodes)(*args))),
+    "scan": lambda done, loss=1.0: jax.tree.map(
+        lambda leaf: leaf[1],
+        jax.lax.scan(lambda c, d: (c, episodes(d, loss)), 0, jnp.stack([SOME, done]))[1],
+    ),
+    "disable_jit": lambda *args: without_jit(episodes, *args),
+}
+
+
+def without_jit(function, *args):
+    with jax.disable_jit():
+        return function(*args)
+
+
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug_nans"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_mean_of_nothing_is_no_value(tmp_path, form, debug):
+    reduced = FORMS[form]
+    with (
+        jax.debug_nans(debug),
+        ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger,
+    ):
+        for step, done in enumerate([NONE, SOME, NONE]):
+            metrics = reduced(done)
+            assert len(jax.tree.leaves(metrics)) == 1
+            assert np.isfinite(jax.tree.leaves(metrics)[0]).all()
+            assert metrics["loss"] == 1.0 and np.isnan(metrics["return"]) == (not done.any())
+            logger.log(metrics, step)
+            logger.log({"a": {"b": metrics}, "lr": 0.5}, 10 + step)
+        assert logger.failures == ()
+        with jax.debug_nans(False):
+            bad = reduced(NONE, np.nan)
+        logger.log(bad, 3)
+        logger.flush()
+    (failure,) = logger.failures
+    assert failure.message == "'loss' is nan at step 3, the first value that is not finite"
+    rows = dict(journal_rows(tmp_path / "r"))
+    count = 2.0 if form == "shard_map" else 1.0
+    mean = 0.0 if form == "shard_map" else 2.0
+    absent = {"loss": 1.0, "n": count}
+    assert rows[0] == rows[2] == absent and rows[1] == {**absent, "return": mean}
+    assert list(rows[3]) == ["loss", "n"] and np.isnan(rows[3]["loss"])
+    nested = {"lr": 0.5, "a/b/loss": 1.0, "a/b/n": count}
+    assert rows[10] == rows[12] == nested and rows[11] == {**nested, "a/b/return": mean}
+
+
+def test_what_may_be_absent_is_averaged_over_processes_that_have_it(tmp_path):
+    writer, peer = writer_and_idle(
+        lambda group: ld.Logger(Memory(), "r", log_dir=tmp_path, group=group, scope="process")
+    )
+    for step, (mine, theirs) in enumerate([(SOME, NONE), (NONE, SOME), (NONE, NONE)]):
+        writer.log(episodes(mine, 1.0), step)
+        peer.log(episodes(theirs, 3.0), step)
+    peer.close()
+    writer.close()
+    assert not writer.failures
+    assert journal_rows(writer.run_dir) == [
+        (0, {"loss": 2.0, "n": 1.0, "return": 2.0}),
+        (1, {"loss": 2.0, "n": 1.0, "return": 2.0}),
+        (2, {"loss": 2.0, "n": 1.0}),
+    ]
+
+
+class Root(ld.AbstractPartial):
+    """Undefined without values, whatever module computes it."""
+
+    total: Any
+    count: Any
+
+    def sums(self, maxima, first):
+        return (self.total, self.count)
+
+    @staticmethod
+    def finish(sums, maxima, numpy):
+        return ld.Finished({"": numpy.sqrt(sums[0] / sums[1])}, sums[1])
+
+
+def test_a_metric_of_ones_own_without_a_value_is_none(tmp_path):
+    with jax.debug_nans(True), ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
+        for step, count in enumerate([0.0, 2.0]):
+            partial = {"root": Root(jnp.float32(8 * step), jnp.float32(count)), "x": 1.0}
+            logger.log(jax.jit(ld.reduce)(partial), step)
+            logger.log(ld.reduce(partial), 10 + step)
+    assert logger.failures == ()
+    rows = [(0, {"x": 1.0}), (1, {"x": 1.0, "root": 2.0})]
+    assert journal_rows(tmp_path / "r") == [
+        row for step, values in rows for row in ((step, values), (10 + step, values))
+    ]

@@ -46,11 +46,12 @@ def logger(backend, tmp_path):
         yield logger
 
 
-def test_a_row_that_cannot_be_finished_costs_none_of_those_beside_it(logger):
+def test_a_metric_that_cannot_be_finished_costs_itself_in_its_own_row(logger):
     with pytest.warns(ld.LoggingWarning, match="three"):
         deliver(logger, CHOKES, 1, 2, 3, 4, 5)
         logger.close()
-    assert [row["x"] for _, row in journal_rows(logger.run_dir)] == [1.0, 2.0, 4.0, 5.0]
+    rows = [row for _, row in journal_rows(logger.run_dir)]
+    assert [row.get("x") for row in rows] == [1.0, 2.0, None, 4.0, 5.0]
 
 
 def test_a_metric_by_the_name_of_a_rate_makes_room_for_it(logger, backend):

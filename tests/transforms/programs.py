@@ -221,7 +221,11 @@ def _(log: Log) -> None:
 
 @program("eqx.filter_jit")
 def _(log: Log) -> None:
-    eqx.filter_jit(lambda *both: over_iterations(log, *both))(*data(mesh()))
+    @eqx.filter_jit
+    def train(*both: Any) -> None:
+        over_iterations(log, *both)
+
+    train(*data(mesh()))
 
 
 @program("nnx.jit")

@@ -96,7 +96,7 @@ def plain_loop(log_dir):
     ld.initialize()
     sharded = whole(np.arange(8.0), P("d"))
     replicated = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh(), P()))(sharded)
-    with ld.Logger(ld.TensorBoardBackend(log_dir), "r", hparams={"a": 1}) as logger:
+    with ld.Logger(ld.TensorBoardBackend(log_dir), "r", hparams={"a": 1}, strict=True) as logger:
         refused = raised(logger.log, {"train": {"x": sharded}}, 0)
         for step in range(5):
             logger.log({"sum": replicated + step, "mine": float(jax.process_index())}, step)
@@ -119,7 +119,7 @@ def elsewhere(log_dir):
         sharding = NamedSharding(some, P())
         return jax.make_array_from_single_device_arrays(shape, sharding, held, dtype=jnp.float32)
 
-    with ld.Logger(Memory(), "r", log_dir=log_dir) as logger:
+    with ld.Logger(Memory(), "r", log_dir=log_dir, strict=True) as logger:
         for step, processes in enumerate([(0, 1, 2), (0, 1), (0,), (mine,)]):
             logger.log({"x": on(*processes)}, step)
         refused = {
