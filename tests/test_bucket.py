@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 import uuid
@@ -152,12 +153,7 @@ def test_a_run_is_in_its_bucket_and_is_continued_from_there_on_another_disk(
     # One is the mark of the resume.
     assert len((second.run_dir / "metrics.jsonl").read_text().splitlines()) == 20 + 1
 
-    for path, data in Shaky.writes:
-        if "tfevents" in path:
-            name = path.rpartition("/")[2]
-            (tmp_path / "events").mkdir(exist_ok=True)
-            (tmp_path / "events" / name).write_bytes(data)
-    assert accumulated(tmp_path / "events", "x") == [*range(20)]
+    assert accumulated(f"{bucket}/r", "x") == [*range(20)]
     # Segments are written once each.
     segments = [path for path, _ in Shaky.writes if path[-17] == "."]
     assert len(segments) == len(set(segments)) > 6
@@ -287,11 +283,11 @@ def test_another_host_is_refused_while_its_lease_changes(bucket, monkeypatch):
 def test_the_loser_of_a_lease_uploads_no_more_and_says_where_its_rows_are(
     bucket, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(_mirror, "_LEASE_INTERVAL", 0.0)
     loser = ld.Logger(Memory(), "r", log_dir=bucket)
     log(loser, range(3))
     loser.flush()
     write_lease(f"{bucket}/r", host="elsewhere", pid=7, token="theirs")
+    monkeypatch.setattr(_mirror, "_LEASE_INTERVAL", 0.0)
     log(loser, range(3, 6))
     with pytest.warns(ld.LoggingWarning, match="process 7 on host elsewhere has taken over"):
         with pytest.raises(TimeoutError):
@@ -299,6 +295,8 @@ def test_the_loser_of_a_lease_uploads_no_more_and_says_where_its_rows_are(
         loser.close(failed=True)
     assert steps_at(f"{bucket}/r") == [0, 1, 2]
 
+    monkeypatch.undo()
+    use_disk(monkeypatch, tmp_path / "disk")
     write_lease(f"{bucket}/r", open=False)
     with pytest.warns(ld.LoggingWarning, match="another host has continued the run"):
         with ld.Logger(Memory(), "r", log_dir=bucket) as logger:
@@ -320,6 +318,19 @@ def test_two_loggers_of_one_name_on_one_disk(bucket, monkeypatch):
     shutil.rmtree(os.environ["XDG_CACHE_HOME"])
     with ld.Logger(Memory(), "r", log_dir=bucket, resume="must") as third:
         assert third.incarnation == 2
+
+
+def test_a_signal_uploads_at_once(bucket, monkeypatch):
+    monkeypatch.setattr(_mirror, "_INTERVAL", 1000.0)
+    monkeypatch.setattr(_mirror, "_MAX_INTERVAL", 1000.0)
+    with ld.Logger(Memory(), "r", log_dir=bucket, handle_signals=True) as logger:
+        logger.flush()
+        log(logger, range(5))
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 15.0
+        while steps_at(f"{bucket}/r") != [*range(5)]:
+            assert time.monotonic() < deadline
+    assert lease_of(f"{bucket}/r")["open"] is False
 
 
 def test_a_segment_ends_with_a_whole_record(bucket, monkeypatch):

@@ -44,7 +44,7 @@ class JSONLBackend(AbstractLoggingBackend):
     Hyperparameters are in `hparams.json` and videos in `videos/<tag>/<step>.gif` beside it.
 
     Args:
-        log_dir: folder in which each run has its own.
+        log_dir: folder in which each run has its own, or its URL in a bucket.
 
     Example:
         ```python
@@ -80,7 +80,7 @@ class JSONLBackend(AbstractLoggingBackend):
 
     @property
     def log_dir(self) -> Path:
-        """Folder in which each run has its own."""
+        """Local folder in which each run has its own."""
         return self._log_dir
 
     @classmethod

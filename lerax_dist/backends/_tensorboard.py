@@ -59,7 +59,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
     animated images under "Images", at up to 50 frames a second.
 
     Args:
-        log_dir: folder in which each run has its own.
+        log_dir: folder in which each run has its own, or its URL in a bucket.
 
     Example:
         ```python
@@ -84,7 +84,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
 
     @property
     def log_dir(self) -> Path:
-        """Folder in which each run has its own."""
+        """Local folder in which each run has its own."""
         return self._log_dir
 
     @classmethod

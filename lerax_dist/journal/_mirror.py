@@ -11,12 +11,13 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import struct
 import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from lerax_dist._failures import Failures
 from lerax_dist.journal._bucket import LEASE, Bucket, download
@@ -80,17 +81,15 @@ class Mirror:
         # Uploads that were asked for: all, those that were tried, those that are done.
         self._asked = self._tried = self._done = 0
         self._deadline: float | None = None
-        self._is_over = self._is_released = self._is_closed = self._is_lost = False
-        self._whole: dict[str, Any] = {}
+        self._is_over = self._is_closed = self._is_lost = False
         self._bucket = Bucket(url)
         self._take_lease()
         sizes = self._bucket.sizes()
         self._sent = download(self._bucket, sizes, folder, lambda name: name != LEASE)
         self._note([self._token], is_open=True)
-        for name, path in _files(folder):
-            # Clips do not change; what else is there may.
-            if "/" in name and sizes.get(name) == path.stat().st_size:
-                self._whole[name] = _version(path)
+        # Clips do not change; what else is there may.
+        clips = [each for each in _files(folder) if "/" in each.name and not each.grows]
+        self._whole = {c.name: c.version for c in clips if sizes.get(c.name) == c.size}
 
     def start(self) -> None:
         """Start the thread."""
@@ -145,10 +144,10 @@ class Mirror:
 
     def _missing(self) -> str:
         left = [
-            size
-            for name, path in _files(self._folder)
-            if (size := path.stat().st_size - self._sent.get(name, 0))
-            and (_grows(name) or self._whole.get(name) != _version(path))
+            each.size - self._sent.get(each.name, 0)
+            for each in _files(self._folder)
+            if self._whole.get(each.name) != each.version
+            and self._sent.get(each.name, 0) != each.size
         ]
         return (
             f"{sum(left):,} bytes of {len(left)} files are not uploaded to {self._url} yet. They "
@@ -170,20 +169,18 @@ class Mirror:
             except BaseException as caught:
                 # Of any type: a daemon that ends in silence would upload no more.
                 error = caught
-            if error is not None:
-                self._record(error)
+            self._record(error)
             with self._changed:
                 now = time.monotonic()
                 self._retries = 0 if error is None else self._retries + 1
                 if error is None:
                     self._done = asked
-                    self._next = now + min(
-                        max((now - self._started) * _SHARE, _INTERVAL), _MAX_INTERVAL
-                    )
+                    pause = min(max((now - self._started) * _SHARE, _INTERVAL), _MAX_INTERVAL)
                 else:
                     self._is_dirty = True
                     most = _MAX_RETRY if deadline is None else _RETRY
-                    self._next = now + min(_RETRY * 2 ** min(self._retries - 1, 10), most)
+                    pause = min(_RETRY * 2 ** min(self._retries - 1, 10), most)
+                self._next = now + pause
                 ended = deadline is not None and (error is None or now >= deadline)
                 self._is_lost = isinstance(error, JournalInUse)
                 self._is_over = ended or self._is_lost
@@ -195,42 +192,47 @@ class Mirror:
         due = self._next if self._is_dirty else self._renewed + _LEASE_INTERVAL
         return due - now
 
-    def _record(self, error: BaseException) -> None:
+    def _record(self, error: BaseException | None) -> None:
         if isinstance(error, JournalInUse):
             self._failures.record("bucket", f"{error} Nothing more is uploaded. {self._missing()}")
-            return
-        self._failures.record(
-            "bucket",
-            f"failed to upload to {self._url} ({error}). It is tried again; until then all rows "
-            f"are in {self._folder} on host {socket.gethostname()}",
-            error,
-            kind="upload",
-        )
+        elif error is not None and not self._is_late:
+            self._failures.record(
+                "bucket",
+                f"failed to upload to {self._url} ({error}). It is tried again; until then all "
+                f"rows are in {self._folder} on host {socket.gethostname()}",
+                error,
+                kind="upload",
+            )
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether closing has taken all of its time; it has said what is missing."""
+        return self._deadline is not None and time.monotonic() > self._deadline
 
     def _push(self) -> None:
         """Upload what is new."""
-        for name, path in _files(self._folder):
+        for each in _files(self._folder):
             self._renew()
-            if _grows(name):
-                self._push_segments(name, path)
-            elif self._whole.get(name) != (version := _version(path)):
-                self._bucket.write(name, path.read_bytes())
-                self._whole[name] = version
+            if each.grows:
+                self._push_segments(each)
+            elif self._whole.get(each.name) != each.version:
+                self._bucket.write(each.name, each.path.read_bytes())
+                self._whole[each.name] = each.version
 
-    def _push_segments(self, name: str, path: Path) -> None:
-        sent, size, most = self._sent.get(name, 0), path.stat().st_size, _MAX_SEGMENT
-        with path.open("rb") as file:
-            while sent < size:
-                file.seek(sent)
-                data = file.read(min(size - sent, most))
-                whole = _whole_records(name, data)
+    def _push_segments(self, file: "_File") -> None:
+        sent, most = self._sent.get(file.name, 0), _MAX_SEGMENT
+        with file.path.open("rb") as opened:
+            while sent < file.size:
+                opened.seek(sent)
+                data = opened.read(min(file.size - sent, most))
+                whole = _whole_records(file.name, data)
                 if whole:
                     # The same name each time that it is tried, so that nothing is there twice.
-                    self._bucket.write(f"{name}.{sent:016d}", data[:whole])
+                    self._bucket.write(f"{file.name}.{sent:016d}", data[:whole])
                     sent += whole
-                    self._sent[name], most = sent, _MAX_SEGMENT
+                    self._sent[file.name], most = sent, _MAX_SEGMENT
                     self._renew()
-                elif len(data) == size - sent:
+                elif len(data) == file.size - sent:
                     return
                 else:
                     most *= 2
@@ -296,18 +298,16 @@ class Mirror:
         self._renewed = time.monotonic()
 
     def _renew(self) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self._is_late:
             raise TimeoutError("the run was closed")
         if time.monotonic() - self._renewed >= _LEASE_INTERVAL:
             self._check_lease()
             self._write_lease(is_open=True)
 
     def _release(self) -> None:
-        if not self._is_released:
-            self._check_lease()
-            self._write_lease(is_open=False)
-            self._is_released = True
-            self._note([self._token], is_open=False)
+        self._check_lease()
+        self._write_lease(is_open=False)
+        self._note([self._token], is_open=False)
 
     def _note(self, tokens: list[str], *, is_open: bool) -> None:
         """Note in the folder whose bucket's contents it holds, and whether there may be more."""
@@ -317,14 +317,16 @@ class Mirror:
     def _set_aside(self, *, is_uploaded: bool) -> None:
         """Another host has continued the run: what is here is old, or was never uploaded."""
         aside = self._folder.with_name(f"{self._folder.name}.{self._token[:8]}.unsent")
-        for name, path in _files(self._folder):
-            (aside / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, aside / name)
-            # The journal is open and locked.
-            os.truncate(path, 0) if name == JOURNAL else path.unlink()
-        if is_uploaded or not (aside / JOURNAL).stat().st_size:
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
+        for file in _files(self._folder):
+            if not is_uploaded and file.size:
+                (aside / file.name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file.path, aside / file.name)
+            if file.name == JOURNAL:
+                # It is open and locked.
+                os.truncate(file.path, 0)
+            else:
+                file.path.unlink()
+        if aside.exists():
             self._failures.record(
                 "bucket",
                 f"another host has continued the run in {self._url} after this one was killed. "
@@ -345,30 +347,32 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _files(folder: Path) -> list[tuple[str, Path]]:
-    """The files to mirror, by name: the journal, then the others in their order."""
+class _File(NamedTuple):
+    """A file to mirror: its name in the folder, and what changes with its contents."""
+
+    name: str
+    path: Path
+    size: int
+    version: Any
+    grows: bool  # whether it is only appended to
+
+
+def _files(folder: Path) -> list[_File]:
+    """The files to mirror: the journal, then the others in the order of their names."""
+    found: list[_File] = []
     below = (path for each in ("videos", "logs") for path in (folder / each).rglob("*"))
-    found = {
-        path.relative_to(folder).as_posix(): path
-        for path in (*folder.iterdir(), *below)
-        if path.is_file() and not path.name.startswith(".") and path.suffix != ".new"
-    }
-    found.pop(LEASE, None)
-    return sorted(found.items(), key=lambda each: (each[0] != JOURNAL, each[0]))
-
-
-def _grows(name: str) -> bool:
-    """Whether a file is only appended to."""
-    if "tfevents" in name:
-        return not name.endswith(".hparams")
-    return name.endswith((".jsonl", ".log", ".torn"))
-
-
-def _version(path: Path) -> Any:
-    """What changes with the contents of a file."""
-    about = path.stat()
-    # That of `run.json` is touched as a heartbeat.
-    return about.st_ino, about.st_size, path.name != RUN_FILE and about.st_mtime_ns
+    for path in (*folder.iterdir(), *below):
+        name = path.relative_to(folder).as_posix()
+        if not path.name.startswith(".") and path.suffix != ".new" and name != LEASE:
+            with contextlib.suppress(FileNotFoundError):
+                about = path.stat()
+                if stat.S_ISREG(about.st_mode):
+                    # The time of `run.json` is a heartbeat.
+                    version = (about.st_ino, about.st_size, name != RUN_FILE and about.st_mtime_ns)
+                    grows = path.suffix in (".jsonl", ".log", ".torn")
+                    grows |= "tfevents" in name and path.suffix != ".hparams"
+                    found.append(_File(name, path, about.st_size, version, grows))
+    return sorted(found, key=lambda each: (each.name != JOURNAL, each.name))
 
 
 def _whole_records(name: str, data: bytes) -> int:
