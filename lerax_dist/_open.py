@@ -144,16 +144,18 @@ def open_run(
                 handle_signals=checked.handle_signals,
                 wait_for_callbacks=wait_for_callbacks,
             )
-            undo.pop_all()
             _RUNS.add(run)
+            # Ctrl-C, for instance: the caller never gets the run, so it could not close it.
+            undo.callback(run.close, failed=True, timeout=_CLOSE_TIMEOUT)
             run.start(checked.open_timeout)
         except BaseException as caught:
             if decision.has_required and journal is not None:
                 # The others wait for this answer.
                 _broadcast_unopened(group, f"process 0 failed: {caught!r}", checked.open_timeout)
             raise
-    if decision.has_required:
-        _check_required(run, outlet, checked)
+        if decision.has_required:
+            _check_required(run, outlet, checked)
+        undo.pop_all()
     return run
 
 
@@ -322,20 +324,16 @@ def _check_required(run: Run, outlet: AbstractOutlet | None, checked: CheckedCon
         RuntimeError: if a required backend is not open.
         TimeoutError: if process 0 did not answer in time.
     """
-    try:
-        unopened = ""
-        if outlet is not None:
-            reasons = [outlet.why_unopened(backend) for backend in checked.required]
-            unopened = "; ".join(reason for reason in reasons if reason)
-        unopened = _broadcast_unopened(run.info.group, unopened, checked.open_timeout)
-        if unopened:
-            raise RuntimeError(
-                f"a `Required` backend failed to open ({unopened}). Fix the cause, or drop "
-                "`Required` to train without it."
-            )
-    except BaseException:
-        run.close(failed=True, timeout=_CLOSE_TIMEOUT)
-        raise
+    unopened = ""
+    if outlet is not None:
+        reasons = [outlet.why_unopened(backend) for backend in checked.required]
+        unopened = "; ".join(reason for reason in reasons if reason)
+    unopened = _broadcast_unopened(run.info.group, unopened, checked.open_timeout)
+    if unopened:
+        raise RuntimeError(
+            f"a `Required` backend failed to open ({unopened}). Fix the cause, or drop "
+            "`Required` to train without it."
+        )
 
 
 def _broadcast_unopened(group: ProcessGroup, unopened: str, open_timeout: float) -> str:

@@ -4,6 +4,7 @@ from lerax_dist.cluster._child import imports_main_again as imports_main_again
 from lerax_dist.cluster._current import choose_scope as choose_scope
 from lerax_dist.cluster._current import current_group as current_group
 from lerax_dist.cluster._current import process_place as process_place
+from lerax_dist.cluster._departure import Departure as Departure
 from lerax_dist.cluster._devices import choose_local_devices as choose_local_devices
 from lerax_dist.cluster._devices import describe_devices as describe_devices
 from lerax_dist.cluster._devices import with_counts as with_counts

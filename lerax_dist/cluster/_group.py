@@ -10,9 +10,12 @@ import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 from lerax_dist.cluster._store import KeyPerProcess
+
+if TYPE_CHECKING:
+    from lerax_dist.cluster._departure import Departure
 
 _MAX_NAMED = 16
 # Messages of one process that may be in flight in a mailbox before it waits for process 0.
@@ -157,6 +160,16 @@ class ProcessGroup(abc.ABC):
 
         Args:
             name: its name, the same on every process.
+        """
+        return None
+
+    def departure(self, name: str) -> "Departure | None":
+        """What the processes of a run say of its end. Not collective, and does not wait.
+
+        None where the processes share no key-value store: only a `JaxGroup` has one.
+
+        Args:
+            name: a name of this run alone, the same on every process.
         """
         return None
 

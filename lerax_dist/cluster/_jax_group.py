@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, final
 
+from lerax_dist.cluster._departure import Departure
 from lerax_dist.cluster._group import (
     MAX_IN_FLIGHT,
     Mailbox,
@@ -141,6 +142,10 @@ class JaxGroup(ProcessGroup):
 
     def key_per_process(self, name: str) -> KeyPerProcess:
         return KeyPerProcess(self._store, f"{_ROOT}/per_process/{name}", self.process_index)
+
+    def departure(self, name: str) -> Departure:
+        folder = f"{_ROOT}/departures/{name}"
+        return Departure(self._store, folder, self.process_index, self.process_count)
 
     @contextlib.contextmanager
     def _begin(

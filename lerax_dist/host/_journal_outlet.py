@@ -1,6 +1,7 @@
 """The outlet of the process that writes: rows are merged, finished and appended to the journal,
 from which every backend is fed."""
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from lerax_dist._failures import Failures
 from lerax_dist.cluster import Mailbox
 from lerax_dist.host._backend_worker import BackendWorker, labels
 from lerax_dist.host._clips import ClipPart, ClipRenderer
+from lerax_dist.host._closing_wait import ClosingWait
 from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
 from lerax_dist.host._rewind import Rewinder
@@ -70,19 +72,18 @@ class JournalOutlet(AbstractOutlet):
         self.late_message = f"not all rows are in the journal {journal.path} yet"
         self._journal = journal
         self._failures = failures
+        continues = identity.incarnation > 1
         self._rewinder: Rewinder | None = None
-        if identity.incarnation > 1 and start_step is None:
+        if continues and start_step is None:
             self._rewinder = Rewinder(journal.path, journal.end, failures)
         # The step after that of the last row; `None` before the first of a continued run.
-        self._next_step = start_step if identity.incarnation > 1 else 0
+        self._next_step = start_step if continues else 0
         self._merger: PeerMerger | None = None
         self._receiver: PeerReceiver | None = None
         if mailbox is not None:
             self._merger = merger = PeerMerger(hosts, failures)
             self._receiver = PeerReceiver(mailbox, len(hosts), queue, merger.is_ahead, failures)
-        self._steps = RowSteps(
-            step_offset, start_step if identity.incarnation > 1 else None, failures
-        )
+        self._steps = RowSteps(step_offset, start_step if continues else None, failures)
         self._finisher = RowFinisher(failures, self._steps)
         self._workers = [
             BackendWorker(backend, label, name, identity, journal, failures)
@@ -95,6 +96,8 @@ class JournalOutlet(AbstractOutlet):
         self._sync_at: float | None = None
         self._hparams: dict[str, Any] = {}
         self._is_over = False
+        # State and failures of the last close record.
+        self._closed_with: tuple[str, list[str]] = ("", [])
         self._is_closed = False
 
     def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
@@ -138,7 +141,9 @@ class JournalOutlet(AbstractOutlet):
     def write(self, items: list[Any], now: float) -> int:
         self._heartbeat.beat()
         if now >= self._look_at and not self._is_over:
-            self._look(now)
+            self._journal.restore_if_lost()
+            # A copy that fails may have taken long.
+            self._look_at = now + max(_LOOK_INTERVAL, 10 * (time.monotonic() - now))
         if self._merger is not None:
             items = self._merged(self._merger, items, now)
         # After the last marker the journal may be closed.
@@ -146,13 +151,6 @@ class JournalOutlet(AbstractOutlet):
         if self._sync_at is not None and self._sync_at <= now and not self._is_over:
             self._sync()
         return written
-
-    def _look(self, now: float) -> None:
-        """See whether the folder of the run is still there."""
-        self._journal.restore_if_lost()
-        # A copy that fails may have taken long.
-        after = time.monotonic()
-        self._look_at = after + max(_LOOK_INTERVAL, 10 * (after - now))
 
     def _merged(self, merger: PeerMerger, items: list[Any], now: float) -> list[Any]:
         """The items that wait for no other process, rows merged with those of the others."""
@@ -176,6 +174,10 @@ class JournalOutlet(AbstractOutlet):
             records += self._records(list(group))
         if records and self._rewinder is not None:
             records = self._rewinder.rewound(records)
+        markers = [item for item in items if isinstance(item, FlushMarker)]
+        for marker in markers:
+            if marker.ending is not None:
+                records.append(self._close_event(marker.ending.state))
         for record in records:
             if isinstance(record, Row):
                 self._next_step = max(self._next_step or 0, record.step + 1)
@@ -186,7 +188,6 @@ class JournalOutlet(AbstractOutlet):
                 self._failures.record("journal", f"rows could not be written ({error!r})", error)
             if self._sync_at is None:
                 self._sync_at = time.monotonic() + _SYNC_AFTER
-        markers = [item for item in items if isinstance(item, FlushMarker)]
         if any(marker.sync for marker in markers):
             self._sync(at_once=True)
         for marker in markers:
@@ -258,6 +259,14 @@ class JournalOutlet(AbstractOutlet):
         self._hparams |= event.body["hparams"]
         return Event(event.time, event.kind, {"hparams": dict(self._hparams)})
 
+    def _close_event(self, state: str) -> Event:
+        """How the run ends, and what has failed so far."""
+        if self._merger is not None and self._merger.has_failed:
+            state = "failed"
+        failures = [f"{each.where}: {each.message}" for each in self._failures.all()]
+        self._closed_with = (state, failures)
+        return Event(time.time(), "close", {"state": state, "failures": failures})
+
     def _sync(self, *, at_once: bool = False) -> None:
         self._journal.sync()
         self._sync_at = None
@@ -279,7 +288,7 @@ class JournalOutlet(AbstractOutlet):
         if mirror is not None and (missing := mirror.wait(deadline, unless_failing=True)):
             self._failures.record("bucket", f"at `state`: {missing}", kind="state")
 
-    def close(self, written: bool, deadline: float, timeout: float) -> None:
+    def close(self, written: bool, deadline: float, waiting: ClosingWait) -> None:
         if self._receiver is not None:
             self._receiver.stop()
         for worker in self._workers:
@@ -288,16 +297,27 @@ class JournalOutlet(AbstractOutlet):
         left = max(deadline - time.monotonic(), 0.0)
         backends_deadline = deadline - (0.0 if mirror is None else left * _UPLOAD_SHARE)
         for worker in self._workers:
-            if not worker.ended.wait(max(backends_deadline - time.monotonic(), 0.0)):
-                self._failures.record(
-                    worker.label, f"did not end in {timeout:g} s: {worker.describe_delay()}"
-                )
+            delay = functools.partial(_describe, worker)
+            if not waiting.wait(worker.ended.wait, backends_deadline, delay):
+                late = f"did not end in {waiting.timeout:g} s: {worker.describe_delay()}"
+                self._failures.record(worker.label, late)
         # Once: a close that Ctrl-C cut off behind this line comes here again.
         if written and not self._is_closed:
+            state, failures = self._closed_with
+            # The record is there before the backends close, which may take longer than this process
+            # is given. What has failed since stands in one more, the last line again.
+            if len(failures) < len(self._failures.all()):
+                self._journal.append([self._close_event(state)])
             self._journal.close()
             self._is_closed = True
         if mirror is not None:
-            mirror.close(deadline)
+            mirror.end(deadline)
+            waiting.wait(mirror.ended, deadline, mirror.describe_missing)
+            mirror.report_missing()
+
+
+def _describe(worker: BackendWorker) -> str:
+    return f"{worker.label}: {worker.describe_delay()}"
 
 
 def _kind(item: Any) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 from lerax_dist._failures import Failures
 from lerax_dist._schema import Totals
 from lerax_dist.cluster import Mailbox
+from lerax_dist.host._closing_wait import ClosingWait
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._rows import PartialRow
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
@@ -170,7 +171,7 @@ class PeerOutlet(AbstractOutlet):
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         return None
 
-    def close(self, written: bool, deadline: float, timeout: float) -> None:
+    def close(self, written: bool, deadline: float, waiting: ClosingWait) -> None:
         if not written:
             # What is left is sent without waiting for room.
             self._hurry.set()
@@ -256,6 +257,9 @@ class PeerMerger:
     has sent nothing for five minutes while it is waited for is excluded from then on, and so is one
     that has ended. A slower one is waited for: a row is the row of all. Times are those of a
     monotonic clock, in seconds.
+
+    Attributes:
+        has_failed: whether a process has ended its run as failed.
     """
 
     def __init__(self, hosts: Sequence[str], failures: Failures) -> None:
@@ -270,6 +274,7 @@ class PeerMerger:
         # When each last sent something, or had a row used: its timeout counts from then.
         self._last_heard = dict.fromkeys(self._received, -inf)
         self._excluded: set[int] = set()
+        self.has_failed = False
 
     @property
     def is_waiting(self) -> bool:
@@ -293,6 +298,7 @@ class PeerMerger:
         # What it has sent still counts.
         self._excluded.add(process)
         if peer.state == "failed":
+            self.has_failed = True
             self._record(process, "ended its run as failed; rows continue without it")
 
     def is_ahead(self, process: int) -> bool:

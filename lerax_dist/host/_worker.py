@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, final
 
 from lerax_dist._failures import Failures
 from lerax_dist.host._clips import ClipRenderer
+from lerax_dist.host._closing_wait import ClosingWait
 from lerax_dist.host._queue import HostRow, RowQueue, TrainingStart
 from lerax_dist.host._rows import Reassembler, group_packets
 from lerax_dist.journal import Event
@@ -103,13 +104,13 @@ class AbstractOutlet(abc.ABC):
         return
 
     @abc.abstractmethod
-    def close(self, written: bool, deadline: float, timeout: float) -> None:
+    def close(self, written: bool, deadline: float, waiting: ClosingWait) -> None:
         """Release everything.
 
         Args:
             written: whether the last marker was reached.
             deadline: when to stop waiting, by `time.monotonic()`.
-            timeout: how long closing may take in all, for messages.
+            waiting: waits, and says for what.
         """
 
 

@@ -81,7 +81,7 @@ class Mirror:
         # Uploads that were asked for: all, those that were tried, those that are done.
         self._asked = self._tried = self._done = 0
         self._deadline: float | None = None
-        self._is_over = self._is_closed = self._is_lost = False
+        self._is_over = self._is_lost = False
         self._bucket = Bucket(url)
         self._take_lease()
         sizes = self._bucket.sizes()
@@ -121,28 +121,33 @@ class Mirror:
             if not (unless_failing and self._retries):
                 timeout = max(deadline - time.monotonic(), 0.0)
                 self._changed.wait_for(lambda: self._done >= asked or self._is_over, timeout)
-            return None if self._done >= asked else self._missing()
+            return None if self._done >= asked else self.describe_missing()
 
-    def close(self, deadline: float) -> None:
-        """Upload the rest until `deadline`, by `time.monotonic()`, and give the lease back.
+    def end(self, deadline: float) -> None:
+        """Upload the rest until `deadline`, by `time.monotonic()`, and give the lease back."""
+        with self._changed:
+            self._deadline = deadline
+            self._asked += 1
+            self._changed.notify_all()
 
-        A second call does nothing, unless the first was interrupted.
-        """
-        if self._is_closed:
-            return
-        if self._thread is None:
-            with contextlib.suppress(OSError, JournalInUse):
-                self._release()
-        else:
-            with self._changed:
-                self._deadline = deadline
-                missing = self.wait(deadline)
-            if missing is not None and not self._is_lost:
-                hint = "the next start of the run on this host uploads them"
-                self._failures.record("bucket", f"{missing}; {hint}")
-        self._is_closed = True
+    def ended(self, timeout: float) -> bool:
+        """Whether the thread ends, as `end` has asked, within that many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_over, timeout)
 
-    def _missing(self) -> str:
+    def report_missing(self) -> None:
+        """After the end: report what is not uploaded, if anything."""
+        if self._done < self._asked and not self._is_lost:
+            hint = "the next start of the run on this host uploads them"
+            self._failures.record("bucket", f"{self.describe_missing()}; {hint}")
+
+    def release(self) -> None:
+        """Give the lease back, if the run was not started. Never raises."""
+        with contextlib.suppress(OSError, JournalInUse):
+            self._give_back()
+
+    def describe_missing(self) -> str:
+        """What is not uploaded, and where it is."""
         left = [
             each.size - self._sent.get(each.name, 0)
             for each in _files(self._folder)
@@ -165,7 +170,7 @@ class Mirror:
             try:
                 self._push()
                 if deadline is not None:
-                    self._release()
+                    self._give_back()
             except BaseException as caught:
                 # Of any type: a daemon that ends in silence would upload no more.
                 error = caught
@@ -194,7 +199,9 @@ class Mirror:
 
     def _record(self, error: BaseException | None) -> None:
         if isinstance(error, JournalInUse):
-            self._failures.record("bucket", f"{error} Nothing more is uploaded. {self._missing()}")
+            self._failures.record(
+                "bucket", f"{error} Nothing more is uploaded. {self.describe_missing()}"
+            )
         elif error is not None and not self._is_late:
             self._failures.record(
                 "bucket",
@@ -206,7 +213,7 @@ class Mirror:
 
     @property
     def _is_late(self) -> bool:
-        """Whether closing has taken all of its time; it has said what is missing."""
+        """Whether the time for the end is over; then it was said what is missing."""
         return self._deadline is not None and time.monotonic() > self._deadline
 
     def _push(self) -> None:
@@ -304,7 +311,7 @@ class Mirror:
             self._check_lease()
             self._write_lease(is_open=True)
 
-    def _release(self) -> None:
+    def _give_back(self) -> None:
         self._check_lease()
         self._write_lease(is_open=False)
         self._note([self._token], is_open=False)
