@@ -12,7 +12,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 
-.PHONY: demo check test full bench format clean
+.PHONY: demo check test full reliability soak bench format clean
 
 demo: $(VENV)/examples.stamp
 	$(BIN)/mpirun -n $(PROCESSES) $(BIN)/python examples/ppo_cartpole.py
@@ -38,6 +38,15 @@ test: $(VENV)/test.stamp
 # What CI runs, and the tests marked `full`, which are too long for it.
 full:
 	$(MAKE) test MARKS=
+
+# The failure matrix, which writes tests/RELIABILITY.md: some 25 minutes. Some faults need root.
+reliability: $(VENV)/test.stamp
+	$(BIN)/python -m tests.reliability --jobs $(JOBS)
+
+# One run with faults from a printed seed: make soak SECONDS=600 SEED=3
+SECONDS ?= 1800
+soak: $(VENV)/test.stamp
+	$(BIN)/python -m tests.reliability.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # CLU needs TensorFlow, so it is measured only if both are installed.
 bench: $(VENV)/bench.stamp

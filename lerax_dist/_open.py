@@ -89,6 +89,7 @@ def open_run(
     config: RunConfig,
     *,
     named_after: Sequence[Any] = (),
+    logs_host_rows: bool = False,
     wait_for_callbacks: Callable[[float], str | None],
 ) -> Run:
     """Open a run on every process of a group.
@@ -99,6 +100,7 @@ def open_run(
     Args:
         config: how to open it.
         named_after: what a generated name is made of.
+        logs_host_rows: whether rows hold values of one process, which are merged or compared.
         wait_for_callbacks: see `Run`.
 
     Raises:
@@ -134,7 +136,9 @@ def open_run(
             logs = RunLogs(directory, identity.run_id, group)
             undo.callback(logs.close)
             queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
-            outlet = _make_outlet(info, checked, journal, devices, queue, failures)
+            hosts, mailbox, devices = _meet_peers(group, scope, devices, logs_host_rows)
+            peers = (hosts, mailbox)
+            outlet = _make_outlet(info, checked, journal, peers, devices, queue, failures)
             run = Run(
                 info,
                 queue,
@@ -255,15 +259,17 @@ def _make_outlet(
     info: RunInfo,
     checked: CheckedConfig,
     journal: Journal | None,
+    peers: tuple[Sequence[str | None], Mailbox | None],
     devices: dict[str, Any],
     queue: RowQueue,
     failures: Failures,
 ) -> AbstractOutlet | None:
     """Where this process writes, if it does; on process 0 the first events are queued for it."""
     group, identity = info.group, info.identity
-    hosts, mailbox, devices = _meet_peers(group, info.scope, devices)
+    hosts, mailbox = peers
     if journal is None:
-        return None if mailbox is None else PeerOutlet(mailbox, failures)
+        merges_all = info.scope == "process"
+        return None if mailbox is None else PeerOutlet(mailbox, failures, merges_all=merges_all)
     body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, info.scope, devices)
     if journal.mirror is not None:
@@ -280,18 +286,23 @@ def _make_outlet(
         failures,
         mailbox=mailbox,
         hosts=hosts,
+        merges_all=info.scope == "process",
         start_step=checked.start_step,
         step_offset=checked.step_offset,
     )
 
 
 def _meet_peers(
-    group: ProcessGroup, scope: str, devices: dict[str, Any]
-) -> tuple[tuple[str, ...], Mailbox | None, dict[str, Any]]:
-    """Hosts of the processes whose rows are merged, their channel to process 0, and the devices of
-    all of them. For all processes."""
-    if scope != "process" or group.process_count == 1:
+    group: ProcessGroup, scope: str, devices: dict[str, Any], logs_host_rows: bool
+) -> tuple[Sequence[str | None], Mailbox | None, dict[str, Any]]:
+    """Hosts of the processes that send rows, their channel to process 0, and the devices of all of
+    them. For all processes."""
+    if group.process_count == 1 or not (scope == "process" or logs_host_rows):
         return (), None, devices
+    if scope == "global":
+        # Process 0 waits for no other here, unless the group is MPI's.
+        mailbox = group.mailbox(timeout=_AGREEMENT_TIMEOUT)
+        return group.hosts if group.is_writer else (), mailbox, devices
     counts = devices.get("devices_per_process", {group.process_index: None})
     gathered = group.gather(
         [group.hostname, counts[group.process_index]],

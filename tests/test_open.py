@@ -139,6 +139,7 @@ def test_the_run_of_a_lost_logger_is_named_with_its_process_and_can_be_taken_up_
             raise KeyError("as in a notebook cell: the logger is lost")
         return logger
 
+    ld.close_runs()  # of tests before
     with pytest.raises(KeyError):
         train([0, 1])
     who = rf"process {os.getpid()} on {socket.gethostname()} since \d{{4}}-.* UTC, which is this"

@@ -1,14 +1,19 @@
 """The arguments that both loggers share: names, folders, steps."""
 
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import lerax_dist as ld
+from lerax_dist._run_name import check_name, check_tag, make_name
+from lerax_dist.backends._jsonl import video_path
 from tests.memory import Memory
 
 TIME = r"20\d{6}_\d{6}"
@@ -42,6 +47,44 @@ def test_a_made_name_never_leaves_its_folder(tmp_path, name):
     # And it may be given, too.
     with ld.Logger(Memory(), made, log_dir=tmp_path, resume="must") as logger:
         assert logger.name == made
+
+
+# Texts of what names of paths are made of, and any other.
+_TEXTS = st.one_of(
+    st.text(max_size=40),
+    st.lists(st.sampled_from(["..", ".", "/", "//", "\\", "~", "a", " ", "\0", "\n", "%2e"])).map(
+        "".join
+    ),
+)
+
+
+@hypothesis.given(_TEXTS)
+def test_no_name_leads_out_of_the_folder(name):
+    """A name is refused, or names a folder below `log_dir`."""
+    base = Path("/logs/base")
+    try:
+        checked = check_name(name)
+    except ValueError:
+        pass
+    else:
+        folder = Path(os.path.normpath(base / checked))
+        assert folder != base and folder.is_relative_to(base)
+        assert check_name(checked) == checked
+    made = make_name([SimpleNamespace(name=name)], "1")
+    folder = Path(os.path.normpath(base / check_name(made)))
+    assert folder.parent == base
+
+
+@hypothesis.given(_TEXTS)
+def test_no_tag_of_a_clip_leads_out_of_the_folder(tag):
+    folder = Path("/logs/base/run/videos")
+    path = Path(os.path.normpath(video_path(folder, tag, 1)))
+    assert path != folder and path.is_relative_to(folder)
+    try:
+        checked = check_tag(tag)
+    except ValueError:
+        return
+    assert Path(os.path.normpath(folder / checked)).is_relative_to(folder)
 
 
 def given(tmp_path, name: Any):

@@ -48,7 +48,7 @@ class AbstractLoggingBackend(abc.ABC):
     Attributes:
         replay_name: name for `lerax-dist replay --to`; None if a run cannot be replayed to it.
         replay_files: glob patterns of its files in the folder of a run. A replay does not start if
-            there are some already, unless it is told to replace or to complete them.
+            there are some already, unless it is to replace or to complete them.
 
     Example:
         ```python

@@ -217,7 +217,7 @@ def _record_maker() -> Callable[[bytes], bytes]:
     from tensorboardX.record_writer import masked_crc32c  # isort: skip
 
     # Without it tensorboardX computes checksums in Python, which takes 15 times as long.
-    import crc32c  # noqa: F401  # isort: skip
+    import crc32c  # noqa: F401 (an error here if it is missing)  # isort: skip
 
     pack_length, pack_checksum = struct.Struct("<Q").pack, struct.Struct("<I").pack
 

@@ -218,23 +218,27 @@ class WandbBackend(AbstractLoggingBackend):
         quiet = {"silent": True, "console": "off"} if self._quiet else {}
         # Some lines are printed before a run has settings; only those of the process suppress them.
         settings = wandb.setup(wandb.Settings(**quiet)).settings
-        mode, why = self._mode or settings.mode, ""
+        mode, why, sync = self._mode or settings.mode, "", "wandb sync"
+        run_id = self._init["id"] or self._run_id
         if mode == "online" and not has_credentials(settings):
             mode, why = "offline", "no API key was found"
         if mode == "online":
             try:
-                self._run = self._start(wandb, name, mode, quiet, settings.resume)
+                self._run = self._start(wandb, name, mode, quiet, settings.resume, run_id)
             except (wandb.Error, OSError) as error:
                 mode, why = "offline", f"W&B could not be reached ({one_line(error)})"
+                if run_id is not None:
+                    # W&B's process keeps the id of the run that did not start, and refuses it.
+                    sync, run_id = f"wandb sync --id {run_id}", f"{run_id}-offline"
         if self._run is None:
-            self._run = self._start(wandb, name, mode, quiet, None)
+            self._run = self._start(wandb, name, mode, quiet, None, run_id)
         self._known: set[str] = set()
         self._exit_code = 0
         self._run.define_metric("global_step")
         self._run.define_metric("*", step_metric="global_step")
         if why:
             folder = Path(self._run.dir).parent
-            _log.warning("W&B run %s is offline: %s. Upload: wandb sync %s", name, why, folder)
+            _log.warning("W&B run %s is offline: %s. Upload: %s %s", name, why, sync, folder)
 
     def on_run(self, facts: dict[str, Any]) -> None:
         """Write the facts of the run as its notes, unless it has some."""
@@ -300,7 +304,13 @@ class WandbBackend(AbstractLoggingBackend):
         return self._run
 
     def _start(
-        self, wandb: Any, name: str, mode: str, quiet: dict[str, Any], resume: str | None
+        self,
+        wandb: Any,
+        name: str,
+        mode: str,
+        quiet: dict[str, Any],
+        resume: str | None,
+        run_id: str | None,
     ) -> Any:
         settings = dict(quiet)
         if hides_command() or mask_command(sys.orig_argv) != sys.orig_argv:
@@ -308,7 +318,6 @@ class WandbBackend(AbstractLoggingBackend):
         if "WANDB_INIT_TIMEOUT" not in os.environ:
             settings["init_timeout"] = _INIT_TIMEOUT
         # Offline it is not known whether the run exists; `wandb sync` merges by id.
-        run_id = self._init["id"] or self._run_id
         resume = self._resume or resume or "allow"
         if resume == "never" and self._incarnation > 1:
             _log.warning('W&B\'s `resume` is "never", but this run is resumed: it is "allow"')

@@ -11,12 +11,15 @@ from lerax_dist.cluster._devices import with_counts as with_counts
 from lerax_dist.cluster._group import Mailbox as Mailbox
 from lerax_dist.cluster._group import ProcessGroup as ProcessGroup
 from lerax_dist.cluster._group import SoloGroup as SoloGroup
+from lerax_dist.cluster._group import name_processes as name_processes
 from lerax_dist.cluster._initialize import has_proxy as has_proxy
 from lerax_dist.cluster._initialize import initialize as initialize
 from lerax_dist.cluster._jax_group import JaxGroup as JaxGroup
 from lerax_dist.cluster._mpi_group import MPIGroup as MPIGroup
 from lerax_dist.cluster._rendezvous import rendezvous_address as rendezvous_address
 from lerax_dist.cluster._store import KeyPerProcess as KeyPerProcess
+from lerax_dist.cluster._store import joined_address as joined_address
+from lerax_dist.cluster._watchdog import late_text as late_text
 from lerax_dist.cluster._watchdog import watchdog as watchdog
 from lerax_dist.cluster.launchers import LAUNCH_ID as LAUNCH_ID
 from lerax_dist.cluster.launchers import Job as Job

@@ -36,6 +36,10 @@ class Mailbox(Protocol):
         """On another process: send a message, whether or not there is room for it."""
         ...
 
+    def senders(self, *, timeout: float) -> Sequence[int]:
+        """On process 0: those that may have sent something so far; may wait for the first one."""
+        ...
+
     def receive(self, process: int, *, timeout: float) -> Any | None:
         """On process 0: the next message of a process; None if there is none within `timeout`."""
         ...
@@ -230,6 +234,9 @@ class LocalMailbox:
     def send(self, value: Any) -> None:
         self._queue.append(json.dumps(value))
 
+    def senders(self, *, timeout: float) -> Sequence[int]:
+        return [0]
+
     def receive(self, process: int, *, timeout: float) -> Any | None:
         return json.loads(self._queue.popleft()) if self._queue else None
 
@@ -250,17 +257,12 @@ class Message:
 
 @final
 class Missing(Exception):
-    """Ends an operation of a group for which processes did not arrive in time.
-
-    Args:
-        processes: their indices.
-        note: a sentence about how this process knows, if not from its own wait.
-    """
+    """Ends an operation of a group for which processes did not arrive in time."""
 
     def __init__(self, processes: Sequence[int], note: str = "") -> None:
         super().__init__(processes, note)
         self.processes = processes
-        self.note = note
+        self.note = note  # a sentence about how this process knows, if not from its own wait
 
 
 def encode(message: Message) -> str:

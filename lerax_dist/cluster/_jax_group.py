@@ -234,8 +234,17 @@ class StoreMailbox:
         return True
 
     def send(self, value: Any) -> None:
+        if self._sent == 0:
+            self._store.put(f"{self._folder}/senders/{self._index}", "")
+            self._store.put(f"{self._folder}/sent", "")
         self._store.put(f"{self._folder}/{self._index}/{self._sent}", json.dumps(value))
         self._sent += 1
+
+    def senders(self, *, timeout: float) -> list[int]:
+        if self._store.get(f"{self._folder}/sent", time.monotonic() + timeout) is None:
+            return []
+        # One request, however many processes there are.
+        return sorted(map(int, self._store.list(f"{self._folder}/senders")))
 
     def receive(self, process: int, *, timeout: float) -> Any | None:
         number = self._received.get(process, 0)

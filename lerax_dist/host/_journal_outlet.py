@@ -12,6 +12,7 @@ from lerax_dist.cluster import Mailbox
 from lerax_dist.host._backend_worker import BackendWorker, labels
 from lerax_dist.host._clips import ClipPart, ClipRenderer
 from lerax_dist.host._closing_wait import ClosingWait
+from lerax_dist.host._compare import Comparer, Sample
 from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
 from lerax_dist.host._rewind import Rewinder
@@ -50,7 +51,8 @@ class JournalOutlet(AbstractOutlet):
         failures: Failures,
         *,
         mailbox: Mailbox | None,
-        hosts: Sequence[str],
+        hosts: Sequence[str | None],
+        merges_all: bool,
         start_step: int | None,
         step_offset: int,
     ) -> None:
@@ -63,7 +65,8 @@ class JournalOutlet(AbstractOutlet):
             queue: the queue of this process.
             failures: where to record what fails.
             mailbox: receives the rows of other processes; `None` if there are no others.
-            hosts: host of every process whose rows are merged, this one's first.
+            hosts: host of every process, this one's first, as far as known.
+            merges_all: whether all rows are merged, see `PeerMerger`; else they are compared.
             start_step: step at which a resumed run continues: rows of earlier incarnations at or
                 after it are superseded; `None` for the first rows of each metric to decide.
             step_offset: added to the step of every row.
@@ -80,8 +83,10 @@ class JournalOutlet(AbstractOutlet):
         self._next_step = start_step if continues else 0
         self._merger: PeerMerger | None = None
         self._receiver: PeerReceiver | None = None
+        self._comparer: Comparer | None = None
         if mailbox is not None:
-            self._merger = merger = PeerMerger(hosts, failures)
+            self._merger = merger = PeerMerger(hosts, failures, merges_all=merges_all)
+            self._comparer = None if merges_all else Comparer(merger.describe, failures)
             self._receiver = PeerReceiver(mailbox, len(hosts), queue, merger.is_ahead, failures)
         self._steps = RowSteps(step_offset, start_step if continues else None, failures)
         self._finisher = RowFinisher(failures, self._steps)
@@ -134,6 +139,8 @@ class JournalOutlet(AbstractOutlet):
         waits = [_IDLE_INTERVAL]
         if self._merger is not None and self._merger.is_waiting:
             waits.append(_PEER_INTERVAL)
+            if self._peer_deadline is not None:
+                waits.append(max(self._peer_deadline - now, 0.0))
         if self._sync_at is not None:
             waits.append(max(self._sync_at - now, 0.0))
         return min(waits)
@@ -158,12 +165,19 @@ class JournalOutlet(AbstractOutlet):
         for item in items:
             if isinstance(item, PeerRows):
                 merger.receive(item, now)
+            elif isinstance(item, Sample):
+                if self._comparer is not None:
+                    self._comparer.receive(item)
             elif isinstance(item, FlushMarker) and item.urgent:
                 # The job is about to end: what is complete goes to the disk at once.
                 ready += [*merger.ready(now), item]
             else:
                 if isinstance(item, FlushMarker) and item.ending is not None:
                     self._peer_deadline = item.ending.deadline
+                if isinstance(item, PartialRow) and self._comparer is not None:
+                    # Of what came from the devices no other process has a value of its own.
+                    if item.clock is None and item.schema.unit is None:
+                        self._comparer.put(item.number, item.schema.plain, item.totals.plain)
                 merger.put([item], now)
         return ready + merger.ready(now, self._peer_deadline)
 
@@ -272,6 +286,11 @@ class JournalOutlet(AbstractOutlet):
         self._sync_at = None
         if self._journal.mirror is not None:
             self._journal.mirror.changed(at_once=at_once)
+
+    def await_sample(self) -> bool:
+        if self._comparer is None or self._receiver is None:
+            return False
+        return self._receiver.await_sample()
 
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         for worker in self._workers:

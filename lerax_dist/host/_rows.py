@@ -60,12 +60,12 @@ class ReorderBuffer(NamedTuple):
     Attributes:
         due: number of the next row; `None` before the first.
         stride: distance between numbers.
-        held: number to row.
+        held: number to its rows: a program may log several in one iteration.
     """
 
     due: int | None = None
     stride: int = 1
-    held: dict[int, Any] = {}
+    held: dict[int, list[Any]] = {}
 
     def follow(self, numbers: list[int]) -> "ReorderBuffer | None":
         """The buffer after these rows, if they are just the next ones; else `None`."""
@@ -84,14 +84,15 @@ class ReorderBuffer(NamedTuple):
             if due in held:
                 held = dict(held)
                 while due in held:
-                    ready.append(held.pop(due))
+                    ready += held.pop(due)
                     due += self.stride
             return self._replace(due=due, held=held), ready
         if number < self.due:
             # Late, or a loop that counts from 0 again. Either way it is written.
             return self, [row]
-        later = self._replace(held={**self.held, number: row})
-        return later.release() if len(later.held) > MAX_HELD else (later, [])
+        later = self._replace(held={**self.held, number: [*self.held.get(number, []), row]})
+        is_full = sum(map(len, later.held.values())) > MAX_HELD
+        return later.release() if is_full else (later, [])
 
     def release(self) -> "tuple[ReorderBuffer, list[Any]]":
         """Wait no longer: all rows held, in order. Their distance is the stride from now on."""
@@ -101,7 +102,7 @@ class ReorderBuffer(NamedTuple):
         numbers = sorted(self.held)
         before = numbers[-2] if len(numbers) > 1 else self.due - self.stride
         stride = max(numbers[-1] - before, 1)
-        ready = [self.held[number] for number in numbers]
+        ready = [row for number in numbers for row in self.held[number]]
         return ReorderBuffer(due=numbers[-1] + stride, stride=stride), ready
 
 

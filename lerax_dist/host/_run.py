@@ -1,8 +1,8 @@
 """A run on one process, from open to close, in one of three roles.
 
-The *writer* (process 0) appends rows to the journal and feeds the backends. A *peer* (the other
-processes of `scope="process"`) sends its rows to the writer. An *idle* process (the others of
-`scope="global"`) writes nothing. The roles differ in their outlet; an idle run has none.
+The *writer* (process 0) appends rows to the journal and feeds the backends. A *peer* sends rows to
+the writer: all with `scope="process"`, else partials and samples of a plain loop. An *idle* process
+(the others of compiled steps) sends nothing. The roles differ in their outlet; idle ones have none.
 """
 
 import atexit
@@ -22,6 +22,7 @@ from lerax_dist._schema import HostCallback, Schema
 from lerax_dist.cluster import Departure, ProcessGroup
 from lerax_dist.host._clips import ClipSpec
 from lerax_dist.host._closing_wait import ClosingWait
+from lerax_dist.host._compare import Sample
 from lerax_dist.host._exit_status import has_error_status, has_failed, watch_exit_status
 from lerax_dist.host._queue import HostRow, Packet, RowQueue, TrainingStart
 from lerax_dist.host._signals import SignalWatch
@@ -35,6 +36,11 @@ _AGREEMENT_TIMEOUT = 300.0
 _EXIT_TIMEOUT = 60.0
 # The last clips of a run that did not finish, in seconds.
 _CLIPS_TIMEOUT = 5.0
+# Not seen while tracing, where a mesh has no devices.
+_OTHER_MESH = (
+    "the mesh does not start with a device of process 0 (build it from `jax.devices()` in their "
+    "order)"
+)
 # A worker that is late gets this much longer to send what is left, in seconds.
 _LATE_TIMEOUT = 2.0
 
@@ -106,7 +112,10 @@ class Run:
         self.info = info
         self.failures = failures
         self.is_closed = False
-        self.is_written_here = outlet is not None
+        counts = info.group.is_writer or info.scope == "process"
+        self.is_written_here = outlet is not None and counts
+        # What is only compared on process 0 is not worth a wait.
+        self._has_rows = self.is_written_here
         self.unsent: Callable[[], str | None] = lambda: None
         self._queue = queue
         self._outlet = outlet
@@ -115,6 +124,8 @@ class Run:
         self._logs = logs
         self._wait_for_callbacks = wait_for_callbacks
         self._pid = os.getpid()
+        # Whether a training was compiled, and whether anything has arrived from it.
+        self._is_compiled = self._has_arrived = False
         self._exit_lock = threading.Lock()
         self._is_ended = False
         self._last: FlushMarker | None = None
@@ -151,6 +162,7 @@ class Run:
         # the backends and the journal of a closed run.
         this = weakref.ref(self)
         queue, failures, dropped = self._queue, self.failures, self._dropped_row
+        self._is_compiled = True
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
@@ -159,6 +171,7 @@ class Run:
                 if run is None or run.is_closed or not run.is_written_here:
                     failures.record("callback", dropped)
                     return
+                run._has_arrived = True
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.asarray(payload).copy()
                 packet = Packet(schema, part, parts, copy, stride, time.time(), begin)
@@ -175,8 +188,7 @@ class Run:
         return (
             f"process {self.info.group.process_index} received a row but only process 0 "
             "writes; dropped the row. Either each process runs its own program (pass "
-            '`scope="process"`), or the mesh does not start with a device of process 0 (build '
-            "it from `jax.devices()` in their order)."
+            f'`scope="process"`), or {_OTHER_MESH}.'
         )
 
     def start_callback(
@@ -197,6 +209,7 @@ class Run:
         programs = self.info.group.process_count if sums_steps else 1
         # Weak, see `row_callback`.
         this, failures = weakref.ref(self), self.failures
+        self._is_compiled = True
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
@@ -206,6 +219,7 @@ class Run:
                 now = (time.time(), time.perf_counter())
                 run = this()
                 if run is not None:
+                    run._has_arrived = True
                     if run._clips is not None:
                         run._clips.forget_parts()
                     run.put(TrainingStart(stride, iteration, steps, iterations, hparams, *now))
@@ -229,7 +243,10 @@ class Run:
 
     def log(self, row: HostRow, size: int, begin: float) -> None:
         """Queue a row from a plain loop, see `RowQueue.put_row`."""
+        if self._outlet is None:
+            return
         if os.getpid() == self._pid or not self._is_forked:  # one call less, see `Logger.log`
+            self._has_rows = True
             self._queue.put_row(row, size, begin)
 
     def log_clip(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
@@ -237,8 +254,8 @@ class Run:
         if self._clips is not None and not self._is_forked:
             self._clips.frames(tag, frames, step, fps)
 
-    def put(self, event: Event | TrainingStart) -> None:
-        """Queue an event; the writer keeps its own."""
+    def put(self, event: Event | TrainingStart | Sample) -> None:
+        """Queue an event, which the writer keeps of its own only, or a sample."""
         if self._outlet is not None and not self._is_forked:
             self._queue.put(event)
 
@@ -269,8 +286,9 @@ class Run:
         Raises:
             TimeoutError: if something was not done in time; the message names it.
         """
-        if self._outlet is None or self.is_closed or os.getpid() != self._pid:
+        if not self._has_rows or self.is_closed or os.getpid() != self._pid:
             return
+        assert self._outlet is not None
         deadline = time.monotonic() + timeout
         missing = self._wait_for_callbacks(timeout)
         marker = self._mark()
@@ -360,16 +378,25 @@ class Run:
         unsent = self.unsent()
         if unsent is not None:
             self.failures.record("close", unsent)
+        is_missed = self._is_compiled and not self._has_arrived and self.is_written_here
+        if is_missed and self.info.group.process_count > 1 and not failed:
+            self.failures.record(
+                "callback",
+                "a training was compiled, but nothing of it has reached process 0: it did not run "
+                f"or logged no iteration, or its rows were dropped, as {_OTHER_MESH}",
+            )
         state = "failed" if failed else "preempted" if self.is_preempted else "finished"
         if self._departure is not None:
             state = self._departure.close(state)
-        if self._outlet is not None and self._worker is not None:
+        # The end of a process that sends no rows is a courtesy; a failed one must not be kept.
+        if self._outlet and self._worker and (self._has_rows or not failed):
             self._drain(self._outlet, self._worker, state, timeout)
         self.is_closed = True
         # Only now: if this was interrupted, the next call or the interpreter's exit resumes it.
         self._is_ended = True
 
     def _drain(self, outlet: AbstractOutlet, worker: Worker, state: str, timeout: float) -> None:
+        timeout = timeout if self._has_rows else min(timeout, _LATE_TIMEOUT)
         deadline = time.monotonic() + timeout
         waiting = ClosingWait(self.info.name, timeout)
         # Ctrl-C may have come before it ran. Without a thread there is nothing more to write.
@@ -390,6 +417,10 @@ class Run:
                 reached = self._mark(sync=True).reached
                 waiting.wait(reached.wait, clips_deadline, lambda: late)
                 self._clips.close(max(clips_deadline - time.monotonic(), 0.0))
+            if outlet.await_sample():
+                # The worker compares it, before what has failed is written.
+                self._queue.put(seen := FlushMarker(urgent=True))
+                seen.reached.wait(max(deadline - time.monotonic(), 0.0))
             now = time.monotonic()
             ending = Ending(state, now + 0.7 * max(deadline - now, 0.0))
             self._last = FlushMarker(ending=ending)
@@ -397,7 +428,7 @@ class Run:
         self._queue.put(self._last)
         late = outlet.late_message
         written = waiting.wait(self._last.reached.wait, deadline, lambda: late)
-        if not written:
+        if not written and self._has_rows:
             self.failures.record("close", f"{outlet.late_message} after {timeout:g} s")
         outlet.close(written, deadline, waiting)
         if not self.info.group.is_writer:

@@ -92,6 +92,11 @@ class AbstractOutlet(abc.ABC):
         """Seconds until `write` must be called even if nothing arrives; `None` if never."""
 
     @abc.abstractmethod
+    def await_sample(self) -> bool:
+        """In a run that has just started, wait for what other processes have sent; whether there
+        may be something."""
+
+    @abc.abstractmethod
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         """Wait until everything before a marker, which was reached, is where it belongs.
 
@@ -183,7 +188,7 @@ class Worker:
             case Event() if item.kind not in ("video", "dropped"):
                 pass
             case _:
-                # Clips and rows of peers belong to rows of their own, and must not hurry the next.
+                # Clips and what peers send are of other rows, and must not hurry the next.
                 return [item]
         # Rows that were queued before it must not come after it.
         return [*self._reassembler.release(), item]

@@ -223,6 +223,7 @@ def test_a_server_that_does_not_answer_makes_the_run_offline(tmp_path, place):
     program = """
         def log():
             backend = WandbBackend("p", quiet=True)
+            backend.on_identity("abc", 1)  # as a logger does
             backend.open("run")
             backend.log_scalars({"a": np.float64(1.0)}, 1)
             backend.close()
@@ -230,9 +231,10 @@ def test_a_server_that_does_not_answer_makes_the_run_offline(tmp_path, place):
     """
     result = run(program, env)
     assert "W&B run run is offline: W&B could not be reached (" in result.stderr
-    assert "Upload: wandb sync " in result.stderr
+    assert f"Upload: wandb sync --id abc {tmp_path}" in result.stderr
     assert len(result.stderr.splitlines()) == 1
-    assert the_run(tmp_path).rows == [{"global_step": 1, "a": 1.0}]
+    found = the_run(tmp_path)
+    assert (found.id, found.rows) == ("abc-offline", [{"global_step": 1, "a": 1.0}])
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])

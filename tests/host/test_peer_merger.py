@@ -12,6 +12,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lerax_dist._failures import Failures, LoggingWarning
 from lerax_dist._schema import Schema, Totals
@@ -174,6 +176,17 @@ def test_shares_of_other_iterations_are_left_out_and_texts(merger, failures):
     }
 
 
+def test_a_row_too_many_does_not_cost_the_rows_behind_it(merger):
+    for number in (1, 2):
+        merger.put([row(number, 0.0, 0.0)], 0.0)
+    merger.receive(PeerRows(2, [], "finished"), 0.0)
+    with pytest.warns(LoggingWarning, match="sent row 1 while process 0 expected row 2"):
+        merger.receive(PeerRows(1, peer_rows(row(1, 2.0, 2.0), row(1, 9.0, 9.0))), 0.0)
+        assert values(merger.ready(0.0)) == [[1.0, 1.0]]
+    merger.receive(PeerRows(1, peer_rows(row(2, 4.0, 4.0))), 1.0)
+    assert values(merger.ready(1.0)) == [[2.0, 2.0]]
+
+
 def test_other_metrics_are_named(merger):
     merger.put([row(1, 1.0, 1.0)], 0.0)
     merger.receive(PeerRows(1, peer_rows(row(1, 3.0, 4.0, 5.0, names=("a", "b", "c")))), 0.0)
@@ -204,6 +217,47 @@ def test_names_in_a_message_that_did_not_leave_travel_again():
         assert read.names == names
 
 
+@st.composite
+def streams(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """Process and number of rows of three processes in any mixture, each in its own order; the
+    others may send a row several times."""
+    count = draw(st.integers(1, 12))
+    own = [(0, number) for number in range(count)]
+    times = st.integers(1, 3)
+    left = [own] + [
+        [(process, number) for number in range(count) for _ in range(draw(times))]
+        for process in (1, 2)
+    ]
+    mixed = []
+    while any(left):
+        stream = draw(st.sampled_from([each for each in left if each]))
+        mixed.append(stream.pop(0))
+    return mixed
+
+
+@given(streams())
+def test_in_any_mixture_each_row_is_merged_once_and_is_the_mean(mixed):
+    failures = Failures()
+    merger = PeerMerger(["h0", "h1", "h2"], failures)
+    out = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for process, number in mixed:
+            # Each process has a value of its own, other than that of the rows around.
+            one = row(number, 10.0 * number + 3 * process, float(process))
+            if process == 0:
+                merger.put([one], 0.0)
+            else:
+                merger.receive(PeerRows(process, peer_rows(one)), 0.0)
+            out += values(merger.ready(0.0))
+    count = 1 + max(number for _, number in mixed)
+    assert out == [[10.0 * number + 3.0, 1.0] for number in range(count)]
+    assert not merger.is_waiting
+    named = {failure.where for failure in failures.all()}
+    again = {one for one in mixed if mixed.count(one) > 1 and one[1] < count - 1}
+    assert named == {f"process {process} (h{process})" for process, _ in again}
+
+
 class Box:
     """The receiving end of a mailbox in memory. Waits pass on its own clock, 1000 times as fast."""
 
@@ -211,6 +265,9 @@ class Box:
         self.messages = {process: deque(some) for process, some in messages.items()}
         self.clock = self.read_at = 0.0
         self.nothing = threading.Event()
+
+    def senders(self, *, timeout):
+        return [1, 2, 3, 4, 5]
 
     def receive(self, process, *, timeout):
         if self.messages.get(process):

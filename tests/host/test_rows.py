@@ -42,6 +42,17 @@ def test_rows_that_overtake_others_wait_for_them(tmp_path):
     assert [row.iteration for row in journal_row_records(logger.run_dir)] == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_two_rows_of_one_iteration_that_overtake_the_one_before_are_both_kept(tmp_path):
+    """A program that logs training and evaluation in the same iteration."""
+    with open_logger(tmp_path) as logger:
+        arrive(logger, 1, 3)
+        arrive(logger, 3, evaluation=1.0)
+        arrive(logger, 2, 4)
+    assert journal_steps(logger.run_dir) == [1, 2, 3, 3, 4]
+    names = [set(row.metrics) for row in journal_row_records(logger.run_dir)]
+    assert ["train/evaluation" in each for each in names] == [False, False, False, True, False]
+
+
 def test_rows_are_put_in_order_also_after_a_pause(tmp_path):
     with open_logger(tmp_path) as logger:
         arrive(logger, 0)

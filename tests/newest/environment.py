@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("pytest>=8", "pytest-timeout", "hypothesis>=6.100", "tensorboard")
+_PACKAGES = ("pytest>=8", "pytest-timeout", "hypothesis>=6.100", "tensorboard", "flax")
 
 
 def python_of(version: str, *packages: str) -> str:

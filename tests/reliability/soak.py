@@ -1,0 +1,216 @@
+"""`python -m tests.reliability.soak`: one run of three processes, with faults for half an hour.
+
+Which faults come when is decided by the seed that is printed first. At the end the journal and each
+backend are compared with what was sent. The exit status is 1 if a row inside the promise is lost,
+or a healthy training was ended by its logger.
+"""
+
+import argparse
+import errno
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import final
+
+from tests.reliability.audit import audit, last_step
+from tests.reliability.launch import NotInTime, Started, start
+from tests.reliability.worker import Plan
+
+_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+# A backend waits 30 s in all for a disk that fails, 6 s each time: more would cost it rows.
+_MAX_DISK_ERRORS = 4
+_MIN_START = 1.5
+_END_TIMEOUT = 180.0
+
+
+@final
+class Soak:
+    """One run that is killed and started again, with other troubles in between."""
+
+    def __init__(self, folder: Path, random: Random, seconds: float) -> None:
+        self.folder = folder
+        self.counts: Counter[str] = Counter()
+        self._random = random
+        self._until = time.monotonic() + seconds
+        self._killed: dict[int, float] = {}
+        self._starts: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Train until the time is over.
+
+        Raises:
+            NotInTime: a training that was healthy did not go on, or not end by itself.
+        """
+        attempt, begin = 0, 0
+        while True:
+            worker = self._start(attempt, begin)
+            try:
+                was_killed = self._disturb(worker)
+                if not was_killed:
+                    self._finish(worker)
+            finally:
+                worker.end()
+            if not was_killed:
+                return
+            attempt += 1
+            # A checkpoint is some steps old.
+            begin = max(
+                last_step(self.folder / "logs" / "run") + 1 - self._random.randrange(200), 1
+            )
+            self._starts[attempt] = begin
+
+    def _start(self, attempt: int, begin: int) -> Started:
+        # The first is whole; then a job may come back smaller.
+        count = 3 if attempt == 0 else self._random.choice([3, 3, 2, 1])
+        loop = self._random.choice(["plain", "compiled"])
+        plan = Plan(
+            str(self.folder / "logs"),
+            str(self.folder / "side"),
+            attempt=attempt,
+            start=begin,
+            loop=loop,
+            join=True,
+            backends=("event", "moody", "jsonl", "elsewhere"),
+        )
+        self._note(f"start {attempt} from step {begin}: {count} processes, {loop} loop")
+        self.counts[f"started with {count} processes"] += 1
+        worker = start(plan, count)
+        for process in range(count):
+            worker.await_mark("first", process)
+        self._count = count
+        return worker
+
+    def _disturb(self, worker: Started) -> bool:
+        """Make troubles until a process is killed (true), or the time is over."""
+        disk_errors = 0
+        began = time.monotonic()
+        while time.monotonic() < self._until:
+            self._wait(self._random.uniform(0.2, 3.0))
+            self._check(worker)
+            process = self._random.randrange(self._count)
+            what = self._random.choice(
+                ["stop", "stop", "gil", "gil", "clock", "error", "slow", "limit", "fork", "kill"]
+            )
+            if what in ("error", "limit"):
+                disk_errors += 1
+                if disk_errors > _MAX_DISK_ERRORS:
+                    continue
+            seconds = self._random.uniform(0.5, 5.0)
+            if what == "kill":
+                self._wait(began + _MIN_START - time.monotonic())
+            self._note(f"{what} process {process}, {seconds:.1f} s")
+            self.counts[what] += 1
+            if what == "kill":
+                self._killed[worker.plan.attempt] = time.monotonic()
+                os.kill(self._pid(worker, process), signal.SIGKILL)
+                worker.wait(_END_TIMEOUT)
+                return True
+            self._trouble(worker, what, process, seconds)
+        return False
+
+    def _trouble(self, worker: Started, what: str, process: int, seconds: float) -> None:
+        match what:
+            case "stop":
+                pid = self._pid(worker, process)
+                os.kill(pid, signal.SIGSTOP)
+                self._wait(seconds)
+                os.kill(pid, signal.SIGCONT)
+            case "gil":
+                worker.tell(process, "gil", seconds=seconds)
+            case "clock":
+                worker.tell(process, "clock", seconds=self._random.choice([-3600.0, 3600.0, 90.0]))
+            case "error":
+                number = self._random.choice(_ERRORS)
+                worker.tell(0, "disk", seconds=seconds / 2, number=number)
+            case "slow":
+                worker.tell(0, "disk", seconds=seconds, delay=self._random.uniform(0.01, 0.3))
+            case "fork":
+                worker.tell(process, "fork")
+            case "limit":
+                pid = self._pid(worker, 0)
+                size = (self.folder / "logs" / "run" / "journal.jsonl").stat().st_size
+                none = resource.RLIM_INFINITY
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, none))
+                self._wait(seconds / 2)
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (none, none))
+
+    def _finish(self, worker: Started) -> None:
+        self._wait(1.0)
+        self._check(worker)
+        # Far enough for each process to hear of it before it is there.
+        stop = last_step(self.folder / "logs" / "run") + 1500
+        for process in range(self._count):
+            worker.tell(process, "stop", seconds=stop)
+        code = worker.wait(_END_TIMEOUT)
+        if code:
+            raise NotInTime(f"exit status {code}:\n{worker.text()[-3000:]}")
+
+    def _check(self, worker: Started) -> None:
+        if worker.poll() is not None:
+            raise NotInTime(f"ended with status {worker.code}:\n{worker.text()[-3000:]}")
+
+    def _pid(self, worker: Started, process: int) -> int:
+        return worker.marks(process)["first"][1]
+
+    def _wait(self, seconds: float) -> None:
+        threading.Event().wait(max(seconds, 0.0))
+
+    def _note(self, what: str) -> None:
+        left = self._until - time.monotonic()
+        print(f"{left:7.1f} s left: {what}", flush=True)
+
+    def verdict(self) -> list[str]:
+        """What is wrong with what is on disk; prints the figures."""
+        side = self.folder / "side"
+        elsewhere = str(side / "elsewhere" / "run" / "metrics.jsonl")
+        found = audit(
+            self.folder / "logs" / "run",
+            side,
+            killed=self._killed,
+            starts=self._starts,
+            files=("journal", "event", "jsonl", elsewhere),
+        )
+        faults = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
+        print(f"faults: {faults}")
+        print(
+            f"rows sent: {found.sent:,}; promised: {found.promised:,}; lost inside the promise: "
+            f"{found.lost:,}; longest stop of the training: {found.longest:.3f} s",
+            flush=True,
+        )
+        return found.wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.reliability.soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1800.0)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    args = parser.parse_args()
+    print(f"seed {args.seed}, {args.seconds:g} s", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    soak = Soak(folder, Random(args.seed), args.seconds)
+    wrong: list[str] = []
+    try:
+        soak.run()
+    except NotInTime as error:
+        wrong.append(f"a healthy training was ended: {error}")
+    print(f"healthy trainings ended by their logger: {len(wrong)}")
+    wrong += soak.verdict()
+    for text in wrong:
+        print(f"WRONG: {text}")
+    if wrong:
+        print(f"all files are in {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
