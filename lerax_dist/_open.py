@@ -416,7 +416,7 @@ def _acquire_restored(
 
 def _shown(folder: Path) -> str:
     """The URL that a folder is mirrored to, else the folder."""
-    return mirrored_url(folder.resolve()) or str(folder)
+    return mirrored_url(folder) or str(folder)
 
 
 def _open_journal(directory: Path, failures: Failures) -> Journal:

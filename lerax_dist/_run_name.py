@@ -1,13 +1,12 @@
 """What a run is called and which folder it has: decisions, no effects."""
 
-import os
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lerax_dist.journal import mirror_folder, mirrored_url, url_of
+from lerax_dist.journal import folder_of, mirrored_url, url_of
 
 
 def make_name(named_after: Sequence[Any], when: datetime | str) -> str:
@@ -72,20 +71,26 @@ def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
     given = [Path(each) for each in own if isinstance(each, (str, Path))]
     chosen = folder_of(log_dir) if log_dir is not None else [*given, Path("logs")][0]
     for each in given:
-        url = mirrored_url(each.resolve())
-        if url is not None and each != chosen:
+        if each != chosen and (url := mirrored_url(each)):
             raise ValueError(
-                f"a backend has `log_dir` {url!r}, but the run is in "
-                f"{mirrored_url(chosen.resolve()) or str(chosen)!r}: only the folder of the run is "
-                "uploaded. Pass the URL as `log_dir` of the logger."
+                f"a backend has `log_dir` {url!r}, but the run is in {chosen}: only the folder of "
+                "the run is uploaded. Pass the URL as `log_dir` of the logger."
             )
     return chosen
 
 
-def folder_of(log_dir: str | Path) -> Path:
-    """A folder of this machine, with `~` expanded; for a URL the one that is mirrored there."""
-    url = url_of(log_dir)
-    return Path(os.path.expanduser(log_dir)) if url is None else mirror_folder(url)
+def local_folder(log_dir: str | Path, argument: str = "`log_dir`") -> Path:
+    """A folder of this machine, with `~` expanded.
+
+    Raises:
+        ValueError: if it is an address such as `gs://bucket`, which would become a local folder.
+    """
+    if url_of(log_dir) is not None:
+        raise ValueError(
+            f"{argument} must be a folder of this machine, got {str(log_dir)!r}: only the run of a "
+            "logger is uploaded."
+        )
+    return folder_of(log_dir)
 
 
 def check_tag(tag: Any) -> str:

@@ -22,10 +22,10 @@ from lerax_dist.cli._followed import FollowedRun
 from lerax_dist.cli.doctor._log_folder import LogFolderCheck
 from lerax_dist.journal import (
     Bucket,
-    BucketCopy,
     JournalInUse,
     _mirror,
-    mirror_folder,
+    folder_of,
+    local_copy,
     mirrored_url,
     url_of,
 )
@@ -93,6 +93,15 @@ def log(logger, steps):
         logger.log({"x": float(step)}, step)
 
 
+def flush(logger):
+    """Wait until a bucket that answers again has everything."""
+    deadline = time.monotonic() + 30.0
+    mirror = logger._run._outlet._journal.mirror
+    logger.flush()
+    while not mirror.upload(deadline):
+        assert time.monotonic() < deadline
+
+
 def lease_of(url):
     return json.loads(Bucket(url).read(["lease.json"])[0])
 
@@ -124,9 +133,9 @@ def steps_at(url):
 def test_a_url_has_a_local_folder_of_its_own(log_dir, url):
     assert url_of(log_dir) == url
     if url is not None:
-        assert ld.TensorBoardBackend(log_dir).log_dir == mirror_folder(url)
-        assert mirrored_url(mirror_folder(url)) == url
-        assert mirrored_url(mirror_folder(url) / "a" / "run") == f"{url}/a/run"
+        assert ld.TensorBoardBackend(log_dir).log_dir == folder_of(url)
+        assert mirrored_url(folder_of(url)) == url
+        assert mirrored_url(folder_of(url) / "a" / "run") == f"{url}/a/run"
 
 
 def test_a_run_is_in_its_bucket_and_is_continued_from_there_on_another_disk(
@@ -186,9 +195,9 @@ def accumulated(folder, tag):
 
 def test_a_run_is_followed_in_its_bucket(bucket):
     now = [0.0]
-    copy = BucketCopy(f"{bucket}/r")
-    journal = copy.folder / "journal.jsonl"
-    run = FollowedRun(journal, None, "x", monotonic=lambda: now[0], refresh=copy.update)
+    folder, update = local_copy(f"{bucket}/r")
+    journal = folder / "journal.jsonl"
+    run = FollowedRun(journal, None, "x", monotonic=lambda: now[0], refresh=update)
     run.poll()
     assert run.view.state == "waiting"
     logger = ld.Logger(Memory(), "r", log_dir=bucket)
@@ -216,18 +225,16 @@ def test_a_bucket_that_is_gone_for_a_while_costs_nothing_and_is_reported_once(bu
     Shaky.broken = True
     log(logger, range(5, 10))
     with pytest.warns(ld.LoggingWarning, match="bucket: failed to upload to shaky"):
-        with pytest.raises(TimeoutError, match="are not uploaded to"):
-            logger.flush(timeout=1.0)
+        with pytest.warns(ld.LoggingWarning, match="files are not all in shaky"):
+            logger.flush()
     begin = time.monotonic()
-    with pytest.warns(ld.LoggingWarning, match="at `state`"):
-        logger.state()
+    logger.state()
     assert time.monotonic() - begin < 1.0
     Shaky.is_mute, Shaky.broken = True, False
-    with pytest.raises(TimeoutError, match="are not uploaded to"):
-        logger.flush(timeout=0.5)
+    logger.flush()
     log(logger, range(10, 15))
     Shaky.is_mute = False
-    logger.flush()
+    flush(logger)
     assert steps_at(f"{bucket}/r") == [*range(15)]
     assert [failure.where for failure in logger.failures] == ["bucket", "bucket"]
     assert "the server is gone" in logger.failures[0].message
@@ -244,7 +251,7 @@ def test_close_ends_in_time_and_the_next_start_uploads_the_rest(bucket):
     with pytest.warns(ld.LoggingWarning):
         logger.close(timeout=1.5, failed=True)
     assert time.monotonic() - begin < 2.5
-    (late,) = (f.message for f in logger.failures if "are not uploaded" in f.message)
+    (late,) = (f.message for f in logger.failures if "The next start there" in f.message)
     assert str(logger.run_dir) in late and "2 files" in late
     with pytest.raises(RuntimeError, match=f"cannot open the run in `log_dir` '{bucket}'"):
         ld.Logger(Memory(), "r", log_dir=bucket)
@@ -289,19 +296,24 @@ def test_the_loser_of_a_lease_uploads_no_more_and_says_where_its_rows_are(
     write_lease(f"{bucket}/r", host="elsewhere", pid=7, token="theirs")
     monkeypatch.setattr(_mirror, "_LEASE_INTERVAL", 0.0)
     log(loser, range(3, 6))
-    with pytest.warns(ld.LoggingWarning, match="process 7 on host elsewhere has taken over"):
-        with pytest.raises(TimeoutError):
-            loser.flush(timeout=20.0)
+    taken = "process 7 on host elsewhere has taken over"
+    with pytest.warns(ld.LoggingWarning, match="not all"), pytest.warns(match=taken):
+        loser.flush()
         loser.close(failed=True)
     assert steps_at(f"{bucket}/r") == [0, 1, 2]
 
     monkeypatch.undo()
-    use_disk(monkeypatch, tmp_path / "disk")
+    use_disk(monkeypatch, tmp_path / "other")
     write_lease(f"{bucket}/r", open=False)
+    other = ld.Logger(Memory(), "r", log_dir=bucket)
+    log(other, range(3, 5))
+    other.close(failed=True)
+    use_disk(monkeypatch, tmp_path / "disk")
     with pytest.warns(ld.LoggingWarning, match="another host has continued the run"):
         with ld.Logger(Memory(), "r", log_dir=bucket) as logger:
-            log(logger, range(3, 5))
-    assert steps_at(f"{bucket}/r") == [0, 1, 2, 3, 4]
+            log(logger, range(5, 7))
+    assert steps_at(f"{bucket}/r") == [*range(7)]
+    assert (other.incarnation, logger.incarnation) == (2, 3)
     (aside,) = loser.run_dir.parent.glob("r.*.unsent")
     assert journal_steps(aside) == [*range(6)] and str(aside) in logger.failures[0].message
 
@@ -353,15 +365,15 @@ def test_a_segment_ends_with_a_whole_record(bucket, monkeypatch):
 
 def test_what_cannot_be_a_bucket_is_an_error_by_name(bucket, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'lerax-dist\[gcs\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'lerax-dist\[gcs\]'"):
         ld.Logger(Memory(), "r", log_dir="gs://bucket/logs")
-    with pytest.raises(ModuleNotFoundError, match="gs://bucket/logs/r needs a package"):
+    with pytest.raises(ValueError, match="gs://bucket/logs/r cannot be opened by fsspec"):
         ld.read_run("gs://bucket/logs/r")
     with pytest.raises(ValueError, match="nothing://x/r cannot be opened by fsspec"):
         ld.Logger(Memory(), "r", log_dir="nothing://x")
     with pytest.raises(ValueError, match="Pass the URL as `log_dir` of the logger"):
         ld.Logger([ld.JSONLBackend("logs"), ld.TensorBoardBackend(bucket)], "r")
-    with pytest.raises(ValueError, match="`dir` must be a folder of this machine"):
+    with pytest.raises(ValueError, match="must be a folder of this machine"):
         ld.WandbBackend(dir="gs://bucket")
 
 

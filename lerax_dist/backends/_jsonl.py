@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lerax_dist._run_name import folder_of
 from lerax_dist.backends._append import Appender, FileRemoved
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
@@ -19,7 +18,7 @@ from lerax_dist.backends._base import (
     rename_reserved,
 )
 from lerax_dist.backends._video import encode_gif
-from lerax_dist.journal import replace_file
+from lerax_dist.journal import folder_of, replace_file
 
 # Types that orjson writes as Python does, in a tenth of the time.
 _FAST_TYPES = {float, np.float64, list}

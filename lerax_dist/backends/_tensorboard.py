@@ -7,7 +7,6 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from lerax_dist._run_name import folder_of
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
     SetupProblem,
@@ -30,7 +29,7 @@ from lerax_dist.backends._tensorboard_events import (
     video_event,
 )
 from lerax_dist.backends._video import encode_gif
-from lerax_dist.journal import replace_file
+from lerax_dist.journal import folder_of, replace_file
 
 # Sets of metrics whose message is kept. Training and evaluation have a few; a program with more
 # makes names from its data.

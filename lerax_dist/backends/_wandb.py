@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Self, final
 import numpy as np
 
 from lerax_dist._hparams import check_hparams
+from lerax_dist._run_name import local_folder
 from lerax_dist._secrets import hides_command, mask_command
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
@@ -27,7 +28,6 @@ from lerax_dist.backends._base import (
 )
 from lerax_dist.backends._run_text import run_notes
 from lerax_dist.backends._video import check_mp4, encode_gif, encode_mp4
-from lerax_dist.journal import url_of
 
 # Seconds to wait for W&B's server; W&B's 90 are long for a run that waits to start.
 _INIT_TIMEOUT = 30.0
@@ -142,13 +142,8 @@ class WandbBackend(AbstractLoggingBackend):
             "notes": notes,
             "tags": list(tags) or None,
             "id": id,
-            "dir": None if dir is None else os.path.expanduser(dir),
+            "dir": None if dir is None else str(local_folder(dir)),
         }
-        if dir is not None and url_of(dir) is not None:
-            raise ValueError(
-                f"`dir` must be a folder of this machine, got {str(dir)!r}. W&B sends its files "
-                "to its server from there; a local folder is enough."
-            )
         self._resume = resume
         self._run_id: str | None = None
         self._incarnation = 1

@@ -36,7 +36,7 @@ def export(run_dirs: Sequence[str], table: str) -> int:
         names = list(dict.fromkeys(name for run in runs.values() for name in run.columns))
         write = _WRITERS[path.suffix]
         replace_file(path, lambda file: write(file, runs, names))
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print_error(f"lerax-dist watch: {error}")
         return 1
     rows = sum(map(len, runs.values()))

@@ -38,7 +38,7 @@ class FollowedRun:
         chart: metric to draw.
         clock: present time in seconds since the epoch.
         monotonic: monotonic time in seconds.
-        refresh: brings what is new to that file; `None` if it is written there.
+        refresh: brings what is new to that file, if it is a copy.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FollowedRun:
         chart: str,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        refresh: Callable[[], None] | None = None,
+        refresh: Callable[[], None] = lambda: None,
     ) -> None:
         self._reader = JournalReader(journal)
         self._liveness = Liveness(journal, monotonic, clock)
@@ -78,7 +78,7 @@ class FollowedRun:
         """Read what is new, one batch of it."""
         self._unreadable = ""
         try:
-            if self._refresh is not None and self._monotonic() >= self._refresh_at:
+            if self._monotonic() >= self._refresh_at:
                 self._refresh_at = self._monotonic() + _REFRESH_INTERVAL
                 self._refresh()
             records = self._reader.read()
@@ -86,7 +86,7 @@ class FollowedRun:
             records = []
             self._unreadable = str(error)
             if isinstance(error, OSError):
-                self._unreadable = f"cannot read {self._reader.path} ({error.strerror or error})"
+                self._unreadable = f"cannot read {self._reader.path} ({error.strerror})"
         if self._reader.generation != self._generation:
             self._generation = self._reader.generation
             self._begin()

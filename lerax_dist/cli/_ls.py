@@ -11,15 +11,14 @@ from lerax_dist.backends.console._view import HEADLINE, chosen_metric
 from lerax_dist.cli._print import print_error, print_plain, print_table
 from lerax_dist.journal import (
     JOURNAL,
-    BucketCopy,
     Ends,
     JournalFormatError,
     Liveness,
     Row,
+    local_copy,
     read_ends,
     state_of,
     to_json,
-    url_of,
 )
 
 _HEADS = ("run", "state", "last step", "rows", "last row", "last value")
@@ -28,8 +27,9 @@ _HEADS = ("run", "state", "last step", "rows", "last row", "last value")
 def list_runs(log_dir: str, *, as_json: bool) -> int:
     """Print the runs in a folder, the one written last at the end; return the exit status."""
     try:
-        base = _local(log_dir)
-    except (OSError, ValueError, ImportError) as error:
+        base, update = local_copy(log_dir, ends=True)
+        update()
+    except (OSError, ValueError) as error:
         print_error(f"lerax-dist ls: {error}")
         return 1
     if not base.is_dir():
@@ -44,16 +44,6 @@ def list_runs(log_dir: str, *, as_json: bool) -> int:
     else:
         print_error(f"lerax-dist ls: no run in {log_dir}: no folder has a {JOURNAL}")
     return 0
-
-
-def _local(log_dir: str) -> Path:
-    """A folder, or a copy of what `ls` needs of one at a URL."""
-    url = url_of(log_dir)
-    if url is None:
-        return Path(log_dir)
-    copy = BucketCopy(url, ends=True)
-    copy.update()
-    return copy.folder
 
 
 @final

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from lerax_dist._run_name import check_name
+from lerax_dist._run_name import check_name, local_folder
 from lerax_dist.backends import ALL_BACKENDS, AbstractLoggingBackend, one_line
 from lerax_dist.cli._print import print_error
 from lerax_dist.host._backend_worker import calls_of
@@ -21,7 +21,6 @@ from lerax_dist.journal import (
     read_ends,
     state_of,
     step_and_names,
-    url_of,
 )
 
 # Seconds between two lines about the progress.
@@ -65,10 +64,8 @@ def replay_command(
     try:
         (kind,) = (each for each in ALL_BACKENDS if each.replay_name == to)
         journal = journal_of(run_dir, clips=True)
-        if kind.replay_files and log_dir is None and url_of(run_dir) is not None:
-            raise ValueError("`--log-dir` must be given for a run at a URL. Pass a local folder.")
-        if log_dir is not None and url_of(log_dir) is not None:
-            raise ValueError(f"`--log-dir` must be a local folder, got {log_dir}.")
+        if kind.replay_files:
+            local_folder(run_dir if log_dir is None else log_dir, "`--log-dir`")
         own = _own_name(journal)
         base = Path(log_dir) if log_dir is not None else None
         if kind.replay_files:

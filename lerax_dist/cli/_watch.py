@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -20,7 +20,7 @@ from lerax_dist.backends.console._view import printable
 from lerax_dist.cli._compare import compare
 from lerax_dist.cli._followed import FollowedRun
 from lerax_dist.cli._print import print_error
-from lerax_dist.journal import JOURNAL, BucketCopy, journal_of, url_of
+from lerax_dist.journal import JOURNAL, journal_of, local_copy
 
 # Seconds between two looks at the journals.
 _POLL_INTERVAL = 0.25
@@ -49,11 +49,10 @@ def watch(run_dirs: Sequence[str], chart: str, interval: float, *, once: bool) -
     labels = labels_of(run_dirs) if len(run_dirs) > 1 else [None]
     console = get_console()
     try:
-        runs: list[FollowedRun] = []
-        for run_dir, label in zip(run_dirs, labels, strict=True):
-            journal, refresh = _journal_at(run_dir, once=once)
-            runs.append(FollowedRun(journal, label, chart, refresh=refresh))
+        runs = [_followed(*each, chart) for each in zip(run_dirs, labels, strict=True)]
         if once:
+            for run_dir in run_dirs:
+                journal_of(run_dir)
             _show_once(runs, chart, console)
         else:
             _follow(runs, chart, interval, console)
@@ -62,25 +61,17 @@ def watch(run_dirs: Sequence[str], chart: str, interval: float, *, once: bool) -
     except BrokenPipeError:
         # The reader of the pipe has ended, e.g. `head`. What is still buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError) as error:
         print_error(f"lerax-dist watch: {error}")
         return 1
     return 0
 
 
-def _journal_at(run_dir: str, *, once: bool) -> tuple[Path, Callable[[], None] | None]:
-    """Where the journal of a run is or will be, and what brings it there from a URL.
-
-    `run_dir` may be the journal itself.
-    """
-    if once:
-        return journal_of(run_dir), None
-    url = url_of(run_dir)
-    if url is not None:
-        copy = BucketCopy(url)
-        return copy.folder / JOURNAL, copy.update
-    path = Path(run_dir)
-    return path if path.is_file() else path / JOURNAL, None
+def _followed(run_dir: str, label: str | None, chart: str) -> FollowedRun:
+    """The run whose journal is or will be in `run_dir`, or is that itself."""
+    path, refresh = local_copy(run_dir)
+    journal = path if path.is_file() else path / JOURNAL
+    return FollowedRun(journal, label, chart, refresh=refresh)
 
 
 def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Console) -> None:

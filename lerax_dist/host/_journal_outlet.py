@@ -203,7 +203,9 @@ class JournalOutlet(AbstractOutlet):
             if self._sync_at is None:
                 self._sync_at = time.monotonic() + _SYNC_AFTER
         if any(marker.sync for marker in markers):
-            self._sync(at_once=True)
+            self._sync()
+            if self._journal.mirror is not None:
+                self._journal.mirror.upload(0.0)
         for marker in markers:
             marker.end = self._journal.end
             marker.start_step = self._next_step
@@ -281,11 +283,9 @@ class JournalOutlet(AbstractOutlet):
         self._closed_with = (state, failures)
         return Event(time.time(), "close", {"state": state, "failures": failures})
 
-    def _sync(self, *, at_once: bool = False) -> None:
+    def _sync(self) -> None:
         self._journal.sync()
         self._sync_at = None
-        if self._journal.mirror is not None:
-            self._journal.mirror.changed(at_once=at_once)
 
     def await_sample(self) -> bool:
         if self._comparer is None or self._receiver is None:
@@ -298,23 +298,23 @@ class JournalOutlet(AbstractOutlet):
                 if time.monotonic() > deadline:
                     return f"{worker.label}: {worker.describe_delay()}"
                 worker.ended.wait(_DELIVERY_INTERVAL)
-        mirror = self._journal.mirror
-        return None if mirror is None else mirror.wait(deadline)
+        self.upload(deadline)
+        return None
 
     def upload(self, deadline: float) -> None:
         mirror = self._journal.mirror
         deadline = min(deadline, time.monotonic() + _UPLOAD_TIMEOUT)
-        if mirror is not None and (missing := mirror.wait(deadline, unless_failing=True)):
-            self._failures.record("bucket", f"at `state`: {missing}", kind="state")
+        if mirror is not None and not mirror.upload(deadline):
+            self._failures.record("bucket", mirror.describe_missing(), kind="wait")
 
     def close(self, written: bool, deadline: float, waiting: ClosingWait) -> None:
         if self._receiver is not None:
             self._receiver.stop()
         for worker in self._workers:
             worker.close()
-        mirror = self._journal.mirror
-        left = max(deadline - time.monotonic(), 0.0)
-        backends_deadline = deadline - (0.0 if mirror is None else left * _UPLOAD_SHARE)
+        backends_deadline, mirror = deadline, self._journal.mirror
+        if mirror is not None:
+            backends_deadline -= _UPLOAD_SHARE * max(deadline - time.monotonic(), 0.0)
         for worker in self._workers:
             delay = functools.partial(_describe, worker)
             if not waiting.wait(worker.ended.wait, backends_deadline, delay):
@@ -331,8 +331,10 @@ class JournalOutlet(AbstractOutlet):
             self._is_closed = True
         if mirror is not None:
             mirror.end(deadline)
-            waiting.wait(mirror.ended, deadline, mirror.describe_missing)
-            mirror.report_missing()
+            in_time = waiting.wait(mirror.ended.wait, deadline, mirror.describe_missing)
+            if mirror.is_failing or not in_time:
+                hint = "The next start there uploads them, unless another host is first"
+                self._failures.record("bucket", f"{mirror.describe_missing()}. {hint}")
 
 
 def _describe(worker: BackendWorker) -> str:

@@ -6,24 +6,20 @@ with a whole record, so each one of an event file is an event file. Other files 
 """
 
 import errno
-import functools
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, final
 from urllib.parse import quote, unquote
 
 from lerax_dist.journal._reader import JOURNAL
-from lerax_dist.journal._run_file import RUN_FILE
 
-# Who writes a run, since when, and whether it still does.
+# Who writes a run, and when it said so last.
 LEASE = "lease.json"
 _SEGMENT = re.compile(r"(.+)\.(\d{16})")
-# Scheme of a URL -> the extra of this package with what fsspec needs for it.
-_EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 # Seconds for an answer, and bytes a second that even a slow line takes.
 _TIMEOUT = 30.0
 _SLOWEST = 1 << 17
@@ -31,26 +27,28 @@ _SLOWEST = 1 << 17
 _MAX_READS = 64
 # Bytes at either end of a journal that are enough for `read_ends`.
 _END_BYTES = 1 << 20
+# Folders with copies, which are removed when this process ends.
+_copies: "list[tempfile.TemporaryDirectory[str]]" = []
 
 
 def url_of(path: str | os.PathLike[str]) -> str | None:
     """The URL that is meant, without a slash at its end; `None` if it is a local path."""
     # A `Path` of "gs://bucket" has one slash.
-    slashes = "//" if isinstance(path, str) else "/"
-    match = re.fullmatch(rf"([A-Za-z][A-Za-z0-9+.-]+):{slashes}(.*)", os.fspath(path), re.DOTALL)
+    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", os.fspath(path), re.DOTALL)
     if match is None:
         return None
-    root = "/" if match[1] == "file" and slashes == "/" else ""
-    return f"{match[1]}://{root}{match[2]}".rstrip("/")
+    return f"{match[1]}://{'/' if match[1] == 'file' else ''}{match[2]}".rstrip("/")
 
 
-def mirror_folder(url: str) -> Path:
-    """The local folder that is mirrored to a URL, in the user's cache."""
-    return _cache() / quote(url, safe="")
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """A local path, with `~` expanded; for a URL the folder in the cache that is mirrored to it."""
+    url = url_of(path)
+    return Path(os.path.expanduser(path)) if url is None else _cache() / quote(url, safe="")
 
 
 def mirrored_url(folder: Path) -> str | None:
     """The URL to which a local folder is mirrored; `None` for any other folder."""
+    folder = folder.resolve()
     if not folder.is_relative_to(_cache()) or folder == _cache():
         return None
     first, *rest = folder.relative_to(_cache()).parts
@@ -58,15 +56,10 @@ def mirrored_url(folder: Path) -> str | None:
 
 
 def has_journal(folder: Path) -> bool:
-    """Whether the folder of a run has a journal; in the bucket, if it is mirrored to one.
-
-    Raises:
-        OSError: the bucket cannot be read.
-    """
-    url = mirrored_url(folder)
-    if url is None:
-        return (folder / JOURNAL).exists()
-    return any(name.startswith(f"{JOURNAL}.") for name in Bucket(url).sizes())
+    """Whether the folder of a run has a journal; if it is mirrored, in the bucket (`OSError`)."""
+    if url := mirrored_url(folder):
+        return any(name.startswith(JOURNAL) for name in Bucket(url).sizes())
+    return (folder / JOURNAL).exists()
 
 
 def _cache() -> Path:
@@ -76,34 +69,22 @@ def _cache() -> Path:
 
 @final
 class Bucket:
-    """A folder at a URL. Every call ends in time where the file system of fsspec is asynchronous,
-    as those of `gs://` and `s3://` are.
+    """A folder at a URL, which need not exist; `ValueError` if it cannot be opened by fsspec.
 
-    Args:
-        url: the folder; it need not exist.
-
-    Raises:
-        ModuleNotFoundError: a package is missing.
-        ValueError: fsspec does not know the protocol.
+    Every call ends in time where the file system of fsspec is asynchronous, as those of `gs://` and
+    `s3://` are. It raises `OSError` only, whatever the errors of a cloud's package.
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self._url = url
         try:
             from fsspec.core import url_to_fs
 
             self._fs, root = url_to_fs(url, use_listings_cache=False)
-        except ImportError as error:
-            extra = _EXTRAS.get(url.partition(":")[0])
-            package = "the package that it names" if extra is None else f"'lerax-dist[{extra}]'"
-            raise ModuleNotFoundError(
-                f"{url} needs a package that is not installed ({error}). Run `pip install "
-                f"{package}`."
-            ) from error
-        except ValueError as error:
+        except (ImportError, ValueError) as error:
             raise ValueError(
-                f"{url} cannot be opened by fsspec ({error}). Use e.g. gs://bucket/logs, "
-                "s3://bucket/logs, or a local folder."
+                f"{url} cannot be opened by fsspec ({error}). Run `pip install 'lerax-dist[gcs]'` "
+                "for gs://, 'lerax-dist[s3]' for s3://, or use a local folder."
             ) from error
         self._root = str(root).rstrip("/")
 
@@ -134,119 +115,86 @@ class Bucket:
         self._call("rm_file", f"{self._root}/{name}")
 
     def _call(self, method: str, *args: Any, size: int = 0, **options: Any) -> Any:
-        """Ask the file system. Raises `OSError` only, whatever the errors of a cloud's package."""
         timeout = _TIMEOUT + size / _SLOWEST
         if self._fs.async_impl:
             options["timeout"] = timeout
         try:
             found = getattr(self._fs, method)(*args, **options)
-            if isinstance(found, list) and (
-                errors := [e for e in found if isinstance(e, Exception)]
-            ):
-                raise errors[0]
+            for error in found if isinstance(found, list) else ():
+                if isinstance(error, Exception):
+                    raise error
             return found
         except Exception as error:
             text = str(error) or type(error).__name__
             text = f"no answer in {timeout:.0f} s" if isinstance(error, TimeoutError) else text
-            is_missing = isinstance(error, FileNotFoundError)
-            number = errno.ENOENT if is_missing else errno.EIO
-            # `OSError` makes itself a `FileNotFoundError` of this number.
-            raise OSError(number, text, self.url) from error
+            # `OSError` makes itself a `FileNotFoundError` of the first number.
+            number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO
+            raise OSError(number, text, self._url) from error
+
+    def download(
+        self, folder: Path, wants: Callable[[str], bool], *, ends: bool = False
+    ) -> dict[str, int]:
+        """Bring the files that `wants` names into a folder; what is there stays as it is. Returns
+        `sizes`. With `ends` the middle of large files may be zeros, see `read_ends`."""
+        sizes = self.sizes()
+        pieces = [(name, *place_of(name), size) for name, size in sorted(sizes.items())]
+        whole = {file: start + size for _, file, start, size in pieces}
+        here = {file: size_of(folder / file) for file in whole}
+        missing = [
+            (name, file, start, size)
+            for name, file, start, size in pieces
+            if wants(file)
+            and start + size > here[file]
+            and not (ends and start > _END_BYTES and start + size < whole[file] - _END_BYTES)
+        ]
+        for place in range(0, len(missing), _MAX_READS):
+            batch = missing[place : place + _MAX_READS]
+            data = self.read([each[0] for each in batch], sum(each[3] for each in batch))
+            for (_, file, start, _), piece in zip(batch, data, strict=True):
+                path = folder / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("r+b" if path.exists() else "xb") as opened:
+                    opened.seek(start)
+                    opened.write(piece)
+        return sizes
 
 
-def download(
-    bucket: Bucket,
-    sizes: Mapping[str, int],
-    folder: Path,
-    wants: Callable[[str], bool],
-    ends: bool = False,
-) -> dict[str, int]:
-    """Bring the files of a bucket into a local folder; what is there already stays as it is.
+def place_of(name: str) -> tuple[str, int]:
+    """The file that an object has bytes of, and where they begin there."""
+    match = _SEGMENT.fullmatch(name)
+    return (name, 0) if match is None else (match[1], int(match[2]))
 
-    Args:
-        bucket: the bucket.
-        sizes: its objects.
-        folder: where to.
-        wants: whether to bring the file of that name.
-        ends: whether of large files the two ends are enough; the rest is zeros then.
 
-    Returns:
-        How much of each file that grows the bucket has, in bytes.
+def size_of(path: Path) -> int:
+    """Size of a file in bytes; 0 if there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def local_copy(
+    path: str | os.PathLike[str], *, clips: bool = False, ends: bool = False
+) -> tuple[Path, Callable[[], None]]:
+    """A path for readers, and what brings there what is new; that may raise `OSError`.
+
+    A local one is itself. Of a URL the journals (with `clips` also the videos, with `ends` only
+    what `read_ends` needs) are copied to a temporary folder, which has the name of the run; the
+    time of a journal is that at which its writer was heard last.
     """
-    objects: list[tuple[str, str, int, int]] = []
-    grown: dict[str, int] = {}
-    for name, size in sorted(sizes.items()):
-        match = _SEGMENT.fullmatch(name)
-        file, start = (name, 0) if match is None else (match[1], int(match[2]))
-        objects.append((name, file, start, start + size))
-        if match is not None:
-            grown[file] = start + size
-    local = {
-        file: path.stat().st_size for _, file, _, _ in objects if (path := folder / file).is_file()
-    }
-    missing = [
-        (name, file, start, stop)
-        for name, file, start, stop in objects
-        if wants(file)
-        and (stop > local.get(file, 0) if file in grown else file not in local)
-        and not (ends and start > _END_BYTES and stop < grown[file] - _END_BYTES)
-    ]
-    for place in range(0, len(missing), _MAX_READS):
-        batch = missing[place : place + _MAX_READS]
-        size = sum(stop - start for _, _, start, stop in batch)
-        pieces = bucket.read([name for name, _, _, _ in batch], size)
-        for (_, file, start, _), piece in zip(batch, pieces, strict=True):
-            path = folder / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("r+b" if path.exists() else "xb") as opened:
-                opened.seek(start)
-                opened.write(piece)
-    return grown
+    url = url_of(path)
+    if url is None:
+        return Path(path), lambda: None
+    url = url.removesuffix(f"/{JOURNAL}")
+    bucket = Bucket(url)
+    _copies.append(tempfile.TemporaryDirectory(prefix="lerax_dist-"))
+    folder = Path(_copies[-1].name, PurePosixPath(url).name)
+    folder.mkdir(exist_ok=True)
 
+    def wants(file: str) -> bool:
+        return PurePosixPath(file).name == JOURNAL or (clips and file.startswith("videos/"))
 
-@functools.cache
-def _temporary() -> "tempfile.TemporaryDirectory[str]":
-    """A folder that is removed when this process ends."""
-    return tempfile.TemporaryDirectory(prefix="lerax_dist-")
+    def update() -> None:
+        leases = [name for name in bucket.download(folder, wants, ends=ends) if LEASE in name]
+        for name, data in zip(leases, bucket.read(leases), strict=True):
+            if (journal := (folder / name).with_name(JOURNAL)).exists():
+                os.utime(journal, (json.loads(data)["time"],) * 2)
 
-
-@final
-class BucketCopy:
-    """The journals below a URL, in a temporary folder, for readers of this process.
-
-    The times of its files are those at which the writer was heard last, see `Liveness`.
-
-    Attributes:
-        folder: the local folder; its name is that of the run, or of the folder of the runs.
-
-    Args:
-        url: folder of a run, or of runs.
-        clips: whether to bring the videos as well.
-        ends: whether the two ends of a journal are enough.
-    """
-
-    def __init__(self, url: str, *, clips: bool = False, ends: bool = False) -> None:
-        self._bucket = Bucket(url.removesuffix(f"/{JOURNAL}"))
-        self._clips = clips
-        self._ends = ends
-        own = Path(tempfile.mkdtemp(dir=_temporary().name))
-        self.folder = own / (PurePosixPath(self._bucket.url).name or "bucket")
-        self.folder.mkdir()
-
-    def update(self) -> None:
-        """Bring what is new. Raises `OSError` if the bucket cannot be read."""
-        sizes = self._bucket.sizes()
-        download(self._bucket, sizes, self.folder, self._wants, self._ends)
-        leases = [name for name in sizes if PurePosixPath(name).name == LEASE]
-        for name, data in zip(leases, self._bucket.read(leases), strict=True):
-            lease = json.loads(data)
-            heard = lease["time"] if lease["open"] else 0.0
-            for file in (RUN_FILE, JOURNAL):
-                path = self.folder / PurePosixPath(name).with_name(file)
-                if path.parent.is_dir() and (file == RUN_FILE or path.exists()):
-                    path.touch()
-                    os.utime(path, (heard, heard))
-
-    def _wants(self, file: str) -> bool:
-        path = PurePosixPath(file)
-        return path.name == JOURNAL or (self._clips and path.parts[0] == "videos")
+    return folder, update

@@ -90,17 +90,15 @@ class Journal:
             # Some network file systems know no locks; the run is as safe there as it can be.
             pass
         try:
-            url = mirrored_url(path.parent)
-            if url is not None:
+            if url := mirrored_url(path.parent):
                 self.mirror = Mirror(path.parent, url, failures)
             self._size = os.fstat(self._fd).st_size
             # Whether the file ends within a line is `_torn`, from here on.
             self._next, self._torn, self.last = read_last(self._fd, self._size)
-        except JournalFormatError as error:
+        except BaseException as error:
             self._close()
-            raise JournalFormatError(f"{path}: {error}") from None
-        except BaseException:
-            self._close()
+            if isinstance(error, JournalFormatError):
+                raise JournalFormatError(f"{path}: {error}") from None
             raise
         self._start = (self._next, self._size)
         self._changed = threading.Condition()
@@ -337,8 +335,7 @@ class Journal:
         _open.discard(self)
         fd, self._fd = self._fd, -1
         os.close(fd)
-        # One that was started ends after the backends.
-        if self.mirror is not None and not self.mirror.is_started:
+        if self.mirror is not None:
             self.mirror.release()
 
     def __del__(self) -> None:

@@ -1,6 +1,6 @@
 """The folder of a run on this machine, mirrored to a URL while this process writes it.
 
-A bucket has no locks. Who writes a run holds its lease: an object that it writes again every 20 s.
+A bucket has no locks. Who writes a run holds its lease: an object that it writes again every 10 s.
 Another process that finds a lease watches for as long as a writer may be silent whether it changes.
 One whose lease was taken uploads no more.
 """
@@ -8,6 +8,7 @@ One whose lease was taken uploads no more.
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import socket
@@ -20,27 +21,24 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 from lerax_dist._failures import Failures
-from lerax_dist.journal._bucket import LEASE, Bucket, download
+from lerax_dist.journal._bucket import LEASE, Bucket, place_of, size_of
 from lerax_dist.journal._reader import JOURNAL
-from lerax_dist.journal._run_file import RUN_FILE, JournalInUse, replace_file
+from lerax_dist.journal._run_file import RUN_FILE, JournalInUse
 
-# Seconds between two uploads: at first, at most, and as a share of the time since the start. Each
-# makes a segment of each file, and who reads a long run reads all of them.
+# Seconds between two uploads, the longer the run: who reads it reads a segment for each.
 _INTERVAL = 5.0
 _MAX_INTERVAL = 20.0
-_SHARE = 1 / 500
-# Seconds between two attempts while uploads fail: at first, at most, and while the run closes.
-_RETRY = 1.0
-_MAX_RETRY = 30.0
+# Seconds between two attempts while uploads fail.
+_RETRY = 2.0
 # Seconds between two times that the lease is written, and without one after which it is free.
-_LEASE_INTERVAL = 20.0
+_LEASE_INTERVAL = 10.0
 _LEASE_TIMEOUT = 60.0
-# A lease that is this old by the clocks of two hosts is free at once.
-_LEASE_AGE = 600.0
 # Seconds between two looks at a lease; after writing one, another start may have written it, too.
 _LEASE_LOOK = 0.5
 # Bytes that are uploaded at once, unless a record has more.
-_MAX_SEGMENT = 1 << 23
+_MAX_SEGMENT = 1 << 22
+# Bytes at the end of a journal that no other has at the same place: they hold numbers and times.
+_TAIL = 1 << 16
 _log = logging.getLogger("lerax_dist")
 
 
@@ -50,240 +48,218 @@ class Mirror:
 
     That is the top level of the folder, `videos` and `logs`: files that only grow in segments,
     others whole. An upload that fails is a failure, shown once, and tried again.
+
+    Attributes:
+        is_failing: whether the last upload failed.
+        ended: set when nothing more is uploaded.
     """
 
     def __init__(self, folder: Path, url: str, failures: Failures) -> None:
         """Take the lease of a run, and bring what its bucket has into the folder.
 
-        The journal there must be locked, and may be empty.
-
-        Args:
-            folder: the folder, which exists.
-            url: where to.
-            failures: where to record what fails later.
+        The journal there must be locked, and may be empty. What fails later is in `failures`.
 
         Raises:
             JournalInUse: another process writes the run.
-            ModuleNotFoundError: a package is missing.
-            ValueError: fsspec does not know the protocol.
+            ValueError: fsspec cannot open the URL.
             OSError: the bucket cannot be read or written.
         """
+        self.ended = threading.Event()
         self._folder = folder
         self._url = url
         self._failures = failures
         self._token = uuid.uuid4().hex
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._started = self._renewed = time.monotonic()
-        self._next = 0.0
-        self._retries = 0
-        self._is_dirty = True
-        # Uploads that were asked for: all, those that were tried, those that are done.
-        self._asked = self._tried = self._done = 0
-        self._deadline: float | None = None
-        self._is_over = self._is_lost = False
+        self._thread = threading.Thread(target=self._run, name="lerax_dist-bucket", daemon=True)
+        # Uploads that were asked for, and those that are done.
+        self._asked = self._done = 0
+        self.is_failing = False
+        self._deadline = math.inf
         self._bucket = Bucket(url)
         self._take_lease()
-        sizes = self._bucket.sizes()
-        self._sent = download(self._bucket, sizes, folder, lambda name: name != LEASE)
-        self._note([self._token], is_open=True)
-        # Clips do not change; what else is there may.
-        clips = [each for each in _files(folder) if "/" in each.name and not each.grows]
-        self._whole = {c.name: c.version for c in clips if sizes.get(c.name) == c.size}
+        sizes = sorted(self._bucket.sizes().items())
+        # What the bucket has of each file: the version, or the size at first.
+        self._sent = {place_of(name)[0]: place_of(name)[1] + size for name, size in sizes}
+        del self._sent[LEASE]
+        if not self._has_all([name for name, _ in sizes if place_of(name)[0] == JOURNAL]):
+            self._set_aside()
+        for each in _files(folder):
+            if self._sent.get(each.name) == each.size:
+                self._sent[each.name] = each.version
+        # Where a file that was removed and made again begins in that of the bucket.
+        self._begins: dict[str, int] = {}
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="lerax_dist-bucket", daemon=True)
         self._thread.start()
 
-    @property
-    def is_started(self) -> bool:
-        """Whether there is a thread."""
-        return self._thread is not None
+    def upload(self, deadline: float) -> bool:
+        """Have all that is in the folder uploaded at once; whether it is by `deadline`.
 
-    def changed(self, *, at_once: bool) -> None:
-        """There is something new in the folder. Returns at once."""
-        with self._changed:
-            self._is_dirty = True
-            self._asked += at_once
-            self._changed.notify_all()
-
-    def wait(self, deadline: float, *, unless_failing: bool = False) -> str | None:
-        """Wait until all that is in the folder now is uploaded.
-
-        Returns:
-            What is missing at `deadline`, by `time.monotonic()`, or `None`.
+        That is not waited for while uploads fail.
         """
         with self._changed:
-            self._asked += 1
-            asked = self._asked
+            self._asked = asked = self._asked + 1
             self._changed.notify_all()
-            if not (unless_failing and self._retries):
-                timeout = max(deadline - time.monotonic(), 0.0)
-                self._changed.wait_for(lambda: self._done >= asked or self._is_over, timeout)
-            return None if self._done >= asked else self.describe_missing()
+            self._changed.wait_for(
+                lambda: self._done >= asked or self.is_failing or self.ended.is_set(),
+                max(deadline - time.monotonic(), 0.0),
+            )
+            return self._done >= asked
 
     def end(self, deadline: float) -> None:
         """Upload the rest until `deadline`, by `time.monotonic()`, and give the lease back."""
-        with self._changed:
-            self._deadline = deadline
-            self._asked += 1
-            self._changed.notify_all()
-
-    def ended(self, timeout: float) -> bool:
-        """Whether the thread ends, as `end` has asked, within that many seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._is_over, timeout)
-
-    def report_missing(self) -> None:
-        """After the end: report what is not uploaded, if anything."""
-        if self._done < self._asked and not self._is_lost:
-            hint = "the next start of the run on this host uploads them"
-            self._failures.record("bucket", f"{self.describe_missing()}; {hint}")
+        self._deadline = min(self._deadline, deadline)
+        self.upload(0.0)
 
     def release(self) -> None:
         """Give the lease back, if the run was not started. Never raises."""
-        with contextlib.suppress(OSError, JournalInUse):
-            self._give_back()
+        if not self._thread.ident:
+            with contextlib.suppress(OSError, JournalInUse):
+                self._write_lease(is_open=False)
 
     def describe_missing(self) -> str:
-        """What is not uploaded, and where it is."""
-        left = [
-            each.size - self._sent.get(each.name, 0)
-            for each in _files(self._folder)
-            if self._whole.get(each.name) != each.version
-            and self._sent.get(each.name, 0) != each.size
-        ]
-        return (
-            f"{sum(left):,} bytes of {len(left)} files are not uploaded to {self._url} yet. They "
-            f"are in {self._folder} on host {socket.gethostname()}"
-        )
+        """What is not uploaded, and where it is; empty if all is."""
+        left = sum(self._left(each) != 0 for each in _files(self._folder))
+        host = socket.gethostname()
+        return f"{left} files are not all in {self._url} yet, but in {self._folder} on host {host}"
+
+    def _left(self, file: "_File") -> int:
+        """Bytes that are not uploaded of a file that grows; of another whether it is not."""
+        sent = self._sent.get(file.name, 0)
+        if not file.grows:
+            return sent != file.version
+        if self._begins.get(file.name, 0) + file.size < sent:
+            # Another file of that name: what the bucket has of the old one stays there.
+            self._begins[file.name] = sent
+        return self._begins.get(file.name, 0) + file.size - sent
 
     def _run(self) -> None:
-        while not self._is_over:
+        started, pause, tried = time.monotonic(), 0.0, 0
+        while not self.ended.is_set():
             with self._changed:
-                while (pause := self._pause(time.monotonic())) > 0:
-                    self._changed.wait(pause)
-                asked, deadline = self._asked, self._deadline
-                self._tried, self._is_dirty = asked, False
-            error: BaseException | None = None
-            try:
-                self._push()
-                if deadline is not None:
-                    self._give_back()
-            except BaseException as caught:
-                # Of any type: a daemon that ends in silence would upload no more.
-                error = caught
-            self._record(error)
+                end = time.monotonic() + pause
+                while self._asked == tried and (left := end - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                tried, deadline = self._asked, self._deadline
+            error = self._try_push(is_last=deadline < math.inf)
+            now = time.monotonic()
             with self._changed:
-                now = time.monotonic()
-                self._retries = 0 if error is None else self._retries + 1
-                if error is None:
-                    self._done = asked
-                    pause = min(max((now - self._started) * _SHARE, _INTERVAL), _MAX_INTERVAL)
-                else:
-                    self._is_dirty = True
-                    most = _MAX_RETRY if deadline is None else _RETRY
-                    pause = min(_RETRY * 2 ** min(self._retries - 1, 10), most)
-                self._next = now + pause
-                ended = deadline is not None and (error is None or now >= deadline)
-                self._is_lost = isinstance(error, JournalInUse)
-                self._is_over = ended or self._is_lost
+                self.is_failing = error is not None
+                self._done = self._done if error else tried
+                pause = _RETRY if error else min(_INTERVAL + (now - started) / 500, _MAX_INTERVAL)
+                is_over = deadline < math.inf and not error or now >= deadline
+                if is_over or isinstance(error, JournalInUse):
+                    self.ended.set()
                 self._changed.notify_all()
 
-    def _pause(self, now: float) -> float:
-        if self._asked > self._tried:
-            return 0.0
-        due = self._next if self._is_dirty else self._renewed + _LEASE_INTERVAL
-        return due - now
+    def _try_push(self, *, is_last: bool) -> BaseException | None:
+        """Upload what is new; returns, and records, what failed."""
+        try:
+            files = _files(self._folder)
+            if not files or files[0].name != JOURNAL:
+                raise FileNotFoundError(f"{self._folder / JOURNAL} was removed or moved")
+            for each in files:
+                if time.monotonic() > self._deadline:
+                    raise TimeoutError("the run was closed")
+                if time.monotonic() - self._renewed >= _LEASE_INTERVAL:
+                    self._write_lease(is_open=True)
+                if self._left(each):
+                    self._push(each)
+            if is_last:
+                self._write_lease(is_open=False)
+            return None
+        except BaseException as error:
+            # Of any type: a daemon that ends in silence would upload no more.
+            if isinstance(error, JournalInUse):
+                what = f"{error} Nothing more is uploaded: {self.describe_missing()}"
+            else:
+                what = f"failed to upload to {self._url} ({error}); it is tried again. Until then "
+                what += f"all rows are in {self._folder} on host {socket.gethostname()}"
+            self._failures.record("bucket", what, error, kind=what[:9])
+            return error
 
-    def _record(self, error: BaseException | None) -> None:
-        if isinstance(error, JournalInUse):
-            self._failures.record(
-                "bucket", f"{error} Nothing more is uploaded. {self.describe_missing()}"
-            )
-        elif error is not None and not self._is_late:
-            self._failures.record(
-                "bucket",
-                f"failed to upload to {self._url} ({error}). It is tried again; until then all "
-                f"rows are in {self._folder} on host {socket.gethostname()}",
-                error,
-                kind="upload",
-            )
-
-    @property
-    def _is_late(self) -> bool:
-        """Whether the time for the end is over; then it was said what is missing."""
-        return self._deadline is not None and time.monotonic() > self._deadline
-
-    def _push(self) -> None:
-        """Upload what is new."""
-        for each in _files(self._folder):
-            self._renew()
-            if each.grows:
-                self._push_segments(each)
-            elif self._whole.get(each.name) != each.version:
-                self._bucket.write(each.name, each.path.read_bytes())
-                self._whole[each.name] = each.version
-
-    def _push_segments(self, file: "_File") -> None:
-        sent, most = self._sent.get(file.name, 0), _MAX_SEGMENT
+    def _push(self, file: "_File") -> None:
+        if not file.grows:
+            self._bucket.write(file.name, file.path.read_bytes())
+            self._sent[file.name] = file.version
+            return
         with file.path.open("rb") as opened:
-            while sent < file.size:
-                opened.seek(sent)
-                data = opened.read(min(file.size - sent, most))
+            while left := self._left(file):
+                sent = self._sent.get(file.name, 0)
+                opened.seek(file.size - left)
+                data = opened.read(min(left, _MAX_SEGMENT))
+                if not _whole_records(file.name, data):
+                    data += opened.read(left - len(data))
                 whole = _whole_records(file.name, data)
-                if whole:
-                    # The same name each time that it is tried, so that nothing is there twice.
-                    self._bucket.write(f"{file.name}.{sent:016d}", data[:whole])
-                    sent += whole
-                    self._sent[file.name], most = sent, _MAX_SEGMENT
-                    self._renew()
-                elif len(data) == file.size - sent:
+                if not whole:
                     return
-                else:
-                    most *= 2
+                # The same name each time that it is tried, so that nothing is there twice.
+                self._bucket.write(f"{file.name}.{sent:016d}", data[:whole])
+                self._sent[file.name] = sent + whole
+
+    def _has_all(self, segments: list[str]) -> bool:
+        """Whether the folder has all that is in the bucket, and maybe more: the run was here last.
+
+        Only the last segment of the journal is compared; that of another host has other times.
+        """
+        for name, size in self._sent.items():
+            if size_of(self._folder / name) < size:
+                return False
+        last = self._bucket.read(segments[-1:])
+        return all(_is_at(self._folder / JOURNAL, place_of(segments[-1])[1], data) for data in last)
+
+    def _set_aside(self) -> None:
+        """Bring what the bucket has; what is here is old, or was never uploaded."""
+        aside = self._folder.with_name(f"{self._folder.name}.{self._token[:8]}.unsent")
+        for file in _files(self._folder):
+            (aside / file.name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file.path, aside / file.name)
+            if file.name == JOURNAL:
+                # It is open and locked.
+                os.truncate(file.path, 0)
+            else:
+                file.path.unlink()
+        (self._folder / RUN_FILE).unlink(missing_ok=True)
+        self._bucket.download(self._folder, lambda name: name != LEASE)
+        old = aside / JOURNAL
+        with old.open("rb") as opened:
+            start = opened.seek(max(size_of(old) - _TAIL, 0))
+            is_here = _is_at(self._folder / JOURNAL, start, opened.read())
+        if is_here:
+            shutil.rmtree(aside)
+            return
+        self._failures.record(
+            "bucket",
+            f"another host has continued the run in {self._url} after this one was killed. What "
+            f"this host had not uploaded by then is in {aside} only",
+        )
 
     def _take_lease(self) -> None:
-        held = self._wait_for_holder(self._read_lease())
-        mine = _read_json(self._folder / LEASE)
-        tokens = [] if held is None else [held["token"]]
-        if held is not None and held["token"] not in mine.get("tokens", []):
-            self._set_aside(is_uploaded=not mine.get("open", True))
-        elif mine:
-            # Here is what the bucket has and maybe more, whoever writes it from now on.
-            self._note([*tokens, self._token], is_open=True)
-        self._write_lease(is_open=True)
-        time.sleep(_LEASE_LOOK)
-        self._check_lease()
-
-    def _wait_for_holder(self, held: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The lease once it is free.
-
-        Raises:
-            JournalInUse: it is not.
-        """
-        if held is None or not held["open"] or time.time() - held["time"] > _LEASE_AGE:
-            return held
-        if held["host"] == socket.gethostname() and not _is_running(held["pid"]):
-            # Nor is it this process, which has locked the journal by now.
-            return held
-        owner = f"process {held['pid']} on host {held['host']}"
-        _log.warning(
-            "waiting up to %g s to see if %s still writes %s", _LEASE_TIMEOUT, owner, self._url
+        held = now = self._read_lease()
+        # A process of this host that has ended, or this one: the journal is locked.
+        is_free = (
+            held is None
+            or not held["open"]
+            or held["host"] == socket.gethostname()
+            and (held["pid"] == os.getpid() or not Path(f"/proc/{held['pid']}").exists())
         )
-        deadline = time.monotonic() + _LEASE_TIMEOUT
-        while time.monotonic() < deadline:
-            time.sleep(_LEASE_LOOK)
-            now = self._read_lease()
-            if now != held:
-                if now is None or not now["open"]:
-                    return now
+        if held is not None and not is_free:
+            owner = f"process {held['pid']} on host {held['host']}"
+            wait = "waiting up to %g s to see if %s still writes %s"
+            _log.warning(wait, _LEASE_TIMEOUT, owner, self._url)
+            deadline = time.monotonic() + _LEASE_TIMEOUT
+            while now == held and time.monotonic() < deadline:
+                time.sleep(_LEASE_LOOK)
+                now = self._read_lease()
+            if now is not None and now["open"] and now != held:
                 raise JournalInUse(
                     f"`name` is the run of another logger that is still open: {owner} writes "
                     f"{self._url}. Close that logger first, or pass another `name`."
                 )
-        return held
+        self._write_lease(is_open=True, takes=True)
+        time.sleep(_LEASE_LOOK)
+        self._write_lease(is_open=True)
 
     def _read_lease(self) -> dict[str, Any] | None:
         try:
@@ -291,67 +267,17 @@ class Mirror:
         except (FileNotFoundError, ValueError):
             return None
 
-    def _check_lease(self) -> None:
-        held = self._read_lease()
+    def _write_lease(self, *, is_open: bool, takes: bool = False) -> None:
+        """Write the lease. Raises `JournalInUse` if it is another's, unless this one takes it."""
+        held = None if takes else self._read_lease()
         if held is not None and held["token"] != self._token:
             raise JournalInUse(
                 f"process {held['pid']} on host {held['host']} has taken over {self._url}."
             )
-
-    def _write_lease(self, *, is_open: bool) -> None:
         lease = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid()}
         lease |= {"time": time.time(), "open": is_open}
         self._bucket.write(LEASE, json.dumps(lease).encode())
         self._renewed = time.monotonic()
-
-    def _renew(self) -> None:
-        if self._is_late:
-            raise TimeoutError("the run was closed")
-        if time.monotonic() - self._renewed >= _LEASE_INTERVAL:
-            self._check_lease()
-            self._write_lease(is_open=True)
-
-    def _give_back(self) -> None:
-        self._check_lease()
-        self._write_lease(is_open=False)
-        self._note([self._token], is_open=False)
-
-    def _note(self, tokens: list[str], *, is_open: bool) -> None:
-        """Note in the folder whose bucket's contents it holds, and whether there may be more."""
-        data = json.dumps({"tokens": tokens, "open": is_open}).encode()
-        replace_file(self._folder / LEASE, lambda file: file.write(data))
-
-    def _set_aside(self, *, is_uploaded: bool) -> None:
-        """Another host has continued the run: what is here is old, or was never uploaded."""
-        aside = self._folder.with_name(f"{self._folder.name}.{self._token[:8]}.unsent")
-        for file in _files(self._folder):
-            if not is_uploaded and file.size:
-                (aside / file.name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file.path, aside / file.name)
-            if file.name == JOURNAL:
-                # It is open and locked.
-                os.truncate(file.path, 0)
-            else:
-                file.path.unlink()
-        if aside.exists():
-            self._failures.record(
-                "bucket",
-                f"another host has continued the run in {self._url} after this one was killed. "
-                f"What this host had not uploaded by then is in {aside} only",
-            )
-
-
-def _is_running(pid: int) -> bool:
-    """Whether there is such a process, besides this one."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 class _File(NamedTuple):
@@ -360,7 +286,7 @@ class _File(NamedTuple):
     name: str
     path: Path
     size: int
-    version: Any
+    version: int  # size of one that grows, else time of change
     grows: bool  # whether it is only appended to
 
 
@@ -368,17 +294,15 @@ def _files(folder: Path) -> list[_File]:
     """The files to mirror: the journal, then the others in the order of their names."""
     found: list[_File] = []
     below = (path for each in ("videos", "logs") for path in (folder / each).rglob("*"))
-    for path in (*folder.iterdir(), *below):
+    for path in (*folder.glob("*"), *below):
         name = path.relative_to(folder).as_posix()
-        if not path.name.startswith(".") and path.suffix != ".new" and name != LEASE:
-            with contextlib.suppress(FileNotFoundError):
-                about = path.stat()
-                if stat.S_ISREG(about.st_mode):
-                    # The time of `run.json` is a heartbeat.
-                    version = (about.st_ino, about.st_size, name != RUN_FILE and about.st_mtime_ns)
-                    grows = path.suffix in (".jsonl", ".log", ".torn")
-                    grows |= "tfevents" in name and path.suffix != ".hparams"
-                    found.append(_File(name, path, about.st_size, version, grows))
+        with contextlib.suppress(FileNotFoundError):
+            about = path.stat()
+            if stat.S_ISREG(about.st_mode) and path.name[0] != "." and name != RUN_FILE:
+                grows = path.suffix in (".jsonl", ".log", ".torn")
+                grows |= "tfevents" in name and path.suffix != ".hparams"
+                version = about.st_size if grows else about.st_mtime_ns
+                found.append(_File(name, path, about.st_size, version, grows))
     return sorted(found, key=lambda each: (each.name != JOURNAL, each.name))
 
 
@@ -395,8 +319,8 @@ def _whole_records(name: str, data: bytes) -> int:
     return end
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
+def _is_at(path: Path, start: int, data: bytes) -> bool:
+    """Whether a file has these bytes at that place."""
+    with path.open("rb") as opened:
+        opened.seek(start)
+        return opened.read(len(data)) == data

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
-from lerax_dist.journal._bucket import BucketCopy, url_of
+from lerax_dist.journal._bucket import local_copy
 from lerax_dist.journal._reader import JOURNAL, Damage, JournalReader, read_ends, state_of
 from lerax_dist.journal._record import Event, Rows
 from lerax_dist.journal._run_file import Liveness
@@ -209,26 +209,18 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
 
 
 def journal_of(run_dir: str | os.PathLike[str], *, clips: bool = False) -> Path:
-    """The journal of a run, given by its folder or by itself.
-
-    That of a URL is a copy as it is now, with the clips beside it if they are wanted.
+    """The journal of a run, given by its folder or by itself; of a URL a copy as it is now.
 
     Raises:
         FileNotFoundError: it does not exist.
         OSError: a bucket cannot be read.
-        ModuleNotFoundError: a package for its URL is missing.
     """
-    url = url_of(run_dir)
-    if url is None:
-        path = Path(run_dir)
-    else:
-        copy = BucketCopy(url, clips=clips)
-        copy.update()
-        path = copy.folder
+    path, update = local_copy(run_dir, clips=clips)
+    update()
     journal = path if path.is_file() else path / JOURNAL
     if not journal.is_file():
         raise FileNotFoundError(
-            f"there is no {JOURNAL} in {url or path}. Pass the folder of a run; "
+            f"there is no {JOURNAL} in {run_dir}. Pass the folder of a run; "
             "`lerax-dist ls LOG_DIR` lists the runs in a folder."
         )
     return journal
