@@ -33,16 +33,8 @@ from lerax_dist.host._peers import PeerOutlet
 from lerax_dist.host._queue import PAUSE, RowQueue
 from lerax_dist.host._run import Run, RunInfo
 from lerax_dist.host._worker import AbstractOutlet
-from lerax_dist.journal import (
-    JOURNAL,
-    Event,
-    Identity,
-    Journal,
-    JournalInUse,
-    has_journal,
-    mirrored_url,
-    take_identity,
-)
+from lerax_dist.journal import JOURNAL, Event, Identity, Journal, JournalInUse, take_identity
+from lerax_dist.journal._bucket import has_journal, mirrored_url
 from lerax_dist.process_logs import RunLogs
 
 # A process may make its first logger this much later than another, e.g. since it loads data.
@@ -272,8 +264,6 @@ def _make_outlet(
         return None if mailbox is None else PeerOutlet(mailbox, failures, merges_all=merges_all)
     body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, info.scope, devices)
-    if journal.mirror is not None:
-        body |= {"url": mirrored_url(info.directory), "folder": str(info.directory)}
     queue.put(Event(time.time(), "open", body))
     if identity.incarnation > 1 and checked.start_step is not None:
         queue.put(Event(time.time(), "resume", {"start_step": checked.start_step}))

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lerax_dist.journal import folder_of, mirrored_url, url_of
+from lerax_dist.journal._bucket import folder_of, mirrored_url, url_of
 
 
 def make_name(named_after: Sequence[Any], when: datetime | str) -> str:
@@ -64,9 +64,7 @@ def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
     """The folder in which that of the run is made: that of the first backend that has one unless it
     is given (so that everything of a run is in one folder), else `logs`.
 
-    Raises:
-        ValueError: if a backend writes to another bucket, to which nothing would be uploaded.
-    """
+    `ValueError` if a backend writes to another bucket, to which nothing would be uploaded."""
     own = (getattr(backend, "log_dir", None) for backend in backends)
     given = [Path(each) for each in own if isinstance(each, (str, Path))]
     chosen = folder_of(log_dir) if log_dir is not None else [*given, Path("logs")][0]

@@ -20,15 +20,8 @@ import lerax_dist as ld
 from lerax_dist.cli import main
 from lerax_dist.cli._followed import FollowedRun
 from lerax_dist.cli.doctor._log_folder import LogFolderCheck
-from lerax_dist.journal import (
-    Bucket,
-    JournalInUse,
-    _mirror,
-    folder_of,
-    local_copy,
-    mirrored_url,
-    url_of,
-)
+from lerax_dist.journal import JournalInUse, _mirror
+from lerax_dist.journal._bucket import Bucket, folder_of, local_copy, mirrored_url, url_of
 from tests.memory import Memory
 from tests.readers import journal_steps
 
@@ -122,8 +115,6 @@ def steps_at(url):
         ("gs://bucket/logs/", "gs://bucket/logs"),
         ("s3://bucket", "s3://bucket"),
         (Path("gs://bucket/a b%2F"), "gs://bucket/a b%2F"),
-        (Path("file:///tmp/x"), "file:///tmp/x"),
-        ("file:///tmp/x", "file:///tmp/x"),
         ("hdfs://x:80/y", "hdfs://x:80/y"),
         ("a:b/c", None),
         ("c:x", None),
@@ -172,7 +163,7 @@ def test_a_run_is_in_its_bucket_and_is_continued_from_there_on_another_disk(
     assert (listed["name"], listed["state"], listed["rows"]) == ("r", "finished", 20)
     assert main(["watch", f"{bucket}/r", "--once"]) == 0
     shown = capsys.readouterr().out
-    assert "finished" in shown and f"{bucket}/r by way of" in shown.replace("\n", " ")
+    assert "finished" in shown
     assert main(["watch", f"{bucket}/r", "--export", "t.csv"]) == 0
     assert len(Path("t.csv").read_text().splitlines()) == 21
     assert main(["replay", f"{bucket}/r", "--to", "jsonl", "--log-dir", "out"]) == 0
@@ -224,7 +215,7 @@ def test_a_bucket_that_is_gone_for_a_while_costs_nothing_and_is_reported_once(bu
     logger.flush()
     Shaky.broken = True
     log(logger, range(5, 10))
-    with pytest.warns(ld.LoggingWarning, match="bucket: failed to upload to shaky"):
+    with pytest.warns(ld.LoggingWarning, match="bucket: failed to upload .the server is gone"):
         with pytest.warns(ld.LoggingWarning, match="files are not all in shaky"):
             logger.flush()
     begin = time.monotonic()

@@ -18,7 +18,8 @@ from lerax_dist.backends._base import (
     rename_reserved,
 )
 from lerax_dist.backends._video import encode_gif
-from lerax_dist.journal import folder_of, replace_file
+from lerax_dist.journal import replace_file
+from lerax_dist.journal._bucket import folder_of
 
 # Types that orjson writes as Python does, in a tenth of the time.
 _FAST_TYPES = {float, np.float64, list}

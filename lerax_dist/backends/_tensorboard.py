@@ -29,7 +29,8 @@ from lerax_dist.backends._tensorboard_events import (
     video_event,
 )
 from lerax_dist.backends._video import encode_gif
-from lerax_dist.journal import folder_of, replace_file
+from lerax_dist.journal import replace_file
+from lerax_dist.journal._bucket import folder_of
 
 # Sets of metrics whose message is kept. Training and evaluation have a few; a program with more
 # makes names from its data.

@@ -15,11 +15,11 @@ from lerax_dist.journal import (
     JournalFormatError,
     Liveness,
     Row,
-    local_copy,
     read_ends,
     state_of,
     to_json,
 )
+from lerax_dist.journal._bucket import local_copy
 
 _HEADS = ("run", "state", "last step", "rows", "last row", "last value")
 

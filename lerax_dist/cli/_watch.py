@@ -20,7 +20,8 @@ from lerax_dist.backends.console._view import printable
 from lerax_dist.cli._compare import compare
 from lerax_dist.cli._followed import FollowedRun
 from lerax_dist.cli._print import print_error
-from lerax_dist.journal import JOURNAL, journal_of, local_copy
+from lerax_dist.journal import JOURNAL, journal_of
+from lerax_dist.journal._bucket import local_copy
 
 # Seconds between two looks at the journals.
 _POLL_INTERVAL = 0.25

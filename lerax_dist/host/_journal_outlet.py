@@ -29,8 +29,6 @@ _LOOK_INTERVAL = 0.5
 _IDLE_INTERVAL = 5.0
 # How long `state` waits for a bucket, in seconds; a checkpoint must not wait for one that is gone.
 _UPLOAD_TIMEOUT = 5.0
-# The share of the time for closing that is left to it.
-_UPLOAD_SHARE = 0.3
 # How often rows that wait for other processes are looked at, in seconds.
 _PEER_INTERVAL = 1.0
 # How often `flush` looks at a backend, in seconds.
@@ -314,7 +312,8 @@ class JournalOutlet(AbstractOutlet):
             worker.close()
         backends_deadline, mirror = deadline, self._journal.mirror
         if mirror is not None:
-            backends_deadline -= _UPLOAD_SHARE * max(deadline - time.monotonic(), 0.0)
+            # The rest is left to the bucket.
+            backends_deadline -= 0.3 * max(deadline - time.monotonic(), 0.0)
         for worker in self._workers:
             delay = functools.partial(_describe, worker)
             if not waiting.wait(worker.ended.wait, backends_deadline, delay):

@@ -1,11 +1,5 @@
 """The journal of a run: the one primary copy, append-only, read by everything else."""
 
-from lerax_dist.journal._bucket import Bucket as Bucket
-from lerax_dist.journal._bucket import folder_of as folder_of
-from lerax_dist.journal._bucket import has_journal as has_journal
-from lerax_dist.journal._bucket import local_copy as local_copy
-from lerax_dist.journal._bucket import mirrored_url as mirrored_url
-from lerax_dist.journal._bucket import url_of as url_of
 from lerax_dist.journal._journal import Journal as Journal
 from lerax_dist.journal._read_run import RunData as RunData
 from lerax_dist.journal._read_run import journal_of as journal_of

@@ -1,4 +1,4 @@
-"""Folders at URLs (`gs://`, `s3://`, what fsspec opens), and copies of them on this machine.
+"""Folders at URLs (`gs://`, `s3://`, other object stores of fsspec), and copies of them here.
 
 Objects cannot be appended to. So a file that grows is there as segments: the object
 `journal.jsonl.0000000000004096` holds the bytes of `journal.jsonl` from 4,096 on. A segment ends
@@ -35,9 +35,7 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     """The URL that is meant, without a slash at its end; `None` if it is a local path."""
     # A `Path` of "gs://bucket" has one slash.
     match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", os.fspath(path), re.DOTALL)
-    if match is None:
-        return None
-    return f"{match[1]}://{'/' if match[1] == 'file' else ''}{match[2]}".rstrip("/")
+    return None if match is None else f"{match[1]}://{match[2]}".rstrip("/")
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:
@@ -104,11 +102,7 @@ class Bucket:
 
     def write(self, name: str, data: bytes) -> None:
         """Write an object, in place of the one of that name."""
-        path = f"{self._root}/{name}"
-        if not self._fs.async_impl:
-            # Those have folders.
-            self._call("makedirs", path.rpartition("/")[0], exist_ok=True)
-        self._call("pipe_file", path, data, size=len(data))
+        self._call("pipe_file", f"{self._root}/{name}", data, size=len(data))
 
     def remove(self, name: str) -> None:
         """Remove an object."""

@@ -37,8 +37,6 @@ _LEASE_TIMEOUT = 60.0
 _LEASE_LOOK = 0.5
 # Bytes that are uploaded at once, unless a record has more.
 _MAX_SEGMENT = 1 << 22
-# Bytes at the end of a journal that no other has at the same place: they hold numbers and times.
-_TAIL = 1 << 16
 _log = logging.getLogger("lerax_dist")
 
 
@@ -55,9 +53,7 @@ class Mirror:
     """
 
     def __init__(self, folder: Path, url: str, failures: Failures) -> None:
-        """Take the lease of a run, and bring what its bucket has into the folder.
-
-        The journal there must be locked, and may be empty. What fails later is in `failures`.
+        """Take the lease of a run whose journal is locked, and bring what its bucket has.
 
         Raises:
             JournalInUse: another process writes the run.
@@ -71,8 +67,8 @@ class Mirror:
         self._token = uuid.uuid4().hex
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="lerax_dist-bucket", daemon=True)
-        # Uploads that were asked for, and those that are done.
-        self._asked = self._done = 0
+        # Uploads: those that were asked for, that were tried, that are done.
+        self._asked = self._tried = self._done = 0
         self.is_failing = False
         self._deadline = math.inf
         self._bucket = Bucket(url)
@@ -135,18 +131,16 @@ class Mirror:
         return self._begins.get(file.name, 0) + file.size - sent
 
     def _run(self) -> None:
-        started, pause, tried = time.monotonic(), 0.0, 0
+        started, pause = time.monotonic(), 0.0
         while not self.ended.is_set():
             with self._changed:
-                end = time.monotonic() + pause
-                while self._asked == tried and (left := end - time.monotonic()) > 0:
-                    self._changed.wait(left)
-                tried, deadline = self._asked, self._deadline
+                self._changed.wait_for(lambda: self._asked > self._tried, pause)
+                self._tried, deadline = self._asked, self._deadline
             error = self._try_push(is_last=deadline < math.inf)
             now = time.monotonic()
             with self._changed:
                 self.is_failing = error is not None
-                self._done = self._done if error else tried
+                self._done = self._done if error else self._tried
                 pause = _RETRY if error else min(_INTERVAL + (now - started) / 500, _MAX_INTERVAL)
                 is_over = deadline < math.inf and not error or now >= deadline
                 if is_over or isinstance(error, JournalInUse):
@@ -174,8 +168,7 @@ class Mirror:
             if isinstance(error, JournalInUse):
                 what = f"{error} Nothing more is uploaded: {self.describe_missing()}"
             else:
-                what = f"failed to upload to {self._url} ({error}); it is tried again. Until then "
-                what += f"all rows are in {self._folder} on host {socket.gethostname()}"
+                what = f"failed to upload ({error}); it is tried again. {self.describe_missing()}"
             self._failures.record("bucket", what, error, kind=what[:9])
             return error
 
@@ -203,9 +196,8 @@ class Mirror:
 
         Only the last segment of the journal is compared; that of another host has other times.
         """
-        for name, size in self._sent.items():
-            if size_of(self._folder / name) < size:
-                return False
+        if any(size_of(self._folder / name) < size for name, size in self._sent.items()):
+            return False
         last = self._bucket.read(segments[-1:])
         return all(_is_at(self._folder / JOURNAL, place_of(segments[-1])[1], data) for data in last)
 
@@ -214,19 +206,12 @@ class Mirror:
         aside = self._folder.with_name(f"{self._folder.name}.{self._token[:8]}.unsent")
         for file in _files(self._folder):
             (aside / file.name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file.path, aside / file.name)
-            if file.name == JOURNAL:
-                # It is open and locked.
-                os.truncate(file.path, 0)
-            else:
-                file.path.unlink()
+            # The journal is open and locked.
+            (shutil.copy2 if file.name == JOURNAL else shutil.move)(file.path, aside / file.name)
+        os.truncate(self._folder / JOURNAL, 0)
         (self._folder / RUN_FILE).unlink(missing_ok=True)
         self._bucket.download(self._folder, lambda name: name != LEASE)
-        old = aside / JOURNAL
-        with old.open("rb") as opened:
-            start = opened.seek(max(size_of(old) - _TAIL, 0))
-            is_here = _is_at(self._folder / JOURNAL, start, opened.read())
-        if is_here:
+        if _is_at(self._folder / JOURNAL, 0, (aside / JOURNAL).read_bytes()):
             shutil.rmtree(aside)
             return
         self._failures.record(
@@ -237,40 +222,38 @@ class Mirror:
 
     def _take_lease(self) -> None:
         held = now = self._read_lease()
-        # A process of this host that has ended, or this one: the journal is locked.
-        is_free = (
-            held is None
-            or not held["open"]
-            or held["host"] == socket.gethostname()
-            and (held["pid"] == os.getpid() or not Path(f"/proc/{held['pid']}").exists())
+        owner = f"process {held.get('pid')} on host {held.get('host')}"
+        # One of this host is alive if it is another process: the journal is locked.
+        is_here = held.get("host") == socket.gethostname()
+        is_dead = is_here and (
+            held["pid"] == os.getpid() or not Path(f"/proc/{held['pid']}").exists()
         )
-        if held is not None and not is_free:
-            owner = f"process {held['pid']} on host {held['host']}"
+        if held.get("open") and not is_dead:
             wait = "waiting up to %g s to see if %s still writes %s"
             _log.warning(wait, _LEASE_TIMEOUT, owner, self._url)
             deadline = time.monotonic() + _LEASE_TIMEOUT
             while now == held and time.monotonic() < deadline:
                 time.sleep(_LEASE_LOOK)
                 now = self._read_lease()
-            if now is not None and now["open"] and now != held:
-                raise JournalInUse(
-                    f"`name` is the run of another logger that is still open: {owner} writes "
-                    f"{self._url}. Close that logger first, or pass another `name`."
-                )
+        if now != held and now.get("open"):
+            raise JournalInUse(
+                f"`name` is the run of another logger that is still open: {owner} writes "
+                f"{self._url}. Close that logger first, or pass another `name`."
+            )
         self._write_lease(is_open=True, takes=True)
         time.sleep(_LEASE_LOOK)
         self._write_lease(is_open=True)
 
-    def _read_lease(self) -> dict[str, Any] | None:
-        try:
+    def _read_lease(self) -> dict[str, Any]:
+        """The lease; empty if there is none."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
             return json.loads(self._bucket.read([LEASE])[0])
-        except (FileNotFoundError, ValueError):
-            return None
+        return {}
 
     def _write_lease(self, *, is_open: bool, takes: bool = False) -> None:
         """Write the lease. Raises `JournalInUse` if it is another's, unless this one takes it."""
-        held = None if takes else self._read_lease()
-        if held is not None and held["token"] != self._token:
+        held = {} if takes else self._read_lease()
+        if held.get("token", self._token) != self._token:
             raise JournalInUse(
                 f"process {held['pid']} on host {held['host']} has taken over {self._url}."
             )

@@ -75,8 +75,6 @@ def describe_launch(facts: Mapping[str, Any]) -> list[str]:
         parts.append(f"on {facts['host']}")
     if facts.get("incarnation", 1) > 1:
         parts.append(f"incarnation {facts['incarnation']}")
-    if facts.get("url"):
-        parts.append(f"{facts['url']} by way of {facts.get('folder')}")
     return [printable(part) for part in parts]
 
 

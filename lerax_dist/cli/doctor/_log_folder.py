@@ -20,7 +20,7 @@ from lerax_dist.cli.doctor._check import (
     group_by_value,
     named,
 )
-from lerax_dist.journal import Bucket, folder_of, mirrored_url
+from lerax_dist.journal._bucket import Bucket, folder_of, mirrored_url
 
 # Bytes.
 _MIN_FREE = 100 << 20
@@ -52,8 +52,8 @@ class LogFolderCheck(AbstractCheck[Folder]):
     def collect(self, context: Context) -> Folder:
         folder = Path(os.path.abspath(folder_of(context.log_dir)))
         if url := mirrored_url(folder):
-            # Only process 0 writes there, by way of a local folder.
-            why = _try_bucket(url, folder) if context.group.is_writer else ""
+            # Only process 0 writes there.
+            why = _try_bucket(url) if context.group.is_writer else ""
             return Folder(url, not why, why)
         name = found = None
         with contextlib.ExitStack() as stack:
@@ -155,14 +155,12 @@ def find_probe(folder: Path, name: str | None) -> Folder:
         time.sleep(_INTERVAL)
 
 
-def _try_bucket(url: str, folder: Path) -> str:
-    """Why a bucket, or the local folder that is mirrored to it, cannot be used; empty if it can."""
-    name = f".lerax-dist-doctor-{socket.gethostname()}-{secrets.token_hex(8)}"
+def _try_bucket(url: str) -> str:
+    """Why a bucket cannot be written; empty if it can."""
+    name = f".lerax-dist-doctor-{secrets.token_hex(8)}"
     try:
-        with probe_file(folder):
-            bucket = Bucket(url)
-            bucket.write(name, name.encode())
-            bucket.remove(name)
+        Bucket(url).write(name, b"")
+        Bucket(url).remove(name)
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
     return ""
