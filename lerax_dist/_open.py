@@ -233,7 +233,11 @@ def _decide(
     if error is not None and not isinstance(error, (OSError, JournalInUse)):
         raise error
     if decision.error:
-        folder = "" if checked is None else f" in `log_dir` {_shown(checked.log_dir)!r}"
+        folder = (
+            ""
+            if checked is None
+            else f" in `log_dir` {mirrored_url(checked.log_dir) or str(checked.log_dir)!r}"
+        )
         raise RuntimeError(f"process 0 cannot open the run{folder} ({decision.error})") from error
     if scope != decision.scope:
         raise ValueError(
@@ -365,7 +369,7 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
     name = checked.name or make_name(named_after, job.id if job else datetime.now())
     if resume == "must" and not has_journal(base / name):
         raise ValueError(
-            f'`resume` is "must", but there is no run {name!r} in {_shown(base)}. '
+            f'`resume` is "must", but there is no run {name!r} in {mirrored_url(base) or base}. '
             'Give the name and `log_dir` of the run to continue, or use "auto".'
         )
     for attempt in itertools.count(1):
@@ -388,7 +392,7 @@ def _acquire_restored(
 ) -> AcquiredRun:
     """The run of a checkpoint, however it has ended."""
     if not has_journal(base / name):
-        lost = f"the run {name!r} of `state` is not in {_shown(base)}"
+        lost = f"the run {name!r} of `state` is not in {mirrored_url(base) or base}"
         if resume == "must":
             raise ValueError(
                 f'`resume` is "must", but {lost}. Give the `log_dir` it was written to.'
@@ -402,11 +406,6 @@ def _acquire_restored(
         )
     journal = _open_journal(base / name, failures)
     return _acquired(name, journal, continues=True, known=known)
-
-
-def _shown(folder: Path) -> str:
-    """The URL that a folder is mirrored to, else the folder."""
-    return mirrored_url(folder) or str(folder)
 
 
 def _open_journal(directory: Path, failures: Failures) -> Journal:

@@ -112,7 +112,7 @@ class JournalOutlet(AbstractOutlet):
         if self._receiver is not None:
             self._receiver.start()
         if self._journal.mirror is not None:
-            self._journal.mirror.start()
+            self._journal.mirror.upload(0.0)
         for worker in self._workers:
             worker.start(on_open)
         deadline = time.monotonic() + open_timeout

@@ -27,7 +27,7 @@ _SLOWEST = 1 << 17
 _MAX_READS = 64
 # Bytes at either end of a journal that are enough for `read_ends`.
 _END_BYTES = 1 << 20
-# Folders with copies, which are removed when this process ends.
+# They are removed when this process ends.
 _copies: "list[tempfile.TemporaryDirectory[str]]" = []
 
 
@@ -88,10 +88,7 @@ class Bucket:
 
     def sizes(self) -> dict[str, int]:
         """Size of each object, by its name relative to the URL."""
-        try:
-            found = self._call("find", self._root, detail=True)
-        except FileNotFoundError:
-            return {}
+        found = self._call("find", self._root, detail=True)
         start = len(self._root) + 1
         return {name[start:]: about["size"] for name, about in found.items() if name[start:]}
 
@@ -104,9 +101,10 @@ class Bucket:
         """Write an object, in place of the one of that name."""
         self._call("pipe_file", f"{self._root}/{name}", data, size=len(data))
 
-    def remove(self, name: str) -> None:
-        """Remove an object."""
-        self._call("rm_file", f"{self._root}/{name}")
+    def probe(self) -> None:
+        """Write an object and remove it."""
+        self.write(".lerax-dist-doctor", b"")
+        self._call("rm_file", f"{self._root}/.lerax-dist-doctor")
 
     def _call(self, method: str, *args: Any, size: int = 0, **options: Any) -> Any:
         timeout = _TIMEOUT + size / _SLOWEST
@@ -125,20 +123,18 @@ class Bucket:
             number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO
             raise OSError(number, text, self._url) from error
 
-    def download(
-        self, folder: Path, wants: Callable[[str], bool], *, ends: bool = False
-    ) -> dict[str, int]:
-        """Bring the files that `wants` names into a folder; what is there stays as it is. Returns
-        `sizes`. With `ends` the middle of large files may be zeros, see `read_ends`."""
+    def download(self, folder: Path, wants: Callable[[str], bool], ends: bool = False) -> list[str]:
+        """Bring the files that `wants` names; what is there stays. Returns the names of all objects.
+
+        With `ends` the middle of large files may be zeros, see `read_ends`."""
         sizes = self.sizes()
         pieces = [(name, *place_of(name), size) for name, size in sorted(sizes.items())]
         whole = {file: start + size for _, file, start, size in pieces}
-        here = {file: size_of(folder / file) for file in whole}
         missing = [
             (name, file, start, size)
             for name, file, start, size in pieces
             if wants(file)
-            and start + size > here[file]
+            and start + size > size_of(folder / file)
             and not (ends and start > _END_BYTES and start + size < whole[file] - _END_BYTES)
         ]
         for place in range(0, len(missing), _MAX_READS):
@@ -150,7 +146,7 @@ class Bucket:
                 with path.open("r+b" if path.exists() else "xb") as opened:
                     opened.seek(start)
                     opened.write(piece)
-        return sizes
+        return [*sizes]
 
 
 def place_of(name: str) -> tuple[str, int]:
@@ -176,8 +172,7 @@ def local_copy(
     url = url_of(path)
     if url is None:
         return Path(path), lambda: None
-    url = url.removesuffix(f"/{JOURNAL}")
-    bucket = Bucket(url)
+    bucket = Bucket(url := url.removesuffix(f"/{JOURNAL}"))
     _copies.append(tempfile.TemporaryDirectory(prefix="lerax_dist-"))
     folder = Path(_copies[-1].name, PurePosixPath(url).name)
     folder.mkdir(exist_ok=True)
@@ -186,7 +181,7 @@ def local_copy(
         return PurePosixPath(file).name == JOURNAL or (clips and file.startswith("videos/"))
 
     def update() -> None:
-        leases = [name for name in bucket.download(folder, wants, ends=ends) if LEASE in name]
+        leases = [name for name in bucket.download(folder, wants, ends) if LEASE in name]
         for name, data in zip(leases, bucket.read(leases), strict=True):
             if (journal := (folder / name).with_name(JOURNAL)).exists():
                 os.utime(journal, (json.loads(data)["time"],) * 2)

@@ -13,7 +13,6 @@ import os
 import shutil
 import socket
 import stat
-import struct
 import threading
 import time
 import uuid
@@ -37,6 +36,7 @@ _LEASE_TIMEOUT = 60.0
 _LEASE_LOOK = 0.5
 # Bytes that are uploaded at once, unless a record has more.
 _MAX_SEGMENT = 1 << 22
+_FOLDERS = ("videos", "logs")
 _log = logging.getLogger("lerax_dist")
 
 
@@ -46,21 +46,14 @@ class Mirror:
 
     That is the top level of the folder, `videos` and `logs`: files that only grow in segments,
     others whole. An upload that fails is a failure, shown once, and tried again.
-
-    Attributes:
-        is_failing: whether the last upload failed.
-        ended: set when nothing more is uploaded.
     """
 
     def __init__(self, folder: Path, url: str, failures: Failures) -> None:
         """Take the lease of a run whose journal is locked, and bring what its bucket has.
 
-        Raises:
-            JournalInUse: another process writes the run.
-            ValueError: fsspec cannot open the URL.
-            OSError: the bucket cannot be read or written.
-        """
-        self.ended = threading.Event()
+        `JournalInUse` if another process writes it; `OSError`, or as of `Bucket`, if it fails."""
+        # Set when nothing more is uploaded; and whether the last upload failed.
+        self.ended, self.is_failing = threading.Event(), False
         self._folder = folder
         self._url = url
         self._failures = failures
@@ -69,14 +62,14 @@ class Mirror:
         self._thread = threading.Thread(target=self._run, name="lerax_dist-bucket", daemon=True)
         # Uploads: those that were asked for, that were tried, that are done.
         self._asked = self._tried = self._done = 0
-        self.is_failing = False
         self._deadline = math.inf
         self._bucket = Bucket(url)
         self._take_lease()
         sizes = sorted(self._bucket.sizes().items())
         # What the bucket has of each file: the version, or the size at first.
-        self._sent = {place_of(name)[0]: place_of(name)[1] + size for name, size in sizes}
-        del self._sent[LEASE]
+        self._sent = {
+            place_of(name)[0]: place_of(name)[1] + size for name, size in sizes if _is_own(name)
+        }
         if not self._has_all([name for name, _ in sizes if place_of(name)[0] == JOURNAL]):
             self._set_aside()
         for each in _files(folder):
@@ -85,16 +78,14 @@ class Mirror:
         # Where a file that was removed and made again begins in that of the bucket.
         self._begins: dict[str, int] = {}
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
     def upload(self, deadline: float) -> bool:
         """Have all that is in the folder uploaded at once; whether it is by `deadline`.
 
-        That is not waited for while uploads fail.
+        That is not waited for while uploads fail. The first call starts the thread.
         """
         with self._changed:
+            if not self._thread.ident:
+                self._thread.start()
             self._asked = asked = self._asked + 1
             self._changed.notify_all()
             self._changed.wait_for(
@@ -115,7 +106,7 @@ class Mirror:
                 self._write_lease(is_open=False)
 
     def describe_missing(self) -> str:
-        """What is not uploaded, and where it is; empty if all is."""
+        """How much is not uploaded, and where it is."""
         left = sum(self._left(each) != 0 for each in _files(self._folder))
         host = socket.gethostname()
         return f"{left} files are not all in {self._url} yet, but in {self._folder} on host {host}"
@@ -154,10 +145,7 @@ class Mirror:
             if not files or files[0].name != JOURNAL:
                 raise FileNotFoundError(f"{self._folder / JOURNAL} was removed or moved")
             for each in files:
-                if time.monotonic() > self._deadline:
-                    raise TimeoutError("the run was closed")
-                if time.monotonic() - self._renewed >= _LEASE_INTERVAL:
-                    self._write_lease(is_open=True)
+                self._renew()
                 if self._left(each):
                     self._push(each)
             if is_last:
@@ -165,12 +153,18 @@ class Mirror:
             return None
         except BaseException as error:
             # Of any type: a daemon that ends in silence would upload no more.
+            what = f"failed to upload ({error}); it is tried again"
             if isinstance(error, JournalInUse):
-                what = f"{error} Nothing more is uploaded: {self.describe_missing()}"
-            else:
-                what = f"failed to upload ({error}); it is tried again. {self.describe_missing()}"
-            self._failures.record("bucket", what, error, kind=what[:9])
+                what = f"{error} Nothing more is uploaded"
+            message = f"{what}. {self.describe_missing()}"
+            self._failures.record("bucket", message, error, kind=what[:9])
             return error
+
+    def _renew(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise TimeoutError("the run was closed")
+        if time.monotonic() - self._renewed >= _LEASE_INTERVAL:
+            self._write_lease(is_open=True)
 
     def _push(self, file: "_File") -> None:
         if not file.grows:
@@ -190,6 +184,7 @@ class Mirror:
                 # The same name each time that it is tried, so that nothing is there twice.
                 self._bucket.write(f"{file.name}.{sent:016d}", data[:whole])
                 self._sent[file.name] = sent + whole
+                self._renew()
 
     def _has_all(self, segments: list[str]) -> bool:
         """Whether the folder has all that is in the bucket, and maybe more: the run was here last.
@@ -210,7 +205,7 @@ class Mirror:
             (shutil.copy2 if file.name == JOURNAL else shutil.move)(file.path, aside / file.name)
         os.truncate(self._folder / JOURNAL, 0)
         (self._folder / RUN_FILE).unlink(missing_ok=True)
-        self._bucket.download(self._folder, lambda name: name != LEASE)
+        self._bucket.download(self._folder, _is_own)
         if _is_at(self._folder / JOURNAL, 0, (aside / JOURNAL).read_bytes()):
             shutil.rmtree(aside)
             return
@@ -229,8 +224,7 @@ class Mirror:
             held["pid"] == os.getpid() or not Path(f"/proc/{held['pid']}").exists()
         )
         if held.get("open") and not is_dead:
-            wait = "waiting up to %g s to see if %s still writes %s"
-            _log.warning(wait, _LEASE_TIMEOUT, owner, self._url)
+            _log.warning("waiting to see if %s still writes %s", owner, self._url)
             deadline = time.monotonic() + _LEASE_TIMEOUT
             while now == held and time.monotonic() < deadline:
                 time.sleep(_LEASE_LOOK)
@@ -273,10 +267,15 @@ class _File(NamedTuple):
     grows: bool  # whether it is only appended to
 
 
+def _is_own(name: str) -> bool:
+    """Whether an object is a file of the run, and not of one below it."""
+    return name != LEASE and ("/" not in name or name.split("/")[0] in _FOLDERS)
+
+
 def _files(folder: Path) -> list[_File]:
     """The files to mirror: the journal, then the others in the order of their names."""
     found: list[_File] = []
-    below = (path for each in ("videos", "logs") for path in (folder / each).rglob("*"))
+    below = (path for each in _FOLDERS for path in (folder / each).rglob("*"))
     for path in (*folder.glob("*"), *below):
         name = path.relative_to(folder).as_posix()
         with contextlib.suppress(FileNotFoundError):
@@ -293,12 +292,10 @@ def _whole_records(name: str, data: bytes) -> int:
     """Size of the whole records at the start of some data: lines, or those of an event file."""
     if "tfevents" not in name:
         return data.rfind(b"\n") + 1
-    end = 0
-    while end + 12 <= len(data):
-        (length,) = struct.unpack_from("<Q", data, end)
-        if end + 16 + length > len(data):
-            break
-        end += 16 + length
+    end = after = 0
+    while after <= len(data):
+        end = after
+        after += 16 + int.from_bytes(data[end : end + 8], "little")
     return end
 
 

@@ -52,8 +52,12 @@ class LogFolderCheck(AbstractCheck[Folder]):
     def collect(self, context: Context) -> Folder:
         folder = Path(os.path.abspath(folder_of(context.log_dir)))
         if url := mirrored_url(folder):
-            # Only process 0 writes there.
-            why = _try_bucket(url) if context.group.is_writer else ""
+            why = ""
+            try:
+                if context.group.is_writer:
+                    Bucket(url).probe()
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or str(error)
             return Folder(url, not why, why)
         name = found = None
         with contextlib.ExitStack() as stack:
@@ -153,17 +157,6 @@ def find_probe(folder: Path, name: str | None) -> Folder:
         if time.monotonic() > deadline:
             return Folder(str(folder), False, why)
         time.sleep(_INTERVAL)
-
-
-def _try_bucket(url: str) -> str:
-    """Why a bucket cannot be written; empty if it can."""
-    name = f".lerax-dist-doctor-{secrets.token_hex(8)}"
-    try:
-        Bucket(url).write(name, b"")
-        Bucket(url).remove(name)
-    except (OSError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error)
-    return ""
 
 
 def _can_lock(file: IO[bytes]) -> bool:
