@@ -233,11 +233,8 @@ def _decide(
     if error is not None and not isinstance(error, (OSError, JournalInUse)):
         raise error
     if decision.error:
-        folder = (
-            ""
-            if checked is None
-            else f" in `log_dir` {mirrored_url(checked.log_dir) or str(checked.log_dir)!r}"
-        )
+        at = "" if checked is None else mirrored_url(checked.log_dir) or str(checked.log_dir)
+        folder = at and f" in `log_dir` {at!r}"
         raise RuntimeError(f"process 0 cannot open the run{folder} ({decision.error})") from error
     if scope != decision.scope:
         raise ValueError(

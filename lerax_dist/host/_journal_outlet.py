@@ -310,13 +310,12 @@ class JournalOutlet(AbstractOutlet):
             self._receiver.stop()
         for worker in self._workers:
             worker.close()
-        backends_deadline, mirror = deadline, self._journal.mirror
-        if mirror is not None:
-            # The rest is left to the bucket.
-            backends_deadline -= 0.3 * max(deadline - time.monotonic(), 0.0)
+        mirror = self._journal.mirror
+        # A share that is left to the bucket.
+        share = 0.0 if mirror is None else 0.3 * max(deadline - time.monotonic(), 0.0)
         for worker in self._workers:
             delay = functools.partial(_describe, worker)
-            if not waiting.wait(worker.ended.wait, backends_deadline, delay):
+            if not waiting.wait(worker.ended.wait, deadline - share, delay):
                 late = f"did not end in {waiting.timeout:g} s: {worker.describe_delay()}"
                 self._failures.record(worker.label, late)
         # Once: a close that Ctrl-C cut off behind this line comes here again.

@@ -124,7 +124,7 @@ class Bucket:
             raise OSError(number, text, self._url) from error
 
     def download(self, folder: Path, wants: Callable[[str], bool], ends: bool = False) -> list[str]:
-        """Bring the files that `wants` names; what is there stays. Returns the names of all objects.
+        """Bring the files that `wants` names; what is there stays. Returns all names.
 
         With `ends` the middle of large files may be zeros, see `read_ends`."""
         sizes = self.sizes()
