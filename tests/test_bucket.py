@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import uuid
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -321,6 +322,27 @@ def test_two_loggers_of_one_name_on_one_disk(bucket, monkeypatch):
     shutil.rmtree(os.environ["XDG_CACHE_HOME"])
     with ld.Logger(Memory(), "r", log_dir=bucket, resume="must") as third:
         assert third.incarnation == 2
+
+
+def test_a_local_folder_that_is_removed_costs_the_bucket_nothing(bucket, tmp_path, monkeypatch):
+    logger = ld.Logger(ld.JSONLBackend(bucket), "r")
+    log(logger, range(20))
+    logger.flush()
+    shutil.rmtree(logger.run_dir)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ld.LoggingWarning)
+        deadline = time.monotonic() + 20.0
+        while not (logger.run_dir / "journal.jsonl").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        log(logger, range(20, 25))
+        flush(logger)
+        logger.close()
+    assert steps_at(f"{bucket}/r") == [*range(25)]
+    use_disk(monkeypatch, tmp_path / "other")
+    with ld.Logger(Memory(), "r", log_dir=bucket, resume="allow") as again:
+        lines = (again.run_dir / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["x"] for line in lines] == [*range(25)]
 
 
 def test_a_signal_uploads_at_once(bucket, monkeypatch):

@@ -124,9 +124,7 @@ class Bucket:
             raise OSError(number, text, self._url) from error
 
     def download(self, folder: Path, wants: Callable[[str], bool], ends: bool = False) -> list[str]:
-        """Bring the files that `wants` names; what is there stays. Returns all names.
-
-        With `ends` the middle of large files may be zeros, see `read_ends`."""
+        """Bring the files that `wants` names; what is there stays. Returns all names."""
         sizes = self.sizes()
         pieces = [(name, *place_of(name), size) for name, size in sorted(sizes.items())]
         whole = {file: start + size for _, file, start, size in pieces}

@@ -65,11 +65,9 @@ class Mirror:
         self._deadline = math.inf
         self._bucket = Bucket(url)
         self._take_lease()
-        sizes = sorted(self._bucket.sizes().items())
+        sizes = [each for each in sorted(self._bucket.sizes().items()) if _is_own(each[0])]
         # What the bucket has of each file: the version, or the size at first.
-        self._sent = {
-            place_of(name)[0]: place_of(name)[1] + size for name, size in sizes if _is_own(name)
-        }
+        self._sent = {place_of(name)[0]: place_of(name)[1] + size for name, size in sizes}
         if not self._has_all([name for name, _ in sizes if place_of(name)[0] == JOURNAL]):
             self._set_aside()
         for each in _files(folder):
@@ -79,10 +77,7 @@ class Mirror:
         self._begins: dict[str, int] = {}
 
     def upload(self, deadline: float) -> bool:
-        """Have all that is in the folder uploaded at once; whether it is by `deadline`.
-
-        That is not waited for while uploads fail. The first call starts the thread.
-        """
+        """Upload all, at once; whether it is done by `deadline`. No wait while uploads fail."""
         with self._changed:
             if not self._thread.ident:
                 self._thread.start()
@@ -156,8 +151,9 @@ class Mirror:
             what = f"failed to upload ({error}); it is tried again"
             if isinstance(error, JournalInUse):
                 what = f"{error} Nothing more is uploaded"
-            message = f"{what}. {self.describe_missing()}"
-            self._failures.record("bucket", message, error, kind=what[:9])
+            self._failures.record(
+                "bucket", f"{what}. {self.describe_missing()}", error, kind=what[:9]
+            )
             return error
 
     def _renew(self) -> None:
@@ -187,10 +183,7 @@ class Mirror:
                 self._renew()
 
     def _has_all(self, segments: list[str]) -> bool:
-        """Whether the folder has all that is in the bucket, and maybe more: the run was here last.
-
-        Only the last segment of the journal is compared; that of another host has other times.
-        """
+        """Whether the folder has all of the bucket: its sizes, and its journal's last segment."""
         if any(size_of(self._folder / name) < size for name, size in self._sent.items()):
             return False
         last = self._bucket.read(segments[-1:])
@@ -208,19 +201,15 @@ class Mirror:
         self._bucket.download(self._folder, _is_own)
         if _is_at(self._folder / JOURNAL, 0, (aside / JOURNAL).read_bytes()):
             shutil.rmtree(aside)
-            return
-        self._failures.record(
-            "bucket",
-            f"another host has continued the run in {self._url} after this one was killed. What "
-            f"this host had not uploaded by then is in {aside} only",
-        )
+        else:
+            what = f"another host has continued the run in {self._url}. What was not uploaded from"
+            self._failures.record("bucket", f"{what} this one before is in {aside} only")
 
     def _take_lease(self) -> None:
         held = now = self._read_lease()
         owner = f"process {held.get('pid')} on host {held.get('host')}"
         # One of this host is alive if it is another process: the journal is locked.
-        is_here = held.get("host") == socket.gethostname()
-        is_dead = is_here and (
+        is_dead = held.get("host") == socket.gethostname() and (
             held["pid"] == os.getpid() or not Path(f"/proc/{held['pid']}").exists()
         )
         if held.get("open") and not is_dead:

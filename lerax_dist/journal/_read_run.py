@@ -213,7 +213,6 @@ def journal_of(run_dir: str | os.PathLike[str], *, clips: bool = False) -> Path:
 
     Raises:
         FileNotFoundError: it does not exist.
-        OSError: a bucket cannot be read.
     """
     path, update = local_copy(run_dir, clips=clips)
     update()
