@@ -282,7 +282,9 @@ class Journal:
                     return
             # A network file system gives a file that was removed another name instead.
             name = os.readlink(f"/proc/self/fd/{self._fd}")
-            if mine.st_nlink and not os.path.basename(name).startswith(".nfs"):
+            hidden = os.path.basename(name).startswith(".nfs")
+            # In a file system that was unmounted it has a name still, which leads nowhere.
+            if mine.st_nlink and not hidden and _is_at(name, mine):
                 self._failures.record(
                     "journal",
                     f"{self.path} was moved while the run is written; rows go on to {name}. Write "
@@ -300,7 +302,7 @@ class Journal:
                 f"It cannot be made again ({error!r}): its rows are lost when this process ends, "
                 "unless the folder can be written to before"
             )
-        message = f"{lost} was removed while the run is written. {what}"
+        message = f"{lost} was removed (or unmounted) while the run is written. {what}"
         self._failures.record("journal", message)
 
     def _restored(self) -> Path:
@@ -384,6 +386,13 @@ def _in_use(path: Path) -> str:
         f"`name` is the run of another logger that is still open: {path.parent}{owner}. {fix}, "
         "or pass another `name`."
     )
+
+
+def _is_at(path: str, about: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), about)
+    except OSError:
+        return False
 
 
 def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:

@@ -286,8 +286,7 @@ def _folder(what: str) -> Act:
             trial.finish(worker)
             # Not with the curves: what is written after that is in files of their own.
             run_dir = moved if what == "moved" else trial.run_dir
-            files = (trial.elsewhere,) if what == "unmounted" else ("journal", trial.elsewhere)
-            verdict = audit(run_dir, trial.side, files=files)
+            verdict = audit(run_dir, trial.side, files=("journal", trial.elsewhere))
             if not said:
                 verdict.wrong.append("nothing was said within 2 s")
             return verdict
