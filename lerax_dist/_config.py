@@ -63,8 +63,8 @@ class RunConfig:
             `RunState.empty()` for no checkpoint.
         handle_signals: handle SIGTERM and SIGUSR1 (existing handlers still run): sync all rows to
             the disk, set `preempted`, and record the run as `"preempted"`. The signals no longer
-            terminate the process; poll `preempted`. JAX's `reached_preemption_sync_point` does
-            not see SIGTERM then.
+            terminate the process; poll `preempted`. JAX's `reached_preemption_sync_point` works
+            beside it. The same on every process.
         open_timeout: how long to wait for backends to open, in seconds. One that takes longer gets
             its rows later.
     """

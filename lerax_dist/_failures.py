@@ -63,12 +63,7 @@ class Failures:
     ) -> None:
         """Record a failure, and warn if it is the first of its kind there. Never raises.
 
-        Args:
-            where: what failed.
-            message: what happened.
-            error: the exception, if there was one.
-            kind: failures of one kind are recorded and shown once; by default the type of the
-                error, or the message without one.
+        The kind is by default the type of the error, or the message if there is no error.
         """
         if kind is None:
             kind = message if error is None else type(error).__name__

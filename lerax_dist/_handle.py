@@ -13,6 +13,7 @@ from lerax_dist.backends import AbstractLoggingBackend
 from lerax_dist.device._axes import check_scope
 from lerax_dist.device._sender import RowSender
 from lerax_dist.device._step_state import Step
+from lerax_dist.host._exit_status import is_error
 from lerax_dist.host._run import Run
 
 
@@ -58,13 +59,15 @@ class AbstractRunHandle:
 
     @property
     def preempted(self) -> bool:
-        """Whether the job is about to end: SIGTERM or SIGUSR1 reached any of the processes.
+        """Whether to leave, as the job is about to end: SIGTERM or SIGUSR1 reached any of the
+        processes.
 
-        Needs `handle_signals=True`. All processes ask together, at a step boundary, and get the
-        same answer, so they can stop together. It takes some milliseconds with several.
+        Needs `handle_signals=True`. Every process asks equally often, e.g. once an iteration, and
+        the n-th answer is the same on all, so they leave after the same one. It waits for the
+        others once, when there was a signal; with an `MPIGroup` each time.
 
         Raises:
-            TimeoutError: if a process did not ask within 5 minutes; the message names it.
+            TimeoutError: if a process did not answer within 5 minutes; the message names it.
         """
         return self._run.preempted()
 
@@ -153,7 +156,8 @@ class AbstractRunHandle:
     ) -> None:
         """Write everything that is left and close the backends. A second call does nothing.
 
-        It waits for no other process. What fails is recorded in `failures` and shown as a warning.
+        It waits for no other process, and says on standard error what it waits for if that takes
+        more than 5 seconds. What fails is recorded in `failures` and shown as a warning.
         Call it in the thread that has started the training steps: JAX knows of steps under way in
         their own thread only, so rows of steps that another thread has started may be missed.
 
@@ -183,8 +187,11 @@ class AbstractRunHandle:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        is_normal_exit = isinstance(error, SystemExit) and not error.code
-        self.close(failed=error is not None and not is_normal_exit)
+        failed = error is not None
+        if isinstance(error, SystemExit):
+            # After a signal a program may leave with any status.
+            failed = is_error(error.code) and not self._run.is_preempted
+        self.close(failed=failed)
 
 
 def _as_error(failure: Failure) -> Exception:

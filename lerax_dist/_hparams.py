@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import enum
 import functools
+import math
 import os
 import re
 import sys
@@ -43,7 +44,7 @@ def extract(module: Any, prefix: str) -> dict[str, Any]:
             continue
         name = f"{prefix}.{field.name}"
         if isinstance(value, (bool, int, float, str)):
-            found[name] = mask_value(name, _leaf(value))
+            found[name] = mask_value(name, _plain(value))
         elif isinstance(value, (list, tuple)) and value:
             if all(isinstance(member, (bool, int, float)) for member in value):
                 found[name] = _text(value)
@@ -55,7 +56,7 @@ def extract(module: Any, prefix: str) -> dict[str, Any]:
 def check_hparams(hparams: Any) -> dict[str, Any]:
     """Hyperparameters by dotted names: numbers, strings, booleans, None, and lists of these.
 
-    Secrets are masked. What cannot be read becomes a text that says so: it costs no other.
+    Secrets are masked. A value that cannot be read becomes a text that says so; others are read.
 
     Raises:
         TypeError: if `hparams` is neither a mapping nor an object with fields.
@@ -85,17 +86,15 @@ def _flatten(
         try:
             value = members[key]
             inner = _members(value)
+            if not inner or isinstance(value, functools.partial):
+                yield name, _plain(value)
         except Exception as error:  # E.g. an interpolation of OmegaConf that leads nowhere.
             yield name, f"<not readable: {type(error).__name__}>"
             continue
-        if isinstance(value, functools.partial):
-            yield name, _leaf(value.func)
-        if id(value) in above or len(above) > _MAX_DEPTH:
+        if inner and (id(value) in above or len(above) > _MAX_DEPTH):
             yield name, f"<{_qualified(type(value))}>"
         elif inner:
             yield from _flatten(inner, f"{name}.", (*above, id(value)))
-        elif not isinstance(value, functools.partial):
-            yield name, _leaf(value)
 
 
 def _members(value: Any) -> Mapping[Any, Any] | None:
@@ -118,9 +117,9 @@ def _members(value: Any) -> Mapping[Any, Any] | None:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return None
     if isinstance(value, (Sequence, Set)):
-        members = value if isinstance(value, Sequence) else sorted(value, key=_text)
+        members = _in_order(value)
         # A list of plain values, and of lists of them, stays a list.
-        return dict(enumerate(members)) if any(map(_has_fields, members)) else None
+        return dict(enumerate(members)) if any(map(_members, members)) else None
     if callable(getattr(value, "items", None)) and callable(getattr(value, "keys", None)):
         return dict(value.items())  # `ml_collections.ConfigDict`
     if isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
@@ -136,22 +135,12 @@ def _fields(value: Any, names: Collection[str]) -> dict[str, Any]:
     return {name: getattr(value, name) for name in names if not name.startswith("_")}
 
 
-def _has_fields(value: Any) -> bool:
-    try:
-        return bool(_members(value))
-    except Exception:
-        return True
-
-
-def _leaf(value: Any) -> Any:
-    """A value as a whole: a number, a string, a boolean, None, or a list of them."""
-    try:
-        return _plain(value)
-    except Exception as error:
-        return f"<not readable: {type(error).__name__}>"
+def _in_order(value: Sequence[Any] | Set[Any]) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) else sorted(value, key=_text)
 
 
 def _plain(value: Any) -> Any:
+    """A value as a whole: a number, a string, a boolean, None, or a list of them."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, enum.Enum) and not isinstance(value, str):
@@ -172,22 +161,16 @@ def _plain(value: Any) -> Any:
         inner = np.dtype(value) if issubclass(value, np.generic) else getattr(value, "dtype", None)
         return inner.name if isinstance(inner, np.dtype) else _qualified(value)
     if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return _array(value)
-    if isinstance(value, (bytes, bytearray)):
-        return repr(value)
-    if isinstance(value, Set):
-        return [_leaf(member) for member in sorted(value, key=_text)]
-    if isinstance(value, Sequence):
-        return [_leaf(member) for member in value]
+        if not hasattr(value, "tolist") or getattr(value, "size", math.inf) > _MAX_NUMBERS:
+            return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+        return _plain(value.tolist())
+    if isinstance(value, functools.partial):
+        return _plain(value.func)
+    if isinstance(value, (Sequence, Set)) and not isinstance(value, (bytes, bytearray)):
+        return [_plain(member) for member in _in_order(value)]
     if hasattr(value, "__qualname__") or hasattr(value, "__name__"):
         return _qualified(value)
     return _text(value)
-
-
-def _array(value: Any) -> Any:
-    if not hasattr(value, "tolist") or getattr(value, "size", _MAX_NUMBERS + 1) > _MAX_NUMBERS:
-        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
-    return _leaf(value.tolist())
 
 
 def _qualified(value: Any) -> str:

@@ -16,8 +16,9 @@ from lerax_dist._state import RunState
 from lerax_dist.backends._video import check_fps, check_frames
 from lerax_dist.cluster import ProcessGroup
 from lerax_dist.device._callback import is_called_by_jax, wait_for_callbacks
-from lerax_dist.device._fetch import Fetcher
+from lerax_dist.device._fetch import Fetcher, sample_of
 from lerax_dist.device._sender import RowSender
+from lerax_dist.host._compare import MAX_COMPARED, Sample, Sampler
 from lerax_dist.host._queue import HostRow, TrainingStart
 from lerax_dist.journal import Event
 
@@ -35,8 +36,9 @@ class Logger(AbstractRunHandle):
     All processes of a launch construct it and call it alike; process 0 writes its own values, on
     the others each backend is a `NoOpBackend`. Values are written as they are: reduce them over
     devices and processes in the compiled step first, by `jnp.mean` on global arrays or by
-    `lerax_dist.reduce` inside `shard_map`. Where processes run one program each (`scope`), the mean
-    over them is written.
+    `lerax_dist.reduce` inside `shard_map`. What each process has for itself is merged if it is
+    logged as a partial, such as `Mean.of(losses)`; else a value that differs between processes is
+    reported once. Where processes run one program each (`scope`), the mean over them is written.
 
     Example:
         ```python
@@ -111,13 +113,16 @@ class Logger(AbstractRunHandle):
         # The worker waits for each value, but rows of `emit` and of callbacks may be on their way.
         # A step that fails is an error of the user's, whose values the worker names.
         wait = functools.partial(wait_for_callbacks, reports_errors=False)
-        self._run = run = open_run(config, wait_for_callbacks=wait)
+        self._run = run = open_run(config, logs_host_rows=True, wait_for_callbacks=wait)
         self._step_offset = step_offset or 0
         self._strict = strict
         # Names of values that were left out.
         self._warned: set[str] = set()
         self._sender = RowSender(run.row_callback, is_first=run.info.is_first)
-        self._fetcher = Fetcher(self._leave_out)
+        group = run.info.group
+        self._fetcher = Fetcher(self._leave_out, is_first=group.is_writer)
+        is_compared = not run.is_written_here and group.process_index < MAX_COMPARED
+        self._sampler = Sampler() if is_compared else None
         hparams = run.info.hparams
         run.put(TrainingStart(1, 0, total, 0, hparams, time.time(), time.perf_counter()))
 
@@ -133,9 +138,10 @@ class Logger(AbstractRunHandle):
 
         Args:
             metrics: names to values: Python or NumPy numbers, `jax.Array`s of one element that are
-                whole on this process (local or replicated), partials, and what `reduce` returned.
-                Mappings, lists, tuples, dataclasses and other pytrees may be nested; their keys,
-                indices and fields are joined with `/`. `None` is nothing.
+                whole on this process (local or replicated), what `reduce` returned, and partials,
+                which all processes log at the same steps. Mappings, lists, tuples, dataclasses and
+                other pytrees may be nested; their keys, indices and fields are joined with `/`.
+                `None` is nothing.
             step: global step.
 
         Raises:
@@ -154,11 +160,21 @@ class Logger(AbstractRunHandle):
         if type(step) is not int or not 0 <= step < MAX_STEP:
             step = check_step(step)
         fetched = self._fetcher.fetch(metrics, run.is_written_here)
-        if not run.is_written_here:
-            return
         schema = fetched[0]
+        if not run.is_written_here:
+            if self._sampler is not None:
+                chosen = self._sampler.choose(schema.plain, step, begin)
+                if chosen:
+                    self._send_sample(metrics, step, chosen)
+            if not schema.local_names:
+                return
         size = _ROW_BYTES + _METRIC_BYTES * (len(schema.plain) + len(schema.partials))
         run.log(HostRow(step, fetched, time.time()), size, begin)
+
+    def _send_sample(self, metrics: Any, step: int, names: tuple[str, ...]) -> None:
+        values = sample_of(metrics, names)
+        if values:
+            self._run.put(Sample(self._run.info.group.process_index, step, names, values))
 
     def _leave_out(self, name: str, error: Exception) -> None:
         """A value cannot be logged."""

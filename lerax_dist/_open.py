@@ -80,6 +80,7 @@ def open_run(
     config: RunConfig,
     *,
     named_after: Sequence[Any] = (),
+    logs_host_rows: bool = False,
     wait_for_callbacks: Callable[[float], str | None],
 ) -> Run:
     """Open a run on every process of a group.
@@ -90,6 +91,7 @@ def open_run(
     Args:
         config: how to open it.
         named_after: what a generated name is made of.
+        logs_host_rows: whether rows hold values of one process, which are merged or compared.
         wait_for_callbacks: see `Run`.
 
     Raises:
@@ -125,7 +127,9 @@ def open_run(
             logs = RunLogs(directory, identity.run_id, group)
             undo.callback(logs.close)
             queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
-            outlet = _make_outlet(info, checked, journal, devices, queue, failures)
+            hosts, mailbox, devices = _meet_peers(group, scope, devices, logs_host_rows)
+            peers = (hosts, mailbox)
+            outlet = _make_outlet(info, checked, journal, peers, devices, queue, failures)
             run = Run(
                 info,
                 queue,
@@ -135,16 +139,18 @@ def open_run(
                 handle_signals=checked.handle_signals,
                 wait_for_callbacks=wait_for_callbacks,
             )
-            undo.pop_all()
             _RUNS.add(run)
+            # Ctrl-C, for instance: the caller never gets the run, so it could not close it.
+            undo.callback(run.close, failed=True, timeout=_CLOSE_TIMEOUT)
             run.start(checked.open_timeout)
         except BaseException as caught:
             if decision.has_required and journal is not None:
                 # The others wait for this answer.
                 _broadcast_unopened(group, f"process 0 failed: {caught!r}", checked.open_timeout)
             raise
-    if decision.has_required:
-        _check_required(run, outlet, checked)
+        if decision.has_required:
+            _check_required(run, outlet, checked)
+        undo.pop_all()
     return run
 
 
@@ -244,15 +250,17 @@ def _make_outlet(
     info: RunInfo,
     checked: CheckedConfig,
     journal: Journal | None,
+    peers: tuple[Sequence[str | None], Mailbox | None],
     devices: dict[str, Any],
     queue: RowQueue,
     failures: Failures,
 ) -> AbstractOutlet | None:
     """Where this process writes, if it does; on process 0 the first events are queued for it."""
     group, identity = info.group, info.identity
-    hosts, mailbox, devices = _meet_peers(group, info.scope, devices)
+    hosts, mailbox = peers
     if journal is None:
-        return None if mailbox is None else PeerOutlet(mailbox, failures)
+        merges_all = info.scope == "process"
+        return None if mailbox is None else PeerOutlet(mailbox, failures, merges_all=merges_all)
     body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, info.scope, devices)
     queue.put(Event(time.time(), "open", body))
@@ -267,18 +275,23 @@ def _make_outlet(
         failures,
         mailbox=mailbox,
         hosts=hosts,
+        merges_all=info.scope == "process",
         start_step=checked.start_step,
         step_offset=checked.step_offset,
     )
 
 
 def _meet_peers(
-    group: ProcessGroup, scope: str, devices: dict[str, Any]
-) -> tuple[tuple[str, ...], Mailbox | None, dict[str, Any]]:
-    """Hosts of the processes whose rows are merged, their channel to process 0, and the devices of
-    all of them. For all processes."""
-    if scope != "process" or group.process_count == 1:
+    group: ProcessGroup, scope: str, devices: dict[str, Any], logs_host_rows: bool
+) -> tuple[Sequence[str | None], Mailbox | None, dict[str, Any]]:
+    """Hosts of the processes that send rows, their channel to process 0, and the devices of all of
+    them. For all processes."""
+    if group.process_count == 1 or not (scope == "process" or logs_host_rows):
         return (), None, devices
+    if scope == "global":
+        # Process 0 waits for no other here, unless the group is MPI's.
+        mailbox = group.mailbox(timeout=_AGREEMENT_TIMEOUT)
+        return group.hosts if group.is_writer else (), mailbox, devices
     counts = devices.get("devices_per_process", {group.process_index: None})
     gathered = group.gather(
         [group.hostname, counts[group.process_index]],
@@ -311,20 +324,16 @@ def _check_required(run: Run, outlet: AbstractOutlet | None, checked: CheckedCon
         RuntimeError: if a required backend is not open.
         TimeoutError: if process 0 did not answer in time.
     """
-    try:
-        unopened = ""
-        if outlet is not None:
-            reasons = [outlet.why_unopened(backend) for backend in checked.required]
-            unopened = "; ".join(reason for reason in reasons if reason)
-        unopened = _broadcast_unopened(run.info.group, unopened, checked.open_timeout)
-        if unopened:
-            raise RuntimeError(
-                f"a `Required` backend failed to open ({unopened}). Fix the cause, or drop "
-                "`Required` to train without it."
-            )
-    except BaseException:
-        run.close(failed=True, timeout=_CLOSE_TIMEOUT)
-        raise
+    unopened = ""
+    if outlet is not None:
+        reasons = [outlet.why_unopened(backend) for backend in checked.required]
+        unopened = "; ".join(reason for reason in reasons if reason)
+    unopened = _broadcast_unopened(run.info.group, unopened, checked.open_timeout)
+    if unopened:
+        raise RuntimeError(
+            f"a `Required` backend failed to open ({unopened}). Fix the cause, or drop "
+            "`Required` to train without it."
+        )
 
 
 def _broadcast_unopened(group: ProcessGroup, unopened: str, open_timeout: float) -> str:

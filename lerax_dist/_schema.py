@@ -66,6 +66,7 @@ class PartialSpec(NamedTuple):
         sums: length of each sum.
         maxima: length of each maximum.
         devices: over how many devices its sums are summed.
+        is_local: whether each process has it for itself; in a row the first ones are.
     """
 
     name: str
@@ -74,6 +75,7 @@ class PartialSpec(NamedTuple):
     sums: Lengths
     maxima: Lengths
     devices: int
+    is_local: bool = False
 
 
 class Totals(NamedTuple):
@@ -148,6 +150,11 @@ class Schema:
     def names(self) -> tuple[str, ...]:
         """Names of what is logged, those of partials without their suffixes."""
         return (*self.plain, *(spec.name for spec in self.partials))
+
+    @functools.cached_property
+    def local_names(self) -> tuple[str, ...]:
+        """Names of the partials that each process has for itself, without their suffixes."""
+        return tuple(spec.name for spec in self.partials if spec.is_local)
 
     @functools.cached_property
     def _ends(self) -> tuple[int, int, int, int]:
@@ -234,6 +241,13 @@ class Schema:
     def _devices_of_sums(self) -> np.ndarray:
         sizes = [_size(spec.sums) for spec in self.partials]
         return np.repeat([spec.devices for spec in self.partials], sizes)
+
+    def local(self, totals: Totals) -> Totals:
+        """Those of the partials that each process has for itself."""
+        specs = self.partials[: len(self.local_names)]
+        sums = totals.sums[: sum(_size(spec.sums) for spec in specs)]
+        maxima = totals.maxima[: sum(_size(spec.maxima) for spec in specs)]
+        return totals._replace(devices=0, plain=totals.plain[:0], sums=sums, maxima=maxima)
 
     def merge(self, parts: Sequence[Totals]) -> Totals:
         """The totals of one row, given those of several processes, process 0's first."""

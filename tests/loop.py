@@ -1,5 +1,6 @@
 """A user's training loop in short: contexts, step states, a mesh."""
 
+import threading
 from typing import Any
 
 import jax
@@ -10,6 +11,11 @@ from jax.sharding import AxisType, Mesh
 import lerax_dist as ld
 
 KEY = jax.random.key(0)
+
+
+def run_threads() -> set[threading.Thread]:
+    """The threads of now, but that of the process for what its exit may wait for."""
+    return {each for each in threading.enumerate() if each.name != "lerax_dist-callbacks"}
 
 
 def mesh_of(*shape: int, kind: AxisType = AxisType.Auto) -> Mesh:

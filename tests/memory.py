@@ -86,6 +86,10 @@ class Hangs(Memory):
         self._hang("log_scalars")
         super().log_scalars(scalars, step)
 
+    def close(self):
+        self._hang("close")
+        super().close()
+
     def _hang(self, where: str) -> None:
         if where == self.where:
             self.began.set()

@@ -62,6 +62,11 @@ class Mailbox:
             self._mine.sent.append(json.dumps(value))
             self._world.changed.notify_all()
 
+    def senders(self, *, timeout: float) -> list[int]:
+        with self._world.changed:
+            self._world.changed.wait_for(lambda: any(m.sent for m in self._world.mail), timeout)
+        return [index for index, mail in enumerate(self._world.mail) if mail.sent]
+
     def receive(self, process: int, *, timeout: float) -> Any | None:
         mail = self._world.mail[process]
         with self._world.changed:

@@ -17,10 +17,7 @@ class Appender:
 
     A piece is with the operating system when `append` returns, so that it outlives the process. If
     writing one fails half way (the disk is full), the half is removed: at once if possible, else
-    before the next piece, so that a caller may retry.
-
-    Args:
-        path: the file; it is created if it does not exist.
+    before the next piece, so that a caller may retry. A file that does not exist is created.
     """
 
     def __init__(self, path: Path) -> None:

@@ -3,12 +3,14 @@
 # ruff: noqa: B027 (hooks are empty and not abstract on purpose: most backends need none)
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, final
+from typing import Any, ClassVar, Literal, Self, TypeVar, final
 
 import numpy as np
+
+_T = TypeVar("_T")
 
 
 @final
@@ -46,7 +48,7 @@ class AbstractLoggingBackend(abc.ABC):
     Attributes:
         replay_name: name for `lerax-dist replay --to`; None if a run cannot be replayed to it.
         replay_files: glob patterns of its files in the folder of a run. A replay does not start if
-            there are some already, unless it is told to replace or to complete them.
+            there are some already, unless it is to replace or to complete them.
 
     Example:
         ```python
@@ -249,15 +251,16 @@ def already_open(backend: object, name: str) -> RuntimeError:
     )
 
 
-def rename_reserved(reserved: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Names in their order, with those that a format reserves renamed to `metrics/<name>`."""
-    names = list(names)
-    for each in set(reserved).intersection(names):
-        renamed = f"metrics/{each}"
-        while renamed in names:
-            renamed += "_"
-        names[names.index(each)] = renamed
-    return names
+def rename_reserved(reserved: Collection[str], values: Mapping[str, _T]) -> dict[str, _T]:
+    """Values in their order; a name that a format reserves becomes `metrics/<name>`."""
+    renamed: dict[str, _T] = {}
+    for name, value in values.items():
+        if name in reserved:
+            name = f"metrics/{name}"
+            while name in values:
+                name += "_"
+        renamed[name] = value
+    return renamed
 
 
 def as_utf8(text: str) -> str:

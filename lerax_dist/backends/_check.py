@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from inspect import isfunction
 from typing import Any, cast, final
-
-import numpy as np
 
 from lerax_dist.backends._base import AbstractLoggingBackend
 
-_METHODS = ("open", "log_hparams", "log_scalars", "log_video", "close")
-_HOOKS = (
-    *("new_run_id", "on_identity", "on_run", "on_training_start", "on_resume", "on_end"),
-    *("log_rows", "log_vectors"),
-)
+_METHODS = [name for name, each in vars(AbstractLoggingBackend).items() if isfunction(each)]
+_REQUIRED_METHODS = [
+    name for name in _METHODS if name in AbstractLoggingBackend.__abstractmethods__
+]
 
 
 @final
@@ -61,7 +59,9 @@ def check_backends(backend: object) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
                 f"`backend` must be a logging backend, got the class {member.__name__}. "
                 "Call it to make an instance."
             )
-        missing = [method for method in _METHODS if not callable(getattr(member, method, None))]
+        missing = [
+            method for method in _REQUIRED_METHODS if not callable(getattr(member, method, None))
+        ]
         if missing:
             raise TypeError(
                 f"`backend` must be a logging backend, got {member!r}. "
@@ -78,11 +78,13 @@ def check_backends(backend: object) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 def as_backend(backend: Any) -> AbstractLoggingBackend:
     """A backend with all hooks, of any object with the five abstract methods.
 
-    Args:
-        backend: a backend, which is returned as it is, or e.g. one of lerax's own. Hooks that it
-            has, by name, are called as well.
+    A backend is returned as it is. Hooks that another object has, by name, are called as well.
     """
-    return backend if isinstance(backend, AbstractLoggingBackend) else _DuckBackend(backend)
+    if isinstance(backend, AbstractLoggingBackend):
+        return backend
+    names = [name for name in _METHODS if hasattr(backend, name)]
+    methods = {name: staticmethod(getattr(backend, name)) for name in names}
+    return type(type(backend).__name__, (AbstractLoggingBackend,), methods)()
 
 
 def takes_batches(backend: AbstractLoggingBackend) -> bool:
@@ -93,29 +95,3 @@ def takes_batches(backend: AbstractLoggingBackend) -> bool:
 def hides_rows(backend: AbstractLoggingBackend) -> bool:
     """Whether a backend overrides `on_resume`, so that it may hide superseded rows."""
     return getattr(backend.on_resume, "__func__", None) is not AbstractLoggingBackend.on_resume
-
-
-@final
-class _DuckBackend(AbstractLoggingBackend):
-    """An object with the five methods as a backend; hooks that it has replace the empty ones."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        for hook in _HOOKS:
-            if hasattr(inner, hook):
-                setattr(self, hook, getattr(inner, hook))
-
-    def open(self, name: str) -> None:
-        self._inner.open(name)
-
-    def log_hparams(self, hparams: dict[str, Any]) -> None:
-        self._inner.log_hparams(hparams)
-
-    def log_scalars(self, scalars: dict[str, np.ndarray], step: int) -> None:
-        self._inner.log_scalars(scalars, step)
-
-    def log_video(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
-        self._inner.log_video(tag, frames, step, fps)
-
-    def close(self) -> None:
-        self._inner.close()

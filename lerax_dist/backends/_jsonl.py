@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self, final
+from typing import Any, Self, final
 from urllib.parse import quote
 
 import numpy as np
@@ -162,7 +162,7 @@ def json_row(scalars: Mapping[str, Any], step: int) -> str:
             if "null" not in text:  # What JSON lacks.
                 return text
     fields = [f'"step":{int(step)}']
-    for name, value in zip(rename_reserved(["step"], scalars), scalars.values(), strict=True):
+    for name, value in rename_reserved(["step"], scalars).items():
         fields.append(f"{json.dumps(name)}:{json_value(value)}")
     return "{" + ",".join(fields) + "}"
 
@@ -193,7 +193,4 @@ def video_path(folder: Path, tag: str, step: int) -> Path:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    def write(file: BinaryIO) -> None:
-        file.write(content)
-
-    replace_file(path, write)
+    replace_file(path, lambda file: file.write(content))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self, final
+from typing import Any, Self, final
 
 import numpy as np
 
@@ -189,11 +189,8 @@ class TensorBoardBackend(AbstractLoggingBackend):
     def _write_session(self, *events: Any) -> None:
         if self._run_dir is None:
             raise not_open(self)
-
-        def write(file: BinaryIO) -> None:
-            file.write(as_records([version_event(events[0].wall_time), *events]))
-
-        replace_file(self._run_dir / _SESSION_FILE, write)
+        records = as_records([version_event(events[0].wall_time), *events])
+        replace_file(self._run_dir / _SESSION_FILE, lambda file: file.write(records))
 
     def _write(self, records: bytes) -> None:
         if self._run_dir is None:

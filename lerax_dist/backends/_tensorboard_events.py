@@ -1,16 +1,8 @@
 """TensorBoard's event files: messages, the records that hold them, the file they are appended to.
 
-An event file is a sequence of TFRecords, each with one `Event` message `m`:
-
-    record(m) = n || mask(crc32c(n)) || m || mask(crc32c(m)),   n = the length of m as uint64
-    mask(c)   = (((c >> 15) | (c << 17)) + 0xA282EAD8) mod 2^32
-
-with all numbers little-endian and checksums of 32 bits. Source: "TFRecords format details" in
-TensorFlow's guide, and `kMaskDelta` in its `tsl/lib/hash/crc32c.h`: the mask keeps a checksum apart
-from that of data which contain checksums themselves.
-
-tensorboardX's protobuf classes make the messages; the files and records are written here. What
-makes an event takes `now`, its wall time in seconds since the epoch.
+An event file is a sequence of TFRecords ("TFRecords format details" in TensorFlow's guide), each
+with one `Event` message. tensorboardX has the messages and the checksums; the files and records are
+written here. What makes an event takes `now`, its wall time in seconds since the epoch.
 """
 
 import contextlib
@@ -31,7 +23,6 @@ import numpy as np
 from lerax_dist.backends._append import Appender
 from lerax_dist.backends._base import as_utf8
 
-_MASK_DELTA = 0xA282EAD8
 # How the extremes of a metric are named; the second are those over members.
 _BAND_ENDS = ("_", "/member_")
 _FILE_NUMBERS = itertools.count()
@@ -104,12 +95,9 @@ class RowEvents:
         self._as_record = _record_maker()
 
     def records(self, values: np.ndarray, steps: Sequence[int], times: Sequence[float]) -> bytes:
-        """The records of rows, one after the other, with their values as float32.
+        """The records of rows, `values` of shape `(rows, tags)`, one after the other, as float32.
 
-        Args:
-            values: `(rows, tags)`, in the order of the tags.
-            steps: global step of each row; `ValueError` if one does not fit into 64 bits.
-            times: wall time of each row in seconds.
+        A step that does not fit into 64 bits is a `ValueError`.
         """
         event, slots, as_record = self._event, self._slots, self._as_record
         records = []
@@ -154,8 +142,7 @@ def resume_event(start_step: int, now: float) -> Any:
 
 
 def find_bands(tags: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Metrics with a minimum and a maximum beside them, with these: `x`, `x_min`, `x_max`; or those
-    over members."""
+    """Metrics with their minimum and maximum beside them, over environments or over members."""
     there = dict.fromkeys(tags)
     both = [(tag, f"{tag}{end}min", f"{tag}{end}max") for tag in there for end in _BAND_ENDS]
     return [band for band in both if band[1] in there and band[2] in there]
@@ -226,19 +213,17 @@ def _messages(name: str) -> Any:
 
 
 def _record_maker() -> Callable[[bytes], bytes]:
-    """What makes a record of a message, see the formula above."""
-    # First tensorboardX, which tells crc32c not to warn where the processor has no instruction.
-    import tensorboardX.crc32c  # noqa: F401 (for its effect)  # isort: skip
-    from crc32c import crc32c
+    """What makes a record of a message: length and message, each with its checksum behind it."""
+    from tensorboardX.record_writer import masked_crc32c  # isort: skip
+
+    # Without it tensorboardX computes checksums in Python, which takes 15 times as long.
+    import crc32c  # noqa: F401 (an error here if it is missing)  # isort: skip
 
     pack_length, pack_checksum = struct.Struct("<Q").pack, struct.Struct("<I").pack
 
-    def mask(checksum: int) -> bytes:
-        turned = (checksum >> 15) | (checksum << 17)
-        return pack_checksum((turned + _MASK_DELTA) & 0xFFFFFFFF)
-
     def as_record(message: bytes) -> bytes:
         length = pack_length(len(message))
-        return b"".join((length, mask(crc32c(length)), message, mask(crc32c(message))))
+        checksums = pack_checksum(masked_crc32c(length)), pack_checksum(masked_crc32c(message))
+        return b"".join((length, checksums[0], message, checksums[1]))
 
     return as_record

@@ -1,10 +1,8 @@
 """Weights & Biases, online or offline, without a prompt."""
 
-import contextlib
 import io
 import logging
 import math
-import netrc
 import os
 import sys
 import threading
@@ -13,7 +11,6 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, final
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -344,9 +341,8 @@ def nested(hparams: Mapping[str, Any]) -> dict[str, Any]:
     its dots, so that both are kept.
     """
     tree: dict[str, Any] = {}
+    hparams = rename_reserved(["_wandb"], {as_utf8(name): hparams[name] for name in hparams})
     # Shorter names first: whether `policy` is a value must be known before `policy.width` comes.
-    renamed = rename_reserved(["_wandb"], map(as_utf8, hparams))
-    hparams = dict(zip(renamed, hparams.values(), strict=True))
     for name in sorted(hparams, key=lambda name: name.count(".")):
         parts = name.split(".")
         *parents, leaf = parts if all(parts) else [name]
@@ -373,8 +369,8 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_step(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
     """A row with its global step; a metric with a name of W&B's own is renamed."""
-    names = rename_reserved(_RESERVED, map(as_utf8, metrics))
-    return {"global_step": step, **dict(zip(names, metrics.values(), strict=True))}
+    renamed = rename_reserved(_RESERVED, {as_utf8(name): metrics[name] for name in metrics})
+    return {"global_step": step, **renamed}
 
 
 def summary_of(tag: str) -> str | None:
@@ -402,47 +398,38 @@ def _plain(value: Any) -> Any:
 
 def why_no_answer(url: str, timeout: float) -> str:
     """Why a server does not answer within `timeout` seconds; empty if it does, with any answer."""
-    reason = [f"no answer in {timeout:g} s"]
+    reasons: list[str] = []
 
     def request() -> None:
+        reason = ""
         try:
             urllib.request.urlopen(url, timeout=timeout).close()
         except urllib.error.HTTPError as answer:
             answer.close()
         except (OSError, ValueError) as error:
             inner = getattr(error, "reason", error)
-            reason[:] = [one_line(inner if isinstance(inner, Exception) else error)]
-            return
-        reason.clear()
+            reason = one_line(inner if isinstance(inner, Exception) else error)
+        reasons.append(reason)
 
     # In a thread, since resolving a name has no timeout.
     thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(timeout)
-    return "".join(reason)
+    return reasons[0] if reasons else f"no answer in {timeout:g} s"
 
 
 def has_credentials(settings: Any) -> bool:
     """Whether `wandb.init` can go online without a prompt, by W&B's settings."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    return bool(settings.api_key) or _in_netrc(settings.base_url)
-
-
-def _in_netrc(base_url: str) -> bool:
-    # W&B knows which of its hosts are equivalent, so its look-up comes first. It is private
-    # (checked with wandb 0.31): without it, only the host itself counts.
+    if settings.api_key:
+        return True
+    # W&B knows which of its hosts are equivalent. Its look-up is private (checked with wandb 0.31);
+    # versions without it use that of requests.
     try:
         from wandb.sdk.lib.wbauth import read_netrc_auth
     except ImportError:
-        return _in_plain_netrc(base_url)
-    return read_netrc_auth(host=base_url) is not None
+        from requests.utils import get_netrc_auth
 
-
-def _in_plain_netrc(base_url: str) -> bool:
-    for path in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
-        if path and os.path.exists(os.path.expanduser(path)):
-            with contextlib.suppress(netrc.NetrcParseError, OSError):
-                found = netrc.netrc(os.path.expanduser(path))
-                return found.authenticators(urlsplit(base_url).netloc) is not None
-    return False
+        return get_netrc_auth(settings.base_url) is not None
+    return read_netrc_auth(host=settings.base_url) is not None

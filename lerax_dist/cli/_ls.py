@@ -1,7 +1,5 @@
 """`lerax-dist ls`: the runs in a folder, by the two ends of their journals."""
 
-import json
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +17,7 @@ from lerax_dist.journal import (
     Row,
     read_ends,
     state_of,
+    to_json,
 )
 
 _HEADS = ("run", "state", "last step", "rows", "last row", "last value")
@@ -33,7 +32,7 @@ def list_runs(log_dir: str, *, as_json: bool) -> int:
         return 1
     runs = [run for _, _, run in sorted(_runs(base), key=lambda each: each[:2])]
     if as_json:
-        print_plain(json.dumps([_as_object(run) for run in runs]))
+        print_plain(to_json([asdict(run) for run in runs]).decode())
     elif runs:
         print_table(_HEADS, [_as_row(run) for run in runs])
     else:
@@ -117,15 +116,6 @@ def headline(rows: Sequence[Row]) -> tuple[str | None, float | None]:
     latest = {name: value for row in rows for name, value in row.metrics.items()}
     name = chosen_metric(latest, HEADLINE)
     return name, None if name is None else float(latest[name])
-
-
-def _as_object(run: ListedRun) -> dict[str, Any]:
-    """A run as one JSON object; NaN and infinity, which JSON lacks, are strings."""
-    fields = asdict(run)
-    value = run.value
-    if value is not None and not math.isfinite(value):
-        fields["value"] = "NaN" if math.isnan(value) else str(value).replace("inf", "Infinity")
-    return fields
 
 
 def _as_row(run: ListedRun) -> list[str]:

@@ -9,7 +9,7 @@ from typing import final
 from lerax_dist._run_name import check_name
 from lerax_dist.backends import ALL_BACKENDS, AbstractLoggingBackend, one_line
 from lerax_dist.cli._print import print_error
-from lerax_dist.host._backend_worker import Call, calls_of
+from lerax_dist.host._backend_worker import calls_of
 from lerax_dist.journal import (
     Damage,
     Event,
@@ -30,11 +30,7 @@ _INTERVAL = 2.0
 @final
 @dataclass
 class Outcome:
-    """What a replay has written.
-
-    `failed` are the records that the backend has refused, `reason` is why it refused the first, and
-    `next_step` is the lowest step that is missing, if the replay was stopped.
-    """
+    """What a replay has written."""
 
     rows: int = 0
     superseded: int = 0  # rows that were left out, as a later incarnation logged them again
@@ -44,9 +40,9 @@ class Outcome:
     clips: int = 0
     broken: int = 0  # clips whose files could not be read
     running: bool = False  # whether the run was still being written
-    failed: int = 0
-    reason: str = ""
-    next_step: int | None = None
+    refused: int = 0  # records that the backend does not take
+    reason: str = ""  # why it does not take the first
+    next_step: int | None = None  # lowest step that is missing, if the replay was stopped
 
 
 def replay_command(
@@ -72,8 +68,7 @@ def replay_command(
         base = Path(log_dir) if log_dir is not None else None
         if kind.replay_files:
             base, chosen = _place(journal, own, log_dir, name)
-            if from_step is None:
-                _clear(base / chosen, kind, journal, force=force)
+            _prepare(base / chosen, kind, journal, completes=from_step is not None, force=force)
         else:
             chosen = check_name(name or own)
             if base is not None:
@@ -89,7 +84,7 @@ def replay_command(
         return 1
     where = f" in {base / chosen}" if kind.replay_files and base is not None else ""
     print_error(_summary(outcome, f"{to}{where}"))
-    return 1 if outcome.failed else 0
+    return 1 if outcome.refused else 0
 
 
 def replay(
@@ -112,7 +107,6 @@ def replay(
     printed = time.monotonic()
     backend.open(name)
     records = reader.records()
-    is_done = False
     try:
         if from_step is not None:
             backend.on_resume(from_step)
@@ -120,24 +114,14 @@ def replay(
             found = step_and_names(record)
             if from_step is not None and found is not None and found[0] < from_step:
                 continue
-            calls = _calls_of(record, backend, journal.parent, outcome)
             try:
-                # A backend that gets no superseded rows has none to drop.
-                taken = [_make(c, backend, outcome) for c in calls if c.method != "on_resume"]
+                _write(record, backend, journal.parent, outcome)
             except OSError:
                 left = (step_and_names(each) for _, each in ((0, record), *records))
                 outcome.next_step = min((both[0] for both in left if both), default=None)
                 raise
-            if not all(taken):
-                outcome.failed += 1
-                continue
-            outcome.clips += bool(taken) and calls[0].method == "log_video"
             if isinstance(record, Event) and record.kind in ("open", "close"):
                 ended = record.kind == "close"
-            if isinstance(record, Row):
-                outcome.rows += 1
-                outcome.first = record.step if outcome.first is None else outcome.first
-                outcome.last = record.step
             if time.monotonic() - printed > _INTERVAL:
                 printed = time.monotonic()
                 share = reader.offset / reader.size
@@ -145,37 +129,49 @@ def replay(
         outcome.running = alive and not ended
         if not ended and not alive:
             backend.on_end("interrupted")
-        is_done = True
+    except BaseException:
+        with contextlib.suppress(Exception):
+            backend.on_end("failed")
+        raise
     finally:
-        if not is_done:
-            with contextlib.suppress(Exception):
-                backend.on_end("failed")
         outcome.superseded, outcome.damage = reader.superseded, reader.damage
         backend.close()
 
 
-def _make(call: Call, backend: AbstractLoggingBackend, outcome: Outcome) -> bool:
-    """Make a call; returns whether the backend takes it."""
-    try:
-        getattr(backend, call.method)(*call.args)
-    except OSError:
-        # A disk or a network. Nothing is wrong with the record: the next would fail like it.
-        raise
-    except Exception as error:
-        at_step = "" if call.step is None else f" at step {call.step}"
-        outcome.reason = outcome.reason or f"`{call.method}`{at_step}: {one_line(error)}"
-        return False
-    return True
-
-
-def _calls_of(
+def _write(
     record: Record, backend: AbstractLoggingBackend, run_dir: Path, outcome: Outcome
-) -> list[Call]:
+) -> None:
+    """Hand a record to a backend and count it.
+
+    Raises:
+        OSError: of a disk or a network; the next record would fail like it.
+    """
+    if isinstance(record, Event) and record.kind == "resume":
+        # A backend that gets no superseded rows has none to drop.
+        return
     try:
-        return calls_of(record, backend, run_dir)
+        calls = calls_of(record, backend, run_dir)
     except (OSError, ValueError):
         outcome.broken += 1
-        return []
+        return
+    reasons: list[str] = []
+    for call in calls:
+        try:
+            getattr(backend, call.method)(*call.args)
+        except OSError:
+            raise
+        except Exception as error:
+            at_step = "" if call.step is None else f" at step {call.step}"
+            reasons.append(f"`{call.method}`{at_step}: {one_line(error)}")
+    if reasons:
+        outcome.refused += 1
+        outcome.reason = outcome.reason or reasons[0]
+    elif isinstance(record, Row):
+        outcome.rows += 1
+        outcome.first = record.step if outcome.first is None else outcome.first
+        outcome.last = record.step
+    elif record.kind == "video":
+        outcome.clips += 1
 
 
 def _place(journal: Path, own: str, log_dir: str | None, name: str | None) -> tuple[Path, str]:
@@ -201,21 +197,29 @@ def _own_name(journal: Path) -> str:
     return journal.resolve().parent.name
 
 
-def _clear(folder: Path, kind: type[AbstractLoggingBackend], journal: Path, *, force: bool) -> None:
-    """Remove the files of a backend if that is wanted; raises if there are some and it is not."""
+def _prepare(
+    folder: Path,
+    kind: type[AbstractLoggingBackend],
+    journal: Path,
+    *,
+    completes: bool,
+    force: bool,
+) -> None:
+    """Remove the files of a backend if they are to be replaced; raise if they must stay."""
     found = sorted(path for pattern in kind.replay_files for path in folder.glob(pattern))
-    if found and not force:
+    if found and not completes and not force:
         raise RuntimeError(
             f"{found[0]} exists, and a replay replaces no file by itself. Pass --force to replace "
             "it, --from-step to complete it, or another --log-dir or --name."
         )
     if found and state_of(read_ends(journal), Liveness(journal).is_alive()) == "running":
         raise RuntimeError(
-            f"--force would remove {found[0]} while the run is being written. Pass another "
-            "--log-dir or --name, or wait until the run is over."
+            f"{found[0]} cannot be replaced or completed while the run is being written. Pass "
+            "another --log-dir or --name, or wait until the run is over."
         )
-    for path in found:
-        path.unlink()
+    if not completes:
+        for path in found:
+            path.unlink()
 
 
 def _summary(outcome: Outcome, where: str) -> str:
@@ -228,8 +232,8 @@ def _summary(outcome: Outcome, where: str) -> str:
         lines.append(_number(outcome.clips, "video"))
     if outcome.broken:
         lines.append(f"skipped {_number(outcome.broken, 'video')}: the files cannot be read")
-    if outcome.failed:
-        records = _number(outcome.failed, "record")
+    if outcome.refused:
+        records = _number(outcome.refused, "record")
         lines.append(f"left out {records} that it does not take, the first in {outcome.reason}")
     damage = outcome.damage
     if damage.lines:

@@ -32,9 +32,6 @@ def check_no_child(launch: Launch) -> None:
 
     A restart by `exec` is the same process. A launcher that a joined process starts gives its
     processes other variables. A process whose parent has ended takes its place.
-
-    Raises:
-        RuntimeError: if one is.
     """
     try:
         pid, start, description, text = json.loads(os.environ.get(_MARK, "[]"))

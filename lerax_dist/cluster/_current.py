@@ -21,13 +21,8 @@ _log = logging.getLogger("lerax_dist")
 def current_group(group: ProcessGroup | None = None, scope: str | None = None) -> ProcessGroup:
     """The group to log with: the given one, else the one that this process has joined.
 
-    Imports MPI only for `scope="process"` under an MPI launcher. Starts the devices of a process
-    that no launcher started.
-
-    Returns:
-        `group`; or the one of `initialize()` or `jax.distributed.initialize()`; or, for
-        `scope="process"` under an MPI launcher, an `MPIGroup`; or, if no launcher started several
-        processes, a `SoloGroup`.
+    Else, under an MPI launcher and for `scope="process"`, an `MPIGroup`; MPI is imported only then.
+    Else, if no launcher started several processes, a `SoloGroup`; the devices are started then.
 
     Raises:
         RuntimeError: if a launcher started several processes, or a TPU has several hosts, and this
@@ -74,9 +69,6 @@ def choose_scope(group: ProcessGroup, scope: str | None) -> str:
 
     `scope` is the caller's choice. By default it is `"global"` if JAX has joined the processes or
     there is only one, and `"process"` if it has not, so that no program can span them.
-
-    Raises:
-        ValueError: if `scope` is another value.
     """
     if scope not in (None, "global", "process"):
         raise ValueError(
@@ -92,10 +84,7 @@ def choose_scope(group: ProcessGroup, scope: str | None) -> str:
 
 
 def process_place() -> tuple[int | None, int | None]:
-    """Index of this process and number of processes; None for what is not known yet.
-
-    Does not block, start devices or log.
-    """
+    """Index of this process and number of processes; None for what is not known without a wait."""
     if joined_client() is not None:
         return joined_place()
     launch = detect(os.environ)
@@ -123,8 +112,7 @@ class Membership:
                 self._group = self._client = None
                 unmark_joined()
                 if client is not None:
-                    launch = detect(os.environ)
-                    self._join(client, launch, launch)
+                    self._join(client, detect(os.environ))
             if self.is_fork:
                 raise child_error(self._pid, "process {} of {}".format(*joined_place()))
             return self._group
@@ -134,25 +122,20 @@ class Membership:
         """Whether this is a fork of a process that has joined: it has none of its threads."""
         return self._client is not None and self._pid != os.getpid()
 
-    def join(self, launch: Launch, launched: Launch) -> ProcessGroup:
-        """Remember what `initialize` has joined; a launch of one process joins nothing.
-
-        Args:
-            launch: with what joining has found out.
-            launched: by environment and arguments alone.
-        """
+    def join(self, launch: Launch) -> ProcessGroup:
+        """Remember what `initialize` has joined; a launch of one process joins nothing."""
         with self._lock:
             client = joined_client()
             if client is None:
                 self._group, self._client = SoloGroup(launch.launcher), None
                 return self._group
-            return self._join(client, launch, launched)
+            return self._join(client, launch)
 
-    def _join(self, client: Any, launch: Launch, launched: Launch) -> ProcessGroup:
+    def _join(self, client: Any, launch: Launch) -> ProcessGroup:
         group = JaxGroup("explicit" if launch.launcher == "solo" else launch.launcher)
         _check_joined(group, launch)
         self._group, self._client, self._pid = group, client, os.getpid()
-        mark_joined(launched)
+        mark_joined(launch)
         return group
 
 

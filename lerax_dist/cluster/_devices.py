@@ -51,10 +51,9 @@ def describe_devices(group: ProcessGroup) -> dict[str, Any]:
     For all processes of a group at once, on the thread that computes: the first question to JAX
     starts the devices, and where JAX has joined processes each waits for the others then.
 
-    Returns:
-        JSON values: `platform` and `device_kind` of this process; `devices_per_process`, with
-        None for a process that JAX has not joined; `device_count`, None if a part is.
-        Empty if the devices cannot be started, or are those of a process that this one forked from.
+    JSON values: `platform` and `device_kind` of this process; `devices_per_process`, with None for
+    a process that JAX has not joined; `device_count`, None if a part is. Empty if the devices
+    cannot be started, or are those of a process that this one forked from.
     """
     if membership.is_fork:
         return {}

@@ -10,9 +10,12 @@ import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 from lerax_dist.cluster._store import KeyPerProcess
+
+if TYPE_CHECKING:
+    from lerax_dist.cluster._departure import Departure
 
 _MAX_NAMED = 16
 # Messages of one process that may be in flight in a mailbox before it waits for process 0.
@@ -31,6 +34,10 @@ class Mailbox(Protocol):
 
     def send(self, value: Any) -> None:
         """On another process: send a message, whether or not there is room for it."""
+        ...
+
+    def senders(self, *, timeout: float) -> Sequence[int]:
+        """On process 0: those that may have sent something so far; may wait for the first one."""
         ...
 
     def receive(self, process: int, *, timeout: float) -> Any | None:
@@ -160,6 +167,16 @@ class ProcessGroup(abc.ABC):
         """
         return None
 
+    def departure(self, name: str) -> "Departure | None":
+        """What the processes of a run say of its end. Not collective, and does not wait.
+
+        None where the processes share no key-value store: only a `JaxGroup` has one.
+
+        Args:
+            name: a name of this run alone, the same on every process.
+        """
+        return None
+
     def __repr__(self) -> str:
         where = f"process {self.process_index} of {self.process_count}"
         return f"{type(self).__name__}({where}, launcher={self.launcher!r})"
@@ -217,6 +234,9 @@ class LocalMailbox:
     def send(self, value: Any) -> None:
         self._queue.append(json.dumps(value))
 
+    def senders(self, *, timeout: float) -> Sequence[int]:
+        return [0]
+
     def receive(self, process: int, *, timeout: float) -> Any | None:
         return json.loads(self._queue.popleft()) if self._queue else None
 
@@ -237,17 +257,12 @@ class Message:
 
 @final
 class Missing(Exception):
-    """Ends an operation of a group for which processes did not arrive in time.
-
-    Args:
-        processes: their indices.
-        note: a sentence about how this process knows, if not from its own wait.
-    """
+    """Ends an operation of a group for which processes did not arrive in time."""
 
     def __init__(self, processes: Sequence[int], note: str = "") -> None:
         super().__init__(processes, note)
         self.processes = processes
-        self.note = note
+        self.note = note  # a sentence about how this process knows, if not from its own wait
 
 
 def encode(message: Message) -> str:

@@ -22,8 +22,8 @@ from lerax_dist.cluster._rendezvous import (
     rendezvous_address,
     reserved_port,
 )
-from lerax_dist.cluster._store import devices_have_started
-from lerax_dist.cluster._watchdog import late_texts, watchdog
+from lerax_dist.cluster._store import devices_have_started, joined_address
+from lerax_dist.cluster._watchdog import late_text, wait_notice, watchdog
 from lerax_dist.cluster.launchers import (
     LAUNCH_ID,
     Launch,
@@ -136,20 +136,18 @@ def initialize(
     }
     if local_device_ids is not None:
         options["local_device_ids"] = local_device_ids
-    launched = launch
     if launch.process_count != 1:
         check_no_child(launch)
         with _warning_of_waits(launch, timeout):
             launch = _join(launch, timeout, options)
-    group = membership.join(launch, launched)
+    group = membership.join(launch)
     if group.process_count > 1:
         start_liveness(options["heartbeat_timeout_seconds"], options["shutdown_timeout_seconds"])
-    # A single process starts no service.
-    coordinator = launch.coordinator if group.process_count > 1 else None
+    address = joined_address()
     _log.info(
         "Process %d of %d on %s (%s: %s)%s.",
         *(group.process_index, group.process_count, group.hostname),
-        *(launch.launcher, launch.evidence, f", coordinator {coordinator}" if coordinator else ""),
+        *(launch.launcher, launch.evidence, f", coordinator {address}" if address else ""),
     )
     return group
 
@@ -174,13 +172,7 @@ def _join(launch: Launch, timeout: float, options: dict[str, Any]) -> Launch:
         # JAX would end the process without naming who is missing.
         place = (launch.process_index or 0, launch.process_count or 1)
         rendezvous(*place, address, timeout, launch.identity)
-    if launch.join == "jax" and address is None:
-        with watchdog(timeout + _GRACE, *late_texts(launch, timeout, "JAX")[:2]):
-            _join_by_jax(launch, options)
-    elif launch.join == "jax":
-        _join_by_jax(launch, options)
-    else:
-        _join_by_address(launch, options)
+    _join_service(launch, timeout, options)
     return launch
 
 
@@ -234,33 +226,31 @@ def _join_by_mpi(launch: Launch, timeout: float, options: dict[str, Any]) -> Lau
             coordinator=plan["address"],
         )
         launch = with_local_index(launch, mpi.hosts)
-        _join_by_address(launch, options)
+        _join_service(launch, timeout, options)
     return launch
 
 
-def _join_by_address(launch: Launch, options: dict[str, Any]) -> None:
+def _join_service(launch: Launch, timeout: float, options: dict[str, Any]) -> None:
+    """Join JAX's service at the known address, or where JAX finds it: TPU pods and Kubernetes."""
     spare_proxy(launch.coordinator, os.environ)
-    jax.distributed.initialize(
-        **{
+    devices = choose_local_devices(launch, os.environ)
+    if launch.join != "jax":
+        given = {
             "coordinator_address": launch.coordinator,
             "num_processes": launch.process_count,
             "process_id": launch.process_index,
-            "local_device_ids": choose_local_devices(launch, os.environ),
+            "local_device_ids": devices,
             # Else JAX takes the devices from SLURM's variables if it sees some.
             "cluster_detection_method": "deactivate",
-            **options,
         }
-    )
-
-
-def _join_by_jax(launch: Launch, options: dict[str, Any]) -> None:
-    """Join by JAX's detection, which knows TPU pods and Kubernetes."""
-    spare_proxy(launch.coordinator, os.environ)
+        jax.distributed.initialize(**{**given, **options})
+        return
     if launch.local_count is not None and not os.environ.get("JAX_LOCAL_DEVICE_IDS"):
         # An empty list means all devices, None lets JAX choose.
-        options = {"local_device_ids": choose_local_devices(launch, os.environ) or [], **options}
+        options = {"local_device_ids": devices or [], **options}
     try:
-        jax.distributed.initialize(**options)
+        with watchdog(timeout + _GRACE, late_text(launch, timeout, "JAX")):
+            jax.distributed.initialize(**options)
     except Exception as error:
         raise RuntimeError(
             f"JAX cannot join this process ({launch.launcher}: {launch.evidence}): {error} Pass "
@@ -290,17 +280,10 @@ def spare_proxy(address: str | None, environ: MutableMapping[str, str]) -> None:
 @contextlib.contextmanager
 def _warning_of_waits(launch: Launch, timeout: float) -> Iterator[None]:
     """Log a warning if processes are missing for long: JAX ends the process without a message."""
-    after = min(30.0, timeout / 2)
-    timer = threading.Timer(
-        after,
-        _log.warning,
-        (
-            "Process %s of %s (%s) has waited %.0f s for the other processes to join%s; timeout "
-            "after %g s. Check that every process was started and can reach that address.",
-            *(launch.process_index, launch.process_count, launch.launcher, after),
-            *(f" at {launch.coordinator}" if launch.coordinator else "", timeout),
-        ),
-    )
+    where = f"at {launch.coordinator}" if launch.coordinator else "to join"
+    after, text = wait_notice(launch, timeout, where)
+    fix = "Check that every process was started and can reach process 0."
+    timer = threading.Timer(after, _log.warning, ("%s. %s", text, fix))
     timer.daemon = True
     timer.start()
     try:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, final
 
+from lerax_dist.cluster._departure import Departure
 from lerax_dist.cluster._group import (
     MAX_IN_FLIGHT,
     Mailbox,
@@ -142,6 +143,10 @@ class JaxGroup(ProcessGroup):
     def key_per_process(self, name: str) -> KeyPerProcess:
         return KeyPerProcess(self._store, f"{_ROOT}/per_process/{name}", self.process_index)
 
+    def departure(self, name: str) -> Departure:
+        folder = f"{_ROOT}/departures/{name}"
+        return Departure(self._store, folder, self.process_index, self.process_count)
+
     @contextlib.contextmanager
     def _begin(
         self, kind: str, what: str, value: Any, timeout: float
@@ -229,8 +234,17 @@ class StoreMailbox:
         return True
 
     def send(self, value: Any) -> None:
+        if self._sent == 0:
+            self._store.put(f"{self._folder}/senders/{self._index}", "")
+            self._store.put(f"{self._folder}/sent", "")
         self._store.put(f"{self._folder}/{self._index}/{self._sent}", json.dumps(value))
         self._sent += 1
+
+    def senders(self, *, timeout: float) -> list[int]:
+        if self._store.get(f"{self._folder}/sent", time.monotonic() + timeout) is None:
+            return []
+        # One request, however many processes there are.
+        return sorted(map(int, self._store.list(f"{self._folder}/senders")))
 
     def receive(self, process: int, *, timeout: float) -> Any | None:
         number = self._received.get(process, 0)

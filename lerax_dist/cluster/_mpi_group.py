@@ -23,7 +23,7 @@ from lerax_dist.cluster._group import (
     encode,
     missing_error,
 )
-from lerax_dist.cluster._watchdog import late_texts, watchdog
+from lerax_dist.cluster._watchdog import late_text, wait_notice, watchdog
 from lerax_dist.cluster.launchers import Launch, detect
 
 _TAG = 29517
@@ -130,7 +130,8 @@ class MPIGroup(ProcessGroup):
             self._mpi = _import_mpi()
         else:
             check_no_child(launch)
-            with watchdog(timeout, *late_texts(launch, timeout, "MPI_Init")):
+            late = late_text(launch, timeout, "MPI_Init")
+            with watchdog(timeout, late, wait_notice(launch, timeout, "in MPI_Init")):
                 self._mpi = _import_mpi()
         if comm is None:
             comm = self._mpi.COMM_WORLD
@@ -277,6 +278,9 @@ class MPIMailbox:
         self._channel.check_thread()
         data = json.dumps(value).encode()
         self._in_flight.append((self._channel.start_send(data, 0), data))
+
+    def senders(self, *, timeout: float) -> Sequence[int]:
+        return range(1, self._channel.comm.Get_size())
 
     def receive(self, process: int, *, timeout: float) -> Any | None:
         deadline = time.monotonic() + timeout

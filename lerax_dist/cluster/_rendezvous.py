@@ -31,12 +31,10 @@ _MAX_LINE = 65536
 
 
 def rendezvous_address(launch: Launch, environ: Mapping[str, str]) -> str | None:
-    """Where processes can meet before JAX joins them: the address that JAX uses later.
+    """The "host:port" where processes can meet before JAX joins them there.
 
-    Returns:
-        "host:port"; `None` if the launch has none (MPI agrees on one by messages; only JAX finds
-        that of Kubernetes and of TPU pods on Compute Engine), or if process 0 listens at another
-        address than the one where the others connect.
+    `None` if the launch has none (MPI agrees on one by messages; only JAX finds that of Kubernetes
+    and of TPU pods on Compute Engine), or if process 0 listens elsewhere than the others connect.
     """
     if not launch.several or None in (launch.process_index, launch.process_count):
         return None
@@ -44,12 +42,7 @@ def rendezvous_address(launch: Launch, environ: Mapping[str, str]) -> str | None
 
 
 def coordinator_host(hosts: Sequence[str], launch: Launch) -> str:
-    """The host name under which every process reaches process 0.
-
-    Args:
-        hosts: host name of every process.
-        launch: launch of process 0.
-    """
+    """The name under which all processes reach process 0, by their host names and its launch."""
     # Containers on several hosts may all have the same host name; the launcher knows better.
     together = launch.local_count is None or launch.local_count == len(hosts)
     return "127.0.0.1" if together and len(set(hosts)) == 1 else hosts[0]
@@ -72,14 +65,9 @@ def reserved_port() -> Iterator[int]:
 
 
 def rendezvous(index: int, count: int, address: str, timeout: float, identity: str = "") -> None:
-    """Wait at most `timeout` seconds until all processes are there.
+    """Wait at most `timeout` seconds until all processes are at `address`, where process 0 listens.
 
-    Args:
-        index: index of this process.
-        count: number of processes.
-        address: "host:port" of process 0.
-        timeout: longest wait in seconds.
-        identity: `Launch.identity`; processes of another one are refused.
+    Processes of another `Launch.identity` are refused.
 
     Raises:
         TimeoutError: names the processes that did not arrive; or process 0 could not be reached.

@@ -3,15 +3,18 @@
 The only use of private JAX names beside `device/_callback.py`. Checked on jax 0.10.2 and 0.12.0.
 """
 
-import contextlib
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, final
+
+from lerax_dist._timed_call import TimedCaller
 
 # A wait in the client cannot be interrupted, and Python runs signal handlers between calls only.
 _MAX_CALL = 1.0
+# Where JAX keeps that one of the processes got SIGTERM, its notice of preemption.
+_PREEMPTION_KEY = "RECEIVED_PREEMPTION_NOTICE"
+
+_caller = TimedCaller("lerax_dist-store")
 
 
 def service_state() -> Any:
@@ -83,7 +86,6 @@ class Store:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._asking = threading.Lock()
 
     def put(self, key: str, text: str, *, within: float | None = None) -> None:
         """Set `key`; it may be set already."""
@@ -115,27 +117,24 @@ class Store:
         """Delete a key, or a folder with all that is in it."""
         self._ask(lambda: self._client.key_value_delete(folder), within)
 
+    def preemption_noticed(self, *, within: float | None = None) -> bool:
+        """Whether JAX knows of a SIGTERM that reached any process since it has joined."""
+        try:
+            self._ask(lambda: self._client.key_value_try_get(_PREEMPTION_KEY), within)
+        except Unanswered:
+            raise
+        except (AttributeError, RuntimeError):
+            return False  # not set, or a JAX that keeps it elsewhere
+        return True
+
     def _ask(self, call: Callable[[], Any], within: float | None) -> Any:
         """The answer to a call of the client's, which has no timeout."""
         if within is None:
             return call()
-        answer: Future[Any] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(call())
-            except Exception as error:
-                answer.set_exception(error)
-            finally:
-                self._asking.release()
-
-        deadline = time.monotonic() + within
-        # While a call hangs the next ones wait for it: one thread hangs, and not many.
-        if self._asking.acquire(timeout=within):
-            threading.Thread(target=ask, name="lerax_dist-store", daemon=True).start()
-            with contextlib.suppress(TimeoutError):
-                return answer.result(max(deadline - time.monotonic(), 0.0))
-        raise Unanswered(f"process 0 has not answered for {within:g} s")
+        try:
+            return _caller.call(call, within)
+        except TimeoutError as error:
+            raise Unanswered(f"process 0 has not answered for {within:g} s") from error
 
 
 @final

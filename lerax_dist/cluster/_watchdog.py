@@ -23,34 +23,29 @@ _active = False
 @contextlib.contextmanager
 def watchdog(
     limit: float,
-    stream: Literal["stdout", "stderr"],
     message: str,
-    *notices: tuple[float, str],
+    notice: tuple[float, str] | None = None,
+    *,
+    stream: Literal["stdout", "stderr"] = "stderr",
 ) -> Iterator[None]:
     """Print a message and end the process with status 1 if the block takes longer than `limit`.
 
-    A second process prints, and faulthandler's thread, which needs no lock, ends this one. Inside
-    another watchdog it does nothing.
-
-    Args:
-        limit: in seconds.
-        stream: where to print.
-        message: what to print at the limit.
-        *notices: what to print before that, each with the seconds after which it is printed.
+    A notice is printed before that, after as many seconds as it gives. A second process prints, and
+    faulthandler's thread, which needs no lock, ends this one. Inside another watchdog it does
+    nothing.
     """
     global _active
     if _active:
         yield
         return
-    # Moments, not durations: the second process may start slowly.
-    texts = [(time.monotonic() + after, text) for after, text in (*notices, (limit, message))]
-    printer = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _PRINT_LATE, stream]
-        + [str(part) for pair in texts for part in pair],
-        stdin=subprocess.PIPE,
-        # Its file can be another than the output of the process.
-        stdout=sys.stdout if stream == "stdout" else None,
-    )
+    command = [sys.executable, "-I", "-S", "-c", _PRINT_LATE, stream]
+    for after, text in (*([notice] if notice else []), (limit, message)):
+        # Moments, not durations: the second process may start slowly.
+        moment = time.monotonic() + after
+        command += [str(moment), text if stream == "stdout" else f"lerax_dist: {text}"]
+    # Its file can be another than the output of the process.
+    output = sys.stdout if stream == "stdout" else None
+    printer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output)
     _active = True
     with open(os.devnull, "w") as null:
         faulthandler.dump_traceback_later(limit + 1.0, exit=True, file=null)
@@ -63,16 +58,17 @@ def watchdog(
             printer.communicate()
 
 
-def late_texts(
-    launch: Launch, timeout: float, where: str
-) -> tuple[Literal["stderr"], str, tuple[float, str]]:
-    """What a `watchdog` prints about a process that waits for the others of its launch."""
-    after, name = min(30.0, timeout / 2), f"lerax_dist: {launch}"
+def late_text(launch: Launch, timeout: float, where: str) -> str:
+    """What a process that has waited for the others of its launch prints as it ends."""
     return (
-        "stderr",
-        f"{name} timed out after {timeout:g} s in {where}, where it waited for the other "
+        f"{launch} timed out after {timeout:g} s in {where}, where it waited for the other "
         "processes, and ends. Each process that waits prints this; those that print nothing are "
         "missing. Check that they were started and join, too. If they are only slow, raise "
-        "`timeout`.",
-        (after, f"{name} has waited {after:g} s for the others in {where}; timeout: {timeout:g} s"),
+        "`timeout`."
     )
+
+
+def wait_notice(launch: Launch, timeout: float, where: str) -> tuple[float, str]:
+    """After how many seconds such a process says that it waits, and how."""
+    after = min(30.0, timeout / 2)
+    return after, f"{launch} has waited {after:g} s for the others {where}; timeout: {timeout:g} s"

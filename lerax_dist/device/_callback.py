@@ -2,7 +2,6 @@
 
 import functools as ft
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +14,13 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Int
 
 from lerax_dist._schema import HostCallback
+from lerax_dist._timed_call import TimedCaller
 
 # Payloads of 100 KiB and more deadlock several devices of one process (measured on CPU): the
 # copy to the host queues behind the threads that wait for it. 16k numbers are well below.
 CHUNK = 16_384 - 8
+
+_caller = TimedCaller("lerax_dist-callbacks")
 
 
 def send(
@@ -157,6 +159,7 @@ def wait_for_callbacks(timeout: float, *, reports_errors: bool = True) -> str | 
     never ends, so this waits for the same tokens one level below, at most `timeout` seconds, and
     returns what is missing, or `None`; steps that have failed only if `reports_errors`.
     """
+    _caller.start()
     tokens = _runtime_tokens()
     if tokens is None:
         try:
@@ -164,21 +167,22 @@ def wait_for_callbacks(timeout: float, *, reports_errors: bool = True) -> str | 
         except Exception as error:
             return _step_failed(error) if reports_errors else None
         return None
-    errors: list[Exception] = []
 
-    def wait() -> None:
+    def wait() -> list[Exception]:
+        errors: list[Exception] = []
         for token in tokens:
             try:
                 token.block_until_ready()
             except Exception as error:
                 errors.append(error)
+        return errors
 
-    if tokens:
-        thread = threading.Thread(target=wait, name="lerax_dist-callbacks", daemon=True)
-        thread.start()
-        thread.join(timeout)
-        if thread.is_alive():
-            return f"the devices have not finished the steps that were started after {timeout:g} s"
+    if not tokens:
+        return None
+    try:
+        errors = _caller.call(wait, timeout)
+    except TimeoutError:
+        return "the devices have not finished the steps that were started"
     return _step_failed(errors[0]) if errors and reports_errors else None
 
 

@@ -16,7 +16,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 
 from lerax_dist._schema import HostMetrics, Lengths, PartialSpec, Schema, Slots
 from lerax_dist.device._layout import Layout, contents
-from lerax_dist.device._pack import Reduced
+from lerax_dist.device._pack import Reduced, number_length
 from lerax_dist.device._partials import AbstractPartial, Mean
 
 # Rows of training and of evaluation take turns, often with names for each task.
@@ -31,6 +31,7 @@ _FIXED = (bool, int, float, np.bool_, np.integer, np.floating)
 
 _local_data = methodcaller("addressable_data", 0)
 _is_deleted = methodcaller("is_deleted")
+_ADDRESSABLE = "is_fully_addressable"
 _kind = attrgetter("aval", "sharding")
 
 
@@ -42,12 +43,16 @@ class Fetcher:
     rows with the same names and types.
     """
 
-    def __init__(self, leave_out: Callable[[str, Exception], None]) -> None:
+    def __init__(
+        self, leave_out: Callable[[str, Exception], None], *, is_first: bool = True
+    ) -> None:
         """
         Args:
             leave_out: takes the name of a value that cannot be logged, and why; may raise that.
+            is_first: whether this is process 0.
         """
         self._leave_out = leave_out
+        self._is_first = is_first
         self._plans: tuple[_Plan, ...] = ()
         # Names of the last reduced metrics, and what came of them: a compiled step returns the same
         # object each time.
@@ -67,7 +72,7 @@ class Fetcher:
         Args:
             metrics: a pytree of values, by their names.
             here: whether this process writes its values; else process 0 writes its own, and this
-                copies nothing, but leaves out what is left out there.
+                copies nothing but numbers of partials, and leaves out what is left out there.
 
         Raises:
             TypeError: if a value belongs to a trace.
@@ -102,7 +107,7 @@ class Fetcher:
                     continue
                 break
         else:
-            plan = _Plan(metrics, here, is_root, self._leave_out)
+            plan = _Plan(metrics, here, self._is_first, is_root, self._leave_out)
             values = plan.layout.values(metrics)
             assert values is not None
             fetched = plan.fetch(values, is_new=True)
@@ -112,6 +117,29 @@ class Fetcher:
             others = [other for other in self._plans if other is not plan]
             self._plans = (plan, *others[: _MAX_PLANS - 1])
         return fetched
+
+
+def sample_of(metrics: Any, wanted: Sequence[str]) -> list[tuple[tuple[str, ...], Any]]:
+    """Names and values, as they are now, of those wanted plain values of a row that this process
+    may have for itself; of what `reduce` returned all."""
+    if isinstance(metrics, Reduced):
+        metrics = {"": metrics}
+    layout = Layout(metrics)
+    values = layout.values(metrics)
+    assert values is not None
+    left, found = {*wanted}, []
+    for name, i in sorted(
+        layout.entries(), key=lambda each: not isinstance(values[each[1]], Reduced)
+    ):
+        value = values[i]
+        names = (name or "",)
+        if isinstance(value, Reduced):
+            names, value = tuple(_joined(name or "", each) for each in value.names), value.vector
+        if left.isdisjoint(names) or not getattr(value, _ADDRESSABLE, True):
+            continue
+        left.difference_update(names)
+        found.append((names, _copy(value) if isinstance(value, jax.Array) else np.array(value)))
+    return found
 
 
 @final
@@ -128,12 +156,14 @@ class _Plan:
         self,
         metrics: Any,
         here: bool,
+        is_first: bool,
         is_root: bool,
         leave_out: Callable[[str, Exception], None],
     ) -> None:
         self.layout = Layout(metrics)
         self.is_root = is_root
         self._here = here
+        self._is_first = is_first
         self.is_complete = True
         self._scalars: dict[str, int] = {}
         # By their places: names; and what a partial means, with the places of its numbers.
@@ -177,7 +207,7 @@ class _Plan:
         if isinstance(value, Reduced):
             self._reduced[i] = names
         elif isinstance(value, AbstractPartial):
-            spec, numbers = _numbers_of(name, value)
+            spec, numbers = _numbers_of(name, value, self._is_first)
             self._partials[i] = spec, range(len(values), len(values) + len(numbers))
             values += numbers
         else:
@@ -214,12 +244,18 @@ class _Plan:
             for i, names in self._reduced.items()
         ]
         fixed, others, alone = [], [], []
+        vectors: list[int] = []
+        # Each process has numbers of partials for itself.
+        local = {i for _, places in partials for i in places}
         stacked: dict[Any, list[int]] = {}
         for i in slots:
             value = values[i]
-            if not isinstance(value, jax.Array):
+            is_taken = self._here or i in local
+            if i in local and isinstance(value, np.ndarray):
+                vectors.append(i)
+            elif not isinstance(value, jax.Array):
                 (fixed if isinstance(value, _FIXED) else others).append(i)
-            elif self._here and value.shape in _SHAPES:
+            elif is_taken and value.shape in _SHAPES:
                 single = isinstance(value.sharding, SingleDeviceSharding)
                 sharding = value.sharding if single else _local_data(value).sharding
                 stacked.setdefault((value.dtype, value.shape, single, sharding), []).append(i)
@@ -227,7 +263,8 @@ class _Plan:
                 alone.append(i)
         self._alone = _picker(alone)
         self._kinds = tuple(_kind(values[i]) for i in alone)
-        self._alone_slots = [slots[i] for i in alone]
+        self._alone_slots = [slots[i] if self._here or i in local else None for i in alone]
+        self._host_vectors = [(i, slots[i]) for i in vectors]
         self._numbers = _picker(fixed)
         self._others = others
         self._number_slots = [slots[i][0] for i in [*fixed, *others]]
@@ -240,7 +277,7 @@ class _Plan:
     def fetch(self, values: list[Any], *, is_new: bool = False) -> HostMetrics:
         """Take over the values that the layout gives; raises if the plan is not for them."""
         for i, (spec, _) in self._partials.items():
-            found, numbers = _numbers_of(spec.name, values[i])
+            found, numbers = _numbers_of(spec.name, values[i], self._is_first)
             _same(found, spec)
             values += numbers
         # Beside a busy step each call costs some 5 us, so none is made for what there is none of.
@@ -261,9 +298,10 @@ class _Plan:
         if self._kinds:
             alone = self._alone(values)
             _same((tuple(map(_kind, alone)), any(map(_is_deleted, alone))), (self._kinds, False))
-            if self._here:
-                each = zip(self._alone_slots, alone, strict=True)
-                arrays += [(slots, (), _copy(value)) for slots, value in each]
+            each = zip(self._alone_slots, alone, strict=True)
+            arrays += [(slots, (), _copy(value)) for slots, value in each if slots is not None]
+        if self._host_vectors:
+            arrays += [(slots, (), values[i].copy()) for i, slots in self._host_vectors]
         return self._schema, (self._number_slots, numbers), arrays
 
 
@@ -366,19 +404,32 @@ def _joined(prefix: str, name: str) -> str:
     return f"{prefix}/{name}" if prefix else name
 
 
-def _numbers_of(name: str, partial: AbstractPartial) -> tuple[PartialSpec, list[Any]]:
-    """What a partial means, and its numbers: sums, then maxima."""
+def _numbers_of(
+    name: str, partial: AbstractPartial, is_first: bool
+) -> tuple[PartialSpec, list[Any]]:
+    """What a partial means, and its numbers: sums, then maxima. Those of NumPy stay there."""
+    leaves, tree = jax.tree.flatten(partial)
+    shared = [i for i, leaf in enumerate(leaves) if not getattr(leaf, _ADDRESSABLE, True)]
+    if shared:
+        for i in shared:
+            _same(leaves[i].is_fully_replicated, True)
+            leaves[i] = _local_data(leaves[i])
+        partial = jax.tree.unflatten(tree, leaves)
     own_maxima = partial.maxima()
     # Of NumPy: within a trace an array would be made by it.
-    first: Any = np.asarray(True)
-    own_sums = partial.sums(own_maxima, first)
+    first: Any = np.asarray(is_first)
+    own_sums: Sequence[Any] = partial.sums(own_maxima, first)
+    if shared and not is_first:
+        # All processes have it; it counts once.
+        own_sums = [np.zeros(np.shape(number)) for number in own_sums]
     numbers = [
-        jnp.asarray(number) if np.ndim(number) else number for number in (*own_sums, *own_maxima)
+        number if isinstance(number, jax.Array) else np.asarray(number)[()]
+        for number in (*own_sums, *own_maxima)
     ]
-    lengths = [number.shape[0] if np.ndim(number) else None for number in numbers]
+    lengths = [number_length(name, number) if np.ndim(number) else None for number in numbers]
     kind, count = type(partial), len(own_sums)
     sums, maxima = tuple(lengths[:count]), tuple(lengths[count:])
-    return PartialSpec(name, kind.finish, kind.shift, sums, maxima, 1), numbers
+    return PartialSpec(name, kind.finish, kind.shift, sums, maxima, 1, True), numbers
 
 
 def _check(name: str, value: Any, here: bool) -> None:
@@ -398,11 +449,15 @@ def _check(name: str, value: Any, here: bool) -> None:
             )
         _check_shape(name, vector.shape[:-1])
     elif isinstance(value, AbstractPartial):
-        for number in _numbers_of(name, value)[1]:
+        for leaf in jax.tree.leaves(value):
+            if isinstance(leaf, jax.Array):
+                _check_array(name, leaf, True)
+        for number in _numbers_of(name, value, True)[1]:
             if isinstance(number, jax.Array):
-                _check_array(name, number, here)
+                _check_array(name, number, True)
             else:
-                _number(name, number)
+                # Of a vector one number tells its type.
+                _number(name, number.ravel()[0] if np.ndim(number) and number.size else number)
     else:
         _number(name, value)
 

@@ -96,8 +96,9 @@ def transfer(send_rows: SendRows, schema: Schema, rows: Rows, axes: Axes, member
 
 def _along_all(size: int, is_mapped: list[bool], arrays: tuple[Array, ...]) -> list[Array]:
     """Arrays with a leading axis that they do not all have yet."""
+    # In a scan JAX hands a constant scalar as one of Python or NumPy.
     return [
-        array if mapped else jnp.broadcast_to(array[None], (size, *array.shape))
+        array if mapped else jnp.broadcast_to(jnp.asarray(array)[None], (size, *jnp.shape(array)))
         for array, mapped in zip(arrays, is_mapped, strict=True)
     ]
 

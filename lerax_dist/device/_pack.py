@@ -75,8 +75,8 @@ def pack(
                 name,
                 type(partial).finish,
                 type(partial).shift,
-                tuple(_length(name, number) for number in own_sums),
-                tuple(_length(name, number) for number in own_maxima),
+                tuple(number_length(name, number) for number in own_sums),
+                tuple(number_length(name, number) for number in own_maxima),
                 axes.size(span),
             )
         )
@@ -291,7 +291,7 @@ def _unstack(vector: Array, count: int, optional: tuple[int, ...]) -> list[Array
     return values
 
 
-def _length(name: str, number: Array) -> int | None:
+def number_length(name: str, number: Array | np.ndarray) -> int | None:
     if number.ndim > 1:
         raise ValueError(
             f"the partial of metric {name!r} gives a number of shape {number.shape}; `sums` and "

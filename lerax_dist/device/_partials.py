@@ -12,9 +12,10 @@ import functools as ft
 import operator
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, Self, cast, final
 
 import equinox as eqx
+import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
@@ -64,7 +65,7 @@ class AbstractPartial(eqx.Module):
 
         Args:
             maxima: this partial's own.
-            first: whether this is the first device.
+            first: whether this is the first device; a Python bool if `Logger.log` calls it.
         """
         return ()
 
@@ -114,15 +115,17 @@ class Mean(AbstractPartial):
     count: Float[Array, ""]
 
     def __init__(self, total: ArrayLike, count: ArrayLike) -> None:
-        self.total = as_scalar("`total`", total)
-        self.count = as_scalar("`count`", count)
+        self.total = _number("`total`", total)
+        self.count = _number("`count`", count)
 
     @classmethod
-    def of(cls, values: ArrayLike, where: ArrayLike | None = None) -> Self:
+    def of(
+        cls, values: ArrayLike | Sequence[Any], where: ArrayLike | Sequence[Any] | None = None
+    ) -> Self:
         """Mean of an array.
 
         Args:
-            values: array of any shape.
+            values: array of any shape, or a list.
             where: mask of the same shape, or weights; `None` weighs all alike.
 
         Returns:
@@ -132,13 +135,17 @@ class Mean(AbstractPartial):
         Raises:
             TypeError: if an argument holds complex numbers.
         """
+        # What is on the host stays there: `Logger.log` then costs no device any work.
+        on_device = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((values, where)))
+        numpy: Any = jnp if on_device else np
         for name, given in (("values", values), ("where", where)):
-            if jnp.iscomplexobj(given):
+            if numpy.iscomplexobj(given):
                 raise TypeError(f"`{name}` holds complex numbers. Give e.g. their absolute values.")
-        values = jnp.asarray(values, float)
-        weights = jnp.ones_like(values) if where is None else jnp.asarray(where, float)
-        both = jnp.stack([jnp.where(weights == 0, 0, values) * weights, weights])
-        total, count = jnp.sum(both, axis=tuple(range(1, both.ndim)))
+        with np.errstate(all="ignore"):
+            values = numpy.asarray(values, float)
+            weights = numpy.ones_like(values) if where is None else numpy.asarray(where, float)
+            both = numpy.stack([numpy.where(weights == 0, 0, values) * weights, weights])
+            total, count = numpy.sum(both, axis=tuple(range(1, both.ndim)))
         return cls(total, count)
 
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
@@ -171,7 +178,7 @@ class Sum(AbstractPartial):
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("`value`", value)
+        self.value = _number("`value`", value)
 
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         return (self.value,)
@@ -202,7 +209,7 @@ class Max(AbstractPartial):
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("`value`", value)
+        self.value = _number("`value`", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return (self.value,)
@@ -233,7 +240,7 @@ class Min(AbstractPartial):
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("`value`", value)
+        self.value = _number("`value`", value)
 
     def maxima(self) -> tuple[Array, ...]:
         return (-self.value,)
@@ -266,15 +273,20 @@ class Last(AbstractPartial):
     value: Float[Array, ""]
 
     def __init__(self, value: ArrayLike) -> None:
-        self.value = as_scalar("`value`", value)
+        self.value = _number("`value`", value)
 
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         # A mean over the devices, times their number, is off by a rounding at most, which is below
         # 1/2 for whole numbers of 16 bits.
-        whole = jnp.uint32 if self.value.dtype.itemsize == 4 else jnp.uint64
-        bits = lax.bitcast_convert_type(jnp.where(first, self.value, 0.0), whole)
+        if isinstance(self.value, jax.Array) or isinstance(first, jax.Array):
+            value = jnp.where(first, self.value, 0.0)
+            whole = jnp.uint32 if value.dtype.itemsize == 4 else jnp.uint64
+            bits = lax.bitcast_convert_type(value, whole)
+        else:
+            value = np.where(first, self.value, 0.0)
+            bits: Any = value.view(np.uint64)
         shifts = range(0, 8 * bits.dtype.itemsize, 16)
-        return tuple((bits >> shift & 0xFFFF).astype(self.value.dtype) for shift in shifts)
+        return tuple((bits >> shift & 0xFFFF).astype(value.dtype) for shift in shifts)
 
     @staticmethod
     def finish(sums: Sequence[Any], maxima: Sequence[Any], numpy: ModuleType) -> Finished:
@@ -282,6 +294,15 @@ class Last(AbstractPartial):
         whole, dtype = (np.uint32, np.float32) if len(sums) == 2 else (np.uint64, np.float64)
         parts = [numpy.round(part).astype(whole) << 16 * i for i, part in enumerate(sums)]
         return Finished({"": ft.reduce(operator.or_, parts).view(dtype)}, 1)
+
+
+def _number(what: str, value: Any) -> Float[Array, ""]:
+    """As `as_scalar`; what is on the host stays there, as a float64 of NumPy."""
+    if isinstance(value, (bool, int, float, np.number, np.bool_, np.ndarray)):
+        array = np.asarray(value)
+        if array.ndim == 0 and array.dtype.kind in "biuf":
+            return cast(Array, array.astype(np.float64))
+    return as_scalar(what, value)
 
 
 def as_scalar(what: str, value: Any) -> Float[Array, ""]:

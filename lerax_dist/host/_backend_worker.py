@@ -8,7 +8,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -33,7 +33,7 @@ from lerax_dist.journal import (
     step_and_names,
 )
 
-# Records that are read from the journal at once.
+# Records that are read from the journal, or handed over, at once.
 _MAX_RECORDS = 256
 # Numbers in one `log_rows`: 4 MiB.
 _MAX_NUMBERS = 1 << 19
@@ -52,13 +52,14 @@ class Call(NamedTuple):
     step: int | None = None
 
 
-def batches(records: Sequence[Record], backend: AbstractLoggingBackend) -> Iterator[list[Record]]:
+def batches(records: Iterable[Record], backend: AbstractLoggingBackend) -> Iterator[list[Record]]:
     """Records in their order, with rows that the backend takes in one call as one list."""
     if not takes_batches(backend):
         yield from ([record] for record in records)
         return
     for names, group in itertools.groupby(records, key=_row_names):
-        size = 1 if names is None else max(_MAX_NUMBERS // max(len(names), 1), 1)
+        most = 1 if names is None else _MAX_NUMBERS // max(len(names), 1)
+        size = max(min(most, _MAX_RECORDS), 1)
         while batch := list(itertools.islice(group, size)):
             yield batch
 
@@ -159,17 +160,21 @@ class BackendWorker:
         self._closing = threading.Event()
         self._running: tuple[str, float] | None = None
         self._is_failing = False
+        self._is_started = self._has_ended = False
         self._paused = 0.0
         self._skipped = 0
 
     def start(self, on_open: Callable[[], None]) -> None:
         """Start the thread, which calls `on_open` once the backend is open."""
+        self._is_started = True
         threading.Thread(
             target=self._run, args=(on_open,), name=f"lerax_dist-{self.label}", daemon=True
         ).start()
 
     def close(self) -> None:
         """Ask the thread to deliver what is left and to close the backend; see `ended`."""
+        if not self._is_started:  # Ctrl-C came before
+            self.ended.set()
         self._closing.set()
         self._journal.wake()
 
@@ -201,25 +206,23 @@ class BackendWorker:
                 if not records and self._closing.is_set():
                     break
                 for batch in batches(records, self._backend):
-                    self._deliver(batch, 1)
+                    self._deliver(batch)
+                    self.delivered += len(batch)
                 self.delivered = cursor.number
             self._close()
         except BaseException as error:
             # Only the journal can raise here; the backend's own errors are handled below.
             self._failures.record(self.label, f"stopped: {error!r}", error)
         finally:
-            cursor.close()
             self.opened.set()
             self.ended.set()
 
-    def _deliver(self, batch: list[Record], counts: int) -> None:
-        """Hand over some records; each adds `counts` to `delivered`."""
+    def _deliver(self, batch: list[Record]) -> None:
         rows = [record for record in batch if isinstance(record, Row)]
         if len(rows) > 1:
             try:
                 self._call(batch_call(rows))
                 self._is_failing = False
-                self.delivered += counts * len(rows)
                 return
             except BaseException as error:
                 # One by one, with retries.
@@ -229,35 +232,33 @@ class BackendWorker:
                 self._try(call, record if isinstance(record, Row) else None)
             if isinstance(record, Event) and record.kind == "resume":
                 self._deliver_kept(record)
-            self.delivered += counts
 
     def _deliver_kept(self, resume: Event) -> None:
         """Hand over again what a `resume` event has hidden at the backend only.
 
         The event supersedes rows of some metrics; a backend hides all from its step on.
         """
-        kept: list[Record] = []
-        if "metrics" not in resume.body or not hides_rows(self._backend):
-            return
-        try:
-            for _, record in JournalReader(self._journal.path).records():
-                if isinstance(record, Event) and record.body == resume.body:
-                    break
-                found = step_and_names(record)
-                if found is not None and found[0] >= resume.body["start_step"]:
-                    kept.append(record)
-                if len(kept) == _MAX_RECORDS:
-                    self._deliver_all(kept)
-                    kept.clear()
-        except OSError as error:
-            self._failures.record(self.label, f"may lack older rows ({error!r})", error)
-        self._deliver_all(kept)
+        if "metrics" in resume.body and hides_rows(self._backend):
+            try:
+                for batch in batches(self._kept(resume), self._backend):
+                    self._deliver(batch)
+            except OSError as error:
+                self._failures.record(self.label, f"may lack older rows ({error!r})", error)
 
-    def _deliver_all(self, kept: list[Record]) -> None:
-        for batch in batches(kept, self._backend):
-            self._deliver(batch, 0)
+    def _kept(self, resume: Event) -> Iterator[Record]:
+        for _, record in JournalReader(self._journal.path).records():
+            if isinstance(record, Event) and record.body == resume.body:
+                return
+            found = step_and_names(record)
+            if found is not None and found[0] >= resume.body["start_step"]:
+                yield record
 
     def _calls_of(self, record: Record) -> list[Call]:
+        if isinstance(record, Event) and record.kind == "close":
+            # The second one has what failed while the backends closed.
+            self._has_ended, ended = True, self._has_ended
+            if ended:
+                return []
         try:
             return calls_of(record, self._backend, self._journal.path.parent)
         except Exception as error:
@@ -339,7 +340,7 @@ class BackendWorker:
         try:
             getattr(self._backend, call.method)(*call.args)
         except FileRemoved as error:
-            # It succeeds when it is retried, so nobody else would report it.
+            # It succeeds when it is retried, so nothing else would report it.
             self._failures.record(self.label, str(error), error)
             raise
         finally:

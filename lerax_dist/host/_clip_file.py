@@ -1,9 +1,11 @@
 """A clip as a lossless file: an animated PNG, which browsers play."""
 
-import os
+import functools
 from pathlib import Path
 
 import numpy as np
+
+from lerax_dist.journal import replace_file
 
 # Longest duration of one frame that an animated PNG can hold: 16 bits (fcTL chunk, `delay_num`).
 _MAX_MILLISECONDS = 65_535
@@ -25,19 +27,17 @@ def save_clip(path: Path, frames: np.ndarray, fps: float) -> None:
     pixels = frames[..., 0] if frames.shape[-1] == 1 else frames
     images = [Image.fromarray(np.ascontiguousarray(image)) for image in pixels]
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
-        images[0].save(
-            file,
-            format="PNG",
-            save_all=True,
-            append_images=images[1:],
-            duration=_frame_time(len(frames), fps),
-            loop=0,
-            blend=0,
-            compress_level=3,
-        )
-    os.replace(fresh, path)
+    save = functools.partial(
+        images[0].save,
+        format="PNG",
+        save_all=True,
+        append_images=images[1:],
+        duration=_frame_time(len(frames), fps),
+        loop=0,
+        blend=0,
+        compress_level=3,
+    )
+    replace_file(path, save)
 
 
 def load_clip(path: Path, count: int, fps: float) -> np.ndarray:

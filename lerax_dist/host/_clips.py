@@ -18,7 +18,7 @@ import numpy as np
 from lerax_dist._failures import Failures
 from lerax_dist._schema import HostCallback
 from lerax_dist.host._clip_file import save_clip
-from lerax_dist.journal import Event
+from lerax_dist.journal import Event, unused_path
 
 # Steps of the latest rows that are kept for clips that arrive after their row.
 _MAX_STEPS = 256
@@ -61,17 +61,13 @@ class ClipPart:
 
 
 class Clip(NamedTuple):
-    """A complete clip, ready to be rendered; `body` is what `spec.render` takes.
-
-    `size` is what it takes of the memory, in bytes.
-    """
+    """A complete clip, ready to be rendered; `body` is what `spec.render` takes."""
 
     spec: ClipSpec
     step: int
     iteration: int
     time: float
     body: np.ndarray
-    size: int
 
 
 @final
@@ -116,8 +112,7 @@ class ClipMatcher:
             return None
         parts, step = self._complete.pop(iteration), self._steps.pop(iteration)
         body = np.concatenate([part.payload[1:] for part in parts])
-        size = sum(part.payload.nbytes for part in parts)
-        return Clip(parts[0].spec, step, iteration, parts[0].time, body, size)
+        return Clip(parts[0].spec, step, iteration, parts[0].time, body)
 
 
 @final
@@ -162,7 +157,7 @@ class ClipRenderer:
             try:
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.asarray(payload).copy()
-                if self._accept(spec, int(copy[0]), parts, copy.nbytes):
+                if self._accept(spec, int(copy[0]), parts, copy[1:].nbytes):
                     self._put(ClipPart(spec, part, parts, copy, time.time()))
             except Exception as error:
                 self._failures.record("video", f"failed to receive a clip ({error!r})", error)
@@ -183,7 +178,7 @@ class ClipRenderer:
             self._bytes += size * has_room
         if has_room:
             spec = ClipSpec(tag, fps, np.asarray)
-            self._render(Clip(spec, step, step, time.time(), frames, size))
+            self._render(Clip(spec, step, step, time.time(), frames))
         else:
             reason = f"no clip was rendered for {_ROOM_TIMEOUT:g} s"
             self._record_dropped(tag, step, None, reason)
@@ -227,7 +222,11 @@ class ClipRenderer:
     ) -> None:
         """Record that a clip is dropped, as a failure and in the journal."""
         self._failures.record("video", f"dropped clips of {tag!r}: {reason}")
-        self._put(_dropped(tag, step, iteration, reason))
+        self._put_dropped(tag, step, iteration, reason)
+
+    def _put_dropped(self, tag: str, step: int | None, iteration: int | None, reason: str) -> None:
+        body = {"what": "video", "tag": tag, "step": step, "iteration": iteration, "reason": reason}
+        self._put(Event(time.time(), "dropped", body))
 
     def part(self, part: ClipPart) -> None:
         """A part of a clip was taken from the queue. For the writer thread only."""
@@ -238,14 +237,16 @@ class ClipRenderer:
         if iteration is not None:
             self._render(self._matcher.row(iteration, step))
 
+    def forget_parts(self) -> None:
+        """Another training starts: parts that have not arrived never will. For its callback."""
+        with self._changed:
+            self._arriving.clear()
+
     def restart(self) -> None:
         """Another training starts and counts its iterations anew. For the writer thread only."""
-        self._drop(self._matcher.restart())
-
-    def _drop(self, clips: list[list[ClipPart]]) -> None:
-        for parts in clips:
+        for parts in self._matcher.restart():
             with self._changed:
-                self._bytes -= sum(part.payload.nbytes for part in parts)
+                self._bytes -= sum(part.payload[1:].nbytes for part in parts)
             reason = "no row was logged for their iteration, so their step is unknown"
             self._record_dropped(parts[0].spec.tag, None, int(parts[0].payload[0]), reason)
 
@@ -265,10 +266,10 @@ class ClipRenderer:
                     "video", f"failed to render the clip at step {clip.step}: {error}", error
                 )
                 why = f"failed to render it ({error!r})"
-                self._put(_dropped(clip.spec.tag, clip.step, clip.iteration, why))
+                self._put_dropped(clip.spec.tag, clip.step, clip.iteration, why)
             finally:
                 with self._changed:
-                    self._bytes -= clip.size
+                    self._bytes -= clip.body.nbytes
                     # In their order.
                     del self._to_render[0]
                     self._changed.notify_all()
@@ -279,7 +280,8 @@ class ClipRenderer:
         """Render and save a clip; returns the event for the journal."""
         spec = clip.spec
         frames = spec.render(clip.body)
-        path = _unused_path(self._run_dir / "videos" / spec.tag, clip.step)
+        # A step that comes again overwrites nothing.
+        path = unused_path(self._run_dir / "videos" / spec.tag / f"{clip.step:012d}.png")
         save_clip(path, frames, spec.fps)
         body = {
             "tag": spec.tag,
@@ -302,29 +304,14 @@ class ClipRenderer:
         """Accept no more clips, and wait for those under way, at most `timeout` seconds. The writer
         thread must be idle."""
         self._closed = True
-        missing = self.wait(timeout)
+        self.wait(timeout)
         with self._changed:
             lost = [*self._to_render]
         # Behind the clips that are left, so that the thread ends after them.
         self._clips.put(None)
-        if missing:
-            self._failures.record(
-                "video", f"lost {missing} clip(s) that were not rendered within {timeout:.0f} s"
-            )
+        why = f"not rendered within {timeout:.0f} s"
+        if lost:
+            self._failures.record("video", f"lost {len(lost)} clip(s): {why}")
         for clip in lost:
-            why = f"not rendered within {timeout:.0f} s"
-            self._put(_dropped(clip.spec.tag, clip.step, clip.iteration, why))
-        self._drop(self._matcher.restart())
-
-
-def _dropped(tag: str, step: int | None, iteration: int | None, reason: str) -> Event:
-    body = {"what": "video", "tag": tag, "step": step, "iteration": iteration, "reason": reason}
-    return Event(time.time(), "dropped", body)
-
-
-def _unused_path(folder: Path, step: int) -> Path:
-    """A file name for this step that does not exist: a repeated step overwrites nothing."""
-    path, attempt = folder / f"{step:012d}.png", 2
-    while path.exists():
-        path, attempt = folder / f"{step:012d}_{attempt}.png", attempt + 1
-    return path
+            self._put_dropped(clip.spec.tag, clip.step, clip.iteration, why)
+        self.restart()

@@ -1,6 +1,7 @@
 """The outlet of the process that writes: rows are merged, finished and appended to the journal,
 from which every backend is fed."""
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from lerax_dist._failures import Failures
 from lerax_dist.cluster import Mailbox
 from lerax_dist.host._backend_worker import BackendWorker, labels
 from lerax_dist.host._clips import ClipPart, ClipRenderer
+from lerax_dist.host._closing_wait import ClosingWait
+from lerax_dist.host._compare import Comparer, Sample
 from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
 from lerax_dist.host._rewind import Rewinder
@@ -44,7 +47,8 @@ class JournalOutlet(AbstractOutlet):
         failures: Failures,
         *,
         mailbox: Mailbox | None,
-        hosts: Sequence[str],
+        hosts: Sequence[str | None],
+        merges_all: bool,
         start_step: int | None,
         step_offset: int,
     ) -> None:
@@ -57,7 +61,8 @@ class JournalOutlet(AbstractOutlet):
             queue: the queue of this process.
             failures: where to record what fails.
             mailbox: receives the rows of other processes; `None` if there are no others.
-            hosts: host of every process whose rows are merged, this one's first.
+            hosts: host of every process, this one's first, as far as known.
+            merges_all: whether all rows are merged, see `PeerMerger`; else they are compared.
             start_step: step at which a resumed run continues: rows of earlier incarnations at or
                 after it are superseded; `None` for the first rows of each metric to decide.
             step_offset: added to the step of every row.
@@ -66,19 +71,20 @@ class JournalOutlet(AbstractOutlet):
         self.late_message = f"not all rows are in the journal {journal.path} yet"
         self._journal = journal
         self._failures = failures
+        continues = identity.incarnation > 1
         self._rewinder: Rewinder | None = None
-        if identity.incarnation > 1 and start_step is None:
+        if continues and start_step is None:
             self._rewinder = Rewinder(journal.path, journal.end, failures)
         # The step after that of the last row; `None` before the first of a continued run.
-        self._next_step = start_step if identity.incarnation > 1 else 0
+        self._next_step = start_step if continues else 0
         self._merger: PeerMerger | None = None
         self._receiver: PeerReceiver | None = None
+        self._comparer: Comparer | None = None
         if mailbox is not None:
-            self._merger = merger = PeerMerger(hosts, failures)
+            self._merger = merger = PeerMerger(hosts, failures, merges_all=merges_all)
+            self._comparer = None if merges_all else Comparer(merger.describe, failures)
             self._receiver = PeerReceiver(mailbox, len(hosts), queue, merger.is_ahead, failures)
-        self._steps = RowSteps(
-            step_offset, start_step if identity.incarnation > 1 else None, failures
-        )
+        self._steps = RowSteps(step_offset, start_step if continues else None, failures)
         self._finisher = RowFinisher(failures, self._steps)
         self._workers = [
             BackendWorker(backend, label, name, identity, journal, failures)
@@ -91,6 +97,8 @@ class JournalOutlet(AbstractOutlet):
         self._sync_at: float | None = None
         self._hparams: dict[str, Any] = {}
         self._is_over = False
+        # State and failures of the last close record.
+        self._closed_with: tuple[str, list[str]] = ("", [])
         self._is_closed = False
 
     def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
@@ -125,6 +133,8 @@ class JournalOutlet(AbstractOutlet):
         waits = [_IDLE_INTERVAL]
         if self._merger is not None and self._merger.is_waiting:
             waits.append(_PEER_INTERVAL)
+            if self._peer_deadline is not None:
+                waits.append(max(self._peer_deadline - now, 0.0))
         if self._sync_at is not None:
             waits.append(max(self._sync_at - now, 0.0))
         return min(waits)
@@ -132,7 +142,9 @@ class JournalOutlet(AbstractOutlet):
     def write(self, items: list[Any], now: float) -> int:
         self._heartbeat.beat()
         if now >= self._look_at and not self._is_over:
-            self._look(now)
+            self._journal.restore_if_lost()
+            # A copy that fails may have taken long.
+            self._look_at = now + max(_LOOK_INTERVAL, 10 * (time.monotonic() - now))
         if self._merger is not None:
             items = self._merged(self._merger, items, now)
         # After the last marker the journal may be closed.
@@ -141,25 +153,25 @@ class JournalOutlet(AbstractOutlet):
             self._sync()
         return written
 
-    def _look(self, now: float) -> None:
-        """See whether the folder of the run is still there."""
-        self._journal.restore_if_lost()
-        # A copy that fails may have taken long.
-        after = time.monotonic()
-        self._look_at = after + max(_LOOK_INTERVAL, 10 * (after - now))
-
     def _merged(self, merger: PeerMerger, items: list[Any], now: float) -> list[Any]:
         """The items that wait for no other process, rows merged with those of the others."""
         ready: list[Any] = []
         for item in items:
             if isinstance(item, PeerRows):
                 merger.receive(item, now)
+            elif isinstance(item, Sample):
+                if self._comparer is not None:
+                    self._comparer.receive(item)
             elif isinstance(item, FlushMarker) and item.urgent:
                 # The job is about to end: what is complete goes to the disk at once.
                 ready += [*merger.ready(now), item]
             else:
                 if isinstance(item, FlushMarker) and item.ending is not None:
                     self._peer_deadline = item.ending.deadline
+                if isinstance(item, PartialRow) and self._comparer is not None:
+                    # Of what came from the devices no other process has a value of its own.
+                    if item.clock is None and item.schema.unit is None:
+                        self._comparer.put(item.number, item.schema.plain, item.totals.plain)
                 merger.put([item], now)
         return ready + merger.ready(now, self._peer_deadline)
 
@@ -170,6 +182,10 @@ class JournalOutlet(AbstractOutlet):
             records += self._records(list(group))
         if records and self._rewinder is not None:
             records = self._rewinder.rewound(records)
+        markers = [item for item in items if isinstance(item, FlushMarker)]
+        for marker in markers:
+            if marker.ending is not None:
+                records.append(self._close_event(marker.ending.state))
         for record in records:
             if isinstance(record, Row):
                 self._next_step = max(self._next_step or 0, record.step + 1)
@@ -180,7 +196,6 @@ class JournalOutlet(AbstractOutlet):
                 self._failures.record("journal", f"rows could not be written ({error!r})", error)
             if self._sync_at is None:
                 self._sync_at = time.monotonic() + _SYNC_AFTER
-        markers = [item for item in items if isinstance(item, FlushMarker)]
         if any(marker.sync for marker in markers):
             self._sync()
         for marker in markers:
@@ -252,9 +267,22 @@ class JournalOutlet(AbstractOutlet):
         self._hparams |= event.body["hparams"]
         return Event(event.time, event.kind, {"hparams": dict(self._hparams)})
 
+    def _close_event(self, state: str) -> Event:
+        """How the run ends, and what has failed so far."""
+        if self._merger is not None and self._merger.has_failed:
+            state = "failed"
+        failures = [f"{each.where}: {each.message}" for each in self._failures.all()]
+        self._closed_with = (state, failures)
+        return Event(time.time(), "close", {"state": state, "failures": failures})
+
     def _sync(self) -> None:
         self._journal.sync()
         self._sync_at = None
+
+    def await_sample(self) -> bool:
+        if self._comparer is None or self._receiver is None:
+            return False
+        return self._receiver.await_sample()
 
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         for worker in self._workers:
@@ -264,20 +292,29 @@ class JournalOutlet(AbstractOutlet):
                 worker.ended.wait(_DELIVERY_INTERVAL)
         return None
 
-    def close(self, written: bool, deadline: float, timeout: float) -> None:
+    def close(self, written: bool, deadline: float, waiting: ClosingWait) -> None:
         if self._receiver is not None:
             self._receiver.stop()
         for worker in self._workers:
             worker.close()
         for worker in self._workers:
-            if not worker.ended.wait(max(deadline - time.monotonic(), 0.0)):
-                self._failures.record(
-                    worker.label, f"did not end in {timeout:g} s: {worker.describe_delay()}"
-                )
+            delay = functools.partial(_describe, worker)
+            if not waiting.wait(worker.ended.wait, deadline, delay):
+                late = f"did not end in {waiting.timeout:g} s: {worker.describe_delay()}"
+                self._failures.record(worker.label, late)
         # Once: a close that Ctrl-C cut off behind this line comes here again.
         if written and not self._is_closed:
+            state, failures = self._closed_with
+            # The record is there before the backends close, which may take longer than this process
+            # is given. What has failed since stands in one more, the last line again.
+            if len(failures) < len(self._failures.all()):
+                self._journal.append([self._close_event(state)])
             self._journal.close()
             self._is_closed = True
+
+
+def _describe(worker: BackendWorker) -> str:
+    return f"{worker.label}: {worker.describe_delay()}"
 
 
 def _kind(item: Any) -> Any:

@@ -1,4 +1,5 @@
-"""`scope="process"`: rows of the other processes are sent to process 0 and merged with its own.
+"""Rows of the other processes are sent to process 0 and merged with its own: all of them with
+`scope="process"`, else those with partials, and samples of the others (see `_compare.py`).
 
 On the others `PeerOutlet` sends. On process 0 `PeerReceiver` is a thread that empties a mailbox,
 and `PeerMerger` decides when a row is complete; it has neither a thread nor a clock.
@@ -18,6 +19,8 @@ import numpy as np
 from lerax_dist._failures import Failures
 from lerax_dist._schema import Totals
 from lerax_dist.cluster import Mailbox
+from lerax_dist.host._closing_wait import ClosingWait
+from lerax_dist.host._compare import Sample
 from lerax_dist.host._queue import RowQueue
 from lerax_dist.host._rows import PartialRow
 from lerax_dist.host._worker import AbstractOutlet, FlushMarker
@@ -42,6 +45,10 @@ _SEND_TIMEOUT = 60.0
 _ROOM_INTERVAL = 1.0
 # Names of rows of `emit`; `None` for all others.
 _Lane = tuple[str, ...] | None
+# How soon after the start of a run the first sample is here, in seconds.
+_FIRST_SAMPLE = 0.3
+# How long a sample waits for room, in seconds.
+_ROOM_TIMEOUT = 0.01
 
 
 class PeerRow(NamedTuple):
@@ -58,21 +65,18 @@ class PeerRow(NamedTuple):
 class Encoder:
     """Makes messages, which are JSON values, of partial rows; names are sent once."""
 
-    def __init__(self) -> None:
+    def __init__(self, merges_all: bool = True) -> None:
+        self._merges_all = merges_all
         self._known: dict[tuple[str, ...], int] = {}
 
     def encode(self, rows: Sequence[PartialRow]) -> dict[str, Any]:
         """A message with rows, in their order; see `sent`."""
         known = dict(self._known)
-        encoded = [
-            [
-                row.number,
-                known.setdefault(row.schema.names, len(known)),
-                [_encode(each) for each in row.totals],
-                row.schema.unit is not None,
-            ]
-            for row in rows
-        ]
+        encoded = []
+        for row in rows:
+            names, totals = _merged_part(row, self._merges_all)
+            i, is_emitted = known.setdefault(names, len(known)), row.schema.unit is not None
+            encoded.append([row.number, i, [*map(_encode, totals)], is_emitted])
         return {"names": list(known)[len(self._known) :], "rows": encoded}
 
     def sent(self, message: dict[str, Any]) -> None:
@@ -115,10 +119,11 @@ class PeerOutlet(AbstractOutlet):
     clips = None
     late_message = "process 0 has not consumed all rows of this process"
 
-    def __init__(self, mailbox: Mailbox, failures: Failures) -> None:
+    def __init__(self, mailbox: Mailbox, failures: Failures, *, merges_all: bool = True) -> None:
         self._mailbox = mailbox
         self._failures = failures
-        self._encoder = Encoder()
+        self._encoder = Encoder(merges_all)
+        self._has_sent_rows = False
         self._hurry = threading.Event()
 
     def start(self, open_timeout: float, on_open: Callable[[], None]) -> None:
@@ -129,7 +134,9 @@ class PeerOutlet(AbstractOutlet):
         if rows:
             self._send(rows)
         for item in items:
-            if isinstance(item, FlushMarker):
+            if isinstance(item, Sample):
+                self._send_sample(item)
+            elif isinstance(item, FlushMarker):
                 if item.ending is not None:
                     self._end(item.ending.state)
                 item.reached.set()
@@ -144,8 +151,17 @@ class PeerOutlet(AbstractOutlet):
             self._wait_for_room()
             self._mailbox.send(message)
             self._encoder.sent(message)
+            self._has_sent_rows = True
         except Exception as error:
             self._failures.record("peer", f"rows could not be sent ({error!r})", error)
+
+    def _send_sample(self, sample: Sample) -> None:
+        """Send a sample if there is room; a lost one does no harm."""
+        try:
+            if self._mailbox.has_room(timeout=_ROOM_TIMEOUT):
+                self._mailbox.send({"step": sample.step, "sample": sample.read()})
+        except Exception as error:
+            self._failures.record("peer", f"values could not be compared ({error!r})", error)
 
     def _wait_for_room(self) -> None:
         """Wait until process 0 has room for rows; this slows down the training here as well."""
@@ -163,14 +179,18 @@ class PeerOutlet(AbstractOutlet):
             self._mailbox.send({"end": state})
             self._mailbox.finish(timeout=_SEND_TIMEOUT)
         except Exception as error:
-            self._failures.record(
-                "peer", f"could not notify process 0 of the end of the run ({error!r})", error
-            )
+            if self._has_sent_rows:
+                self._failures.record(
+                    "peer", f"could not notify process 0 of the end of the run ({error!r})", error
+                )
+
+    def await_sample(self) -> bool:
+        return False
 
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         return None
 
-    def close(self, written: bool, deadline: float, timeout: float) -> None:
+    def close(self, written: bool, deadline: float, waiting: ClosingWait) -> None:
         if not written:
             # What is left is sent without waiting for room.
             self._hurry.set()
@@ -207,11 +227,17 @@ class PeerReceiver:
         self._is_ahead = is_ahead
         self._failures = failures
         self._stopping = threading.Event()
+        self._has_sample = threading.Event()
+        self._started = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lerax_dist-peers", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def await_sample(self) -> bool:
+        """See `AbstractOutlet.await_sample`; nor does it wait for processes that have ended."""
+        return self._has_sample.wait(max(self._started + _FIRST_SAMPLE - time.monotonic(), 0.0))
 
     def stop(self) -> None:
         """Let the thread end within a second; later messages are not received."""
@@ -219,19 +245,33 @@ class PeerReceiver:
 
     def _run(self) -> None:
         while self._decoders and not self._stopping.is_set():
-            for process in list(self._decoders):
+            senders = self._senders()
+            for process in senders:
                 try:
-                    self._receive(process)
+                    self._receive(process, _ROUND / len(senders))
                 except Exception as error:
                     if not self._stopping.is_set():
                         self._failures.record(
                             f"process {process}", f"receiving its rows failed ({error!r})", error
                         )
                     del self._decoders[process]
+        self._has_sample.set()
 
-    def _receive(self, process: int) -> None:
-        """The messages of a process that are there; waits its part of a round for the first."""
-        timeout = _ROUND / len(self._decoders)
+    def _senders(self) -> list[int]:
+        """The processes that have sent something, and may send more."""
+        try:
+            senders = self._mailbox.senders(timeout=_ROUND)
+        except Exception as error:
+            if not self._stopping.wait(_ROUND):
+                self._failures.record("peers", f"receiving rows failed ({error!r})", error)
+            return []
+        left = [process for process in senders if process in self._decoders]
+        if senders and not left:
+            self._stopping.wait(_ROUND)
+        return left
+
+    def _receive(self, process: int, timeout: float) -> None:
+        """The messages of a process that are there; waits `timeout` seconds for the first."""
         if self._is_ahead(process):
             self._stopping.wait(timeout)
             return
@@ -243,7 +283,12 @@ class PeerReceiver:
                 self._queue.put(PeerRows(process, [], message["end"]))
                 del self._decoders[process]
                 return
-            self._queue.put(PeerRows(process, self._decoders[process].decode(message)))
+            if "sample" in message:
+                names, values = tuple(message["sample"]), [*message["sample"].values()]
+                self._queue.put(Sample(process, message["step"], names, [(names, values)]))
+                self._has_sample.set()
+            else:
+                self._queue.put(PeerRows(process, self._decoders[process].decode(message)))
             timeout = 0.0
 
 
@@ -256,11 +301,20 @@ class PeerMerger:
     has sent nothing for five minutes while it is waited for is excluded from then on, and so is one
     that has ended. A slower one is waited for: a row is the row of all. Times are those of a
     monotonic clock, in seconds.
+
+    With `merges_all` all rows are merged, and all of their metrics; else the local partials of
+    those rows that have some.
+
+    Attributes:
+        has_failed: whether a process has ended its run as failed.
     """
 
-    def __init__(self, hosts: Sequence[str], failures: Failures) -> None:
+    def __init__(
+        self, hosts: Sequence[str | None], failures: Failures, *, merges_all: bool = True
+    ) -> None:
         self._hosts = hosts
         self._failures = failures
+        self._merges_all = merges_all
         # What waits, and since when.
         self._waiting: deque[tuple[Any, float]] = deque()
         self._received: dict[int, defaultdict[_Lane, deque[PeerRow]]] = {
@@ -270,6 +324,7 @@ class PeerMerger:
         # When each last sent something, or had a row used: its timeout counts from then.
         self._last_heard = dict.fromkeys(self._received, -inf)
         self._excluded: set[int] = set()
+        self.has_failed = False
 
     @property
     def is_waiting(self) -> bool:
@@ -283,7 +338,7 @@ class PeerMerger:
     def receive(self, peer: PeerRows, now: float) -> None:
         """Rows, or the end, of another process arrive at `now`."""
         process = peer.process
-        if process not in self._excluded:
+        if process not in self._excluded and (peer.rows or self._merges_all):
             self._last_heard[process] = now
             for row in peer.rows:
                 self._received[process][row.names if row.is_emitted else None].append(row)
@@ -293,6 +348,8 @@ class PeerMerger:
         # What it has sent still counts.
         self._excluded.add(process)
         if peer.state == "failed":
+            self.has_failed = True
+        if peer.state == "failed" and (self._merges_all or self._last_heard[process] > -inf):
             self._record(process, "ended its run as failed; rows continue without it")
 
     def is_ahead(self, process: int) -> bool:
@@ -305,7 +362,7 @@ class PeerMerger:
         ready = []
         while self._waiting:
             item, since = self._waiting[0]
-            if isinstance(item, PartialRow):
+            if isinstance(item, PartialRow) and (self._merges_all or item.schema.local_names):
                 lane = _lane(item)
                 if lane is None:
                     self._drop_older(item.number, now)
@@ -313,6 +370,8 @@ class PeerMerger:
                 for process in missing:
                     if process not in self._excluded:
                         self._exclude_if_late(process, item.number, since, now, deadline)
+                    elif not self._merges_all and self._last_heard[process] == -inf:
+                        self._record(process, _absent(item), kind="late")
                 missing = [process for process in missing if process not in self._excluded]
                 is_late = lane is not None and now - since > _EMIT_TIMEOUT
                 if missing and not (is_late and all(map(self._goes_on, missing))):
@@ -338,6 +397,7 @@ class PeerMerger:
                 process,
                 f"did not send row {number} before `close(timeout=...)` expired; rows from there "
                 "on exclude it. It lags behind process 0: raise `timeout`.",
+                kind="late",
             )
         elif silence >= PEER_TIMEOUT:
             self._excluded.add(process)
@@ -345,6 +405,7 @@ class PeerMerger:
                 process,
                 f"sent nothing for {silence:.0f} s while row {number} was waiting for it; rows "
                 "continue without it. It died, is hung, or logs less often than process 0.",
+                kind="late",
             )
 
     def _drop_older(self, number: int, now: float) -> None:
@@ -356,6 +417,7 @@ class PeerMerger:
 
     def _merged(self, row: PartialRow, now: float) -> PartialRow:
         parts, lane = [row.totals], _lane(row)
+        names, own = _merged_part(row, self._merges_all)
         for process, lanes in self._received.items():
             received = lanes[lane]
             if lane is not None and all(peer.number != row.number for peer in received):
@@ -370,10 +432,17 @@ class PeerMerger:
             if not received or received[0].number != row.number:
                 continue
             peer = self._pop(process, lane, now)
-            if peer.names != row.schema.names:
-                self._mismatch(process, _difference(row.schema.names, peer.names))
+            sizes = [(len(each.sums), len(each.maxima)) for each in (own, peer.totals)]
+            if peer.names != names or sizes[0] != sizes[1]:
+                self._mismatch(process, _difference(names, peer.names))
                 continue
-            parts.append(peer.totals)
+            totals = peer.totals
+            if not self._merges_all:
+                # The other metrics are those of process 0.
+                more = len(row.totals.sums) - len(totals.sums)
+                sums = np.pad(totals.sums, (0, more))
+                totals = totals._replace(plain=np.zeros_like(row.totals.plain), sums=sums)
+            parts.append(totals)
         if len(parts) == 1:
             return row
         try:
@@ -401,7 +470,19 @@ class PeerMerger:
         )
 
     def _record(self, process: int, message: str, kind: str | None = None) -> None:
-        self._failures.record(f"process {process} ({self._hosts[process]})", message, kind=kind)
+        self._failures.record(self.describe(process), message, kind=kind)
+
+    def describe(self, process: int) -> str:
+        """A process with its host, for messages."""
+        host = self._hosts[process]
+        return f"process {process}" if host is None else f"process {process} ({host})"
+
+
+def _merged_part(row: PartialRow, merges_all: bool) -> tuple[tuple[str, ...], Totals]:
+    """Names and numbers of what is merged over processes."""
+    if merges_all:
+        return row.schema.names, row.totals
+    return row.schema.local_names, row.schema.local(row.totals)
 
 
 def _lane(row: PartialRow) -> _Lane:
@@ -412,9 +493,18 @@ def _size(row: PeerRow) -> int:
     return _ROW_BYTES + 8 * len(row.names)
 
 
+def _absent(row: PartialRow) -> str:
+    return (
+        f"has ended without sending {', '.join(row.schema.local_names)}; row {row.number} and "
+        "later ones exclude it. Log partials on every process, or a plain value on process 0."
+    )
+
+
 def _difference(ours: tuple[str, ...], theirs: tuple[str, ...]) -> str:
     more = [name for name in theirs if name not in ours]
     less = [name for name in ours if name not in theirs]
+    if ours == theirs:
+        return f"partials of other types than process 0 ({', '.join(ours)})"
     if not more and not less:
         return f"its metrics in another order than process 0 ({', '.join(ours)})"
     parts = []

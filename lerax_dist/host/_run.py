@@ -1,14 +1,13 @@
 """A run on one process, from open to close, in one of three roles.
 
-The *writer* (process 0) appends rows to the journal and feeds the backends. A *peer* (the other
-processes of `scope="process"`) sends its rows to the writer. An *idle* process (the others of
-`scope="global"`) writes nothing. The roles differ in their outlet; an idle run has none.
+The *writer* (process 0) appends rows to the journal and feeds the backends. A *peer* sends rows to
+the writer: all with `scope="process"`, else partials and samples of a plain loop. An *idle* process
+(the others of compiled steps) sends nothing. The roles differ in their outlet; idle ones have none.
 """
 
 import atexit
 import contextlib
 import os
-import sys
 import threading
 import time
 import weakref
@@ -20,8 +19,11 @@ import numpy as np
 
 from lerax_dist._failures import Failures
 from lerax_dist._schema import HostCallback, Schema
-from lerax_dist.cluster import ProcessGroup
+from lerax_dist.cluster import Departure, ProcessGroup
 from lerax_dist.host._clips import ClipSpec
+from lerax_dist.host._closing_wait import ClosingWait
+from lerax_dist.host._compare import Sample
+from lerax_dist.host._exit_status import has_error_status, has_failed, watch_exit_status
 from lerax_dist.host._queue import HostRow, Packet, RowQueue, TrainingStart
 from lerax_dist.host._signals import SignalWatch
 from lerax_dist.host._worker import AbstractOutlet, Ending, FlushMarker, Worker
@@ -30,8 +32,6 @@ from lerax_dist.process_logs import RunLogs
 
 # A process may ask this much later than another, e.g. since it loads data, in seconds.
 _AGREEMENT_TIMEOUT = 300.0
-# Closing a run that could not start, in seconds.
-_ABORT_TIMEOUT = 5.0
 # Closing at the exit of the interpreter, in seconds.
 _EXIT_TIMEOUT = 60.0
 # The last clips of a run that did not finish, in seconds.
@@ -107,7 +107,10 @@ class Run:
         self.info = info
         self.failures = failures
         self.is_closed = False
-        self.is_written_here = outlet is not None
+        counts = info.group.is_writer or info.scope == "process"
+        self.is_written_here = outlet is not None and counts
+        # What is only compared on process 0 is not worth a wait.
+        self._has_rows = self.is_written_here
         self.unsent: Callable[[], str | None] = lambda: None
         self._queue = queue
         self._outlet = outlet
@@ -119,24 +122,29 @@ class Run:
         self._exit_lock = threading.Lock()
         self._is_ended = False
         self._last: FlushMarker | None = None
+        self._opened = time.monotonic()
         # A signal that another process saw, when all were asked.
         self._peer_preempted = False
+        group, identity = info.group, info.identity
+        self._departure: Departure | None = None
+        if group.process_count > 1:
+            self._departure = group.departure(f"{identity.run_id}/{identity.incarnation}")
         self._signals = SignalWatch(self._sync_soon) if handle_signals else None
         if self._signals is not None:
             self._signals.install()
 
     def start(self, open_timeout: float) -> None:
         """Start the threads; the writer waits at most `open_timeout` seconds for its backends."""
-        if self._worker is None or self._outlet is None:
-            return
-        try:
-            self._close_at_exit()
+        watch_exit_status()
+        self._close_at_exit()
+        if self._departure is not None and self._signals is not None:
+            signals = self._signals
+            self._departure.watch(lambda: signals.seen)
+        if self._worker is not None and self._outlet is not None:
+            # Its thread, which the exit of the interpreter may need and could not start.
+            self._wait_for_callbacks(0.0)
             self._worker.start()
             self._outlet.start(open_timeout, self._close_at_exit)
-        except BaseException:
-            # Ctrl-C, for instance. The caller never gets the run, so it could not close it.
-            self.close(failed=True, timeout=_ABORT_TIMEOUT)
-            raise
 
     def row_callback(self, schema: Schema, stride: int) -> HostCallback:
         """What takes the rows of one schema from the devices; they are `stride` iterations apart.
@@ -202,6 +210,8 @@ class Run:
                 now = (time.time(), time.perf_counter())
                 run = this()
                 if run is not None:
+                    if run._clips is not None:
+                        run._clips.forget_parts()
                     run.put(TrainingStart(stride, iteration, steps, iterations, hparams, *now))
             except Exception as error:
                 failures.record(
@@ -223,7 +233,10 @@ class Run:
 
     def log(self, row: HostRow, size: int, begin: float) -> None:
         """Queue a row from a plain loop, see `RowQueue.put_row`."""
+        if self._outlet is None:
+            return
         if os.getpid() == self._pid or not self._is_forked:  # one call less, see `Logger.log`
+            self._has_rows = True
             self._queue.put_row(row, size, begin)
 
     def log_clip(self, tag: str, frames: np.ndarray, step: int, fps: float) -> None:
@@ -231,8 +244,8 @@ class Run:
         if self._clips is not None and not self._is_forked:
             self._clips.frames(tag, frames, step, fps)
 
-    def put(self, event: Event | TrainingStart) -> None:
-        """Queue an event; the writer keeps its own."""
+    def put(self, event: Event | TrainingStart | Sample) -> None:
+        """Queue an event, which the writer keeps of its own only, or a sample."""
         if self._outlet is not None and not self._is_forked:
             self._queue.put(event)
 
@@ -263,8 +276,9 @@ class Run:
         Raises:
             TimeoutError: if something was not done in time; the message names it.
         """
-        if self._outlet is None or self.is_closed or os.getpid() != self._pid:
+        if not self._has_rows or self.is_closed or os.getpid() != self._pid:
             return
+        assert self._outlet is not None
         deadline = time.monotonic() + timeout
         missing = self._wait_for_callbacks(timeout)
         marker = self._mark()
@@ -305,11 +319,16 @@ class Run:
         return None
 
     def preempted(self) -> bool:
-        """Whether a signal has reached any process; the same answer on all, which ask together."""
+        """Whether to leave, as a signal has reached any process; the same answer on all, which ask
+        equally often."""
         group = self.info.group
-        if group.process_count == 1 or self._is_forked:
-            return self._is_preempted
-        found = group.gather(self._is_preempted, timeout=_AGREEMENT_TIMEOUT, what="`preempted`")
+        if self._is_forked:
+            return self.is_preempted
+        if self._departure is not None:
+            return self._signals is not None and self._departure.reached()
+        if group.process_count == 1:
+            return self._signals is not None and self._signals.seen
+        found = group.gather(self.is_preempted, timeout=_AGREEMENT_TIMEOUT, what="`preempted`")
         what = "the answer to `preempted`"
         # A signal that arrived since is for the next call: the others do not know of it yet.
         answer = group.broadcast(any(found or ()), timeout=_AGREEMENT_TIMEOUT, what=what)
@@ -317,8 +336,12 @@ class Run:
         return answer
 
     @property
-    def _is_preempted(self) -> bool:
-        return self._peer_preempted or (self._signals is not None and self._signals.seen)
+    def is_preempted(self) -> bool:
+        """Whether a signal has reached this process while the run was open, or another one as far
+        as this one knows; also if only another logger of this process handles signals."""
+        noticed = self._departure is not None and self._departure.noticed
+        seen = self._signals is not None and self._signals.seen
+        return noticed or seen or self._peer_preempted or SignalWatch.last >= self._opened
 
     def close(self, failed: bool, timeout: float) -> None:
         """Write or send everything that is left, and release everything, within `timeout` seconds;
@@ -343,20 +366,25 @@ class Run:
         unsent = self.unsent()
         if unsent is not None:
             self.failures.record("close", unsent)
-        if self._outlet is not None and self._worker is not None:
-            state = "failed" if failed else "preempted" if self._is_preempted else "finished"
+        state = "failed" if failed else "preempted" if self.is_preempted else "finished"
+        if self._departure is not None:
+            state = self._departure.close(state)
+        # The end of a process that sends no rows is a courtesy; a failed one must not be kept.
+        if self._outlet and self._worker and (self._has_rows or not failed):
             self._drain(self._outlet, self._worker, state, timeout)
         self.is_closed = True
         # Only now: if this was interrupted, the next call or the interpreter's exit resumes it.
         self._is_ended = True
 
     def _drain(self, outlet: AbstractOutlet, worker: Worker, state: str, timeout: float) -> None:
+        timeout = timeout if self._has_rows else min(timeout, _LATE_TIMEOUT)
         deadline = time.monotonic() + timeout
+        waiting = ClosingWait(self.info.name, timeout)
         # Ctrl-C may have come before it ran. Without a thread there is nothing more to write.
         with contextlib.suppress(RuntimeError):
             worker.start()
         if self._last is None:
-            missing = self._wait_for_callbacks(timeout / 2)
+            missing = waiting.call(self._wait_for_callbacks, timeout / 2)
             if missing:
                 self.failures.record("close", missing)
             self.is_closed = True
@@ -366,19 +394,24 @@ class Run:
                 limit = limit if state == "finished" else min(limit, _CLIPS_TIMEOUT)
                 clips_deadline = time.monotonic() + limit
                 # Clips find their rows before the last of them are rendered.
-                self._mark(sync=True).wait(clips_deadline)
+                late = outlet.late_message
+                reached = self._mark(sync=True).reached
+                waiting.wait(reached.wait, clips_deadline, lambda: late)
                 self._clips.close(max(clips_deadline - time.monotonic(), 0.0))
-            failures = [f"{each.where}: {each.message}" for each in self.failures.all()]
-            self.put(Event(time.time(), "close", {"state": state, "failures": failures}))
+            if outlet.await_sample():
+                # The worker compares it, before what has failed is written.
+                self._queue.put(seen := FlushMarker(urgent=True))
+                seen.reached.wait(max(deadline - time.monotonic(), 0.0))
             now = time.monotonic()
             ending = Ending(state, now + 0.7 * max(deadline - now, 0.0))
             self._last = FlushMarker(ending=ending)
         # Each time: this may have been interrupted before. The worker ignores the second.
         self._queue.put(self._last)
-        written = self._last.wait(deadline)
-        if not written:
+        late = outlet.late_message
+        written = waiting.wait(self._last.reached.wait, deadline, lambda: late)
+        if not written and self._has_rows:
             self.failures.record("close", f"{outlet.late_message} after {timeout:g} s")
-        outlet.close(written, deadline, timeout)
+        outlet.close(written, deadline, waiting)
         if not self.info.group.is_writer:
             # It may still send what is left.
             worker.join(max(deadline - time.monotonic(), _LATE_TIMEOUT))
@@ -395,6 +428,6 @@ class Run:
                 atexit.register(self._at_exit)
 
     def _at_exit(self) -> None:
-        # The interpreter sets this when the program ends by an uncaught exception.
-        failed = getattr(sys, "last_value", None) is not None
+        # After a signal a program may leave with any status.
+        failed = has_failed() or has_error_status() and not self.is_preempted
         self.close(failed, timeout=_EXIT_TIMEOUT)

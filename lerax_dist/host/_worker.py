@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, final
 
 from lerax_dist._failures import Failures
 from lerax_dist.host._clips import ClipRenderer
+from lerax_dist.host._closing_wait import ClosingWait
 from lerax_dist.host._queue import HostRow, RowQueue, TrainingStart
 from lerax_dist.host._rows import Reassembler, group_packets
 from lerax_dist.journal import Event
@@ -91,6 +92,11 @@ class AbstractOutlet(abc.ABC):
         """Seconds until `write` must be called even if nothing arrives; `None` if never."""
 
     @abc.abstractmethod
+    def await_sample(self) -> bool:
+        """In a run that has just started, wait for what other processes have sent; whether there
+        may be something."""
+
+    @abc.abstractmethod
     def flush(self, marker: FlushMarker, deadline: float) -> str | None:
         """Wait until everything before a marker, which was reached, is where it belongs.
 
@@ -99,13 +105,13 @@ class AbstractOutlet(abc.ABC):
         """
 
     @abc.abstractmethod
-    def close(self, written: bool, deadline: float, timeout: float) -> None:
+    def close(self, written: bool, deadline: float, waiting: ClosingWait) -> None:
         """Release everything.
 
         Args:
             written: whether the last marker was reached.
             deadline: when to stop waiting, by `time.monotonic()`.
-            timeout: how long closing may take in all, for messages.
+            waiting: waits, and says for what.
         """
 
 
@@ -178,7 +184,7 @@ class Worker:
             case Event() if item.kind not in ("video", "dropped"):
                 pass
             case _:
-                # Clips and rows of peers belong to rows of their own, and must not hurry the next.
+                # Clips and what peers send are of other rows, and must not hurry the next.
                 return [item]
         # Rows that were queued before it must not come after it.
         return [*self._reassembler.release(), item]

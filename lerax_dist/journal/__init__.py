@@ -20,8 +20,10 @@ from lerax_dist.journal._record import Row as Row
 from lerax_dist.journal._record import Rows as Rows
 from lerax_dist.journal._record import decode as decode
 from lerax_dist.journal._record import encode as encode
+from lerax_dist.journal._record import to_json as to_json
 from lerax_dist.journal._run_file import Heartbeat as Heartbeat
 from lerax_dist.journal._run_file import Identity as Identity
 from lerax_dist.journal._run_file import Liveness as Liveness
 from lerax_dist.journal._run_file import replace_file as replace_file
 from lerax_dist.journal._run_file import take_identity as take_identity
+from lerax_dist.journal._run_file import unused_path as unused_path

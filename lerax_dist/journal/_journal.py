@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import shutil
 import socket
 import threading
 import weakref
@@ -17,7 +18,7 @@ from typing import BinaryIO, final
 from lerax_dist._failures import Failures
 from lerax_dist.journal._reader import read_last
 from lerax_dist.journal._record import JournalFormatError, Record, Row, decode, encode
-from lerax_dist.journal._run_file import last_opened
+from lerax_dist.journal._run_file import last_opened, unused_path
 
 # Size of the lines whose records are kept in memory; a cursor further behind reads the file. A
 # record takes several times as much as its line.
@@ -53,14 +54,6 @@ class Cursor:
 
     number: int  # number of the next record to read
     offset: int  # a byte offset at or before its line
-    file: BinaryIO | None = None  # while the cursor is so far behind that it needs the file
-    copy: int = 0  # which copy of the journal that is, see `Journal.restore_if_lost`
-
-    def close(self) -> None:
-        """Close the file."""
-        if self.file is not None:
-            self.file.close()
-            self.file = None
 
 
 @final
@@ -110,7 +103,6 @@ class Journal:
         self._unwritten: deque[_Kept] = deque()
         self._unwritten_bytes = 0
         self._dropped = 0
-        self._copies = 0
 
     @property
     def end(self) -> int:
@@ -203,7 +195,6 @@ class Journal:
             if cursor.number >= self._next:
                 return []
             if self._recent and cursor.number >= self._recent[0].number:
-                cursor.close()
                 start = cursor.number - self._recent[0].number
                 stop = min(start + most, len(self._recent))
                 entries = [self._recent[place] for place in range(start, stop)]
@@ -213,23 +204,20 @@ class Journal:
         return self._read_file(cursor, most)
 
     def _read_file(self, cursor: Cursor, most: int) -> list[Record]:
-        if cursor.file is None or cursor.copy != self._copies:
-            cursor.close()
-            cursor.copy, cursor.file = self._copies, self._open_again()
-            cursor.file.seek(cursor.offset)
         records: list[Record] = []
-        while len(records) < most:
-            line = cursor.file.readline()
-            if not line.endswith(b"\n"):
-                if not records:
-                    self._skip_dropped(cursor, torn=bool(line))
-                cursor.file.seek(cursor.offset)
-                break
-            cursor.offset += len(line)
-            decoded = decode(line)
-            if decoded is not None and decoded[0] >= cursor.number:
-                cursor.number = decoded[0] + 1
-                records.append(decoded[1])
+        with self._open_again() as file:
+            file.seek(cursor.offset)
+            while len(records) < most:
+                line = file.readline()
+                if not line.endswith(b"\n"):
+                    if not records:
+                        self._skip_dropped(cursor, torn=bool(line))
+                    break
+                cursor.offset += len(line)
+                decoded = decode(line)
+                if decoded is not None and decoded[0] >= cursor.number:
+                    cursor.number = decoded[0] + 1
+                    records.append(decoded[1])
         return records
 
     def _open_again(self) -> BinaryIO:
@@ -241,10 +229,9 @@ class Journal:
 
     def _skip_dropped(self, cursor: Cursor, torn: bool) -> None:
         """At the end of the file, skip what is neither there nor in memory."""
-        assert cursor.file is not None
         with self._changed:
             # Unless the file has grown since: then the reader continues there.
-            if torn or os.fstat(cursor.file.fileno()).st_size <= cursor.offset:
+            if torn or os.fstat(self._fd).st_size <= cursor.offset:
                 oldest = self._recent[0].number if self._recent else self._next
                 cursor.number = max(cursor.number, oldest)
 
@@ -272,67 +259,60 @@ class Journal:
     def restore_if_lost(self) -> None:
         """Notice that the file was removed or moved away. For the appending thread; never raises.
 
-        One that was removed is made again, with all its records, which the open file still has; if
-        there is another in its place by now, beside that.
+        The rows of one that was moved go on where it is. One that was removed is made again from
+        the open file, beside what is in its place by now.
         """
+        lost = self.path
         try:
             mine = os.fstat(self._fd)
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                if os.path.samestat(mine, os.stat(self.path)):
-                    return
-            # A network file system gives a file that was removed another name instead.
-            name = os.readlink(f"/proc/self/fd/{self._fd}")
-            hidden = os.path.basename(name).startswith(".nfs")
-            # In a file system that was unmounted it has a name still, which leads nowhere.
-            if mine.st_nlink and not hidden and _is_at(name, mine):
-                self._failures.record(
-                    "journal",
-                    f"{self.path} was moved while the run is written; rows go on to {name}. Write "
-                    "files of backends again from there, with `lerax-dist replay`",
-                )
+            if _is_at(lost, mine):
                 return
-            lost, self.path = self.path, self._restored()
-            what = (
-                f"{self.path} has all its rows so far. Files of backends beside it are gone: write "
-                f"them again with `lerax-dist replay {self.path} --to BACKEND --force`"
-            )
+            name = os.readlink(f"/proc/self/fd/{self._fd}")
+            # A network file system gives a file that was removed another name instead. In a file
+            # system that was unmounted it keeps its name, which leads nowhere.
+            if _is_at(name, mine) and not os.path.basename(name).startswith(".nfs"):
+                what = (
+                    f"moved while the run is written; rows go on to {name}. Write files of "
+                    "backends again from there, with `lerax-dist replay`"
+                )
+            else:
+                self._restore()
+                what = (
+                    f"removed (or unmounted) while the run is written. {self.path} has all its "
+                    "rows so far. Files of backends beside it are gone: write them again with "
+                    f"`lerax-dist replay {self.path} --to BACKEND --force`"
+                )
         except OSError as error:
-            lost = self.path
             what = (
-                f"It cannot be made again ({error!r}): its rows are lost when this process ends, "
-                "unless the folder can be written to before"
+                "removed (or unmounted) while the run is written. It cannot be made again "
+                f"({error!r}): its rows are lost when this process ends, unless the folder can be "
+                "written to before"
             )
-        message = f"{lost} was removed (or unmounted) while the run is written. {what}"
-        self._failures.record("journal", message)
+        self._failures.record("journal", f"{lost} was {what}")
 
-    def _restored(self) -> Path:
-        """Copy the open file to its path, if that is free, and go on there; returns the path."""
+    def _restore(self) -> None:
+        """Copy the open file to its path, or beside what is there, and go on in the copy."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        names = (self.path.with_stem(f"{self.path.stem}_{i}") for i in itertools.count(2))
-        path = next(each for each in itertools.chain([self.path], names) if not each.exists())
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        path = unused_path(self.path)
         try:
-            with contextlib.suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            error, offset = None, 0
-            while error is None and (data := os.pread(self._fd, _RECENT_BYTES, offset)):
-                done, error = _write_all(fd, data)
-                offset += done
-            if error is not None:
-                raise error
-            os.fsync(fd)
-            # The same descriptor: what knows it, as a fork must, need not learn another.
-            os.dup2(fd, self._fd, inheritable=False)
-            self._copies += 1
+            with self._open_again() as lost, path.open("xb") as copy:
+                shutil.copyfileobj(lost, copy)
+                copy.flush()
+                os.fsync(copy.fileno())
+                with contextlib.suppress(OSError):
+                    fcntl.flock(copy.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The same descriptor: what knows it, as a fork must, need not learn another.
+                os.dup2(copy.fileno(), self._fd, inheritable=False)
         except OSError:
-            path.unlink()
+            path.unlink(missing_ok=True)
             raise
-        finally:
-            os.close(fd)
-        return path
+        self.path = path
 
     def close(self) -> None:
-        """Put the file on the disk and close it. The appending thread must have ended."""
+        """Put the file on the disk and close it. The appending thread must have ended. A second
+        call does nothing."""
+        if self._fd < 0:
+            return
         self.restore_if_lost()
         self.sync()
         missing = self._dropped + len(self._unwritten)
@@ -350,22 +330,25 @@ class Journal:
 
     def _close(self) -> None:
         _open.discard(self)
-        os.close(self._fd)
-
-    def leave_to_parent(self) -> None:
-        """After a fork, in the child: close the file, whose lock would outlive the parent."""
         fd, self._fd = self._fd, -1
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        os.close(fd)
+
+    def __del__(self) -> None:
+        # Ctrl-C may have cut off what would have closed it, and the lock would stay.
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+
+    @staticmethod
+    def leave_to_parent() -> None:
+        """After a fork, in the child: close all files, whose locks would outlive the parent."""
+        for journal in _open:
+            with contextlib.suppress(OSError):
+                os.close(journal._fd)
+            journal._fd = -1
+        _open.clear()
 
 
-def _leave_all() -> None:
-    for journal in list(_open):
-        journal.leave_to_parent()
-    _open.clear()
-
-
-os.register_at_fork(after_in_child=_leave_all)
+os.register_at_fork(after_in_child=Journal.leave_to_parent)
 
 
 def _in_use(path: Path) -> str:
@@ -388,10 +371,10 @@ def _in_use(path: Path) -> str:
     )
 
 
-def _is_at(path: str, about: os.stat_result) -> bool:
+def _is_at(path: str | Path, file: os.stat_result) -> bool:
     try:
-        return os.path.samestat(os.stat(path), about)
-    except OSError:
+        return os.path.samestat(os.stat(path), file)
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

@@ -5,6 +5,7 @@ damaged line is counted, and a record that occurs twice counts once: so a file t
 or pieced together gives its intact records and nothing else.
 """
 
+import functools
 import io
 import operator
 import os
@@ -67,9 +68,9 @@ class _Resumes:
     """The `resume` records of a journal: each supersedes rows of the incarnations before it."""
 
     def __init__(self) -> None:
-        # Number of the first record that stays -> (first step that does not, steps by metric).
-        self._starts: dict[int, list[tuple[int, Mapping[str, int] | None]]] = {}
-        # What applies to rows with the same metrics.
+        # Number of the first record that stays, first step that does not, steps by metric.
+        self._resumes: list[tuple[int, int, Mapping[str, int] | None]] = []
+        # The first two, as far as they apply to rows with such metrics.
         self._by_names: dict[tuple[str, ...], list[tuple[int, int]]] = {}
 
     def add(self, number: int, record: Record) -> None:
@@ -77,8 +78,7 @@ class _Resumes:
         if isinstance(record, Event) and record.kind == "resume":
             start, metrics = record.body.get("start_step"), record.body.get("metrics")
             if isinstance(start, int):
-                before = record.body.get("before", number)
-                self._starts.setdefault(before, []).append((start, metrics))
+                self._resumes.append((record.body.get("before", number), start, metrics))
                 self._by_names.clear()
 
     def hides(self, number: int, record: Record) -> bool:
@@ -88,18 +88,20 @@ class _Resumes:
 
     def hides_step(self, number: int, step: Any, names: tuple[str, ...]) -> bool:
         """Whether a row or clip of a step, with such metrics, is superseded."""
-        if not self._starts or not isinstance(step, int):
+        if not self._resumes or not isinstance(step, int):
             return False
-        starts = self._by_names.get(names)
-        if starts is None:
-            found = (
-                (before, start_of(names, *resume))
-                for before, resumes in self._starts.items()
-                for resume in resumes
-            )
-            starts = [(before, start) for before, start in found if start is not None]
-            self._by_names[names] = starts
-        return any(number < before and step >= start for before, start in starts)
+        if names not in self._by_names:
+            self._by_names[names] = self._applying_to(own_metrics(names))
+        return any(number < before and step >= start for before, start in self._by_names[names])
+
+    def _applying_to(self, own: frozenset[str]) -> list[tuple[int, int]]:
+        starts: list[tuple[int, int]] = []
+        for before, start, metrics in self._resumes:
+            if metrics is None:
+                starts.append((before, start))
+            elif own and own <= metrics.keys():
+                starts.append((before, max(metrics[name] for name in own)))
+        return starts
 
 
 def step_and_names(record: Record) -> tuple[Any, tuple[str, ...]] | None:
@@ -111,24 +113,8 @@ def step_and_names(record: Record) -> tuple[Any, tuple[str, ...]] | None:
     return record.body.get("step"), (str(record.body.get("tag")),)
 
 
-def start_of(
-    names: Iterable[str], start_step: int, metrics: Mapping[str, int] | None
-) -> int | None:
-    """From which step on a `resume` record supersedes rows with such metrics; `None` for never.
-
-    Args:
-        names: metrics of the rows.
-        start_step: the field of the record.
-        metrics: the field of the record: name to step. Rows are superseded if all their metrics are
-            in it, besides those of the logger; without it all rows are.
-    """
-    if metrics is None:
-        return start_step
-    own = own_metrics(names)
-    return max(metrics[name] for name in own) if own and own <= metrics.keys() else None
-
-
-def own_metrics(names: Iterable[str]) -> frozenset[str]:
+@functools.lru_cache(1024)
+def own_metrics(names: tuple[str, ...]) -> frozenset[str]:
     """The metrics of the user among some names: those of the logger come and go."""
     return frozenset(name for name in names if not name.startswith(_OF_LOGGER))
 

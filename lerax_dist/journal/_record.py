@@ -98,7 +98,7 @@ def encode(record: Record, number: int) -> bytes:
         fields["kind"] = record.kind
         if record.kind == "open":
             fields["format"] = _FORMAT
-        body = _json(fields | record.body)
+        body = to_json(fields | record.body)
     return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
 
 
@@ -124,14 +124,15 @@ def _row_body(fields: dict[str, Any], row: Row) -> bytes:
         except TypeError:
             pass  # E.g. a step of more than 64 bits.
     # orjson would write `null` for NaN.
-    return _json(fields)
+    return to_json(fields)
 
 
-def _json(fields: dict[str, Any]) -> bytes:
+def to_json(value: Any) -> bytes:
+    """JSON of a value, or of the nearest that JSON has."""
     try:
-        return json.dumps(fields, allow_nan=False, separators=_COMPACT).encode()
+        return json.dumps(value, allow_nan=False, separators=_COMPACT).encode()
     except (ValueError, TypeError, RecursionError):
-        return json.dumps(_encodable(fields), separators=_COMPACT).encode()
+        return json.dumps(_encodable(value), separators=_COMPACT).encode()
 
 
 def _encodable(value: Any, depth: int = 0) -> Any:

@@ -7,6 +7,7 @@ that looks once compares the time of the file with its own time.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import time
@@ -133,6 +134,12 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def unused_path(path: Path) -> Path:
+    """The path if nothing is there, else the first free one of `NAME_2.EXT`, `NAME_3.EXT`, ..."""
+    others = (path.with_stem(f"{path.stem}_{i}") for i in itertools.count(2))
+    return next(each for each in itertools.chain([path], others) if not each.exists())
 
 
 @final

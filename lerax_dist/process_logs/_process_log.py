@@ -15,13 +15,7 @@ _MAX_TEXT = 300
 
 
 class Counts(NamedTuple):
-    """The warnings and errors that a process has logged.
-
-    Attributes:
-        warnings: number of warnings.
-        errors: number of errors.
-        newest: the newest error, or the newest warning if there is no error.
-    """
+    """How many warnings and errors a process has logged, and the newest error (else warning)."""
 
     warnings: int = 0
     errors: int = 0
@@ -38,8 +32,7 @@ class Counts(NamedTuple):
 class ProcessLog(logging.Handler):
     """Writes each record to the file of every open run at once; buffers it while none is open.
 
-    Attributes:
-        counts: warnings and errors since the last run was closed.
+    `counts` are the warnings and errors since the last run was closed.
     """
 
     def __init__(self) -> None:

@@ -30,11 +30,6 @@ class RunLogs:
     No process waits for another: each one stores its counts in JAX's coordination service under its
     own key, where process 0 reads them. That needs neither a shared folder nor a collective.
     A group without that service (`MPIGroup`) has the files only.
-
-    Args:
-        run_dir: folder of the run.
-        run_id: id of the run.
-        group: the processes that log together.
     """
 
     def __init__(self, run_dir: Path, run_id: str, group: ProcessGroup) -> None:

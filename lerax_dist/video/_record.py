@@ -38,15 +38,7 @@ _LOCAL_PRIMITIVES = {"axis_index", "pvary", "pcast"}
 
 
 class Settings(NamedTuple):
-    """The `video_*` arguments.
-
-    Attributes:
-        interval: iterations between clips; 0 for no video.
-        num_steps: environment steps per clip.
-        width: width in pixels.
-        height: height in pixels.
-        fps: frames per second.
-    """
+    """The `video_*` arguments of `LoggingCallback`."""
 
     interval: int
     num_steps: int

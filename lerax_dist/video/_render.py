@@ -32,10 +32,8 @@ class Renderer(NamedTuple):
 def choose_renderer(env: Any, env_on_host: Any, render: Render | None) -> Renderer:
     """The way to draw an environment; `ValueError` if there is none.
 
-    Args:
-        env: environment as the compiled step has it; its leaves may be tracers.
-        env_on_host: the same environment without tracers; `None` if only the step has it.
-        render: the user's function, which takes precedence.
+    The leaves of `env` may be tracers. `env_on_host` is the same environment without them; `None`
+    if only the compiled step has it. The user's `render` takes precedence.
     """
     render = render or getattr(env_on_host, "render_frame", None)
     if callable(render):
@@ -81,9 +79,8 @@ def _on_cpu(render: Render) -> Render:
 def draw_frames(observed: Any, draw: Render, num_steps: int, width: int, height: int) -> np.ndarray:
     """The frames of a clip, `uint8` `(num_steps, height, width, 3)`.
 
-    Args:
-        observed: pytree of NumPy arrays with a leading axis of `num_steps`.
-        draw: draws one step; `ValueError` if what it returns has another shape or type.
+    `observed` is a pytree of NumPy arrays with a leading axis of `num_steps`. If `draw` returns
+    pixels of another shape or type, that is a `ValueError`.
     """
     frames = np.empty((num_steps, height, width, 3), np.uint8)
     leaves, tree = jax.tree.flatten(observed)

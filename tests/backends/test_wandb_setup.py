@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lerax_dist.backends import WandbBackend
-from lerax_dist.backends._wandb import _in_plain_netrc, has_credentials, why_no_answer
+from lerax_dist.backends._wandb import has_credentials, why_no_answer
 
 HOST = "https://wandb.example.org"
 
@@ -38,16 +38,20 @@ def test_a_key_in_the_settings_is_enough():
 @pytest.mark.parametrize(
     ("machine", "found"), [("wandb.example.org", True), ("api.wandb.ai", False)]
 )
-def test_netrc_counts_for_its_own_host_only(tmp_path, machine, found):
+@pytest.mark.parametrize("wandb_looks", [True, False])
+def test_netrc_counts_for_its_own_host_only(tmp_path, monkeypatch, machine, found, wandb_looks):
+    if not wandb_looks:
+        monkeypatch.setitem(sys.modules, "wandb.sdk.lib.wbauth", None)
     (tmp_path / ".netrc").write_text(f"machine {machine}\n  login u\n  password {'0' * 40}\n")
     (tmp_path / ".netrc").chmod(0o600)
-    assert _in_plain_netrc(HOST) is found
+    assert has_credentials(settings()) is found
 
 
-def test_no_netrc_and_one_that_cannot_be_parsed_hold_no_key(tmp_path):
-    assert not _in_plain_netrc(HOST)
+def test_no_netrc_and_one_that_cannot_be_parsed_hold_no_key(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb.sdk.lib.wbauth", None)
+    assert not has_credentials(settings())
     (tmp_path / ".netrc").write_text("nonsense {")
-    assert not _in_plain_netrc(HOST)
+    assert not has_credentials(settings())
 
 
 def problems(monkeypatch, *, mode="online", api_key: str | None = "x", url=HOST, timeout=5.0):

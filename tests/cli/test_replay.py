@@ -169,8 +169,9 @@ def test_no_file_of_a_run_that_is_written_is_replaced(tmp_path, capsys):
     with ld.Logger(ld.JSONLBackend(tmp_path), "r") as logger:
         logger.log({"x": 1.0}, 0)
         logger.flush()
-        assert main(["replay", str(logger.run_dir), "--to", "jsonl", "--force"]) == 1
-        assert "while the run is being written" in capsys.readouterr().err
+        for how in (["--force"], ["--from-step", "0"]):
+            assert main(["replay", str(logger.run_dir), "--to", "jsonl", *how]) == 1
+            assert "while the run is being written" in capsys.readouterr().err
         logger.log({"x": 2.0}, 1)
     assert len((logger.run_dir / "metrics.jsonl").read_text().splitlines()) == 2
 

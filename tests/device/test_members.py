@@ -491,3 +491,24 @@ def test_a_member_axis_that_is_not_in_scope_is_refused(tmp_path):
     with ld.LoggingCallback(ld.NoOpBackend(), log_dir=tmp_path, member_axes="b") as logger:
         with pytest.raises(ValueError, match="`member_axes` names 'b', which is not in scope"):
             iteration(logger, step_states([1]), {})
+
+
+def test_emit_in_a_scan_logs_a_band_of_the_members(tmp_path):
+    with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
+
+        def member(value):
+            def step(carry, i):
+                logger.emit({"eval": {"x": value * i, "n": ld.Sum(i)}}, step=10 * i)
+                return carry, None
+
+            return jax.lax.scan(step, value, jnp.arange(1, ITERATIONS + 1))[0]
+
+        jax.block_until_ready(jax.jit(jax.vmap(member))(DATA[:, 0]))
+    rows = journal_rows(tmp_path / "r")
+    assert [step for step, _ in rows] == [10, 20, 30]
+    for i, (_, row) in enumerate(rows, 1):
+        values = DATA[:, 0].astype(np.float64) * i
+        wanted = [values.mean(), values.min(), values.max(), values.std(), i]
+        ends = ("", "/member_min", "/member_max", "/member_std")
+        found = [*(row[f"eval/x{end}"] for end in ends), row["eval/n"]]
+        np.testing.assert_allclose(found, wanted, rtol=2e-6)

@@ -12,7 +12,7 @@ from PIL import Image
 
 import lerax_dist as ld
 from lerax_dist.host import _clips
-from tests.loop import KEY, reset, step_states, training
+from tests.loop import KEY, reset, run_threads, step_states, training
 from tests.memory import Hangs, Memory
 from tests.readers import journal_records
 
@@ -234,7 +234,7 @@ def test_every_clip_of_a_plain_loop_is_kept_and_one_that_finds_no_room_waits(tmp
 
 
 @pytest.mark.parametrize(
-    ("size", "bound"), [(1, 70), (40_000, 2_000_000)], ids=["whole", "in parts"]
+    ("size", "bound"), [(1, 55), (40_000, 2_000_000)], ids=["whole", "in parts"]
 )
 def test_clips_beyond_the_memory_bound_are_dropped_with_one_warning(
     tmp_path, monkeypatch, size, bound
@@ -309,7 +309,7 @@ def test_closing_does_not_wait_for_ever_and_says_what_is_lost(tmp_path):
 
 
 def test_a_run_keeps_no_frames_of_a_clip_that_is_written_and_closed_no_thread(tmp_path):
-    before = set(threading.enumerate())
+    before = run_threads()
     with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path) as logger:
         tracemalloc.start()
         logger.log_video("v", np.zeros((8, 1000, 1000, 3), np.uint8), 0)
@@ -317,7 +317,7 @@ def test_a_run_keeps_no_frames_of_a_clip_that_is_written_and_closed_no_thread(tm
         now, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak > 24e6 > 4e6 > now
-    for thread in set(threading.enumerate()) - before:
+    for thread in run_threads() - before:
         thread.join(LIMIT)
         assert not thread.is_alive(), thread.name
 

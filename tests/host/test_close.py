@@ -1,7 +1,10 @@
 """Flush, state, close and exit: everything is written, and what takes too long is named."""
 
 import atexit
+import contextlib
 import gc
+import json
+import linecache
 import signal
 import subprocess
 import sys
@@ -16,7 +19,8 @@ import jax.numpy as jnp
 import pytest
 
 import lerax_dist as ld
-from tests.loop import iteration, reset, step_states, training
+from lerax_dist.host._closing_wait import ClosingWait
+from tests.loop import iteration, reset, run_threads, step_states, training
 from tests.memory import Hangs, Memory
 from tests.readers import journal_records, journal_steps, start_step_of
 
@@ -158,27 +162,65 @@ def python(program, *args):
     )
 
 
+# How a program ends, the state of its run, and its exit status. `other` is a second run.
+ENDS = [
+    ("", "finished", 0),
+    ("sys.exit()", "finished", 0),
+    ("raise SystemExit(0)", "finished", 0),
+    ("raise ValueError", "failed", 1),
+    ("sys.excepthook = lambda *_: None; 1/0", "failed", 1),
+    ("raise KeyboardInterrupt", "failed", -signal.SIGINT),
+    ("sys.exit(3)", "failed", 3),
+    ("sys.exit('it failed')", "failed", 1),
+    ("raise SystemExit(3)", "failed", 3),
+    ("exit(1)", "failed", 1),
+    ("stop(4)", "failed", 4),
+    ("class Stop(SystemExit): pass\nraise Stop(2)", "failed", 2),
+    ("try: 1/0\nexcept ZeroDivisionError: stop(5)", "failed", 5),
+    ("try: sys.exit(3)\nexcept SystemExit as error: assert error.code == 3", "finished", 0),
+    ("t = threading.Thread(target=sys.exit, args=(3,)); t.start(); t.join()", "finished", 0),
+    ("os.kill(os.getpid(), signal.SIGTERM); sys.exit(0)", "preempted", 0),
+    ("os.kill(os.getpid(), signal.SIGTERM); sys.exit(75)", "preempted", 75),
+    ("os.kill(os.getpid(), signal.SIGTERM); 1/0", "failed", 1),
+    ("logger.flush(); other.flush(); os._exit(0)", None, 0),
+]
 END_WITHOUT_CLOSE = """
-import sys
+import json, os, signal, sys, threading
 import lerax_dist as ld
 from tests.memory import Memory
 class Prints(Memory):
     def close(self):
-        print(len(self.rows), flush=True)
-logger = ld.Logger(Prints(), "r", log_dir=sys.argv[1])
+        os.write(1, f"{len(self.rows)}\\n".encode())
+statuses = []
+for number, way in enumerate(json.loads(sys.argv[2])):
+    child = os.fork()
+    if child == 0:
+        break
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    sys.stdout.write(json.dumps(statuses))
+    sys.stdout.flush()
+    os._exit(0)
+logger = ld.Logger(Prints(), f"{number}/r", log_dir=sys.argv[1], handle_signals="SIG" in way)
+other = ld.Logger(ld.NoOpBackend(), f"{number}/other", log_dir=sys.argv[1])
 for step in range(1000):
     logger.log({"x": float(step)}, step)
+def stop(status):
+    sys.exit(status)
+exec(way)
 """
 
 
-@pytest.mark.parametrize(
-    ("end", "state"), [("", "finished"), ("raise ValueError", "failed"), ("1/0", "failed")]
-)
-def test_a_program_that_ends_without_close_loses_nothing(tmp_path, end, state):
-    done = python(END_WITHOUT_CLOSE + end, str(tmp_path))
-    assert done.stdout == "1000\n", done.stderr
-    assert journal_steps(tmp_path / "r") == list(range(1000))
-    assert journal_records(tmp_path / "r")[-1].body["state"] == state
+def test_a_program_that_ends_without_close_loses_nothing_and_its_end_is_known(tmp_path):
+    done = python(END_WITHOUT_CLOSE, str(tmp_path), json.dumps([way for way, *_ in ENDS]))
+    *prints, statuses = done.stdout.splitlines()
+    assert prints == ["1000"] * (len(ENDS) - 1), done.stderr
+    assert json.loads(statuses) == [status for *_, status in ENDS], done.stderr
+    for number, (way, state, _) in enumerate(ENDS):
+        for name in ("r", "other"):
+            records = journal_records(tmp_path / str(number) / name)
+            assert getattr(records[-1], "body", {}).get("state") == state, (way, name)
+        assert journal_steps(tmp_path / str(number) / "r") == list(range(1000))
 
 
 FORKED = """
@@ -279,19 +321,106 @@ def test_a_journal_is_closed_once_though_its_outlet_is_closed_again(tmp_path):
     logger.close()
     outlet = logger._run._outlet
     assert outlet is not None
-    outlet.close(True, time.monotonic() + LIMIT, LIMIT)
+    outlet.close(True, time.monotonic() + LIMIT, ClosingWait("r", LIMIT))
     assert logger.failures == ()
 
 
+def test_ctrl_c_at_any_line_of_a_close_loses_nothing(tmp_path):
+    """A trace function raises it, at each line in turn."""
+    left = number = 0
+
+    def interrupt(frame, event, arg):
+        nonlocal left
+        if "lerax_dist" not in frame.f_code.co_filename:
+            return None
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        # The end of a `with` is traced, too, where no signal is handled before it is left.
+        if event == "line" and not line.lstrip().startswith("with "):
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return interrupt
+
+    for number in range(1, 1000):
+        logger = ld.Logger(Memory(), f"r{number}", log_dir=tmp_path, handle_signals=True)
+        log(logger, range(3))
+        left = number
+        before = sys.gettrace()
+        try:
+            sys.settrace(interrupt)
+            logger.close(timeout=LIMIT)
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        logger.close(timeout=LIMIT)
+        assert logger.failures == ()
+        kinds = [getattr(record, "kind", "row") for record in journal_records(logger.run_dir)]
+        assert kinds == ["open", "start", "row", "row", "row", "close"], number
+    assert 50 < number < 999
+
+
+def test_ctrl_c_right_after_the_journal_is_opened_does_not_keep_the_run(tmp_path, monkeypatch):
+    def interrupt(stack, function, *args, real=contextlib.ExitStack.callback, **options):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(contextlib.ExitStack, "callback", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ld.Logger(Memory(), "r", log_dir=tmp_path)
+    ld.Logger(Memory(), "r", log_dir=tmp_path).close()
+
+
+class FailsToClose(Memory):
+    def on_end(self, state):
+        self.calls.append(("on_end", state))
+
+    def close(self):
+        super().close()
+        raise OSError("no route to host")
+
+
+def test_what_fails_while_closing_is_in_the_last_line(tmp_path):
+    backends = [FailsToClose(), Hangs("close")]
+    logger = ld.Logger(backends, "r", log_dir=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.close(timeout=1.0)
+    body = last_record(logger).body
+    assert body["state"] == "finished"
+    failed, late = sorted(body["failures"])
+    assert failed == "FailsToClose: failed to close (OSError('no route to host'))"
+    assert late.startswith("Hangs: did not end in 1 s: `close` has been running for ")
+    backends[1].release.set()
+    assert backends[0].calls[-2:] == [("on_end", "finished"), ("close",)]
+
+
+def test_a_close_that_takes_long_says_what_it_waits_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lerax_dist.host._closing_wait._FIRST", 0.3)
+    monkeypatch.setattr("lerax_dist.host._closing_wait._INTERVAL", 0.3)
+    backend = Hangs("close")
+    logger = ld.Logger(backend, "r", log_dir=tmp_path)
+    with pytest.warns(ld.LoggingWarning, match="Hangs: did not end"):
+        logger.close(timeout=1.5)
+    backend.release.set()
+    said = capsys.readouterr().err.splitlines()
+    assert 2 <= len(said) <= 4
+    for line in said:
+        assert line.startswith("lerax_dist: the run 'r' has been closing for ")
+        assert "of 1.5 s at most. Waiting for: Hangs: `close` has been running" in line
+
+
 def test_no_thread_of_a_closed_run_is_left(tmp_path):
-    before = set(threading.enumerate())
+    before = run_threads()
     # A signal that comes while the run is closed.
     backend = AtClose(lambda _: send_to_main_thread(signal.SIGUSR1))
     backend.logger = logger = ld.Logger(backend, "r", log_dir=tmp_path, handle_signals=True)
     log(logger, range(3))
     logger.close(timeout=LIMIT)
     assert logger.preempted
-    for thread in set(threading.enumerate()) - before:
+    for thread in run_threads() - before:
         thread.join(LIMIT)
         assert not thread.is_alive(), thread.name
     assert steps_of(backend) == [0, 1, 2]
@@ -317,12 +446,12 @@ def test_a_closed_run_is_kept_by_nothing_that_jax_caches(tmp_path):
 
 
 def test_no_thread_of_an_idle_run_wakes_more_than_once_a_second(tmp_path):
-    before = set(threading.enumerate())
+    before = run_threads()
     with ld.Logger([Memory(), Memory()], "r", log_dir=tmp_path) as logger:
         log(logger, range(3))
         logger.flush(LIMIT)
         logger.state(LIMIT)  # what is new is put on the disk, which then need not be done later
-        threads = sorted(set(threading.enumerate()) - before, key=lambda thread: thread.name)
+        threads = sorted(run_threads() - before, key=lambda thread: thread.name)
         assert len(threads) >= 3
         counts = [_switches(thread) for thread in threads]
         seconds = 3

@@ -10,7 +10,7 @@ from typing import final
 import pytest
 
 from tests.multiprocess.launch import Result, launch
-from tests.readers import journal_rows
+from tests.readers import journal_records, journal_rows
 
 WORKER = Path(__file__).parent / "workers" / "ends.py"
 # Limits where it is what is tested; a busy machine needs more than these.
@@ -21,6 +21,7 @@ _LONG = 60
 WAYS = {
     "own": ("ok", "exit3"),
     "later": ("ok", "later"),
+    "status": ("after_1", "exit3"),
     "raise": ("go", "raise", "go"),
     "elsewhere": ("hang", "raise"),
     "first": ("kill", "go", "exit3"),
@@ -91,6 +92,12 @@ def test_statuses_are_the_programs_own(runs: dict[str, Future[Ended]]):
     assert ended.codes == [0, 3]
     assert [ended.messages(0), ended.messages(1)] == ["", ""]
     ended.check_journal()
+
+
+def test_a_status_of_another_process_is_in_the_record_of_process_0(runs: dict[str, Future[Ended]]):
+    ended = runs["status"].result()
+    assert ended.codes == [0, 3]
+    assert journal_records(ended.folder / "r")[-1].body["state"] == "failed"
 
 
 def test_process_0_stays_until_the_others_have_finished(runs: dict[str, Future[Ended]]):

@@ -50,4 +50,5 @@ def test_two_processes_of_two_devices_record_each_clip_once_to_the_bit(tmp_path,
         assert second.report["modes"][mode] == {"played": 0, "failures": []}
     assert second.report["imported"] == []
     # The launch's own, which every process has.
-    assert set(second.report["threads"]) <= {"lerax_dist-heartbeat", "lerax_dist-store"}
+    launchs = {"lerax_dist-heartbeat", "lerax_dist-store", "lerax_dist-callbacks"}
+    assert set(second.report["threads"]) <= launchs

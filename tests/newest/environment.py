@@ -1,4 +1,4 @@
-"""A virtual environment of Python 3.13 with the newest jax, and lerax, from the registry."""
+"""Virtual environments of other Pythons with the newest jax, from the registry."""
 
 import os
 import shutil
@@ -8,35 +8,43 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-_FOLDER = ROOT / ".venv-3.13"
-_PACKAGES = ("lerax", "pytest>=8", "pytest-timeout", "hypothesis>=6.100", "tensorboard")
+_PACKAGES = ("pytest>=8", "pytest-timeout", "hypothesis>=6.100", "tensorboard", "flax")
 
 
-def python313() -> str:
-    """Its interpreter, made on first use; skips the test where there is no Python 3.13."""
-    python = _FOLDER / "bin" / "python"
-    stamp = _FOLDER / "installed"
-    wanted = "\n".join([(ROOT / "pyproject.toml").read_text(), *_PACKAGES])
+def python_of(version: str, *packages: str) -> str:
+    """The interpreter of one with these packages, made on first use; skips the test where there is
+    no such Python."""
+    folder = ROOT / f".venv-{version}"
+    python = folder / "bin" / "python"
+    stamp = folder / "installed"
+    packages = (*packages, *_PACKAGES)
+    wanted = "\n".join([(ROOT / "pyproject.toml").read_text(), *packages])
     if stamp.exists() and stamp.read_text() == wanted:
         return str(python)
-    base = _find()
+    base = _find(version)
     if base is None:
-        pytest.skip("no Python 3.13 on PATH or under pyenv, and lerax needs it")
-    _run(base, "-m", "venv", "--clear", str(_FOLDER))
-    _run(str(python), "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[mpi]", *_PACKAGES)
+        pytest.skip(f"no Python {version} on PATH or under pyenv")
+    _run(base, "-m", "venv", "--clear", str(folder))
+    _run(str(python), "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[mpi]", *packages)
     stamp.write_text(wanted)
     return str(python)
 
 
-def _find() -> str | None:
-    found = shutil.which("python3.13")
+def python313() -> str:
+    """That of Python 3.13 with lerax, which needs it."""
+    return python_of("3.13", "lerax")
+
+
+def _find(version: str) -> str | None:
+    found = shutil.which(f"python{version}")
     candidates = [found] if found else []
     for root in (os.environ.get("PYENV_ROOT"), Path.home() / ".pyenv"):
         if root:
-            candidates += sorted(map(str, Path(root).glob("versions/3.13*/bin/python")))
+            candidates += sorted(map(str, Path(root).glob(f"versions/{version}*/bin/python")))
     for candidate in candidates:
         # A shim of pyenv is there for versions that are not active, too.
-        probe = [candidate, "-c", "import sys, venv; print(sys.version_info[:2] == (3, 13))"]
+        text = f"import sys, venv; print('%d.%d' % sys.version_info[:2] == '{version}')"
+        probe = [candidate, "-c", text]
         done = subprocess.run(probe, capture_output=True, text=True, timeout=60)
         if done.stdout.strip() == "True":
             return candidate

@@ -1,4 +1,5 @@
-"""On Python 3.13 with the newest jax: real lerax drives the logger, and a part of the tests."""
+"""On Python 3.12 and 3.13 with the newest jax: a part of the tests; on 3.13 real lerax drives the
+logger."""
 
 import os
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 from lerax_dist.host._clip_file import load_clip
 from tests.multiprocess.launch import launch
-from tests.newest.environment import ROOT, python313
+from tests.newest.environment import ROOT, python313, python_of
 from tests.readers import event_images, event_rows, journal_records, journal_rows
 
 # The first of them installs an environment, the last runs a part of the whole suite.
@@ -138,21 +139,43 @@ def test_sharded_over_four_devices_the_rows_are_the_same(on_one_device, tmp_path
     assert [clip.shape for clip in clips(four)] == [clip.shape for clip in clips(one)]
 
 
-def test_a_part_of_the_tests_passes_there_too():
+def test_a_part_of_the_tests_passes_on_3_13():
     """All but what needs packages of this environment, or is about the launch itself."""
     parts = ["tests/device", "tests/host", "tests/test_callback.py", "tests/test_logger.py"]
     split = "not test_numbers or (rows_equal_the_reference and 2-2)"
+    run_tests(python313(), *parts, "tests/multiprocess/test_numbers.py", "-k", split)
+
+
+# Its rows are still on their way when the program ends.
+ENDS_IN_A_STEP = """
+import sys
+import jax, jax.numpy as jnp
+import lerax_dist as ld
+from tests.loop import iteration, step_states
+logger = ld.LoggingCallback(ld.NoOpBackend(), "r", log_dir=sys.argv[1])
+def step(x, i):
+    x = jnp.tanh(x @ x)
+    iteration(logger, step_states(i[None]), {"x": x[0, 0]}, i)
+    return x, None
+jax.jit(lambda x: jax.lax.scan(step, x, jnp.arange(500))[0])(jnp.ones((300, 300)) / 300)
+"""
+
+
+def test_what_ends_a_program_works_on_3_12(tmp_path):
+    """Its first releases start no thread while the interpreter shuts down."""
+    python = python_of("3.12")
+    command = [python, "-c", ENDS_IN_A_STEP, str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, timeout=120, check=True)
+    assert len(journal_rows(tmp_path / "r")) == 500
+    assert journal_records(tmp_path / "r")[-1].body == {"state": "finished", "failures": []}
+    parts = ("tests/host/test_close.py", "tests/test_signals.py")
+    ends = "tests/multiprocess/test_ends.py"
+    run_tests(python, *parts, ends, "-k", "not test_ends or programs_own or exception or record")
+
+
+def run_tests(python, *arguments):
     done = subprocess.run(
-        [
-            python313(),
-            "-m",
-            "pytest",
-            "-q",
-            *parts,
-            "tests/multiprocess/test_numbers.py",
-            "-k",
-            split,
-        ],
+        [python, "-m", "pytest", "-q", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

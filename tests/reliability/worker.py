@@ -165,7 +165,7 @@ def _wandb_that_fails() -> ld.WandbBackend:
             raise Error("HTTP 500 after an hour")
         log(run, *args, **options)
 
-    setattr(Run, "log", patched)  # noqa: B010
+    setattr(Run, "log", patched)  # noqa: B010 (a type checker refuses an assignment)
     return ld.WandbBackend("reliability", quiet=True)
 
 
@@ -212,7 +212,7 @@ class Disk:
             append(appender, data)
 
         os.write, os.fsync = patched_write, patched_sync
-        setattr(Appender, "append", patched_append)  # noqa: B010
+        setattr(Appender, "append", patched_append)  # noqa: B010 (a type checker refuses an assignment)
 
     def trouble(self, seconds: float, number: int = 0, delay: float = 0.0) -> None:
         """Fail with an error, or take longer, for a while."""
@@ -428,7 +428,7 @@ class Worker:
         def shifted() -> float:
             return real() + self._clock
 
-        setattr(shifted, "real", real)  # noqa: B010
+        setattr(shifted, "real", real)  # noqa: B010 (a type checker refuses an assignment)
         time.time = shifted
 
 

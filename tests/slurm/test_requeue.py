@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.readers import current_rows, journal_records, journal_rows
+from lerax_dist.journal._record import Row
+from tests.readers import current_rows, journal_records
 from tests.slurm.cluster import Slurm
 from tests.slurm.test_slurm import SCRIPTS
 
@@ -14,6 +15,8 @@ from tests.slurm.test_slurm import SCRIPTS
 pytestmark = pytest.mark.timeout(400)
 
 WORKER = Path(__file__).parent / "workers" / "interrupted.py"
+# As in the worker: steps of an incarnation before it is interrupted, and between checkpoints.
+STEPS, CHECKPOINT_EVERY = 35, 10
 SCRIPT = ("--nodes=2", "--ntasks-per-node=1", SCRIPTS / "requeue.sbatch")
 # Once the run has some rows, what SLURM sends some time before a job's time is up.
 TIME_IS_UP = """
@@ -26,6 +29,17 @@ srun -Q -N1 -n1 --dependency=afterok:"$job" true
 
 def events(records: list[Any], kind: str) -> list[dict[str, Any]]:
     return [record.body for record in records if getattr(record, "kind", "row") == kind]
+
+
+def steps_of_incarnations(records: list[Any]) -> list[list[int]]:
+    """The steps of the rows that each incarnation has written, in their order."""
+    incarnations: list[list[int]] = []
+    for record in records:
+        if isinstance(record, Row):
+            incarnations[-1].append(record.step)
+        elif record.kind == "open":
+            incarnations.append([])
+    return incarnations
 
 
 def curve(run_dir: Path, tag: str) -> list[int]:
@@ -58,12 +72,22 @@ def test_a_job_requeued_twice_and_killed_once_ends_as_one_run(slurm: Slurm, tmp_
     rows = current_rows(records)
     last = rows[-1].step
     assert [row.step for row in rows] == list(range(last + 1))
-    # Each of the first three has gone on after its checkpoint; of the third not all is known.
-    starts = [body["start_step"] for body in events(records, "resume")]
-    assert last > 100 and all(start > 0 and start % 10 == 0 for start in starts)
-    assert len(journal_rows(run_dir)) >= last + 1 + 2 * 5
     assert [float(row.metrics["x"]) for row in rows] == [0.5 + step for step in range(last + 1)]
     assert curve(run_dir, "x") == list(range(last + 1))
+
+    # In whichever step the signal arrives: each incarnation starts at the last checkpoint of the
+    # one before, and the journal has what that has logged after it, too.
+    starts = [0, *(body["start_step"] for body in events(records, "resume"))]
+    ends = []
+    for start, steps in zip(starts, steps_of_incarnations(records), strict=True):
+        assert steps == list(range(start, start + len(steps)))
+        ends.append(start + len(steps))
+    assert all(end >= start + STEPS for start, end in zip(starts[:2], ends[:2], strict=True))
+    assert starts[1:3] == [end - end % CHECKPOINT_EVERY for end in ends[:2]]
+    # The third was killed in its last step, whose row and those before it may not be written.
+    assert starts[3] == starts[2] + STEPS - STEPS % CHECKPOINT_EVERY
+    assert starts[3] <= ends[2] <= starts[2] + STEPS
+    assert ends[3] == starts[3] + STEPS == last + 1
 
 
 def test_the_requeue_script_goes_on_when_the_time_is_up(slurm: Slurm, tmp_path: Path):

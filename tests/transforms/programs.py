@@ -389,7 +389,8 @@ def _(log: Log) -> None:
     jax.jit(body)(*data(over))
 
 
-@program("shard_map, devices in another order")
+# Over several processes the rows reach one that does not write, which drops them and says so.
+@program("shard_map, devices in another order", most_processes=1)
 def _(log: Log) -> None:
     over = mesh(backward=True)
     jax.jit(mapped(lambda *both: over_iterations(log, *both), over))(*data(over))

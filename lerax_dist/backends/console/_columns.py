@@ -25,11 +25,7 @@ _MIN_NAME_WIDTH = 14
 class Item(NamedTuple):
     """A line of a column: a metric or a hyperparameter.
 
-    Attributes:
-        name: its name.
-        value: its value as text.
-        style: style of the value.
-        extras: what follows the value where there is room, with its style: change and sparkline.
+    `extras` follow the value where there is room, each with its style: change and sparkline.
     """
 
     name: str
@@ -60,13 +56,7 @@ def fit_columns(groups: Sequence[ItemGroup], width: int, height: int, aim: int) 
     """The groups in as few columns as give at most `aim` lines, if the width has room for them.
 
     Sparklines, and then changes, are omitted where that makes room for every item. Where not all
-    have room even so, each column is cut, and the missing items are counted.
-
-    Args:
-        groups: what to show.
-        width: columns of the terminal.
-        height: lines that there is room for.
-        aim: lines from which on another column is begun.
+    have room even so, each column is cut to `height` lines, and the missing items are counted.
     """
     if not groups or height < 1:
         return []

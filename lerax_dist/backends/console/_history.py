@@ -14,10 +14,8 @@ class History:
     neighbors become one, and each later point has twice as many rows. Memory is constant, and the
     curves always span the whole run.
 
-    A point is NaN where no row had the metric, and infinite where it was never finite.
-
-    Args:
-        capacity: number of points to keep, even; between half of it and all of it are used.
+    A point is NaN where no row had the metric, and infinite where it was never finite. The capacity
+    is an even number of points; between half of it and all of it are used.
     """
 
     def __init__(self, capacity: int = 512) -> None:
@@ -30,13 +28,7 @@ class History:
         self._sums = np.zeros((3, capacity, 1))
 
     def add(self, names: Sequence[str], values: np.ndarray, steps: Sequence[int]) -> None:
-        """Add rows that have the same metrics.
-
-        Args:
-            names: the metrics.
-            values: their values, of shape `(rows, metrics)`.
-            steps: the rows' steps.
-        """
+        """Add rows that have the same metrics, `values` of shape `(rows, metrics)`."""
         columns = self._columns_of(names)
         rows = np.empty((len(steps), len(columns)))
         rows[:, 0], rows[:, 1:] = steps, values

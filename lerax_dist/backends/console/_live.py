@@ -7,9 +7,8 @@ import os
 import re
 import sys
 import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TextIO, TypeAlias, cast, final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TextIO, TypeAlias, final
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -19,17 +18,18 @@ from rich.text import Text
 from lerax_dist.backends.console._columns import Item, beside, fit_columns
 from lerax_dist.backends.console._view import MAX_HPARAMS, printable
 
+# A frame of 64 metrics takes 5 ms, in which the training waits for the interpreter's lock.
 _REFRESH_PER_SECOND = 2
-"""A frame of 64 metrics takes 5 ms, in which the training waits for the interpreter's lock."""
+# Characters of a hyperparameter in a column.
 _MAX_VALUE = 40
-"""Characters of a hyperparameter, which stands beside others."""
+# Bars that are shown below the display.
 _MAX_BARS = 8
-"""Bars of other programs that are shown below the display."""
+# How bars move the cursor.
 _MOVES = re.compile(r"(\r|\n|\x1b\[A)")
-Draw: TypeAlias = Callable[[int, int | None], RenderableType]
 # Seconds. A terminal that is paused holds Rich's lock; a fork must not wait for it.
 _FORK_TIMEOUT = 1.0
-_shown: "weakref.WeakSet[LiveDisplay]" = weakref.WeakSet()
+
+Draw: TypeAlias = Callable[[int, int | None], RenderableType]
 
 
 @final
@@ -47,7 +47,8 @@ class LiveDisplay:
     def __init__(self, draw: Draw, console: Console, *, fullscreen: bool = False) -> None:
         self._draw, self._console, self._fullscreen = draw, console, fullscreen
         self._limited = True
-        self._printed = _Printed(lambda text: console.print(Text.from_ansi(text)))
+        self._streams: list[_Stream] = []
+        self._held: list[Any] = []
         self._live = Live(
             get_renderable=self._frame,
             console=console,
@@ -57,25 +58,16 @@ class LiveDisplay:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
-        self._held: list[Any] = []
 
     def start(self) -> None:
         """Begin to redraw; raises `rich.errors.LiveError` if the console has a live display."""
-        stdout, stderr = sys.stdout, sys.stderr
         self._live.start(refresh=True)
-        self._streams = stdout, stderr
-        streams = (_Stream(self._printed, stream) for stream in self._streams)
-        sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)
+        self._streams = [_Stream(each, self._print_text) for each in (sys.stdout, sys.stderr)]
+        _replace_streams([(each.rich_proxied_file, each) for each in self._streams])
         _shown.add(self)
         if not self._fullscreen:
             # A training that is killed cannot show a hidden cursor again.
             self._console.show_cursor(True)
-        # Handlers made earlier hold the old object.
-        for handler in _stream_handlers():
-            if handler.stream is stdout or handler.stream is stderr:
-                self._handlers.append((handler, handler.stream))
-                handler.setStream(sys.stdout if handler.stream is stdout else sys.stderr)
 
     def print_line(self, line: str) -> None:
         """Print a line above the display."""
@@ -96,42 +88,39 @@ class LiveDisplay:
     def stop(self) -> None:
         """Draw once more, with all lines, and end."""
         _shown.discard(self)
-        self._restore_handlers()
         self._limited = self._fullscreen
-        self._printed.close()
+        for stream in self._streams:
+            stream.end()
         self._live.stop()
-        sys.stdout, sys.stderr = self._streams
+        _replace_streams([(each, each.rich_proxied_file) for each in self._streams])
         if self._fullscreen:
             print_frame(self._console, self._draw(max(1, self._console.width - 1), None))
 
-    def _restore_handlers(self) -> None:
-        for handler, stream in self._handlers:
-            handler.setStream(stream)
-        self._handlers = []
-
     def before_fork(self) -> None:
-        """Wait for the thread that draws: the child would inherit the locks that it holds."""
+        """Wait for the thread that draws: the child would inherit half of what it writes."""
         # In Rich's order. The forking thread may hold them itself.
         locks = (self._live._lock, self._console._lock)
         self._held = [lock for lock in locks if lock.acquire(timeout=_FORK_TIMEOUT)]
 
     def after_fork(self) -> None:
-        """Let the thread draw again; also in the child, which has no such thread."""
-        while self._held:
-            self._held.pop().release()
+        """Let the thread draw again."""
+        for lock in self._held:
+            lock.release()
 
     def leave_to_parent(self) -> None:
         """In the child: what it prints goes to the terminal, past the display."""
-        if len(self._held) < 2:  # another thread holds a lock, and is not here
-            self._live._lock, self._console._lock = threading.RLock(), threading.RLock()
-            self._held = []
-        self.after_fork()
+        # A thread that is not here may hold the old ones.
+        self._live._lock, self._console._lock = threading.RLock(), threading.RLock()
         _shown.discard(self)
-        sys.stdout, sys.stderr = self._streams
+        for stream in self._streams:
+            stream.is_open = False
+        sys.stdout, sys.stderr = (each.rich_proxied_file for each in self._streams)
         if not self._live._nested:
             self._console.clear_live()
             self._console.pop_render_hook()
-        self._restore_handlers()
+
+    def _print_text(self, text: str) -> None:
+        self._console.print(Text.from_ansi(text))
 
     def _frame(self) -> RenderableType:
         # One column less: a line that fills the last one wraps when the window shrinks by it.
@@ -139,114 +128,108 @@ class LiveDisplay:
         width, height = self._console.size
         width, height = max(1, width - 1), height - (0 if self._fullscreen else 1)
         limit = height if self._limited else None
-        bars = [Text.from_ansi(bar, no_wrap=True) for bar in self._printed.bars]
+        bars = [Text.from_ansi(bar, no_wrap=True) for each in self._streams for bar in each.bars]
         room = None if limit is None else max(1, limit - len(bars))
         return Frame(Group(Frame(self._draw(width, room), width, room), *bars), width, limit)
 
 
-@final
-class _Printed:
-    """What a program prints under a display: whole lines go above it; lines that are written again
-    and again behind a carriage return, as the bars of tqdm are, are shown below it.
+# The displays that are shown now.
+_shown: set[LiveDisplay] = set()
 
-    Args:
-        print_lines: prints text above the display.
-    """
-
-    def __init__(self, print_lines: Callable[[str], None]) -> None:
-        self._print_lines = print_lines
-        self._lines = [""]
-        self._row = 0
-        self._text = ""
-        self._rewrites = False
-        # Not held while lines are printed, which waits for one who may wait for it. Reentrant: a
-        # signal handler may print, too.
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
-        self._is_open = True
-
-    @property
-    def bars(self) -> list[str]:
-        """Lines without an end that are to be seen now."""
-        return [text for text in (*self._lines, self._text) if text.strip()]
-
-    def write(self, text: str, inner: TextIO) -> None:
-        """Write text that was meant for `inner`."""
-        # A process that was forked has no display, but perhaps a lock that was held.
-        if not self._is_open or os.getpid() != self._pid:
-            inner.write(text)
-            return
-        with self._lock:
-            self._rewrites = False
-            lines = [whole for part in _MOVES.split(text) for whole in self._take(part)]
-        if lines:
-            self._print_lines("\n".join(lines))
-
-    def close(self) -> None:
-        """Print what has no end yet; the streams write to the inner ones from now on."""
-        self._is_open = False
-        bars, self._lines, self._text = self.bars, [""], ""
-        if bars:
-            self._print_lines("\n".join(bars))
-
-    def _take(self, part: str) -> Iterator[str]:
-        """Take text or a move of the cursor; the lines that are whole now."""
-        match part:
-            case "\r":
-                self._lines[self._row], self._text, self._rewrites = "", "", True
-            case "\x1b[A":
-                self._row = max(0, self._row - 1)
-            case "\n" if self._text or self._lines == [""]:
-                # Bars above the cursor have ended.
-                yield from self._lines[: self._row]
-                yield self._text
-                del self._lines[: self._row]
-                self._row, self._text, self._rewrites = 0, "", False
-            case "\n":
-                self._row, self._rewrites = self._row + 1, False
-                self._lines += [""] * (self._row == len(self._lines))
-                if len(self._lines) > _MAX_BARS:
-                    self._row -= 1
-                    yield self._lines.pop(0)
-            case _ if self._rewrites:
-                self._lines[self._row] += part
-            case _:
-                self._text += part
+os.register_at_fork(
+    before=lambda: [display.before_fork() for display in list(_shown)],
+    after_in_parent=lambda: [display.after_fork() for display in list(_shown)],
+    after_in_child=lambda: [display.leave_to_parent() for display in list(_shown)],
+)
 
 
 @final
 class _Stream:
-    """A stream whose text goes to `_Printed`; all else is that of the stream it stands for."""
+    """Stands for stdout or stderr while a display is shown. Whole lines go above the display; lines
+    that are written again and again behind a carriage return, as the bars of tqdm, below it.
 
-    def __init__(self, printed: _Printed, inner: TextIO) -> None:
-        self._printed = printed
-        # Rich writes to this one.
+    Args:
+        inner: the stream that it stands for; Rich writes to it, by the name of the attribute.
+        print_text: prints lines above the display.
+    """
+
+    def __init__(self, inner: TextIO, print_text: Callable[[str], None]) -> None:
         self.rich_proxied_file = inner
+        self.is_open = True
+        self._print_text = print_text
+        self._bars = [""]
+        # The bar that the cursor is on.
+        self._row = 0
+        self._text = ""
+        # Not held while lines are printed, which waits for Rich's lock: who holds that may print.
+        # Reentrant, since a signal handler may print, too.
+        self._lock = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
 
+    @property
+    def bars(self) -> list[str]:
+        """Lines without an end that are to be seen now."""
+        return [text for text in (*self._bars, self._text) if text.strip()]
+
     def write(self, text: str) -> int:
-        self._printed.write(text, self.rich_proxied_file)
+        if not self.is_open:
+            return self.rich_proxied_file.write(text)
+        with self._lock:
+            lines = self._take(text)
+        if lines:
+            self._print_text("\n".join(lines))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         self.write("".join(lines))
 
+    def end(self) -> None:
+        """Print what has no end yet; what is written from now on goes to the inner stream."""
+        self.is_open = False
+        bars, self._bars, self._text = self.bars, [""], ""
+        if bars:
+            self._print_text("\n".join(bars))
 
-def _at_fork(action: Callable[[LiveDisplay], None]) -> Callable[[], None]:
-    def act() -> None:
-        for display in list(_shown):
-            action(display)
+    def _take(self, text: str) -> list[str]:
+        """The lines that are whole after this text; bars and the rest are kept."""
+        whole: list[str] = []
+        in_bar = False
+        for part in _MOVES.split(text):
+            if part == "\r":
+                self._bars[self._row], self._text, in_bar = "", "", True
+            elif part == "\x1b[A":
+                self._row = max(0, self._row - 1)
+            elif part != "\n" and in_bar:
+                self._bars[self._row] += part
+            elif part != "\n":
+                self._text += part
+            elif self._text or self._bars == [""]:
+                # Bars above the cursor have ended.
+                whole += [*self._bars[: self._row], self._text]
+                del self._bars[: self._row]
+                self._row, self._text, in_bar = 0, "", False
+            else:
+                self._row, in_bar = self._row + 1, False
+                self._bars += [""] * (self._row == len(self._bars))
+                if len(self._bars) > _MAX_BARS:
+                    self._row -= 1
+                    whole.append(self._bars.pop(0))
+        return whole
 
-    return act
 
-
-os.register_at_fork(
-    before=_at_fork(LiveDisplay.before_fork),
-    after_in_parent=_at_fork(LiveDisplay.after_fork),
-    after_in_child=_at_fork(LiveDisplay.leave_to_parent),
-)
+def _replace_streams(pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Replace stdout and stderr, the old and the new of each; also in handlers made before."""
+    loggers: list[Any] = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    handlers = [h for each in loggers for h in getattr(each, "handlers", ())]
+    for old, new in pairs:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is old:
+                setattr(sys, name, new)
+        for handler in handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is old:
+                handler.setStream(new)
 
 
 @final
@@ -285,9 +268,3 @@ def plain_lines(content: RenderableType, width: int, height: int | None = None) 
     console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
     lines = Frame(content, width, height).lines(console, console.options)
     return ["".join(segment.text for segment in line) for line in lines]
-
-
-def _stream_handlers() -> list[logging.StreamHandler[Any]]:
-    loggers: list[Any] = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
-    handlers = {id(h): h for each in loggers for h in getattr(each, "handlers", ())}
-    return [h for h in handlers.values() if isinstance(h, logging.StreamHandler)]

@@ -34,10 +34,7 @@ def format_row(
 ) -> str:
     """A row as one line: step, progress, then the charted metric and the others in their order.
 
-    Args:
-        view: the run after this row.
-        scalars: metrics to choose from.
-        chosen: names and patterns of those to show; `None` for as many as fit.
+    `chosen` are names and patterns of the metrics to show; `None` for as many as fit.
     """
     parts = [f"step {view.progress.step or 0:,}"]
     if view.share is not None:

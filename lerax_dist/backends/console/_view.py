@@ -97,13 +97,11 @@ class Progress:
 
     The rate counts from the first row on, not from step 0 and the start: a resumed run does not
     claim the steps of its predecessor, and compilation before the first row does not slow it.
+    Every `now` is in seconds, of any one clock that never goes back.
 
     Attributes:
         total: steps that the run will take, 0 if unknown.
         step: step of the last row, `None` before the first.
-
-    Args:
-        now: present time in seconds, of any clock that never goes back.
     """
 
     def __init__(self, now: float) -> None:
@@ -130,8 +128,7 @@ class Progress:
     def share(self, *, finished: bool = False) -> float | None:
         """Part of the run that is done, from 0 to 1; `None` if its length is unknown.
 
-        Args:
-            finished: whether the run has ended without an error.
+        `finished` is whether the run has ended without an error.
         """
         if self.total <= 0:
             return None
@@ -180,12 +177,6 @@ class RunView:
         notes: warnings, e.g. that the journal is damaged.
         lock: to be held while reading or changing any of it; never while writing to the terminal,
             whose own lock a reader may hold.
-
-    Args:
-        name: name of the run.
-        chart: metric to draw. Until a row has it, the first one whose last part contains "loss" is
-            drawn.
-        now: present time in seconds.
     """
 
     def __init__(self, name: str, chart: str, now: float) -> None:

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Generic, TypeVar, final
 
 from lerax_dist.backends import SetupProblem as Finding
-from lerax_dist.cli.doctor._join import Joined
-from lerax_dist.cluster import Launch
+from lerax_dist.cluster import Launch, ProcessGroup, name_processes
 
 F = TypeVar("F")
 T = TypeVar("T")
@@ -17,43 +16,34 @@ Shown = tuple[str, str | list[str]]
 
 # Seconds. The processes end work on devices up to a timeout apart, so messages wait for longer.
 _GRACE = 15.0
-# Processes that a finding names; it counts the others.
-_MAX_NAMED = 8
 # Characters.
 _MAX_ERROR_LENGTH = 500
 
 
 @final
 class Context:
-    """What a check may use to collect its facts.
+    """What a check may use to collect its facts."""
 
-    Attributes:
-        launch: launch of this process, by its environment.
-        joined: the result of joining.
-        group: all processes.
-        log_dir: folder of the runs, as it was given.
-        timeout: longest wait for devices or for other processes, in seconds.
-        devices_failed: whether some work on devices raised or timed out.
-        devices_hang: whether some work on devices timed out; no more is started.
-    """
-
-    def __init__(self, launch: Launch, joined: Joined, log_dir: str, timeout: float) -> None:
-        self.launch = launch
-        self.joined = joined
-        self.group = joined.group
-        self.log_dir = log_dir
-        self.timeout = timeout
-        self.devices_failed = False
-        self.devices_hang = False
+    def __init__(
+        self,
+        launch: Launch,
+        group: ProcessGroup,
+        log_dir: str,
+        timeout: float,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.launch = launch  # by the environment
+        self.group = group  # all processes
+        self.notes = notes  # warnings that were logged while it joined
+        self.log_dir = log_dir  # as it was given
+        self.timeout = timeout  # longest wait for devices or for other processes, in seconds
+        self.devices_failed = False  # some work on devices raised or timed out
+        self.devices_hang = False  # some work on devices timed out; no more is started
         # One thread does all work on devices: it may hang, and this thread still reports that.
         self._devices = ThreadPoolExecutor(1, "lerax_dist-doctor-devices")
 
     def on_devices(self, work: Callable[[], T]) -> T:
-        """Run work on devices under the timeout, and return or raise what it does.
-
-        Raises:
-            TimeoutError: it is still running, or earlier work is.
-        """
+        """Run work on devices, and return or raise what it does; a TimeoutError if it hangs."""
         if self.devices_hang:
             raise TimeoutError("earlier work on the devices is still running")
         future = self._devices.submit(work)
@@ -95,19 +85,13 @@ class AbstractCheck(abc.ABC, Generic[F]):
     def collect(self, context: Context) -> F | None:
         """Collect the facts of this process. Every process calls it, and may wait for the others.
 
-        Returns:
-            Facts. `None` if they cannot be collected, in all processes alike, or if only process 0
-            has facts, in the others.
+        `None` if they cannot be collected, in all processes alike; or, if only process 0 has facts,
+        in the others.
         """
 
     @abc.abstractmethod
     def judge(self, facts: Sequence[F], hosts: Sequence[str]) -> Iterator[Finding]:
-        """Find what is wrong.
-
-        Args:
-            facts: those of each process, or of process 0 alone; never empty.
-            hosts: host name of each process.
-        """
+        """Find what is wrong. The facts are of each process, or of process 0 alone; never empty."""
 
     @abc.abstractmethod
     def show(self, facts: Sequence[F]) -> Iterator[Shown]:
@@ -116,9 +100,7 @@ class AbstractCheck(abc.ABC, Generic[F]):
 
 def named(indices: Sequence[int], hosts: Sequence[str]) -> str:
     """Processes with their hosts, e.g. "processes 1 (host a), 2 (host b)"."""
-    names = [f"{index} (host {hosts[index]})" for index in indices[:_MAX_NAMED]]
-    more = f" and {len(indices) - _MAX_NAMED} more" if len(indices) > _MAX_NAMED else ""
-    return f"{'process' if len(indices) == 1 else 'processes'} {', '.join(names)}{more}"
+    return name_processes(indices, dict(enumerate(hosts)))
 
 
 def group_by_value(values: Sequence[T]) -> dict[T, list[int]]:

@@ -82,11 +82,7 @@ class DevicesCheck(AbstractCheck[Devices]):
 
 
 def start_devices() -> Devices:
-    """Start the devices of this process.
-
-    Raises:
-        RuntimeError: they cannot be started.
-    """
+    """Start the devices of this process; a RuntimeError if they cannot be started."""
     import jax
 
     local = jax.local_devices()

@@ -1,26 +1,36 @@
 """Runs the doctor: all processes join and collect, process 0 judges and prints."""
 
+import contextlib
+import logging
+import logging.handlers
 import os
 import sys
-from typing import Literal, NoReturn
+from collections.abc import Iterator, MutableMapping
+from typing import NoReturn
 
 from lerax_dist.cli.doctor import CHECKS
 from lerax_dist.cli.doctor._check import Context
-from lerax_dist.cli.doctor._join import join
 from lerax_dist.cli.doctor._report import Report, as_json_value, stdout_for_report
-from lerax_dist.cluster import Launch, detect
+from lerax_dist.cluster import (
+    LAUNCH_ID,
+    Launch,
+    ProcessGroup,
+    detect,
+    initialize,
+    late_text,
+    rendezvous_address,
+    watchdog,
+)
+
+# Seconds after the timeout of `initialize` until the watchdog ends the process. JAX ends it 5 s
+# after that timeout, by a SIGABRT without a message.
+_GRACE = 3.0
 
 
 def run_doctor(log_dir: str, timeout: float, *, as_json: bool) -> int:
-    """Check whether a run would log correctly.
+    """Check whether a run would log correctly. Each stage waits at most `timeout` seconds.
 
-    Args:
-        log_dir: folder of the runs.
-        timeout: longest wait for other processes at each stage, in seconds.
-        as_json: whether process 0 prints JSON.
-
-    Returns:
-        Exit status, the same on every process: 0 if a run would, else 1.
+    Returns the exit status, the same on every process: 0 if a run would, else 1.
     """
     # Beside a training that runs the doctor must not take most of a GPU's memory, as JAX does.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -28,15 +38,52 @@ def run_doctor(log_dir: str, timeout: float, *, as_json: bool) -> int:
         launch = None
         try:
             launch = detect(os.environ)
-            message = _timeout_message(launch, timeout, as_json)
-            joined = join(launch, os.environ, timeout, message)
+            group, notes = join(launch, os.environ, timeout, as_json=as_json)
         except (ValueError, RuntimeError, TimeoutError, OSError) as error:
             if launch is None or launch.process_index in (0, None):
                 Report(timeout, trouble=str(error)).print(as_json=as_json)
             else:
                 _print_error(launch, str(error))
             _exit(1)
-        return _examine(Context(launch, joined, log_dir, timeout), as_json)
+        return _examine(Context(launch, group, log_dir, timeout, notes), as_json)
+
+
+def join(
+    launch: Launch, environ: MutableMapping[str, str], timeout: float, *, as_json: bool
+) -> tuple[ProcessGroup, list[str]]:
+    """Join all processes of a launch, as a doctor. Returns their group and the warnings logged.
+
+    Raises what `initialize` does. If neither MPI nor JAX returns, the process reports that and ends
+    with status 1.
+    """
+    late = late_text(launch, timeout, "`initialize()`")
+    reports = launch.process_index in (0, None)
+    if reports:
+        late = Report(timeout, trouble=late).text(as_json=as_json)
+    # A training that is just starting at the same address must not take this for its process.
+    environ[LAUNCH_ID] = f"{environ.get(LAUNCH_ID, '')} lerax-dist doctor".strip()
+    # At a rendezvous process 0 may start to wait when the others have waited for a while.
+    rounds = 1 if rendezvous_address(launch, environ) is None else 2
+    limit = watchdog(rounds * timeout + _GRACE, late, stream="stdout" if reports else "stderr")
+    with _captured_log() as records, limit:
+        group = initialize(timeout=timeout)
+    return group, [record.getMessage() for record in records]
+
+
+@contextlib.contextmanager
+def _captured_log() -> Iterator[list[logging.LogRecord]]:
+    """The warnings that lerax_dist logs while the block runs; they are not printed."""
+    log = logging.getLogger("lerax_dist")
+    handler = logging.handlers.BufferingHandler(sys.maxsize)
+    handler.setLevel(logging.WARNING)
+    propagate = log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield handler.buffer
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
 
 
 def _examine(context: Context, as_json: bool) -> int:
@@ -70,26 +117,9 @@ def _examine(context: Context, as_json: bool) -> int:
     return status
 
 
-def _timeout_message(
-    launch: Launch, timeout: float, as_json: bool
-) -> tuple[Literal["stdout", "stderr"], str]:
-    """Where and what this process prints if joining does not even return at the timeout."""
-    error = (
-        f"{_name(launch)} ({launch.launcher}) timed out after {timeout:g} s while it waited for "
-        "the others to join. Each process that waits prints this; those that print nothing are "
-        "missing. Check that they were started and do not hang before they join."
-    )
-    if launch.process_index in (0, None):
-        return "stdout", Report(timeout, trouble=error).text(as_json=as_json)
-    return "stderr", f"lerax-dist doctor: {error}"
-
-
 def _print_error(launch: Launch, error: str) -> None:
-    print(f"lerax-dist doctor: {_name(launch)}: {error}", file=sys.stderr, flush=True)
-
-
-def _name(launch: Launch) -> str:
-    return f"process {launch.process_index} of {launch.process_count}"
+    name = f"process {launch.process_index} of {launch.process_count}"
+    print(f"lerax-dist doctor: {name}: {error}", file=sys.stderr, flush=True)
 
 
 def _exit(status: int) -> NoReturn:

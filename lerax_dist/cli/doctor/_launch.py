@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 from lerax_dist.cli.doctor._check import AbstractCheck, Context, Finding, Shown
-from lerax_dist.cluster import has_proxy, hint_of_launch, list_variables
+from lerax_dist.cluster import has_proxy, hint_of_launch, joined_address, list_variables
 
 
 @final
@@ -22,7 +22,7 @@ class Process:
     start_with: str  # command that starts several processes in this job, if it was not used
     launch_index: int | None  # process index by the launcher; `None` if it gives none
     launch_count: int | None  # process count by the launcher
-    coordinator: str | None  # "host:port"; `None` if there is no coordinator or JAX chose it
+    coordinator: str | None  # "host:port"; `None` if this is a single process
     notes: list[str]  # warnings logged while it joined
     variables: str  # what looks like a launcher's, with values
     hint: str  # those of them by which an unknown launcher started several processes
@@ -46,8 +46,8 @@ class LaunchCheck(AbstractCheck[Process]):
             start_with=context.launch.start_with,
             launch_index=context.launch.process_index,
             launch_count=context.launch.process_count,
-            coordinator=context.joined.coordinator,
-            notes=context.joined.notes,
+            coordinator=joined_address() or None,
+            notes=[*context.notes],
             variables=list_variables(os.environ),
             hint=hint_of_launch(os.environ),
             no_grpc_proxy=os.environ.get("no_grpc_proxy", "") if has_proxy(os.environ) else "",
@@ -102,5 +102,5 @@ class LaunchCheck(AbstractCheck[Process]):
         yield "launch", f"{size}; {facts[0].launcher}: {facts[0].why}"
         if facts[0].variables:
             yield "variables", facts[0].variables
-        if len(facts) > 1:
-            yield "coordinator", facts[0].coordinator or "chosen by JAX"
+        if facts[0].coordinator:
+            yield "coordinator", facts[0].coordinator

@@ -118,9 +118,6 @@ def probe_file(folder: Path) -> Iterator[IO[bytes]]:
     """A file in a folder while the block runs; it contains its own name, which is random.
 
     The folder is made if it does not exist. What was made is removed afterwards.
-
-    Raises:
-        OSError: it cannot be written.
     """
     path = folder / f".lerax-dist-doctor-{socket.gethostname()}-{secrets.token_hex(8)}"
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]

@@ -23,19 +23,12 @@ _STYLES = {"problem": "bold red", "warning": "yellow", "hint": "cyan"}
 @final
 @dataclass
 class Report:
-    """What process 0 has collected.
+    """What process 0 has collected."""
 
-    Attributes:
-        timeout: timeout of each stage in seconds.
-        hosts: host name of each process.
-        facts: `key` of each check that was reached to its facts.
-        trouble: error that ended the examination early, with how to fix it.
-    """
-
-    timeout: float
-    hosts: Sequence[str] = ()
-    facts: dict[str, Sequence[Any]] = field(default_factory=dict)
-    trouble: str = ""
+    timeout: float  # of each stage, in seconds
+    hosts: Sequence[str] = ()  # of each process
+    facts: dict[str, Sequence[Any]] = field(default_factory=dict)  # by `key` of each check reached
+    trouble: str = ""  # error that ended the examination early, with how to fix it
 
     @property
     def findings(self) -> list[Finding]:

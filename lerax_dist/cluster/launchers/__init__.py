@@ -51,16 +51,9 @@ LAUNCHERS: tuple[AbstractLauncher, ...] = (
 
 
 def detect(environ: Mapping[str, str]) -> Launch:
-    """Read the launch of a process from its environment.
+    """The launch of this process; process 0 of 1 of "solo" if no launcher started it.
 
-    Args:
-        environ: environment variables, e.g. `os.environ`.
-
-    Returns:
-        The launch; process 0 of 1 of the launcher "solo" if no launcher started this process.
-
-    Raises:
-        ValueError: if an index or a count is malformed, or two sources contradict each other.
+    A ValueError if an index or a count is malformed, or two sources contradict each other.
     """
     for launcher in LAUNCHERS:
         launch = launcher.detect(environ)
@@ -85,10 +78,7 @@ def check_sources(launch: Launch, environ: Mapping[str, str]) -> None:
     """Check that no other variables contradict a launch.
 
     A launcher around the launcher is no contradiction: a SLURM allocation around `mpirun`, any
-    launcher around torchrun.
-
-    Raises:
-        ValueError: if some do; the message shows both.
+    launcher around torchrun. The ValueError shows both.
     """
     others: list[Launch | None] = []
     if launch.launcher == Explicit.name:
@@ -113,8 +103,6 @@ def check_sources(launch: Launch, environ: Mapping[str, str]) -> None:
 
 def _differ(one: Launch, other: Launch) -> bool:
     """Whether two launches differ in what both of them know."""
-    pairs = (
-        (one.process_index, other.process_index),
-        (one.process_count, other.process_count),
-    )
-    return any(None not in pair and pair[0] != pair[1] for pair in pairs)
+    index = (one.process_index, other.process_index)
+    count = (one.process_count, other.process_count)
+    return any(None not in pair and pair[0] != pair[1] for pair in (index, count))

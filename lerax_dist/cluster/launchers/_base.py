@@ -1,7 +1,6 @@
 """What a launcher is, and how its environment variables are read. Pure."""
 
 import importlib.util
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
@@ -76,24 +75,22 @@ class Launch:
 @final
 @dataclass(frozen=True)
 class Job:
-    """The batch job that this process runs in, whether or not the batch system launched it.
+    """The batch job that this process runs in, whether or not the batch system launched it."""
 
-    Attributes:
-        scheduler: name of the batch system, e.g. "slurm".
-        id: the job's id. It stays when the job is requeued.
-        restart_count: how often the job was requeued, 0 if the batch system does not say.
-    """
-
-    scheduler: str
-    id: str
-    restart_count: int = 0
+    scheduler: str  # name of the batch system, e.g. "slurm"
+    id: str  # stays when the job is requeued
+    restart_count: int = 0  # how often it was requeued, 0 if the batch system does not say
 
 
-class AbstractLauncher(ABC):
+class AbstractLauncher:
     """A program that starts processes and sets variables by which each knows its index."""
 
     name: ClassVar[str]
     join: ClassVar[Join] = "address"
+    # Variables of this process's index and of the number of processes.
+    names: ClassVar[tuple[str, str]]
+    # The same two on this host, which may be unset or malformed; "" where there is none.
+    local_names: ClassVar[tuple[str, str]] = ("", "")
     # The command that starts processes in a job.
     starter: ClassVar[str] = ""
     # Variables that every process in a job has, whatever started it.
@@ -104,13 +101,13 @@ class AbstractLauncher(ABC):
     # set them from the launcher's variables.
     ignores_rank: ClassVar[bool] = False
 
-    @abstractmethod
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         """The launch of this process; `None` if this launcher did not start it.
 
         Raises:
             ValueError: if a variable of this launcher is malformed.
         """
+        return self.read(environ)
 
     def job(self, environ: Mapping[str, str]) -> Job | None:
         """The batch job around this process, whatever started it; `None` for none."""
@@ -124,36 +121,28 @@ class AbstractLauncher(ABC):
     def read(
         self,
         environ: Mapping[str, str],
-        names: tuple[str, str],
-        local_names: tuple[str, str],
+        local_names: tuple[str, str] | None = None,
         *,
         count_is_required: bool = True,
     ) -> Launch | None:
-        """The launch by four variables; `None` if the index or a required count is not set.
+        """The launch by `names` and `local_names`; `None` if the index or the count is not set.
 
-        Args:
-            environ: environment variables.
-            names: variables of this process's index and of the number of processes.
-            local_names: the same two on this host, which may be unset or malformed.
-            count_is_required: whether the launcher always sets the number of processes.
-
-        Raises:
-            ValueError: if one is not a number, or the index does not fit the count.
+        Where the launcher does not always set the count, the count may be `None` instead.
         """
-        has_index, has_count = (name in environ for name in names)
+        has_index, has_count = (name in environ for name in self.names)
         if not has_index or (count_is_required and not has_count):
             return None
         count = None
         if has_count:
-            index, count = read_index(environ, *names)
+            index, count = read_index(environ, *self.names)
         else:
-            index = read_number(environ, names[0])
+            index = read_number(environ, self.names[0])
         return Launch(
             self.name,
             *(index, count),
-            *(read_optional(environ, name) for name in local_names),
+            *(read_optional(environ, name) for name in local_names or self.local_names),
             coordinator=None if self.join == "mpi" else environ.get(JAX_ADDRESS) or None,
-            evidence=show_variables(environ, *names),
+            evidence=show_variables(environ, *self.names),
             join=self.join,
         )
 

@@ -10,9 +10,6 @@ from typing import final
 from lerax_dist.cluster.launchers._base import AbstractLauncher, Job, Launch, read_optional
 from lerax_dist.cluster.launchers._pmi import in_hydra, other_pmi
 
-_NAMES = ("FLUX_TASK_RANK", "FLUX_JOB_SIZE")
-_LOCAL_NAMES = ("FLUX_TASK_LOCAL_ID", "")  # no variable says how many tasks a node has
-
 
 @final
 class Flux(AbstractLauncher):
@@ -25,19 +22,21 @@ class Flux(AbstractLauncher):
     name = "flux"
     # No variable names the first host of the job: `flux hostlist --local --nth=0` does.
     join = "address or mpi"
+    names = ("FLUX_TASK_RANK", "FLUX_JOB_SIZE")
+    local_names = ("FLUX_TASK_LOCAL_ID", "")
     starter = "flux run"
     # All that a batch script or shell has of Flux; the variables of jobs are unset there.
     job_variables = ("FLUX_URI",)
     launch_variables = ("FLUX_JOB_ID",)
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
-        if not all(name in environ for name in _NAMES):
+        launch = self.read(environ)
+        if launch is None or launch.process_count is None:
             return None
-        if in_hydra(environ) or other_pmi(environ, *(environ[name] for name in _NAMES)):
+        if in_hydra(environ) or other_pmi(environ, *(environ[name] for name in self.names)):
             return None  # `mpirun` inside a task
-        launch = self.read(environ, _NAMES, _LOCAL_NAMES)
         nodes = read_optional(environ, "FLUX_JOB_NNODES")
-        if launch is None or launch.process_count is None or not nodes:
+        if not nodes:
             return launch
         # Flux spreads tasks evenly unless `--taskmap` or the nodes' free cores say otherwise.
         tasks, left = divmod(launch.process_count, nodes)

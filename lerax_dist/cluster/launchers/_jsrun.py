@@ -3,13 +3,9 @@
 By the documented variables of the Job Step Manager; no test runs it.
 """
 
-from collections.abc import Mapping
 from typing import final
 
-from lerax_dist.cluster.launchers._base import AbstractLauncher, Launch
-
-_NAMES = ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE")
-_LOCAL_NAMES = ("JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_LOCAL_SIZE")
+from lerax_dist.cluster.launchers._base import AbstractLauncher
 
 
 @final
@@ -19,9 +15,8 @@ class Jsrun(AbstractLauncher):
     name = "jsrun"
     # No variable names the host of task 0: the first host of the job only runs the script.
     join = "address or mpi"
+    names = ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE")
+    local_names = ("JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_LOCAL_SIZE")
     starter = "jsrun"
     job_variables = ("LSB_JOBID",)
     launch_variables = ("LSB_JOBID",)
-
-    def detect(self, environ: Mapping[str, str]) -> Launch | None:
-        return self.read(environ, _NAMES, _LOCAL_NAMES)

@@ -1,12 +1,8 @@
 """`mpirun` of Open MPI 4 and 5."""
 
-from collections.abc import Mapping
 from typing import final
 
-from lerax_dist.cluster.launchers._base import AbstractLauncher, Launch
-
-_NAMES = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
-_LOCAL_NAMES = ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")
+from lerax_dist.cluster.launchers._base import AbstractLauncher
 
 
 @final
@@ -15,7 +11,6 @@ class OpenMPI(AbstractLauncher):
 
     name = "openmpi"
     join = "mpi"
+    names = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
+    local_names = ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")
     launch_variables = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid")
-
-    def detect(self, environ: Mapping[str, str]) -> Launch | None:
-        return self.read(environ, _NAMES, _LOCAL_NAMES)

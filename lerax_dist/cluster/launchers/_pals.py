@@ -22,6 +22,7 @@ class PALS(AbstractLauncher):
     # No variable names the host of rank 0; the first line of $PBS_NODEFILE does, but that file need
     # not be on every host.
     join = "address or mpi"
+    names = ("PALS_RANKID", "PMI_SIZE")
     starter = "mpiexec"
     job_variables = ("PBS_JOBID",)
     launch_variables = ("PBS_JOBID", "PALS_APID")
@@ -31,8 +32,7 @@ class PALS(AbstractLauncher):
             return None  # `mpirun` inside a rank
         of_pals = "PALS_LOCAL_SIZE" in environ
         local_names = ("PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE" if of_pals else "PMI_LOCAL_SIZE")
-        names = ("PALS_RANKID", "PMI_SIZE")
-        return self.read(environ, names, local_names, count_is_required=False)
+        return self.read(environ, local_names, count_is_required=False)
 
     def job(self, environ: Mapping[str, str]) -> Job | None:
         job_id = environ.get("PBS_JOBID")

@@ -5,7 +5,6 @@ from typing import final
 
 from lerax_dist.cluster.launchers._base import AbstractLauncher, Launch
 
-_NAMES = ("PMI_RANK", "PMI_SIZE")
 _HYDRA_LOCAL_NAMES = ("MPI_LOCALRANKID", "MPI_LOCALNRANKS")
 _CRAY_LOCAL_NAMES = ("PMI_LOCAL_RANK", "PMI_LOCAL_SIZE")
 
@@ -16,10 +15,11 @@ class PMI(AbstractLauncher):
 
     name = "mpich"
     join = "mpi"
+    names = ("PMI_RANK", "PMI_SIZE")
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         hydra = "MPI_LOCALRANKID" in environ
-        launch = self.read(environ, _NAMES, _HYDRA_LOCAL_NAMES if hydra else _CRAY_LOCAL_NAMES)
+        launch = self.read(environ, _HYDRA_LOCAL_NAMES if hydra else _CRAY_LOCAL_NAMES)
         if launch is None or in_hydra(environ):
             return launch
         # `srun --mpi=pmi2`, the default of many clusters whether a program uses MPI or not: SLURM
@@ -37,12 +37,8 @@ def in_hydra(environ: Mapping[str, str]) -> bool:
 def other_pmi(environ: Mapping[str, str], index: str, count: str | None = None) -> bool:
     """Whether PMI names another process than a launcher that sets PMI's variables, too.
 
-    Then `mpirun` started this process inside a task of that launcher.
-
-    Args:
-        environ: environment variables.
-        index: index of this process by the launcher's variable.
-        count: number of processes by the launcher's variable, `None` if it has none.
+    Then `mpirun` started this process inside a task of that launcher. `index` and `count` are by
+    the launcher's variables.
     """
     rank, size = environ.get("PMI_RANK", index), environ.get("PMI_SIZE", count)
     return rank != index or (count is not None and size != count)

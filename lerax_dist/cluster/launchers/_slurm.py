@@ -6,8 +6,6 @@ from typing import final
 
 from lerax_dist.cluster.launchers._base import AbstractLauncher, Job, Launch, read_optional
 
-# Not SLURM_NTASKS: that is the job's in a batch script and in an interactive shell.
-_NAMES = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
 # Steps that SLURM makes by itself: interactive shell, batch script, external. Their SLURM_PROCID is
 # 0 although `srun` launched nothing.
 _OWN_STEPS = ("4294967290", "4294967291", "4294967292")
@@ -20,6 +18,9 @@ class Slurm(AbstractLauncher):
     """`srun`. A batch script or an `salloc` shell has the job's variables, but is one process."""
 
     name = "slurm"
+    # Not SLURM_NTASKS: that is the job's in a batch script and in an interactive shell.
+    names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    local_names = ("SLURM_LOCALID", "")
     starter = "srun"
     job_variables = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID")
     launch_variables = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
@@ -27,7 +28,7 @@ class Slurm(AbstractLauncher):
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
         if environ.get("SLURM_STEP_ID") in _OWN_STEPS:
             return None
-        launch = self.read(environ, _NAMES, ("SLURM_LOCALID", ""))
+        launch = self.read(environ)
         if launch is None:
             return None
         node = read_optional(environ, "SLURM_NODEID")

@@ -11,24 +11,23 @@ from lerax_dist.cluster.launchers._base import (
     show_variables,
 )
 
-_NAMES = ("RANK", "WORLD_SIZE")
-_LOCAL_NAMES = ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
-
 
 @final
 class Torchrun(AbstractLauncher):
     """`RANK` and `WORLD_SIZE`, set by torchrun, by another program or by a script."""
 
     name = "torchrun"
+    names = ("RANK", "WORLD_SIZE")
+    local_names = ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
     def detect(self, environ: Mapping[str, str]) -> Launch | None:
-        launch = self.read(environ, _NAMES, _LOCAL_NAMES)
+        launch = self.read(environ)
         if launch is None:
             return None
         return dataclasses.replace(
             launch,
             coordinator=launch.coordinator or _coordinator(environ),
-            evidence=show_variables(environ, *_NAMES, "MASTER_ADDR", "MASTER_PORT"),
+            evidence=show_variables(environ, *self.names, "MASTER_ADDR", "MASTER_PORT"),
         )
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 import lerax_dist as ld
 from lerax_dist._failures import Failures
 from lerax_dist.backends.console._draw import screen
-from lerax_dist.backends.console._live import LiveDisplay, _Printed, plain_lines
+from lerax_dist.backends.console._live import LiveDisplay, _Stream, plain_lines
 from lerax_dist.backends.console._plain import format_hparams, format_row
 from lerax_dist.backends.console._view import RunView
 from lerax_dist.cli import main
@@ -173,14 +173,14 @@ PRINTED: list[tuple[list[str], list[str], list[str]]] = [
 @pytest.mark.parametrize(("written", "above", "below"), PRINTED)
 def test_what_a_program_prints_is_whole_lines_above_and_bars_below(written, above, below):
     lines: list[str] = []
-    printed = _Printed(lambda text: lines.extend(text.split("\n")))
     inner = io.StringIO()
+    stream = _Stream(inner, lambda text: lines.extend(text.split("\n")))
     for text in written:
-        printed.write(text, inner)
-    assert (lines, printed.bars) == (above, below)
-    printed.close()
-    assert (lines, printed.bars) == ([*above, *below], [])
-    printed.write("later\n", inner)
+        stream.write(text)
+    assert (lines, stream.bars) == (above, below)
+    stream.end()
+    assert (lines, stream.bars) == ([*above, *below], [])
+    stream.write("later\n")
     assert inner.getvalue() == "later\n"
 
 

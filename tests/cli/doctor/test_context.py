@@ -6,12 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from lerax_dist.cli.doctor._check import Context
-from lerax_dist.cli.doctor._join import Joined
 from lerax_dist.cluster import SoloGroup, detect
 
 
 def context(timeout: float) -> Context:
-    return Context(detect({}), Joined(SoloGroup(), None, []), "logs", timeout)
+    return Context(detect({}), SoloGroup(), "logs", timeout)
 
 
 @pytest.fixture

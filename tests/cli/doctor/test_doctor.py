@@ -150,7 +150,7 @@ def test_a_process_that_never_starts_mpi_holds_no_other_for_ever(tmp_path: Path)
     results = doctor(tmp_path, "--timeout", "1", how="before_mpi", processes=2)
     assert results[0].returncode != 0
     (problem,) = problems(json.loads(results[0].stdout))
-    assert "process 0 of 2 (openmpi) timed out after 1 s" in problem
+    assert "process 0 of 2 (openmpi: OMPI_" in problem and "timed out after 1 s" in problem
     assert "those that print nothing are missing" in problem
 
 

@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lerax_dist.cli.doctor._join import join
+from lerax_dist.cli.doctor._driver import join
 from lerax_dist.cluster import detect
 
 STUCK = """
 import sys, threading
 from lerax_dist.cluster import watchdog
 sys.executable = sys.argv[1]
-with watchdog(4.0, "stdout", "timed out"):
+with watchdog(4.0, "timed out", stream="stdout"):
     threading.Event().wait()
 """
 
@@ -34,8 +34,6 @@ def test_warnings_of_joining_are_kept_and_not_printed(monkeypatch, caplog):
         log.info("Process 0 of 2 on h (slurm: X=1), coordinator h:12.")
         return "the group"
 
-    monkeypatch.setattr("lerax_dist.cli.doctor._join.initialize", initialize)
-    joined = join(detect({}), {}, 7.0, ("stderr", ""))
-    assert (joined.group, joined.coordinator) == ("the group", "h:12")
-    assert joined.notes == ["waited 7 s"]
+    monkeypatch.setattr("lerax_dist.cli.doctor._driver.initialize", initialize)
+    assert join(detect({}), {}, 7.0, as_json=True) == ("the group", ["waited 7 s"])
     assert caplog.records == []

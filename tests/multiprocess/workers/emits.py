@@ -3,7 +3,9 @@
 Argument: log_dir.
 """
 
+import functools as ft
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -56,7 +58,7 @@ def run(how, logger, mesh):
         first = jax.process_index() * jax.local_device_count()
         mine = np.moveaxis(DATA, 1, 0)[first : first + jax.local_device_count()]
         return jax.pmap(lambda data: train(logger, data), axis_name="i")(mine)
-    program = lambda data: train(logger, data)  # noqa: E731
+    program: Any = ft.partial(train, logger)
     if how != "jit":
         program = jax.shard_map(
             program, mesh=mesh, in_specs=P(None, "a"), out_specs=P(), check_vma=how == "checked"

@@ -32,10 +32,10 @@ def tell(**values: object) -> None:
     os.write(1, f"\n{json.dumps(values)}\n".encode())
 
 
-def wait_until_process_0_has_finished() -> None:
-    """Work that continues when process 0 has finished: until it has published how it ended."""
+def wait_until_finished(process: int) -> None:
+    """Work that continues until another process has published how it ended."""
     limit = time.monotonic() + 60.0
-    assert Store(joined_client()).get(f"{FOLDER}/ends/0", limit) is not None
+    assert Store(joined_client()).get(f"{FOLDER}/ends/{process}", limit) is not None
 
 
 def main() -> None:
@@ -76,8 +76,11 @@ def main() -> None:
             if way in ("ok", "stall_last"):
                 return
             if way == "later":
-                wait_until_process_0_has_finished()
+                wait_until_finished(0)
                 logger.close()
+                return
+            if way == "after_1":
+                wait_until_finished(1)
                 return
         if step == 2 * STEPS and way in ("stall", "on"):
             return

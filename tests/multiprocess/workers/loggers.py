@@ -1,6 +1,6 @@
 """One small scenario a call: what both loggers do in a run of several processes.
 
-Arguments: name of the scenario (a function below), log_dir.
+Arguments: name of the scenario (a function below), log_dir, what it takes beside that.
 """
 
 import os
@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -271,48 +272,54 @@ def slow_open(log_dir):
     }
 
 
-@ld.ProcessGroup.register
-class SignalledWhileAsked:
-    """A group whose process 1 gets a signal after it has sent and before it gets the answer."""
-
-    def __init__(self, group):
-        self._group = group
-        self.armed = False
-
-    def __getattr__(self, name):
-        return getattr(self._group, name)
-
-    def broadcast(self, value, **options):
-        if self.armed and self._group.process_index == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        self.armed = False
-        return self._group.broadcast(value, **options)
-
-
-def preempted(log_dir):
-    """A loop that a signal to process 1 ends after 5 steps; it resumes from its checkpoint."""
-    group = SignalledWhileAsked(ld.initialize())
+def preempted(log_dir, way):
+    """A loop with a collective that a signal ends, to process 1 or to all at different steps, or to
+    process 2 before the logger is made; and JAX's own sync point. It resumes from its checkpoint.
+    """
+    group = ld.initialize()
+    index = group.process_index
+    if way == "early" and index == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    here = np.full(jax.local_device_count(), 1.0, np.float32)
+    ones = jax.make_array_from_process_local_data(NamedSharding(mesh(), P("d")), here)
+    total = jax.jit(jnp.sum)
     checkpoint = Path(log_dir, "state.eqx")
     state = ld.RunState.empty()
     if checkpoint.exists():
         state = eqx.tree_deserialise_leaves(checkpoint, state)
-    steps = []
-    options = {"log_dir": log_dir, "group": group, "state": state}
-    with ld.Logger(Memory(), **options, handle_signals=True) as logger:
-        first = 100 * logger.incarnation
-        for step in range(first, first + 1000):
-            logger.log({"x": float(step)}, step)
+    steps, left, synced = [], None, None
+    with ld.Logger(Memory(), log_dir=log_dir, state=state, handle_signals=True) as logger:
+        first = 100_000 * logger.incarnation
+        for step in range(first, first + 100_000):
+            value = total(ones)
+            if index == 1:
+                # It is behind the others, which need not wait for their devices.
+                jax.block_until_ready(value)
+            logger.log({"x": value}, step)
             steps.append(step)
-            group.armed = step == first + 5
-            if logger.preempted:
+            if step == first + 5 + index and (way == "all" or way == "one" and index == 1):
+                os.kill(os.getpid(), signal.SIGTERM)
+            if synced is None and multihost_utils.reached_preemption_sync_point(step):
+                synced = step
+            if left is None and logger.preempted:
+                left = step
+            if None not in (left, synced):
                 break
         state = logger.state()
     if group.is_writer:
         eqx.tree_serialise_leaves(checkpoint, state)
+    os.kill(os.getpid(), signal.SIGTERM)  # JAX has its handler again
     leaves = [leaf.tolist() for leaf in jax.tree.leaves(state)]
-    return {"steps": steps, "incarnation": logger.incarnation, "state": leaves}
+    return {
+        "last": steps[-1],
+        "left": left,
+        "synced": synced,
+        "again": logger.preempted,
+        "incarnation": logger.incarnation,
+        "state": leaves,
+    }
 
 
 if __name__ == "__main__":
-    answer = globals()[sys.argv[1]](sys.argv[2])
+    answer = globals()[sys.argv[1]](*sys.argv[2:])
     report({"process": jax.process_index() if sys.argv[1] != "unjoined" else 0, **answer})
