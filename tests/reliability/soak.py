@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import final
 
-from tests.reliability.audit import audit, last_step
+from tests.reliability.audit import Verdict, audit, last_step
 from tests.reliability.launch import NotInTime, Started, start
 from tests.reliability.worker import Plan
 
@@ -167,42 +167,70 @@ class Soak:
         left = self._until - time.monotonic()
         print(f"{left:7.1f} s left: {what}", flush=True)
 
-    def verdict(self) -> list[str]:
-        """What is wrong with what is on disk; prints the figures."""
+    def verdict(self) -> tuple[list[str], str]:
+        """What is wrong with what is on disk, and the figures as cells of a table; prints both."""
         side = self.folder / "side"
-        elsewhere = str(side / "elsewhere" / "run" / "metrics.jsonl")
-        found = audit(
-            self.folder / "logs" / "run",
-            side,
-            killed=self._killed,
-            starts=self._starts,
-            files=("journal", "event", "jsonl", elsewhere),
-        )
+        files = {
+            "journal": "journal",
+            "event files": "event",
+            "JSON lines": "jsonl",
+            "JSON lines in another folder": str(side / "elsewhere" / "run" / "metrics.jsonl"),
+        }
+        wrong: list[str] = []
+        judged: list[str] = []
+        found = Verdict()
+        for name, file in files.items():
+            found = audit(
+                self.folder / "logs" / "run",
+                side,
+                killed=self._killed,
+                starts=self._starts,
+                files=(file,),
+            )
+            wrong += found.wrong
+            judged.append(f"{name}: {'wrong' if found.wrong else 'right'}, {found.lost:,} lost")
         faults = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
         print(f"faults: {faults}")
+        print(f"audit: {'; '.join(judged)}")
         print(
-            f"rows sent: {found.sent:,}; promised: {found.promised:,}; lost inside the promise: "
-            f"{found.lost:,}; longest stop of the training: {found.longest:.3f} s",
+            f"rows sent: {found.sent:,}; promised: {found.promised:,}; longest stop of the "
+            f"training: {found.longest:.3f} s",
             flush=True,
         )
-        return found.wrong
+        cells = (
+            f"{found.sent:,}",
+            f"{found.promised:,}",
+            f"{found.longest:.1f}",
+            f"{len(self._starts) + 1}",
+            faults,
+            "; ".join(judged),
+        )
+        return wrong, " | ".join(cells)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--report", type=Path, help="a file to append a row of the figures to")
     args = parser.parse_args()
     print(f"seed {args.seed}, {args.seconds:g} s", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     soak = Soak(folder, Random(args.seed), args.seconds)
+    begin = time.monotonic()
     wrong: list[str] = []
     try:
         soak.run()
     except NotInTime as error:
         wrong.append(f"a healthy training was ended: {error}")
-    print(f"healthy trainings ended by their logger: {len(wrong)}")
-    wrong += soak.verdict()
+    minutes = (time.monotonic() - begin) / 60
+    ended = len(wrong)
+    print(f"healthy trainings ended by their logger: {ended}")
+    more, cells = soak.verdict()
+    wrong += more
+    if args.report is not None:
+        with args.report.open("a") as report:
+            report.write(f"| {args.seed} | {minutes:.0f} | {ended} | {cells} |\n")
     for text in wrong:
         print(f"WRONG: {text}")
     if wrong:
