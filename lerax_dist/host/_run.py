@@ -36,6 +36,11 @@ _AGREEMENT_TIMEOUT = 300.0
 _EXIT_TIMEOUT = 60.0
 # The last clips of a run that did not finish, in seconds.
 _CLIPS_TIMEOUT = 5.0
+# Not seen while tracing, where a mesh has no devices.
+_OTHER_MESH = (
+    "the mesh does not start with a device of process 0 (build it from `jax.devices()` in their "
+    "order)"
+)
 # A worker that is late gets this much longer to send what is left, in seconds.
 _LATE_TIMEOUT = 2.0
 
@@ -119,6 +124,8 @@ class Run:
         self._logs = logs
         self._wait_for_callbacks = wait_for_callbacks
         self._pid = os.getpid()
+        # Whether a training was compiled, and whether anything has arrived from it.
+        self._is_compiled = self._has_arrived = False
         self._exit_lock = threading.Lock()
         self._is_ended = False
         self._last: FlushMarker | None = None
@@ -155,6 +162,7 @@ class Run:
         # the backends and the journal of a closed run.
         this = weakref.ref(self)
         queue, failures, dropped = self._queue, self.failures, self._dropped_row
+        self._is_compiled = True
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
@@ -163,6 +171,7 @@ class Run:
                 if run is None or run.is_closed or not run.is_written_here:
                     failures.record("callback", dropped)
                     return
+                run._has_arrived = True
                 # A copy, not a view: the runtime may reuse the buffer once this returns.
                 copy = np.asarray(payload).copy()
                 packet = Packet(schema, part, parts, copy, stride, time.time(), begin)
@@ -179,8 +188,7 @@ class Run:
         return (
             f"process {self.info.group.process_index} received a row but only process 0 "
             "writes; dropped the row. Either each process runs its own program (pass "
-            '`scope="process"`), or the mesh does not start with a device of process 0 (build '
-            "it from `jax.devices()` in their order)."
+            f'`scope="process"`), or {_OTHER_MESH}.'
         )
 
     def start_callback(
@@ -201,6 +209,7 @@ class Run:
         programs = self.info.group.process_count if sums_steps else 1
         # Weak, see `row_callback`.
         this, failures = weakref.ref(self), self.failures
+        self._is_compiled = True
 
         def deliver(part: int, parts: int, payload: Any) -> None:
             try:
@@ -210,6 +219,7 @@ class Run:
                 now = (time.time(), time.perf_counter())
                 run = this()
                 if run is not None:
+                    run._has_arrived = True
                     if run._clips is not None:
                         run._clips.forget_parts()
                     run.put(TrainingStart(stride, iteration, steps, iterations, hparams, *now))
@@ -366,6 +376,13 @@ class Run:
         unsent = self.unsent()
         if unsent is not None:
             self.failures.record("close", unsent)
+        is_missed = self._is_compiled and not self._has_arrived and self.is_written_here
+        if is_missed and self.info.group.process_count > 1 and not failed:
+            self.failures.record(
+                "callback",
+                "a training was compiled, but nothing of it has reached process 0: it did not run "
+                f"or logged no iteration, or its rows were dropped, as {_OTHER_MESH}",
+            )
         state = "failed" if failed else "preempted" if self.is_preempted else "finished"
         if self._departure is not None:
             state = self._departure.close(state)

@@ -110,6 +110,16 @@ def test_a_step_that_runs_as_a_program_of_each_process_is_told_so(tmp_path):
     assert "build it from `jax.devices()`" in text and 'scope="process"' in text
 
 
+def test_a_mesh_that_starts_on_another_process_is_said_there_and_in_the_journal(tmp_path):
+    writer, other = start("other_mesh", tmp_path)
+    (there,) = other["failures"]
+    assert "process 1 received a row but only process 0 writes" in there
+    (here,) = writer["failures"]
+    assert "nothing of it has reached process 0" in here
+    assert "the mesh does not start with a device of process 0" in here
+    assert "nothing of it has reached process 0" in (tmp_path / "r" / "journal.jsonl").read_text()
+
+
 def test_backends_that_raise_or_hang_cost_the_training_nothing(tmp_path):
     writer, other = start("bad_backends", tmp_path, devices=2)
     assert writer["out"] == [10.0, 11.0]

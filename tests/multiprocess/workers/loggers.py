@@ -194,6 +194,27 @@ def program_of_its_own(log_dir):
     return {"rows": len(memory.rows), "warnings": [str(entry.message) for entry in shown]}
 
 
+def other_mesh(log_dir):
+    """A mesh that starts with a device of process 1."""
+    ld.initialize()
+    with ld.LoggingCallback(Memory(), "r", log_dir=log_dir) as logger:
+        states = ld.LoggingCallbackStepState.initial()
+
+        def step(value):
+            context = ld.IterationContext(
+                ld.EmptyCallbackState(), states, None, None, jnp.asarray(1), None, {"x": value[0]}
+            )
+            logger.on_iteration(context, key=jax.random.key(0))
+            return value
+
+        over = jax.sharding.Mesh(np.array(jax.devices()[::-1]), ("data",))
+        values = jax.make_array_from_callback(
+            (jax.device_count(),), NamedSharding(over, P("data")), lambda index: np.ones(1)
+        )
+        jax.jit(jax.shard_map(step, mesh=over, in_specs=P("data"), out_specs=P("data")))(values)
+    return {"failures": [str(failure) for failure in logger.failures]}
+
+
 def bad_backends(log_dir):
     """A backend that raises and one that hangs, beside a good one."""
     ld.initialize()
