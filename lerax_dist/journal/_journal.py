@@ -279,12 +279,12 @@ class Journal:
         lost = self.path
         try:
             mine = os.fstat(self._fd)
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                if os.path.samestat(mine, os.stat(lost)):
-                    return
-            # A network file system gives a file that was removed another name instead.
+            if _is_at(lost, mine):
+                return
             name = os.readlink(f"/proc/self/fd/{self._fd}")
-            if mine.st_nlink and not os.path.basename(name).startswith(".nfs"):
+            # A network file system gives a file that was removed another name instead. In a file
+            # system that was unmounted it keeps its name, which leads nowhere.
+            if _is_at(name, mine) and not os.path.basename(name).startswith(".nfs"):
                 what = (
                     f"moved while the run is written; rows go on to {name}. Write files of "
                     "backends again from there, with `lerax-dist replay`"
@@ -292,14 +292,15 @@ class Journal:
             else:
                 self._restore()
                 what = (
-                    f"removed while the run is written. {self.path} has all its rows so far. Files "
-                    "of backends beside it are gone: write them again with `lerax-dist replay "
-                    f"{self.path} --to BACKEND --force`"
+                    f"removed (or unmounted) while the run is written. {self.path} has all its "
+                    "rows so far. Files of backends beside it are gone: write them again with "
+                    f"`lerax-dist replay {self.path} --to BACKEND --force`"
                 )
         except OSError as error:
             what = (
-                f"removed while the run is written. It cannot be made again ({error!r}): its rows "
-                "are lost when this process ends, unless the folder can be written to before"
+                "removed (or unmounted) while the run is written. It cannot be made again "
+                f"({error!r}): its rows are lost when this process ends, unless the folder can be "
+                "written to before"
             )
         self._failures.record("journal", f"{lost} was {what}")
 
@@ -385,6 +386,13 @@ def _in_use(path: Path) -> str:
         f"`name` is the run of another logger that is still open: {path.parent}{owner}. {fix}, "
         "or pass another `name`."
     )
+
+
+def _is_at(path: str | Path, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), file)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
