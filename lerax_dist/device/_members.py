@@ -59,7 +59,8 @@ def transfer(send_rows: SendRows, schema: Schema, rows: Rows, axes: Axes, member
     # A rule does not know the names of mapped axes. So those that hold data come first: what is the
     # same along them all is not mapped, and no rule is called for them.
     vmapped, data = axes.split()
-    vectors = merge(schema, lax.stop_gradient(rows.vectors), axes._replace(reduced=vmapped))
+    vectors = lax.stop_gradient(rows.vectors)
+    schema, vectors = merge(schema, vectors, axes._replace(reduced=vmapped))
     axes = axes._replace(reduced=data)
 
     def send_one(*rows: Array) -> tuple[()]:
@@ -67,7 +68,8 @@ def transfer(send_rows: SendRows, schema: Schema, rows: Rows, axes: Axes, member
         if axes.members:
             send_all(*(array[None] for array in one))
         else:
-            send_rows(schema, one.iterations, one.used, merge(schema, one.vectors, axes))
+            merged, vectors = merge(schema, one.vectors, axes)
+            send_rows(merged, one.iterations, one.used, vectors)
         return ()
 
     def send_members(*rows: Array) -> tuple[()]:
@@ -123,8 +125,8 @@ def _send_members(
     there &= iterations == ahead[None, 2:]
 
     def go(vectors: Array) -> None:
-        vectors = axes.gather(merge(schema, vectors, axes))
-        over, vectors = style(schema, vectors, there)
+        merged, vectors = merge(schema, vectors, axes)
+        over, vectors = style(merged, axes.gather(vectors), there)
         send_rows(over, ahead[2:], count, vectors)
 
     # An absent value is a NaN on the way, on purpose.
