@@ -200,12 +200,13 @@ def group_count(tree: Any) -> int:
     return count if is_even and not is_explicit else 1
 
 
-def platform_of(tree: Any) -> str:
-    """The platform that a trace is for, e.g. `"tpu"`: that of the mesh in scope or of the arrays of
-    `tree`, which need not be that of the devices here."""
+def platform_of(tree: Any, default: str | None = None) -> str:
+    """The platform that a trace is for, e.g. `"tpu"`: that of the mesh in scope, or of the arrays
+    of `tree`, which need not be that of the devices here. `default` is for where neither says it:
+    `None` for JAX's default backend."""
     meshes = [jax.sharding.get_abstract_mesh()]
     leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     meshes += [jax.typeof(leaf).sharding.mesh for leaf in leaves]
     devices = [mesh.abstract_device for mesh in meshes if not mesh.empty]
     known = [device.platform for device in devices if device is not None]
-    return known[0] if known else jax.default_backend()
+    return known[0] if known else default or jax.default_backend()

@@ -60,11 +60,17 @@ def _allow_gpu_callbacks() -> None:
             return bridge.get_backend("cpu")
 
     def compile_and_load(
-        backend: Any, module: Any, devices: Any, options: Any, callbacks: Any, *rest: Any, **named: Any
+        backend: Any,
+        module: Any,
+        devices: Any,
+        options: Any,
+        callbacks: Any,
+        *rest: Any,
+        **named: Any,
     ) -> Any:
         if isinstance(backend, _jax.CompileOnlyPyClient):
             return backend.compile(module, executable_devices=devices, compile_options=options)
-        return load(backend, module, devices, options, callbacks, *rest, **named)
+        return load(backend, module, devices, options, *rest, **named)
 
     mlir.ModuleContext.get_backend = get_backend
     compiler.backend_compile_and_load = compile_and_load

@@ -74,9 +74,10 @@ WAYS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "callback": callback(),
     "interval": callback(log_interval=10),
     "buffer": callback(rows_per_transfer=8),
+    "delay": callback(delay=True),
 }
 # What these return is the next state of the callback.
-_STATEFUL = ("callback", "interval", "buffer")
+_STATEFUL = ("callback", "interval", "buffer", "delay")
 
 
 def scan(mesh: Mesh, way: str, metrics: int) -> tuple[Any, list[Any]]:
@@ -124,7 +125,9 @@ def data(mesh: Mesh, way: str, metrics: int) -> tuple[Any, list[Any]]:
             state, out = (out, ()) if way in _STATEFUL else (state, out)
             return (params, states, state), out
 
-        (params, states, _), out = jax.lax.scan(iteration, (params, states, start()), jnp.arange(10))
+        (params, states, _), out = jax.lax.scan(
+            iteration, (params, states, start()), jnp.arange(10)
+        )
         return params, states, out
 
     specs = {"in_specs": (P(), P("d"), P("d")), "out_specs": (P(), P("d"), P())}
