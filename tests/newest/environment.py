@@ -31,8 +31,8 @@ def python_of(version: str, *packages: str) -> str:
 
 
 def python313() -> str:
-    """That of Python 3.13 with lerax, which needs it."""
-    return python_of("3.13", "lerax")
+    """That of Python 3.13 with lerax, which needs it, and Brax."""
+    return python_of("3.13", "lerax", "brax")
 
 
 def _find(version: str) -> str | None:
