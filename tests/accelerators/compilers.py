@@ -64,7 +64,6 @@ def _allow_gpu_callbacks() -> None:
         module: Any,
         devices: Any,
         options: Any,
-        callbacks: Any,
         *rest: Any,
         **named: Any,
     ) -> Any:
