@@ -26,6 +26,8 @@ class RunState(eqx.Module):
         start_step: where the run continues: the step after that of the last row (its upper and
             lower 32 bits); all ones if it is unknown, then the first new rows decide.
         incarnation: which start of the run has made this.
+        records: how many records its journal had (upper and lower 32 bits): what comes behind them
+            is superseded. 0 if that is unknown; then the step decides.
 
     Example:
         ```python
@@ -42,6 +44,7 @@ class RunState(eqx.Module):
     run_id: UInt8[np.ndarray, " 64"]
     start_step: UInt32[np.ndarray, " 2"]
     incarnation: UInt32[np.ndarray, ""]
+    records: UInt32[np.ndarray, " 2"]
 
     @classmethod
     def empty(cls) -> Self:
@@ -51,6 +54,7 @@ class RunState(eqx.Module):
             run_id=np.zeros(_ID_BYTES, np.uint8),
             start_step=np.zeros(2, np.uint32),
             incarnation=np.zeros((), np.uint32),
+            records=np.zeros(2, np.uint32),
         )
 
     @property
@@ -64,11 +68,12 @@ class RunState(eqx.Module):
 
 
 class RestoredRun(NamedTuple):
-    """The content of a `RunState`, as Python values; `start_step` is `None` if it is unknown."""
+    """The content of a `RunState`; `start_step` is `None` if it is unknown, `records` is 0."""
 
     name: str
     identity: Identity
     start_step: int | None
+    records: int
 
 
 def write_state(run: RestoredRun) -> RunState:
@@ -79,6 +84,7 @@ def write_state(run: RestoredRun) -> RunState:
         run_id=_bytes_of(run.identity.run_id, _ID_BYTES, "run_id"),
         start_step=np.array(divmod(step, 2**32), np.uint32),
         incarnation=np.array(run.identity.incarnation, np.uint32),
+        records=np.array(divmod(run.records, 2**32), np.uint32),
     )
 
 
@@ -95,13 +101,18 @@ def read_state(state: Any) -> RestoredRun | None:
     if not run_id:
         return None
     identity = Identity(run_id, int(state.incarnation))
-    return RestoredRun(_text_of(state.name, "name"), identity, _start_step(state))
+    records = _joined(state.records)
+    return RestoredRun(_text_of(state.name, "name"), identity, _start_step(state), records)
 
 
 def _start_step(state: RunState) -> int | None:
-    upper, lower = (int(half) for half in np.asarray(state.start_step))
-    step = (upper << 32) + lower
+    step = _joined(state.start_step)
     return None if step == _UNKNOWN else step
+
+
+def _joined(halves: Any) -> int:
+    upper, lower = (int(half) for half in np.asarray(halves))
+    return (upper << 32) + lower
 
 
 def _bytes_of(text: str, size: int, field: str) -> np.ndarray:
