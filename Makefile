@@ -43,10 +43,11 @@ full:
 reliability: $(VENV)/test.stamp
 	$(BIN)/python -m tests.reliability --jobs $(JOBS)
 
-# One run with faults from a printed seed: make soak SECONDS=600 SEED=3
+# One run with faults from a printed seed: make soak SECONDS=600 SEED=3 REPORT=tests/SOAK.md
 SECONDS ?= 1800
 soak: $(VENV)/test.stamp
-	$(BIN)/python -m tests.reliability.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.reliability.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(REPORT),--report $(REPORT))
 
 # CLU needs TensorFlow, so it is measured only if both are installed.
 bench: $(VENV)/bench.stamp

@@ -37,8 +37,9 @@ _MAX_RECORDS = 256
 # Numbers in one `log_rows`: 4 MiB.
 _MAX_NUMBERS = 1 << 19
 # A call that raises `OSError` (a network, a disk) is retried after these pauses, in seconds; then
-# its row is skipped. Any other error would only be raised again.
-_RETRY_PAUSES = (0.05, 0.5, 5.0)
+# its row is skipped. Any other error would only be raised again. No pause is long: two short
+# failures could otherwise meet both of its ends.
+_RETRY_PAUSES = (0.05, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0)
 # All pauses of a backend together.
 _MAX_PAUSED = 30.0
 

@@ -3,10 +3,12 @@
 import threading
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
 import lerax_dist as ld
+from lerax_dist.host import _backend_worker
 from tests.memory import Batches, Hangs, Memory, Raises
 from tests.readers import journal_records, journal_row_records, journal_steps
 
@@ -87,8 +89,8 @@ def test_a_backend_that_raises_for_a_moment_loses_nothing(tmp_path):
 def test_a_backend_that_raises_for_long_is_reported_once_and_what_it_lacks_is_counted(tmp_path):
     """The one test that waits out all pauses between retries, of several backends at once."""
     good, never = Memory(), Raises("log_scalars", NO_NETWORK)
-    # Four attempts for the first row, one for each of the next two, then it takes them again.
-    heals = Raises("log_scalars", NO_NETWORK, times=6)
+    # Eight attempts for the first row, one for each of the next two, then it takes them again.
+    heals = Raises("log_scalars", NO_NETWORK, times=10)
     logger = ld.Logger([never, good, heals], "r", log_dir=tmp_path)
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
@@ -104,6 +106,34 @@ def test_a_backend_that_raises_for_long_is_reported_once_and_what_it_lacks_is_co
         assert "log_scalars" in raised and "no network" in raised and "at step 0" in raised
         assert f" {count} " in lacks
     assert len(said) == 4
+
+
+class FailsTwice(Memory):
+    """Its disk fails for a second, and 5 s later once more; its thread's pauses are its clock."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+
+    def log_scalars(self, scalars, step):
+        if self.now < 1.0 or 5.0 < self.now < 6.0:
+            raise OSError("disk")
+        super().log_scalars(scalars, step)
+        self.now += 0.5
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def test_two_short_failures_that_a_long_pause_would_join_cost_no_row(tmp_path, monkeypatch):
+    backend = FailsTwice()
+    clock = SimpleNamespace(sleep=backend.sleep, monotonic=time.monotonic)
+    monkeypatch.setattr(_backend_worker, "time", clock)
+    with ld.Logger(backend, "r", log_dir=tmp_path) as logger:
+        log(logger, range(20))
+    assert steps_of(backend) == list(range(20))
+    assert backend.now > 6.0
+    assert logger.failures == ()
 
 
 class Odd(Memory):

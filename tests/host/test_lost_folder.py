@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import time
 
 import numpy as np
@@ -163,3 +164,36 @@ def test_another_journal_in_the_place_of_one_that_was_removed_is_left_alone(tmp_
         logger.close()
     assert (tmp_path / "r" / "journal.jsonl").read_text() == "of another run\n"
     assert list(ld.read_run(tmp_path / "r" / "journal_2.jsonl").steps) == list(range(5))
+
+
+def test_a_file_that_was_removed_and_has_another_name_is_made_again(tmp_path):
+    """A snapshot by hard links, as backup programs make, is not where rows go on."""
+    logger = ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path)
+    log(logger, range(5))
+    logger.flush()
+    (tmp_path / "snapshot").hardlink_to(logger.run_dir / "journal.jsonl")
+    shutil.rmtree(logger.run_dir)
+    with pytest.warns(ld.LoggingWarning, match="was removed .*has all its rows so far"):
+        wait_for_failure(logger, "was removed")
+    log(logger, range(5, 9))
+    logger.close()
+    assert journal_steps(logger.run_dir) == list(range(9))
+
+
+def test_the_journal_of_a_file_system_that_is_unmounted_is_made_again_with_every_row(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        logger = ld.Logger(ld.NoOpBackend(), "r", log_dir=disk)
+        log(logger, range(5))
+        logger.flush()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    with pytest.warns(ld.LoggingWarning, match=r"was removed \(or unmounted\).*its rows so far"):
+        wait_for_failure(logger, "unmounted")
+    log(logger, range(5, 9))
+    logger.close()
+    assert journal_steps(disk / "r") == list(range(9))

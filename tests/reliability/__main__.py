@@ -128,7 +128,7 @@ those whose `log` had returned (whose callback had fired) more than 1 s before. 
 that a file lacks, all files together; a backend that is itself the fault is left out. *Longest
 stop* is the longest that one `log` took, in seconds (in a compiled loop: one step). The last column
 is what was said first, shortened. Faults marked *patched* replace functions of Python; all others
-are real.
+are real. What half an hour of all of them does to one run: [the soak](SOAK.md).
 
 | fault | tried | rows sent | promised | lost | trainings ended | longest stop (s) | said |
 |---|---|---|---|---|---|---|---|

@@ -18,6 +18,24 @@ from tests.reliability.worker import ATTEMPT, SENT, X, value_of
 GRACE = 1.0
 
 
+def undisturbed(kill: float, troubles: Iterable[tuple[float, float]]) -> float:
+    """When a process was killed, had nothing stood in its way in its last second.
+
+    A process that stands still, or whose disk fails, writes nothing: that time does not count.
+
+    Args:
+        kill: when it was killed.
+        troubles: begin and end of each trouble that it had.
+    """
+    left = GRACE
+    for begin, end in sorted(troubles, key=lambda trouble: -trouble[1]):
+        if kill - end >= left:
+            break
+        left -= max(kill - end, 0.0)
+        kill = min(kill, begin)
+    return kill - left + GRACE
+
+
 class Key(NamedTuple):
     """A row, by which start of the run sent it, and at which step."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, final
 
+import lerax_dist as ld
 from tests.reliability.audit import Verdict, audit, last_step
 from tests.reliability.launch import NotInTime, Started, fork, start
 from tests.reliability.worker import Plan
@@ -196,22 +197,73 @@ def _stalled(what: str, process: int) -> Act:
 # --- Disks
 
 
+def _as_root(*command: str) -> None:
+    """Run a command.
+
+    Raises:
+        NotInTime: this user may not.
+    """
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise NotInTime(f"this fault needs {command[0]!r} as root: {done.stderr}")
+
+
 @contextlib.contextmanager
-def _small_disk(folder: Path) -> Iterator[None]:
-    """A file system of 2 MiB in a folder.
+def _small_disk(folder: Path, image: Path | None = None) -> Iterator[None]:
+    """A file system of 2 MiB in a folder; with `image`, ext4 of 16 MiB in that file.
 
     Raises:
         NotInTime: this user may not mount.
     """
     folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise NotInTime(f"this fault needs `mount` as root: {done.stderr}")
+    if image is None:
+        _as_root("mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder))
+    else:
+        with image.open("wb") as file:
+            file.truncate(16 * 2**20)
+        _as_root("mkfs.ext4", "-q", str(image))
+        _as_root("mount", "-o", "loop,errors=remount-ro", str(image), str(folder))
     try:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], capture_output=True)
+
+
+def _frozen_disk(trial: Trial) -> Verdict:
+    """Each write waits, in the system, as on a server of files that does not answer."""
+    logs = trial.folder / "logs"
+    with _small_disk(logs, trial.folder / "image"):
+        worker = trial.fork(backends=("event", "jsonl", "elsewhere"))
+        worker.await_mark("first")
+        trial.sleep(0.3, 0.6)
+        _as_root("fsfreeze", "--freeze", str(logs))
+        try:
+            trial.sleep(4.0, 6.0)
+        finally:
+            _as_root("fsfreeze", "--unfreeze", str(logs))
+        trial.sleep(0.3, 0.6)
+        trial.finish(worker)
+        return trial.audit(files=(*_LOCAL, trial.elsewhere))
+
+
+def _broken_disk(trial: Trial) -> Verdict:
+    """The system makes a file system read-only, after an error in it, and it stays so."""
+    logs = trial.folder / "logs"
+    with _small_disk(logs, trial.folder / "image"):
+        worker = trial.fork(backends=("event", "jsonl", "elsewhere"))
+        worker.await_mark("first")
+        trial.sleep(0.3, 0.6)
+        command = ["findmnt", "--noheadings", "--output", "SOURCE", str(logs)]
+        device = Path(subprocess.run(command, capture_output=True, text=True).stdout.strip())
+        Path("/sys/fs/ext4", device.name, "trigger_fs_error").write_text("harm")
+        trial.sleep(1.0, 1.5)
+        trial.finish(worker)
+        # What stood there by then can be read; only a backend elsewhere can have all.
+        ld.read_run(trial.run_dir)
+        verdict = trial.audit(files=(trial.elsewhere,))
+        if "rows are missing from" not in worker.text():
+            verdict.wrong.append("it is not said that rows are missing")
+        return verdict
 
 
 def _full_disk(seconds: float, files: tuple[str, ...]) -> Act:
@@ -286,8 +338,7 @@ def _folder(what: str) -> Act:
             trial.finish(worker)
             # Not with the curves: what is written after that is in files of their own.
             run_dir = moved if what == "moved" else trial.run_dir
-            files = (trial.elsewhere,) if what == "unmounted" else ("journal", trial.elsewhere)
-            verdict = audit(run_dir, trial.side, files=files)
+            verdict = audit(run_dir, trial.side, files=("journal", trial.elsewhere))
             if not said:
                 verdict.wrong.append("nothing was said within 2 s")
             return verdict
@@ -518,6 +569,8 @@ FAULTS = (
     Fault("disk full for 12 s (tmpfs)", _full_disk(12.0, ("journal",)), 3, 0),
     Fault("file size limit (RLIMIT_FSIZE)", _size_limit, 5, 1),
     Fault("read-only file system (EROFS, patched write)", _disk_error(errno.EROFS), 5, 1),
+    Fault("read-only for good after an error in it (ext4)", _broken_disk, 3, 0),
+    Fault("disk stands still for 5 s (ext4, fsfreeze)", _frozen_disk, 5, 0),
     Fault("quota (EDQUOT, patched write)", _disk_error(errno.EDQUOT), 5, 0),
     Fault("slow disk: 200 ms a call (patched write)", _disk_error(delay=0.2), 5, 1),
     Fault("folder of the run removed", _folder("removed"), 5, 1),
@@ -525,7 +578,7 @@ FAULTS = (
     Fault("file system unmounted (lazily)", _folder("unmounted"), 5, 1),
     Fault("W&B: server unreachable", _wandb_unreachable, 3, 0),
     Fault("W&B: server takes connections and never answers", _wandb_hangs, 3, 0),
-    Fault("W&B: calls fail from the 200th row on", _wandb_fails, 3, 0),
+    Fault("W&B: calls fail from the 200th row on (patched)", _wandb_fails, 3, 0),
     Fault("W&B: its process is killed", _wandb_killed, 3, 1),
     Fault("a backend raises for half a second (OSError)", _backend("raises-once"), 5, 1),
     Fault("a backend raises always", _backend("raises"), 5, 1),

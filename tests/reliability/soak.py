@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import final
 
-from tests.reliability.audit import audit, last_step
+from tests.reliability.audit import Verdict, audit, last_step, undisturbed
 from tests.reliability.launch import NotInTime, Started, start
 from tests.reliability.worker import Plan
 
@@ -28,6 +28,8 @@ _ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 # A backend waits 30 s in all for a disk that fails, 6 s each time: more would cost it rows.
 _MAX_DISK_ERRORS = 4
 _MIN_START = 1.5
+# After a disk has failed, a backend tries again within this time, in seconds.
+_RECOVERY = 1.2
 _END_TIMEOUT = 180.0
 
 
@@ -42,6 +44,8 @@ class Soak:
         self._until = time.monotonic() + seconds
         self._killed: dict[int, float] = {}
         self._starts: dict[int, int] = {}
+        # Of process 0, since its start.
+        self._troubles: list[tuple[float, float]] = []
 
     def run(self) -> None:
         """Train until the time is over.
@@ -86,6 +90,7 @@ class Soak:
         for process in range(count):
             worker.await_mark("first", process)
         self._count = count
+        self._troubles = []
         return worker
 
     def _disturb(self, worker: Started) -> bool:
@@ -109,8 +114,10 @@ class Soak:
             self._note(f"{what} process {process}, {seconds:.1f} s")
             self.counts[what] += 1
             if what == "kill":
-                self._killed[worker.plan.attempt] = time.monotonic()
+                at = time.monotonic()
                 os.kill(self._pid(worker, process), signal.SIGKILL)
+                troubles = self._troubles + self._own_troubles(worker)
+                self._killed[worker.plan.attempt] = undisturbed(at, troubles)
                 worker.wait(_END_TIMEOUT)
                 return True
             self._trouble(worker, what, process, seconds)
@@ -120,9 +127,12 @@ class Soak:
         match what:
             case "stop":
                 pid = self._pid(worker, process)
+                begin = time.monotonic()
                 os.kill(pid, signal.SIGSTOP)
                 self._wait(seconds)
                 os.kill(pid, signal.SIGCONT)
+                if process == 0:
+                    self._troubles.append((begin, time.monotonic()))
             case "gil":
                 worker.tell(process, "gil", seconds=seconds)
             case "clock":
@@ -138,9 +148,26 @@ class Soak:
                 pid = self._pid(worker, 0)
                 size = (self.folder / "logs" / "run" / "journal.jsonl").stat().st_size
                 none = resource.RLIM_INFINITY
+                begin = time.monotonic()
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, none))
                 self._wait(seconds / 2)
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (none, none))
+                self._troubles.append((begin, time.monotonic() + _RECOVERY))
+
+    def _own_troubles(self, worker: Started) -> list[tuple[float, float]]:
+        """When process 0 held its GIL, and when its disk failed, by its own notes."""
+        found: list[tuple[float, float]] = []
+        path = Path(worker.plan.side) / f"marks-0-{worker.plan.attempt:04}"
+        for line in path.read_text().splitlines():
+            word, at, _ = line.rsplit(" ", 2)
+            begin = float(at)
+            if word == "begin:gil":
+                found.append((begin, time.monotonic()))
+            elif word == "end:gil":
+                found[-1] = found[-1][0], begin
+            elif word.startswith("disk:"):
+                found.append((begin, begin + float(word.removeprefix("disk:")) + _RECOVERY))
+        return found
 
     def _finish(self, worker: Started) -> None:
         self._wait(1.0)
@@ -167,42 +194,70 @@ class Soak:
         left = self._until - time.monotonic()
         print(f"{left:7.1f} s left: {what}", flush=True)
 
-    def verdict(self) -> list[str]:
-        """What is wrong with what is on disk; prints the figures."""
+    def verdict(self) -> tuple[list[str], str]:
+        """What is wrong with what is on disk, and the figures as cells of a table; prints both."""
         side = self.folder / "side"
-        elsewhere = str(side / "elsewhere" / "run" / "metrics.jsonl")
-        found = audit(
-            self.folder / "logs" / "run",
-            side,
-            killed=self._killed,
-            starts=self._starts,
-            files=("journal", "event", "jsonl", elsewhere),
-        )
+        files = {
+            "journal": "journal",
+            "event files": "event",
+            "JSON lines": "jsonl",
+            "JSON lines in another folder": str(side / "elsewhere" / "run" / "metrics.jsonl"),
+        }
+        wrong: list[str] = []
+        judged: list[str] = []
+        found = Verdict()
+        for name, file in files.items():
+            found = audit(
+                self.folder / "logs" / "run",
+                side,
+                killed=self._killed,
+                starts=self._starts,
+                files=(file,),
+            )
+            wrong += found.wrong
+            judged.append(f"{name}: {'wrong' if found.wrong else 'right'}, {found.lost:,} lost")
         faults = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
         print(f"faults: {faults}")
+        print(f"audit: {'; '.join(judged)}")
         print(
-            f"rows sent: {found.sent:,}; promised: {found.promised:,}; lost inside the promise: "
-            f"{found.lost:,}; longest stop of the training: {found.longest:.3f} s",
+            f"rows sent: {found.sent:,}; promised: {found.promised:,}; longest stop of the "
+            f"training: {found.longest:.3f} s",
             flush=True,
         )
-        return found.wrong
+        cells = (
+            f"{found.sent:,}",
+            f"{found.promised:,}",
+            f"{found.longest:.1f}",
+            f"{len(self._starts) + 1}",
+            faults,
+            "; ".join(judged),
+        )
+        return wrong, " | ".join(cells)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--report", type=Path, help="a file to append a row of the figures to")
     args = parser.parse_args()
     print(f"seed {args.seed}, {args.seconds:g} s", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     soak = Soak(folder, Random(args.seed), args.seconds)
+    begin = time.monotonic()
     wrong: list[str] = []
     try:
         soak.run()
     except NotInTime as error:
         wrong.append(f"a healthy training was ended: {error}")
-    print(f"healthy trainings ended by their logger: {len(wrong)}")
-    wrong += soak.verdict()
+    minutes = (time.monotonic() - begin) / 60
+    ended = len(wrong)
+    print(f"healthy trainings ended by their logger: {ended}")
+    more, cells = soak.verdict()
+    wrong += more
+    if args.report is not None:
+        with args.report.open("a") as report:
+            report.write(f"| {args.seed} | {minutes:.0f} | {ended} | {cells} |\n")
     for text in wrong:
         print(f"WRONG: {text}")
     if wrong:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lerax_dist as ld
-from tests.reliability.audit import Verdict, audit
+from tests.reliability.audit import Verdict, audit, undisturbed
 from tests.reliability.faults import FAULTS
 from tests.reliability.worker import ATTEMPT, SENT, X, value_of
 
@@ -103,3 +103,20 @@ def test_rows_that_were_sent_right_before_a_kill_are_not_promised(run: Path):
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-3]))
     assert judge(run).lost == 3
     assert judge(run, killed={0: STEPS - 1.5}) == Verdict(STEPS, STEPS - 3, 0, [], 0.001)
+
+
+@pytest.mark.parametrize(
+    ("troubles", "at"),
+    [
+        ([], 10.0),
+        ([(3.0, 8.9)], 10.0),  # over more than a second before
+        ([(7.0, 11.0)], 7.0),  # lasts
+        ([(7.0, 9.5)], 7.5),
+        ([(7.0, 9.5), (8.0, 12.0)], 7.0),
+        ([(5.0, 6.8), (7.0, 9.5)], 5.7),
+    ],
+)
+def test_a_second_before_a_kill_is_one_in_which_nothing_stood_in_the_way(
+    troubles: list[tuple[float, float]], at: float
+):
+    assert undisturbed(10.0, troubles) == pytest.approx(at)

@@ -411,6 +411,7 @@ class Worker:
                 if self._disk is None:
                     self._disk = Disk({self._marks, self._sent}, Path(self.plan.log_dir))
                     self._disk.install()
+                self.mark(f"disk:{seconds}")
                 self._disk.trouble(seconds, wanted.get("number", 0), wanted.get("delay", 0.0))
             case "fork":
                 _fork()

@@ -59,8 +59,9 @@ def test_process_0_names_an_unresponsive_process_once_and_publishes_it():
         messages += logs(actions)
         statuses += map(decode_status, published(actions, "status"))
     assert messages == [
-        "process 2 (host n2) has sent no heartbeat for 18 s: a call into C holds the GIL there, or "
-        "it was killed, stands still or cannot be reached; then, if this lasts, JAX ends all processes"
+        "process 2 (host n2) has sent no heartbeat for 18 s: a call into C holds the GIL there, "
+        "or it was killed, stands still or cannot be reached; then, if this lasts, JAX ends all "
+        "processes"
     ]
     assert [status.unresponsive for status in statuses[16:]] == [{}, {2: 18.0}, {2: 19.0}]
     assert statuses[-1].hosts == {0: "n0", 2: "n2"}
