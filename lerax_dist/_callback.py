@@ -107,6 +107,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         log_interval: int = 1,
         log_dir: str | Path | None = None,
         rows_per_transfer: int = 1,
+        delay: bool = False,
         group: ProcessGroup | None = None,
         scope: str | None = None,
         resume: str = "auto",
@@ -155,6 +156,11 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
                 row have room; with more (and more than 64 KiB in all) fewer rows are sent together.
                 Under plain `jit` on sharded arrays the means are global already, and only callbacks
                 are saved.
+            delay: reduce each row one iteration later. On a TPU or GPU the mean then needs no
+                collective of its own beside the all-reduce of gradients, even if metrics depend on
+                its result, as the norm of the gradients does. The state of the callback holds the
+                last row, which `on_training_end` (or `flush_state`) sends. Not together with
+                `rows_per_transfer`.
             group: the processes that log together.
             scope: one program over all processes (`"global"`), or one in each (`"process"`).
             resume: what to do if there is a run of that name.
@@ -183,6 +189,11 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
         axes = check_axis_name(axis_name)
         member_axes = check_members(members, member_axes, axes)
         rows = check_positive("rows_per_transfer", rows_per_transfer, "send each row at once")
+        if delay and rows > 1:
+            raise ValueError(
+                f"`delay=True` sends rows one by one, got `rows_per_transfer` {rows}. Use one of "
+                "them."
+            )
         video = check_settings(
             *(video_interval, video_num_steps, video_width, video_height, video_fps), log_interval
         )
@@ -212,6 +223,7 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
             members=members,
             log_interval=log_interval,
             rows_per_transfer=rows,
+            delay=delay,
             is_first=run.info.is_first,
         )
         run.unsent = self._sender.unsent

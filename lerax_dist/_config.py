@@ -38,8 +38,8 @@ class RunConfig:
             object. Nested names are joined with a dot; functions, classes and dtypes are written by
             their names, arrays of more than 64 numbers by dtype and shape. Strings that are secrets
             by their names (`*api_key*`, `*password*`, `*_token`) are masked.
-        log_dir: local folder in which that of the run is made (`~` is expanded); `None` for that of
-            the first backend that has one, else `logs`.
+        log_dir: folder in which that of the run is made (`~` is expanded), or a URL to which it is
+            uploaded, `gs://bucket/logs`; `None` for that of the first backend with one, or `logs`.
         group: the processes that log together; `None` for those that JAX has joined.
         scope: `"global"` for one program over the devices of all processes: process 0 writes;
             `"process"` for one program in each process (independent learners, a population), whose

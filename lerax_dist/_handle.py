@@ -34,7 +34,7 @@ class AbstractRunHandle:
 
     @property
     def run_dir(self) -> Path:
-        """Folder of the run."""
+        """Folder of the run; for one in a bucket the local folder that is uploaded."""
         return self._run.info.directory
 
     @property

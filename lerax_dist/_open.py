@@ -35,6 +35,7 @@ from lerax_dist.host._queue import PAUSE, RowQueue
 from lerax_dist.host._run import Run, RunInfo
 from lerax_dist.host._worker import AbstractOutlet
 from lerax_dist.journal import JOURNAL, Event, Identity, Journal, JournalInUse, take_identity
+from lerax_dist.journal._bucket import has_journal, mirrored_url
 from lerax_dist.process_logs import RunLogs
 
 # A process may make its first logger this much later than another, e.g. since it loads data.
@@ -238,7 +239,8 @@ def _decide(
     if error is not None and not isinstance(error, (OSError, JournalInUse)):
         raise error
     if decision.error:
-        folder = "" if checked is None else f" in `log_dir` {str(checked.log_dir)!r}"
+        at = "" if checked is None else mirrored_url(checked.log_dir) or str(checked.log_dir)
+        folder = at and f" in `log_dir` {at!r}"
         raise RuntimeError(f"process 0 cannot open the run{folder} ({decision.error})") from error
     if scope != decision.scope:
         raise ValueError(
@@ -366,9 +368,9 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
     if checked.name is None and not is_restarted and resume != "must":
         resume = "never"
     name = checked.name or make_name(named_after, job.id if job else datetime.now())
-    if resume == "must" and not (base / name / JOURNAL).exists():
+    if resume == "must" and not has_journal(base / name):
         raise ValueError(
-            f'`resume` is "must", but there is no run {name!r} in {base}. '
+            f'`resume` is "must", but there is no run {name!r} in {mirrored_url(base) or base}. '
             'Give the name and `log_dir` of the run to continue, or use "auto".'
         )
     for attempt in itertools.count(1):
@@ -395,8 +397,8 @@ def _acquire_restored(
     base: Path, name: str, known: Identity, resume: str, failures: Failures
 ) -> AcquiredRun:
     """The run of a checkpoint, however it has ended."""
-    if not (base / name / JOURNAL).exists():
-        lost = f"the run {name!r} of `state` is not in {base}"
+    if not has_journal(base / name):
+        lost = f"the run {name!r} of `state` is not in {mirrored_url(base) or base}"
         if resume == "must":
             raise ValueError(
                 f'`resume` is "must", but {lost}. Give the `log_dir` it was written to.'

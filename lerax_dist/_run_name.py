@@ -1,12 +1,12 @@
 """What a run is called and which folder it has: decisions, no effects."""
 
-import os
-import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from lerax_dist.journal._bucket import folder_of, mirrored_url, url_of
 
 
 def make_name(named_after: Sequence[Any], when: datetime | str) -> str:
@@ -62,30 +62,33 @@ def check_name(name: Any) -> str:
 
 def choose_log_dir(log_dir: str | Path | None, backends: Sequence[Any]) -> Path:
     """The folder in which that of the run is made: that of the first backend that has one unless it
-    is given (so that everything of a run is in one folder), else `logs`."""
-    if log_dir is not None:
-        return local_folder(log_dir)
-    for backend in backends:
-        own = getattr(backend, "log_dir", None)
-        if isinstance(own, (str, Path)):
-            return Path(own)
-    return Path("logs")
+    is given (so that everything of a run is in one folder), else `logs`.
+
+    `ValueError` if a backend writes to another bucket, to which nothing would be uploaded."""
+    own = (getattr(backend, "log_dir", None) for backend in backends)
+    given = [Path(each) for each in own if isinstance(each, (str, Path))]
+    chosen = folder_of(log_dir) if log_dir is not None else [*given, Path("logs")][0]
+    for each in given:
+        if each != chosen and (url := mirrored_url(each)):
+            raise ValueError(
+                f"a backend has `log_dir` {url!r}, but the run is in {chosen}: only the folder of "
+                "the run is uploaded. Pass the URL as `log_dir` of the logger."
+            )
+    return chosen
 
 
-def local_folder(log_dir: str | Path) -> Path:
+def local_folder(log_dir: str | Path, argument: str = "`log_dir`") -> Path:
     """A folder of this machine, with `~` expanded.
 
     Raises:
         ValueError: if it is an address such as `gs://bucket`, which would become a local folder.
     """
-    # A `Path` of "gs://bucket" has one slash.
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/" + "/" * isinstance(log_dir, str), str(log_dir)):
+    if url_of(log_dir) is not None:
         raise ValueError(
-            f"`log_dir` must be a folder of this machine, got {str(log_dir)!r}. Log into a local "
-            "or shared folder and copy it to the bucket (e.g. by `rclone sync`), or mount the "
-            "bucket as a folder."
+            f"{argument} must be a folder of this machine, got {str(log_dir)!r}: only the run of a "
+            "logger is uploaded."
         )
-    return Path(os.path.expanduser(log_dir))
+    return folder_of(log_dir)
 
 
 def check_tag(tag: Any) -> str:

@@ -3,10 +3,11 @@ handed in, so the step and the host share every formula.
 
 A row is sent from the devices as one vector:
 
-    plain scalars | sums of partials | limbs of the step | maxima of partials
+    plain scalars | sums of partials | limbs of the step | maxima of partials, or slots
 
-All but the maxima are means over devices when they arrive (maxima may be as well, see
-`device/_pack.py`); a sum is its mean times the number of devices, which the trace knows.
+All but the maxima are means over devices when they arrive; a sum is its mean times the number of
+devices, which the trace knows. What cannot be added up has a slot for each device instead, which is
+0 on all others: then the mean brings it as well (see `merge` in `device/_pack.py`).
 """
 
 import functools
@@ -17,8 +18,8 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-# A step counter travels as limbs of 8 bits, lowest first: each device sends values below 256,
-# whose sum over up to 2**15 devices is exact in float32, also as a mean times that number.
+# A step counter travels as limbs of 8 bits, lowest first: each device sends values up to 1,020,
+# whose sum over up to 2**14 devices is exact in float32, also as a mean times that number.
 LIMBS = 7
 LIMB_BITS = 8
 _LIMB_VALUES = np.int64(1) << (LIMB_BITS * np.arange(LIMBS))
@@ -135,6 +136,7 @@ class Schema:
         unit: how many steps a count of its step stands for, if `emit` sends it: such rows are known
             by their steps. `None` for rows with a number.
         members: how many members of a `vmap` the vector is of, each with as many steps.
+        slots: how many devices have slots in the vector; 0 if it ends with the maxima.
     """
 
     plain: tuple[str, ...]
@@ -145,6 +147,7 @@ class Schema:
     sums_steps: bool = True
     unit: int | None = None
     members: int = 1
+    slots: int = 0
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -166,10 +169,28 @@ class Schema:
     @property
     def size(self) -> int:
         """Length of the vector."""
-        return self._ends[3]
+        return self._ends[2] + self.slots * self.slot_size if self.slots else self._ends[3]
+
+    @property
+    def slot_size(self) -> int:
+        """Numbers in the slot of a device: its shifting sums and its maxima, in parts (see
+        `slot_parts`)."""
+        maxima = self._ends[3] - self._ends[2]
+        return (len(self.shifting) + maxima) * self.slot_parts if maxima else 0
+
+    @property
+    def slot_parts(self) -> int:
+        """In how many whole numbers of 16 bits a number crosses; 1 if it crosses as it is.
+
+        Divided by a power of two, and multiplied by it, a number stays the same to the last bit;
+        with other numbers of devices only whole numbers do, once they are rounded.
+        """
+        is_exact = self.slots & (self.slots - 1) == 0
+        return 1 if is_exact else self.dtype.itemsize // 2
 
     def split(self, vector: Any) -> tuple[Any, Any, Any, Any]:
-        """Plain scalars, sums, limbs and maxima, along the last axis of a vector or of several."""
+        """Plain scalars, sums, limbs, and maxima or slots, along the last axis of a vector or of
+        several."""
         plain, sums, limbs, _ = self._ends
         return (
             vector[..., :plain],
@@ -213,6 +234,40 @@ class Schema:
                 moved.append(last)
         return numpy.concatenate(moved, axis=-1)
 
+    def without_slots(self, vectors: Any, numpy: ModuleType) -> tuple[Any, Any, Any, Any]:
+        """As `split`, of merged vectors `(*rows, n)`: what was in slots is merged here."""
+        plain, sums, limbs, rest = self.split(vectors)
+        if not self.slots:
+            return plain, sums, limbs, rest
+        # `(*rows, numbers, devices)`, each the content of a slot / slots.
+        slots = rest.reshape(*rest.shape[:-1], self.slot_size, self.slots) * self.slots
+        slots = self._joined(numpy.swapaxes(slots, -1, -2), numpy).astype(vectors.dtype)
+        shifting = len(self.shifting)
+        maxima = slots[..., shifting:]
+        merged = maxima.max(-2)
+        if shifting:
+            # Those of all sums, as `shifted` expects; what does not shift is not looked at.
+            places = np.zeros(sums.shape[-1], int)
+            places[self.shifting] = np.arange(shifting)
+            around = numpy.broadcast_to(merged[..., None, :], maxima.shape)
+            moved = self.shifted(slots[..., places], maxima, around, numpy).mean(-2)
+            shifts = np.zeros(sums.shape, np.bool_)
+            shifts[..., self.shifting] = True
+            sums = numpy.where(shifts, moved, sums)
+        return plain, sums, limbs, merged
+
+    def _joined(self, slots: Any, numpy: ModuleType) -> Any:
+        """The numbers of slots, each of `slot_parts`, lowest first."""
+        if self.slot_parts == 1:
+            return slots
+        whole = np.dtype(f"u{self.dtype.itemsize}")
+        parts = numpy.round(slots).astype(whole)
+        parts = parts.reshape(*slots.shape[:-1], -1, self.slot_parts)
+        bits = parts[..., 0]
+        for i in range(1, self.slot_parts):
+            bits = bits | (parts[..., i] << (16 * i))
+        return bits.view(self.dtype)
+
     def messages(self, bodies: np.ndarray) -> list[list[tuple[int, Totals]]]:
         """For each message from the devices, iteration and totals of each of its rows.
 
@@ -226,7 +281,9 @@ class Schema:
         vectors = np.ascontiguousarray(bodies[:, 1 + room :]).view(self.dtype)
         used = np.arange(room) < counts[:, None]
         vectors = vectors.reshape(len(bodies), room, self.size)[used]
-        plain, sums, limbs, maxima = self.split(vectors.astype(np.float64))
+        # An absent maximum is infinite, and what is around it NaN, on purpose.
+        with np.errstate(invalid="ignore"):
+            plain, sums, limbs, maxima = self.without_slots(vectors.astype(np.float64), np)
         sums = sums * self._devices_of_sums
         steps: list[int | None] = [None] * len(vectors)
         if self.step_devices is not None:
@@ -308,7 +365,7 @@ class Schema:
         """The metrics of the partials of reduced vectors `(*rows, n)` in the step: name, value
         `(*rows,)` or `(length, *rows)`, and where there is none, so that it is NaN; `None` if there
         always is one."""
-        _, sums, _, maxima = self.split(vectors)
+        _, sums, _, maxima = self.without_slots(vectors, numpy)
         # In the type and rank of the sums: users may have JAX refuse promotion.
         devices = self._devices_of_sums.astype(sums.dtype).reshape(*[1] * (sums.ndim - 1), -1)
         for spec, own_sums, own_maxima in self._parts(sums * devices, maxima):

@@ -159,28 +159,6 @@ def test_the_run_of_a_lost_logger_is_named_with_its_process_and_can_be_taken_up_
     assert list(ld.read_run(logger.run_dir).steps) == [0, 1, 2]
 
 
-BUCKETS = [
-    "gs://bucket/logs",
-    "s3://bucket",
-    Path("gs://bucket/logs"),
-    "file:///tmp/x",
-    "hdfs://x/y",
-]
-
-
-@pytest.mark.parametrize("log_dir", BUCKETS, ids=str)
-def test_a_bucket_is_refused_by_name_instead_of_becoming_a_local_folder(
-    tmp_path, monkeypatch, log_dir
-):
-    monkeypatch.chdir(tmp_path)
-    for make in (ld.JSONLBackend, ld.TensorBoardBackend, lambda path: ld.WandbBackend(dir=path)):
-        with pytest.raises(ValueError, match="`log_dir` must be a folder of this machine, got"):
-            make(log_dir)
-    with pytest.raises(ValueError, match="`log_dir` must be a folder of this machine, got"):
-        ld.Logger(Memory(), "r", log_dir=log_dir)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_home_is_expanded_and_other_names_are_taken_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

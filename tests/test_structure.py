@@ -17,7 +17,7 @@ ARROWS = {
     "_failures": set(),
     "_schema": set(),
     "_metric_names": set(),
-    "_run_name": set(),
+    "_run_name": {"journal"},
     "_timed_call": set(),
     "_secrets": set(),
     "_hparams": {"_secrets"},
@@ -70,7 +70,7 @@ WITHOUT_JAX = set(ARROWS) - {
 # Imported where they are used only: they start things, or cost the processes that do not write.
 LAZY = {
     *("mpi4py", "wandb", "tensorboardX", "crc32c", "rich", "PIL", "av"),
-    *("pandas", "pyarrow"),
+    *("pandas", "pyarrow", "fsspec"),
 }
 PRIVATE_JAX = {"cluster/_store.py", "device/_callback.py"}
 

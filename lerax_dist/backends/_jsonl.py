@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lerax_dist._run_name import local_folder
 from lerax_dist.backends._append import Appender, FileRemoved
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
@@ -20,6 +19,7 @@ from lerax_dist.backends._base import (
 )
 from lerax_dist.backends._video import encode_gif
 from lerax_dist.journal import replace_file
+from lerax_dist.journal._bucket import folder_of
 
 # Types that orjson writes as Python does, in a tenth of the time.
 _FAST_TYPES = {float, np.float64, list}
@@ -44,7 +44,7 @@ class JSONLBackend(AbstractLoggingBackend):
     Hyperparameters are in `hparams.json` and videos in `videos/<tag>/<step>.gif` beside it.
 
     Args:
-        log_dir: folder in which each run has its own.
+        log_dir: folder in which each run has its own, or its URL in a bucket.
 
     Example:
         ```python
@@ -74,13 +74,13 @@ class JSONLBackend(AbstractLoggingBackend):
     replay_files = ("metrics.jsonl",)
 
     def __init__(self, log_dir: str | Path = "logs") -> None:
-        self._log_dir = local_folder(log_dir)
+        self._log_dir = folder_of(log_dir)
         self._lines: Appender | None = None
         self._run_dir = self._log_dir
 
     @property
     def log_dir(self) -> Path:
-        """Folder in which each run has its own."""
+        """Local folder in which each run has its own."""
         return self._log_dir
 
     @classmethod

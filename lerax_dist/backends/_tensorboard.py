@@ -7,7 +7,6 @@ from typing import Any, Self, final
 
 import numpy as np
 
-from lerax_dist._run_name import local_folder
 from lerax_dist.backends._base import (
     AbstractLoggingBackend,
     SetupProblem,
@@ -31,6 +30,7 @@ from lerax_dist.backends._tensorboard_events import (
 )
 from lerax_dist.backends._video import encode_gif
 from lerax_dist.journal import replace_file
+from lerax_dist.journal._bucket import folder_of
 
 # Sets of metrics whose message is kept. Training and evaluation have a few; a program with more
 # makes names from its data.
@@ -59,7 +59,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
     animated images under "Images", at up to 50 frames a second.
 
     Args:
-        log_dir: folder in which each run has its own.
+        log_dir: folder in which each run has its own, or its URL in a bucket.
 
     Example:
         ```python
@@ -73,7 +73,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
     replay_files = ("*tfevents*",)
 
     def __init__(self, log_dir: str | Path = "logs") -> None:
-        self._log_dir = local_folder(log_dir)
+        self._log_dir = folder_of(log_dir)
         self._run_dir: Path | None = None
         self._file: EventFile | None = None
         self._row_events: dict[tuple[str, ...], RowEvents] = {}
@@ -84,7 +84,7 @@ class TensorBoardBackend(AbstractLoggingBackend):
 
     @property
     def log_dir(self) -> Path:
-        """Folder in which each run has its own."""
+        """Local folder in which each run has its own."""
         return self._log_dir
 
     @classmethod

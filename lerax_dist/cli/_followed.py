@@ -1,5 +1,6 @@
 """A run followed by its journal, for `lerax-dist watch`."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from lerax_dist.journal import (
 
 # Seconds between two looks at whether the writer is alive.
 _LIVENESS_INTERVAL = 2.0
+# Seconds between two looks into a bucket.
+_REFRESH_INTERVAL = 5.0
 # Seconds without a record after which a note is shown.
 _SILENCE = 60.0
 
@@ -35,6 +38,7 @@ class FollowedRun:
         chart: metric to draw.
         clock: present time in seconds since the epoch.
         monotonic: monotonic time in seconds.
+        refresh: brings what is new to that file, if it is a copy.
     """
 
     def __init__(
@@ -44,9 +48,12 @@ class FollowedRun:
         chart: str,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        refresh: Callable[[], None] = lambda: None,
     ) -> None:
         self._reader = JournalReader(journal)
         self._liveness = Liveness(journal, monotonic, clock)
+        self._refresh = refresh
+        self._refresh_at = -math.inf
         self._label = label
         self._chart = chart
         self._clock = clock
@@ -71,6 +78,9 @@ class FollowedRun:
         """Read what is new, one batch of it."""
         self._unreadable = ""
         try:
+            if self._monotonic() >= self._refresh_at:
+                self._refresh_at = self._monotonic() + _REFRESH_INTERVAL
+                self._refresh()
             records = self._reader.read()
         except (OSError, JournalFormatError) as error:
             records = []

@@ -19,13 +19,19 @@ from lerax_dist.journal import (
     state_of,
     to_json,
 )
+from lerax_dist.journal._bucket import local_copy
 
 _HEADS = ("run", "state", "last step", "rows", "last row", "last value")
 
 
 def list_runs(log_dir: str, *, as_json: bool) -> int:
     """Print the runs in a folder, the one written last at the end; return the exit status."""
-    base = Path(log_dir)
+    try:
+        base, update = local_copy(log_dir, ends=True)
+        update()
+    except (OSError, ValueError) as error:
+        print_error(f"lerax-dist ls: {error}")
+        return 1
     if not base.is_dir():
         rule = "is not a folder. Pass the folder of the runs."
         print_error(f"lerax-dist ls: {log_dir} {rule}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from lerax_dist._run_name import check_name
+from lerax_dist._run_name import check_name, local_folder
 from lerax_dist.backends import ALL_BACKENDS, AbstractLoggingBackend, one_line
 from lerax_dist.cli._print import print_error
 from lerax_dist.host._backend_worker import calls_of
@@ -63,7 +63,9 @@ def replay_command(
     outcome = Outcome()
     try:
         (kind,) = (each for each in ALL_BACKENDS if each.replay_name == to)
-        journal = journal_of(run_dir)
+        journal = journal_of(run_dir, clips=True)
+        if kind.replay_files:
+            local_folder(run_dir if log_dir is None else log_dir, "`--log-dir`")
         own = _own_name(journal)
         base = Path(log_dir) if log_dir is not None else None
         if kind.replay_files:

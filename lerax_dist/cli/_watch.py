@@ -21,6 +21,7 @@ from lerax_dist.cli._compare import compare
 from lerax_dist.cli._followed import FollowedRun
 from lerax_dist.cli._print import print_error
 from lerax_dist.journal import JOURNAL, journal_of
+from lerax_dist.journal._bucket import local_copy
 
 # Seconds between two looks at the journals.
 _POLL_INTERVAL = 0.25
@@ -47,33 +48,31 @@ def watch(run_dirs: Sequence[str], chart: str, interval: float, *, once: bool) -
         once: whether to show what there is and end.
     """
     labels = labels_of(run_dirs) if len(run_dirs) > 1 else [None]
-    runs = [
-        FollowedRun(_journal_path(run_dir), label, chart)
-        for run_dir, label in zip(run_dirs, labels, strict=True)
-    ]
     console = get_console()
     try:
+        runs = [_followed(*each, chart) for each in zip(run_dirs, labels, strict=True)]
         if once:
             for run_dir in run_dirs:
                 journal_of(run_dir)
             _show_once(runs, chart, console)
         else:
             _follow(runs, chart, interval, console)
-    except FileNotFoundError as error:
-        print_error(f"lerax-dist watch: {error}")
-        return 1
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
         # The reader of the pipe has ended, e.g. `head`. What is still buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError) as error:
+        print_error(f"lerax-dist watch: {error}")
+        return 1
     return 0
 
 
-def _journal_path(run_dir: str) -> Path:
-    """Where the journal of a run is or will be: `run_dir` may be the journal itself."""
-    path = Path(run_dir)
-    return path if path.is_file() else path / JOURNAL
+def _followed(run_dir: str, label: str | None, chart: str) -> FollowedRun:
+    """The run whose journal is or will be in `run_dir`, or is that itself."""
+    path, refresh = local_copy(run_dir)
+    journal = path if path.is_file() else path / JOURNAL
+    return FollowedRun(journal, label, chart, refresh=refresh)
 
 
 def _follow(runs: list[FollowedRun], chart: str, interval: float, console: Console) -> None:

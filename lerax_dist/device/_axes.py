@@ -8,8 +8,11 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 from jax.core import Tracer
+from jax.sharding import AxisType
 
 Names = str | Sequence[str] | None
+# The axis of the groups of environments, see `group_count`.
+GROUPS = "lerax_dist groups"
 
 
 class Axes(NamedTuple):
@@ -52,6 +55,11 @@ class Axes(NamedTuple):
             tuple(name for name in self.reduced if name not in self.manual),
             tuple(name for name in self.reduced if name in self.manual),
         )
+
+    @property
+    def crosses_devices(self) -> bool:
+        """Whether a reduction needs a collective; one over what `vmap` maps needs none."""
+        return bool(self.split()[1]) or self.reduced == (GROUPS,)
 
     def gather(self, array: jax.Array) -> jax.Array:
         """What the devices along the member axes have, one after the other along the first axis."""
@@ -173,3 +181,32 @@ def check_scope(scope: str, process_count: int, method: str, members: str = "ban
             f'this one has {jax.local_device_count()}. Pass `scope="global"`, or compile a program '
             "over `jax.local_devices()` in each process."
         )
+
+
+def group_count(tree: Any) -> int:
+    """Into how many groups to split the leading axis of arrays, under plain `jit`.
+
+    There XLA splits arrays over the devices, and a maximum over all environments is a collective of
+    its own. Of groups, one for each device, there are slots as in `shard_map`. It is 1 where arrays
+    cannot be split, or the mesh is explicit: then users say how each array is split.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
+    meshes = [mesh for mesh in (*meshes, jax.sharding.get_abstract_mesh()) if not mesh.empty]
+    count = max([mesh.size for mesh in meshes], default=jax.device_count())
+    is_explicit = any(AxisType.Explicit in mesh.axis_types for mesh in meshes)
+    lengths = {leaf.shape[0] if leaf.ndim else 1 for leaf in leaves}
+    is_even = len(lengths) == 1 and all(length % count == 0 for length in lengths)
+    return count if is_even and not is_explicit else 1
+
+
+def platform_of(tree: Any, default: str | None = None) -> str:
+    """The platform that a trace is for, e.g. `"tpu"`: that of the mesh in scope, or of the arrays
+    of `tree`, which need not be that of the devices here. `default` is for where neither says it:
+    `None` for JAX's default backend."""
+    meshes = [jax.sharding.get_abstract_mesh()]
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    meshes += [jax.typeof(leaf).sharding.mesh for leaf in leaves]
+    devices = [mesh.abstract_device for mesh in meshes if not mesh.empty]
+    known = [device.platform for device in devices if device is not None]
+    return known[0] if known else default or jax.default_backend()

@@ -2,7 +2,7 @@
 
 import functools as ft
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,10 +11,11 @@ from jax import lax
 from jax import numpy as jnp
 from jax.core import Tracer
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from lerax_dist._schema import HostCallback
 from lerax_dist._timed_call import TimedCaller
+from lerax_dist.device._axes import platform_of
 
 # Payloads of 100 KiB and more deadlock several devices of one process (measured on CPU): the
 # copy to the host queues behind the threads that wait for it. 16k numbers are well below.
@@ -24,7 +25,11 @@ _caller = TimedCaller("lerax_dist-callbacks")
 
 
 def send(
-    deliver: HostCallback, head: Int[Array, " h"], body: Int[Array, " n"], manual: tuple[str, ...]
+    deliver: HostCallback,
+    head: Int[Array, " h"],
+    body: Sequence[Int[Array, " n"]],
+    manual: tuple[str, ...],
+    when: Bool[Array, ""] | None = None,
 ) -> None:
     """Hand integers to the host once, from the first device of the mesh.
 
@@ -36,44 +41,56 @@ def send(
         deliver: called on the host; it must never raise, since that would kill the step on every
             host.
         head: what distinguishes this message from others.
-        body: the message.
+        body: the parts of the message.
         manual: manual axes of the mesh; without any, JAX calls the host once, in process 0. Empty
             also in a branch that only the first device enters.
+        when: whether to send it; `None` for always.
     """
-    starts = range(0, max(body.size, 1), CHUNK)
-    if not isinstance(body, Tracer):
-        for part, start in enumerate(starts):
-            payload = np.concatenate([head, body[start : start + CHUNK]])
-            deliver(part, len(starts), payload)
+    starts = range(0, max(sum(part.size for part in body), 1), CHUNK)
+    if not any(isinstance(part, Tracer) for part in body):
+        whole = np.concatenate(body)
+        for part, start in enumerate(starts if when is None or bool(when) else ()):
+            deliver(part, len(starts), np.concatenate([head, whole[start : start + CHUNK]]))
         return
     _check_cpu_backend()
-    _fire(deliver, head, body, manual, starts)
+    _fire(deliver, head, [*body], manual, when, starts)
 
 
 def _fire(
-    deliver: HostCallback, head: Array, body: Array, manual: tuple[str, ...], starts: range
+    deliver: HostCallback,
+    head: Array,
+    body: list[Array],
+    manual: tuple[str, ...],
+    when: Array | None,
+    starts: range,
 ) -> None:
     mesh = jax.sharding.get_abstract_mesh()
     rest = tuple(name for name in mesh.axis_names if name not in mesh.manual_axes)
     if mesh.manual_axes and rest:
         # XLA fails on a callback that it would have to split over them.
-        def everywhere(head: Array, body: Array) -> tuple[()]:
-            _fire(deliver, head, body, (*manual, *rest), starts)
+        def everywhere(head: Array, body: list[Array], when: Array | None) -> tuple[()]:
+            _fire(deliver, head, body, (*manual, *rest), when, starts)
             return ()
 
         specs = {"in_specs": PartitionSpec(), "out_specs": (), "axis_names": {*rest}}
-        jax.shard_map(everywhere, **specs)(head, body)
+        jax.shard_map(everywhere, **specs)(head, body, when)
         return
 
-    def fire(head: Array, body: Array) -> None:
+    # All that is only for the host is in one branch: other devices do nothing, and a GPU waits for
+    # the condition of each branch.
+    def fire(head: Array, body: list[Array]) -> None:
+        whole = jnp.concatenate(body)
         for part, start in enumerate(starts):
-            payload = jnp.concatenate([head, body[start : start + CHUNK]])
+            payload = jnp.concatenate([head, whole[start : start + CHUNK]])
             _call_host(ft.partial(deliver, part, len(starts)), payload)
 
     if manual:
-        lax.cond(lax.axis_index(manual) == 0, fire, lambda head, body: None, head, body)
-    else:
+        is_first = lax.axis_index(manual) == 0
+        when = is_first if when is None else is_first & when
+    if when is None:
         fire(head, body)
+    else:
+        lax.cond(when, fire, lambda head, body: None, head, body)
 
 
 def _call_host(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
@@ -104,7 +121,7 @@ def _call_host(take: Callable[[Any], None], payload: Int[Array, " n"]) -> None:
 
     # By XLA, rather than by `shard_map`.
     may_be_split = not jax.sharding.get_abstract_mesh().manual_axes and jax.device_count() > 1
-    if may_be_split:
+    if may_be_split or platform_of((), default="cpu") != "cpu":
         debug(payload)
     else:
         lax.platform_dependent(payload, cpu=direct, default=debug)

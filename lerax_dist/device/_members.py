@@ -23,8 +23,9 @@ from lerax_dist.device._partials import Mean
 from lerax_dist.device._spread import spread_maxima, spread_of, spread_shift, spread_terms
 from lerax_dist.device._step_state import largest_steps
 
-# Sends rows of a schema that are merged: iterations `(k,)`, how many rows there are, `(k, n)`.
-SendRows = Callable[[Schema, Array, Array, Array], None]
+# Sends rows of a schema that are merged: whether (`None` for yes), iterations `(k,)`, how many rows
+# there are, vectors `(k, n)`.
+SendRows = Callable[[Schema, Array | None, Array, Array, Array], None]
 
 
 class Rows(NamedTuple):
@@ -46,20 +47,20 @@ class Rows(NamedTuple):
 def transfer(send_rows: SendRows, schema: Schema, rows: Rows, axes: Axes, members: str) -> None:
     """Merge rows over the axes that hold data, and send one row for all members of the others.
 
-    `rows.when` is only looked at under a `vmap` that maps it, where the condition around this call
-    is none any more: call this where it is true.
+    Under a `vmap` that maps it, a condition around this call is none any more: `rows.when` says it.
 
     Args:
         send_rows: sends them.
         schema: what the vectors mean.
-        rows: of this device, not merged yet.
-        axes: axes in scope.
+        rows: of this device.
+        axes: axes in scope; if it reduces over none, the rows are merged already.
         members: `"band"` or `"each"`, see `LoggingCallback`.
     """
     # A rule does not know the names of mapped axes. So those that hold data come first: what is the
     # same along them all is not mapped, and no rule is called for them.
     vmapped, data = axes.split()
-    vectors = merge(schema, lax.stop_gradient(rows.vectors), axes._replace(reduced=vmapped))
+    vectors = lax.stop_gradient(rows.vectors)
+    schema, vectors = merge(schema, vectors, axes._replace(reduced=vmapped))
     axes = axes._replace(reduced=data)
 
     def send_one(*rows: Array) -> tuple[()]:
@@ -67,7 +68,8 @@ def transfer(send_rows: SendRows, schema: Schema, rows: Rows, axes: Axes, member
         if axes.members:
             send_all(*(array[None] for array in one))
         else:
-            send_rows(schema, one.iterations, one.used, merge(schema, one.vectors, axes))
+            merged, vectors = merge(schema, one.vectors, axes)
+            send_rows(merged, one.when, one.iterations, one.used, vectors)
         return ()
 
     def send_members(*rows: Array) -> tuple[()]:
@@ -123,9 +125,9 @@ def _send_members(
     there &= iterations == ahead[None, 2:]
 
     def go(vectors: Array) -> None:
-        vectors = axes.gather(merge(schema, vectors, axes))
-        over, vectors = style(schema, vectors, there)
-        send_rows(over, ahead[2:], count, vectors)
+        merged, vectors = merge(schema, vectors, axes)
+        over, vectors = style(merged, axes.gather(vectors), there)
+        send_rows(over, None, ahead[2:], count, vectors)
 
     # An absent value is a NaN on the way, on purpose.
     with jax.debug_nans(False):

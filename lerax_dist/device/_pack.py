@@ -1,7 +1,8 @@
 """All metrics of a step in one vector, its merging over devices, and `reduce`."""
 
+import dataclasses
 import functools as ft
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, final
 
 import jax
@@ -12,14 +13,12 @@ from jaxtyping import Array, Float
 
 from lerax_dist._metric_names import flatten
 from lerax_dist._schema import PartialSpec, Schema
-from lerax_dist.device._axes import Axes, find_axes
+from lerax_dist.device._axes import GROUPS, Axes, find_axes, group_count
 from lerax_dist.device._partials import AbstractPartial, as_scalar
 from lerax_dist.device._step_state import Episodes, split_steps
 
-# Scalars that one kernel stacks; more make it longer, fewer make more of them.
-_SCALARS_A_KERNEL = 16
-# How many numbers of a row the slots of all devices may take: 512 bytes.
-_MAX_IN_SLOTS = 128
+# How many numbers of a row the slots of all devices may take: 32 KiB, in a message of 64 KiB.
+_MAX_IN_SLOTS = 8192
 
 
 def pack(
@@ -48,6 +47,10 @@ def pack(
     partials = {
         name: value for name, value in metrics.items() if isinstance(value, AbstractPartial)
     }
+    has_maxima = any(partial.shift or partial.maxima() for partial in partials.values())
+    groups = 1 if step_state is None or axes.manual or has_maxima else group_count(step_state)
+    if groups > 1 and not axes.reduced:
+        return _pack_groups(metrics, axes, step_state, groups)
     spans = {name: axes.spanned_by(partial) for name, partial in partials.items()}
     limbs: list[Array] = []
     step_devices = None
@@ -84,7 +87,33 @@ def pack(
     schema = Schema(
         tuple(plain), tuple(specs), step_devices, devices, np.dtype(dtype), sums_steps=step is None
     )
-    return schema, _concatenate([*plain.values(), *sums, *limbs, *maxima], dtype)
+    # In blocks, which `merge` takes apart again: compilers then find each of them at once.
+    blocks = [_concatenate(block, dtype) for block in ([*plain.values()], sums, limbs, maxima)]
+    return schema, jnp.concatenate(blocks)
+
+
+def _pack_groups(
+    metrics: Mapping[str, Any], axes: Axes, step_state: Any, groups: int
+) -> tuple[Schema, Float[Array, " n"]]:
+    """As `pack`, where XLA splits the environments over devices; merged already, in slots."""
+
+    def pack_group(step_state: Any) -> Array:
+        nonlocal episodes
+        over = axes._replace(reduced=(GROUPS,))
+        episodes, vector = merge(*pack({}, over, step_state=step_state), over)
+        return vector
+
+    episodes = Schema(())
+    split = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), step_state)
+    found = jax.vmap(pack_group, axis_name=GROUPS, out_axes=None)(split)
+    schema, vector = pack(metrics, axes)
+    schema = dataclasses.replace(
+        schema,
+        partials=(*schema.partials, *episodes.partials),
+        step_devices=groups,
+        slots=episodes.slots,
+    )
+    return schema, jnp.concatenate([vector, found])
 
 
 def check_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,30 +124,38 @@ def check_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def merge(schema: Schema, vector: Float[Array, "*rows n"], axes: Axes) -> Float[Array, "*rows n"]:
+def merge(
+    schema: Schema, vector: Float[Array, "*rows n"], axes: Axes
+) -> tuple[Schema, Float[Array, "*rows m"]]:
     """The parts of all devices, of a row or of several, become one: the same on every device.
 
     One `lax.pmean` over the devices of all hosts. Means and sums go through it as they are. Maxima,
-    and sums that are taken around a point which maxima give, cannot be added up. Where the devices
-    are few each has a slot of its own for them, which is zero on all others: then the same mean
-    brings every slot to every device. Where they are many the slots would be more than the metrics,
-    and a `lax.pmax` precedes the mean.
+    and sums that are taken around a point which maxima give, cannot be added up. Each device has a
+    slot of its own for them, which is zero on all others: the same mean brings every slot to every
+    device. XLA puts a mean into the all-reduce of gradients, but no maximum. Where the slots of
+    many devices would not fit into a message, a `lax.pmax` precedes the mean.
     """
     if not axes.reduced or not vector.size:
-        return vector
+        return schema, vector
     vector = axes.vary(vector)
-    plain, sums, limbs, maxima = schema.split(vector)
     devices = axes.size(axes.reduced)
-    if not maxima.shape[-1] or devices == 1:
-        return axes.pmean(vector)
-    slot = len(schema.shifting) + maxima.shape[-1]
-    # Divided by a power of two, and multiplied by it, a number stays the same to the last bit.
-    if devices & (devices - 1) == 0 and devices * slot <= _MAX_IN_SLOTS:
-        return _in_slots(schema, vector, axes, devices)
+    if devices == 1 or not schema.slot_size:
+        return schema, axes.pmean(vector)
+    plain, sums, limbs, maxima = schema.split(vector)
+    slotted = dataclasses.replace(schema, slots=devices)
+    # A maximum over what `vmap` maps is no collective.
+    if axes.crosses_devices and devices * slotted.slot_size <= _MAX_IN_SLOTS:
+        own = jnp.concatenate([*_picked(sums, schema.shifting), maxima], axis=-1)
+        own = _in_parts(own, slotted.slot_parts)
+        is_mine = jnp.arange(devices) == lax.axis_index(axes.reduced)
+        is_mine = is_mine.reshape(*[1] * own.ndim, devices)
+        slots = jnp.where(is_mine, own[..., None], 0).reshape(*own.shape[:-1], -1)
+        vector = jnp.concatenate([plain, sums, limbs, slots], axis=-1)
+        return slotted, axes.pmean(vector)
     merged = _highest(maxima, axes)
     sums = schema.shifted(sums, maxima, merged, jnp)
     means = axes.pmean(jnp.concatenate([plain, sums, limbs], axis=-1))
-    return jnp.concatenate([means, merged], axis=-1)
+    return schema, jnp.concatenate([means, merged], axis=-1)
 
 
 def _highest(maxima: Float[Array, "..."], axes: Axes) -> Float[Array, "..."]:
@@ -135,34 +172,20 @@ def _highest(maxima: Float[Array, "..."], axes: Axes) -> Float[Array, "..."]:
     return lax.bitcast_convert_type(swap(merged), maxima.dtype)
 
 
-def _in_slots(
-    schema: Schema, vector: Float[Array, "*rows n"], axes: Axes, devices: int
-) -> Float[Array, "*rows n"]:
-    """One mean for all: each device has a slot, zero on the others, for what cannot be added.
+def _picked(sums: Float[Array, "*rows n"], which: np.ndarray) -> list[Array]:
+    """Some of the sums, in slices: they are a few runs, and an index would cost more kernels."""
+    runs = np.split(which, np.flatnonzero(np.diff(which) > 1) + 1)
+    return [sums[..., run[0] : run[-1] + 1] for run in runs if run.size]
 
-    A slot holds the device's shifting sums and its maxima, `s` numbers. The mean of slot `i` over
-    `devices` devices is its content / devices. Shapes: own `(*rows, 1, s)`, slots
-    `(*rows, devices, s)`.
-    """
-    shifting = schema.shifting
-    plain, sums, limbs, maxima = schema.split(vector)
-    own = jnp.concatenate([sums[..., shifting], maxima], axis=-1)[..., None, :]
-    is_mine = jnp.arange(devices)[:, None] == lax.axis_index(axes.reduced)
-    slots = jnp.where(is_mine.reshape(*[1] * (own.ndim - 2), devices, 1), own, 0)
-    flat = slots.reshape(*own.shape[:-2], -1)
-    means = axes.pmean(jnp.concatenate([plain, sums, limbs, flat], axis=-1))
-    first = vector.shape[-1] - maxima.shape[-1]
-    plain, sums, limbs, _ = schema.split(means)
-    slots = means[..., first:].reshape(slots.shape) * devices
-    maxima = slots[..., len(shifting) :]
-    merged = maxima.max(-2)
-    # Every device's sums, `(*rows, devices, sums)`: only the shifting ones differ and count.
-    each = jnp.broadcast_to(sums[..., None, :], (*slots.shape[:-1], sums.shape[-1]))
-    each = each.at[..., shifting].set(slots[..., : len(shifting)])
-    around = jnp.broadcast_to(merged[..., None, :], maxima.shape)
-    moved = schema.shifted(each, maxima, around, jnp)[..., shifting]
-    sums = sums.at[..., shifting].set(moved.mean(-2))
-    return jnp.concatenate([plain, sums, limbs, merged], axis=-1)
+
+def _in_parts(numbers: Float[Array, "*rows n"], parts: int) -> Float[Array, "*rows m"]:
+    """Each number as whole ones of 16 bits, see `Schema.slot_parts`."""
+    if parts == 1:
+        return numbers
+    bits = lax.bitcast_convert_type(numbers, f"uint{8 * numbers.dtype.itemsize}")
+    shifts = jnp.arange(parts, dtype=bits.dtype) * 16
+    split = bits[..., None] >> shifts.reshape(*[1] * bits.ndim, parts) & 0xFFFF
+    return split.astype(numbers.dtype).reshape(*numbers.shape[:-1], -1)
 
 
 def reduce(
@@ -202,9 +225,9 @@ def reduce(
     schema, vector = pack(check_metrics(flatten(metrics)), axes)
     # What is absent is NaN on the way, outside of compiled code, too.
     with jax.debug_nans(False):
-        merged = merge(schema, vector, axes)
-        plain = [(name, merged[i], None) for i, name in enumerate(schema.plain)]
-        return Reduced.of([*plain, *schema.finished(merged, jnp)])
+        schema, merged = merge(schema, vector, axes)
+        plain = merged[: len(schema.plain)]
+        return Reduced.of(schema.plain, plain, schema.finished(merged, jnp))
 
 
 @final
@@ -235,25 +258,30 @@ class Reduced(Mapping[str, Array]):
         self._values: dict[str, Array] | None = None
 
     @classmethod
-    def of(cls, metrics: Sequence[tuple[str, Array, Array | None]]) -> Self:
-        """Names, scalars and whether they are absent (see `Schema.finished`), put into a vector of
-        one float type."""
-        names: list[str] = []
-        values: list[Array] = []
+    def of(
+        cls,
+        names: Sequence[str],
+        plain: Float[Array, " n"],
+        finished: Iterable[tuple[str, Array, Array | None]],
+    ) -> Self:
+        """Plain scalars, and metrics of partials: name, value, and whether it is absent (see
+        `Schema.finished`)."""
+        names = [*names]
+        parts: list[Array] = [plain]
         flags: dict[int, Array] = {}
-        for i, (name, value, is_absent) in enumerate(metrics):
+        for name, value, is_absent in finished:
             if value.ndim:
                 raise ValueError(
                     f"metric {name!r} is a vector of shape {value.shape}; `reduce` returns "
                     "scalars. Log vectors from `LoggingCallback`."
                 )
             if is_absent is not None:
-                flags[i] = is_absent
+                flags[len(names)] = is_absent
                 value = jnp.where(is_absent, jnp.zeros_like(value), value)
             names.append(name)
-            values.append(value)
+            parts.append(value)
         dtype = jnp.zeros((), float).dtype
-        return cls(tuple(names), _concatenate([*values, *flags.values()], dtype), tuple(flags))
+        return cls(tuple(names), _concatenate([*parts, *flags.values()], dtype), tuple(flags))
 
     def __getitem__(self, name: str) -> Array:
         if self._values is None:
@@ -301,32 +329,6 @@ def number_length(name: str, number: Array | np.ndarray) -> int | None:
 
 
 def _concatenate(parts: Sequence[Array], dtype: Any) -> Float[Array, " n"]:
-    """Scalars and vectors, one after the other.
-
-    XLA makes a kernel for each operand of a concatenation. Beside a step of some milliseconds their
-    code is not in the processor's caches any more, and 64 of them took 0.3 to 0.5 ms on a CPU. Of
-    16 scalars that are selected by their positions it makes one.
-    """
-    pieces: list[Array] = []
-    scalars: list[Array] = []
-    for part in parts:
-        part = part.astype(dtype)
-        if part.ndim or len(scalars) == _SCALARS_A_KERNEL:
-            pieces += _stacked(scalars)
-            scalars = []
-        if part.ndim:
-            pieces.append(part)
-        else:
-            scalars.append(part)
-    pieces += _stacked(scalars)
+    """Scalars and vectors, one after the other."""
+    pieces = [jnp.atleast_1d(part).astype(dtype) for part in parts]
     return jnp.concatenate(pieces) if pieces else jnp.zeros((0,), dtype)
-
-
-def _stacked(scalars: Sequence[Array]) -> list[Array]:
-    if not scalars:
-        return []
-    positions = np.arange(len(scalars))
-    vector = jnp.broadcast_to(scalars[0], positions.shape)
-    for i, value in enumerate(scalars[1:], 1):
-        vector = jnp.where(positions == i, value, vector)
-    return [vector]

@@ -1,4 +1,8 @@
-"""Sends rows from the devices: at once, or from a buffer, several in one collective and callback.
+"""Sends rows from the devices: at once, one iteration later, or several in one callback.
+
+On a CPU the mean of a row is in the branch that logs it, or that sends a buffer: a collective costs
+more than a branch there. On other platforms it is in every iteration: XLA then puts it into the
+all-reduce of the gradients, if there is one, and the branch has nothing but the callback in it.
 
 Body of a message of rows: how many there are | their iterations | their vectors as int32.
 """
@@ -18,10 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lerax_dist._protocol import AbstractCallbackState, EmptyCallbackState
 from lerax_dist._schema import HostCallback, Schema
-from lerax_dist.device._axes import Axes, find_axes
+from lerax_dist.device._axes import Axes, find_axes, platform_of
 from lerax_dist.device._callback import CHUNK, send
 from lerax_dist.device._members import Rows, transfer
-from lerax_dist.device._pack import check_metrics, pack
+from lerax_dist.device._pack import check_metrics, merge, pack
 from lerax_dist.device._step_state import Step, split_step
 
 # Numbers that a buffer has room for in each of its rows, and in all at least (64 KiB).
@@ -86,6 +90,7 @@ class RowSender:
         members: str = "band",
         log_interval: int = 1,
         rows_per_transfer: int = 1,
+        delay: bool = False,
     ) -> None:
         """
         Args:
@@ -96,6 +101,7 @@ class RowSender:
             members: `"band"` or `"each"`, see `LoggingCallback`.
             log_interval: iterations whose number is a multiple of this are logged.
             rows_per_transfer: how many rows are sent together.
+            delay: whether rows are merged one iteration later.
         """
         # Weak: JAX's caches of what ran outside of `jit` keep this, but must not keep the run.
         self._make_callback = weakref.WeakMethod(make_callback)
@@ -104,9 +110,12 @@ class RowSender:
         self.members = members
         self._log_interval = log_interval
         self._rows_per_transfer = rows_per_transfer
+        self._delay = delay
         self._is_first = is_first
         self._traced = False
         self._buffered: Schema | None = None
+        # Whether its rows are merged.
+        self._is_merged = False
         self._flushed = False
         self._initial_count: Callable[[], Array | None] = lambda: None
 
@@ -117,7 +126,7 @@ class RowSender:
     def initial(self) -> State:
         """The state at the start: an empty buffer, unless each row is sent at once."""
         rows = self._rows_per_transfer
-        if rows == 1:
+        if rows == 1 and not self._delay:
             return EmptyCallbackState()
         axes = self.axes()
         buffer = Buffer(
@@ -130,22 +139,26 @@ class RowSender:
 
     def _buffer_in(self, state: Any) -> Buffer | None:
         """The buffer in the state of a callback, if it has one."""
-        if self._rows_per_transfer > 1 and not isinstance(state, Buffer):
+        if (self._rows_per_transfer > 1 or self._delay) and not isinstance(state, Buffer):
             raise ValueError(
-                f"`state` must be what `reset` returned, since `rows_per_transfer` is "
-                f"{self._rows_per_transfer}, got {state!r}. Carry it from `on_iteration` to "
-                "`on_iteration`."
+                f"`state` must be what `reset` returned, since {self._setting} holds rows in it, "
+                f"got {state!r}. Carry it from `on_iteration` to `on_iteration`."
             )
         return state if isinstance(state, Buffer) else None
+
+    @property
+    def _setting(self) -> str:
+        """The argument for which rows are buffered, for messages."""
+        return "`delay=True`" if self._delay else f"`rows_per_transfer={self._rows_per_transfer}`"
 
     def unsent(self) -> str | None:
         """What to report when the run is closed, if rows may still be buffered on the devices."""
         if self._buffered is None or self._flushed:
             return None
+        rows = max(self._rows_per_transfer - 1, 1)
         return (
-            f"up to {self._rows_per_transfer - 1} rows are still buffered on the devices "
-            "(`rows_per_transfer`): call `on_training_end`, or `flush_state`, after the last "
-            "iteration"
+            f"up to {rows} rows are still buffered on the devices ({self._setting}): call "
+            "`on_training_end`, or `flush_state`, after the last iteration"
         )
 
     def log(
@@ -171,26 +184,38 @@ class RowSender:
         # Before the branch, whose own errors would hide these.
         metrics = check_metrics(metrics)
         step = split_step(iteration)[0] if step_state is None else None
-        buffered: Schema | None = None
         due = iteration % self._log_interval == 0
+
+        def row() -> tuple[Schema, Array]:
+            self._traced = True
+            is_first = self._is_first
+            packed = pack(metrics, axes, step_state=step_state, step=step, is_first=is_first)
+            return packed[0], lax.stop_gradient(packed[1])
+
+        if buffer is not None and self._delay:
+            return self._log_later(buffer, *row(), due, iteration, axes)
+        early = None
+        if platform_of((metrics, step_state, iteration)) != "cpu":
+            early = merge(*row(), axes)
+            axes = axes._replace(reduced=())
+        buffered: Schema | None = None
 
         def record(buffer: Buffer | None) -> Buffer | None:
             nonlocal buffered
-            schema, vector = pack(
-                metrics, axes, step_state=step_state, step=step, is_first=self._is_first
-            )
-            vector = lax.stop_gradient(vector)
-            self._traced = True
+            schema, vector = early or row()
             if buffer is not None:
-                _check_buffer(buffer, axes, schema.devices)
+                if schema.slots:
+                    vector = jnp.concatenate(schema.without_slots(vector, jnp))
+                    schema = dataclasses.replace(schema, slots=0)
+                _check_buffer(buffer, axes, schema.devices, is_merged=early is not None)
                 if buffer.room(schema.size):
-                    buffered = self._remember(schema)
+                    buffered = self._remember(schema, axes)
                     return buffer.append(vector, iteration, axes)
-            count = jnp.ones((), jnp.int32)
-            self._send(schema, Rows(due, count, iteration[None], vector[None]), axes)
+            rows = Rows(due, jnp.ones((), jnp.int32), iteration[None], vector[None])
+            self._send(schema, rows, axes, is_due=self._log_interval == 1)
             return buffer
 
-        if self._log_interval == 1:
+        if self._log_interval == 1 or early and buffer is None:
             buffer = record(buffer)
         else:
             buffer = lax.cond(due, record, lambda buffer: buffer, buffer)
@@ -201,6 +226,29 @@ class RowSender:
         full = buffer.count == buffer.room(buffered.size)
         self._send_buffer(full, buffered, buffer, axes)
         return buffer.cleared(full)
+
+    def _log_later(
+        self,
+        buffer: Buffer,
+        schema: Schema,
+        vector: Float[Array, " n"],
+        due: Bool[Array, ""],
+        iteration: Int[Array, ""],
+        axes: Axes,
+    ) -> Buffer:
+        """Log the row in the buffer, and keep this one for the next iteration."""
+        _check_buffer(buffer, axes, schema.devices)
+        if not buffer.room(schema.size):
+            raise ValueError(
+                f"`delay=True` keeps a row of at most {buffer.rows.shape[0]} numbers, got "
+                f"{schema.size}. Log fewer metrics, or use `delay=False`."
+            )
+        self._remember(schema, axes)
+        merged, kept = merge(schema, buffer.rows[: schema.size], axes)
+        rows = Rows(buffer.count > 0, buffer.count, buffer.iterations, kept[None])
+        self._send(merged, rows, axes._replace(reduced=()), is_due=False)
+        buffer = buffer.cleared(jnp.asarray(True)).append(vector, iteration, axes)
+        return buffer.cleared(~due)
 
     def emit(
         self, metrics: Mapping[str, Any], step: Step, axis_name: str | tuple[str, ...] | None
@@ -221,7 +269,7 @@ class RowSender:
         low = limbs[:4].astype(jnp.int32) << shifts
         number = jnp.sum(low, dtype=jnp.int32) & jnp.iinfo(jnp.int32).max
         rows = Rows(jnp.asarray(True), jnp.ones((), jnp.int32), number[None], vector[None])
-        self._send(schema, rows, axes)
+        self._send(schema, rows, axes, is_due=True)
 
     def flush(self, state: Any) -> Any:
         """Send the rows in the buffer, if there are any, and empty it; a collective."""
@@ -238,8 +286,11 @@ class RowSender:
                 )
             return state
         axes = self.axes()
-        _check_buffer(buffer, axes, schema.devices)
-        self._send_buffer(buffer.count > 0, schema, buffer, axes)
+        is_merged = self._is_merged
+        _check_buffer(buffer, axes, schema.devices, is_merged=is_merged)
+        self._send_buffer(
+            buffer.count > 0, schema, buffer, axes._replace(reduced=()) if is_merged else axes
+        )
         self._flushed = True
         return buffer.cleared(jnp.asarray(True))
 
@@ -250,7 +301,8 @@ class RowSender:
             return count is self._initial_count()
         return int(count) == 0
 
-    def _remember(self, schema: Schema) -> Schema:
+    def _remember(self, schema: Schema, axes: Axes) -> Schema:
+        self._is_merged = not axes.reduced
         known = self._buffered
         if known is not None and known.devices != schema.devices:
             raise ValueError(
@@ -276,25 +328,35 @@ class RowSender:
         def go(buffer: Buffer) -> None:
             vectors = buffer.rows[: room * schema.size].reshape(room, schema.size)
             rows = Rows(when, buffer.count, buffer.iterations[:room], vectors)
-            self._send(schema, rows, axes)
+            # Around a collective there is a branch.
+            self._send(schema, rows, axes, is_due=bool(axes.reduced))
 
-        lax.cond(when, go, lambda buffer: None, buffer)
+        if axes.reduced:
+            lax.cond(when, go, lambda buffer: None, buffer)
+        else:
+            go(buffer)
 
-    def _send(self, schema: Schema, rows: Rows, axes: Axes) -> None:
-        def send_rows(schema: Schema, iterations: Array, count: Array, vectors: Array) -> None:
+    def _send(self, schema: Schema, rows: Rows, axes: Axes, *, is_due: bool) -> None:
+        """Merge rows, if `axes` reduces over any, and send them: if `rows.when`, unless `is_due`
+        says that this is in a branch where they are."""
+
+        def send_rows(
+            schema: Schema, when: Array | None, iterations: Array, count: Array, vectors: Array
+        ) -> None:
             # That of the buffer, if `reset` was traced with another precision than this.
             schema = dataclasses.replace(schema, dtype=np.dtype(vectors.dtype))
             # As int32, so that no part of the transfer can round an integer beside it.
             bits = lax.bitcast_convert_type(vectors, jnp.int32).ravel()
-            body = jnp.concatenate([count[None], iterations, bits])
             head = iterations[:1]
-            if schema.unit is not None and body.size >= CHUNK:
+            if schema.unit is not None and bits.size + 2 >= CHUNK:
                 # Steps may come again, and this tells the parts of one message from another's.
                 odd = 2 * jnp.arange(bits.size, dtype=jnp.int32) + 1
                 head += jnp.sum(bits * odd, dtype=jnp.int32)
             make_callback = self._make_callback()
             if make_callback is not None:
-                send(make_callback(schema, self._log_interval), head, body, axes.manual)
+                deliver = make_callback(schema, self._log_interval)
+                body = [count[None], iterations, bits]
+                send(deliver, head, body, axes.manual, None if is_due else when)
 
         transfer(send_rows, schema, rows, axes, self.members)
 
@@ -317,7 +379,7 @@ def send_start(
     """
 
     def send_of(are_members: bool, iteration: Array, total: Array) -> tuple[()]:
-        send(make_callback(are_members), iteration[None], total[None], axes.manual)
+        send(make_callback(are_members), iteration[None], [total[None]], axes.manual)
         return ()
 
     send_one = custom_vmap(lambda own, state: send_of(bool(axes.members), *own))
@@ -338,11 +400,12 @@ def send_start(
         send_of(bool(axes.members), *own)
 
 
-def _check_buffer(buffer: Buffer, axes: Axes, devices: int) -> None:
+def _check_buffer(buffer: Buffer, axes: Axes, devices: int, is_merged: bool = False) -> None:
     """Check that the rows of a buffer are of this device, and are to be reduced over `devices`: it
     was made neither outside of the `shard_map` that uses it, nor taken out of it."""
     # Without type checks (`check_vma=False`) only the number of devices shows it.
-    is_here = axes.varies_over_all(buffer.rows) and axes.size(axes.reduced) == devices
+    is_here = axes.varies_over_all(buffer.rows)
+    is_here &= is_merged or axes.size(axes.reduced) == devices
     if buffer.rows.ndim != 1 or not is_here:
         raise ValueError(
             "`state` of a logger with `rows_per_transfer` above 1 holds rows of each device, got "

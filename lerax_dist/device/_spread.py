@@ -25,10 +25,8 @@ def spread_maxima(
     values: Float[Array, "..."], there: Bool[Array, "..."], axes: tuple[int, ...]
 ) -> tuple[Array, Array]:
     """Highest value, and the negative of the lowest, over `axes`, of those that are `there`."""
-    both = jnp.stack([values, -values])
-    hidden = jnp.where(there[None], both, -jnp.inf)
-    highest, lowest = jnp.max(hidden, axis=tuple(axis + 1 for axis in axes))
-    return highest, lowest
+    highest = jnp.max(jnp.where(there, values, -jnp.inf), axis=axes)
+    return highest, jnp.max(jnp.where(there, -values, -jnp.inf), axis=axes)
 
 
 def spread_terms(

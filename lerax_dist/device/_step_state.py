@@ -143,8 +143,8 @@ class Episodes(AbstractPartial):
 
     def sums(self, maxima: Sequence[Array], first: Bool[Array, ""]) -> tuple[Array, ...]:
         lengths = jnp.where(self.ended, self.lengths, 0.0)
-        terms = jnp.stack([*spread_terms(self.returns, self.ended, maxima), lengths])
-        return tuple(jnp.sum(terms, axis=tuple(range(1, terms.ndim))))
+        # Each for itself: the TPU's compiler makes one kernel of all, but four if they are stacked.
+        return tuple(map(jnp.sum, (*spread_terms(self.returns, self.ended, maxima), lengths)))
 
     @staticmethod
     def shift(

@@ -27,6 +27,8 @@ _SYNC_AFTER = 0.5
 # How often the journal is looked for where it belongs: while rows come, and at all, in seconds.
 _LOOK_INTERVAL = 0.5
 _IDLE_INTERVAL = 5.0
+# How long `state` waits for a bucket, in seconds; a checkpoint must not wait for one that is gone.
+_UPLOAD_TIMEOUT = 5.0
 # How often rows that wait for other processes are looked at, in seconds.
 _PEER_INTERVAL = 1.0
 # How often `flush` looks at a backend, in seconds.
@@ -112,6 +114,8 @@ class JournalOutlet(AbstractOutlet):
         """
         if self._receiver is not None:
             self._receiver.start()
+        if self._journal.mirror is not None:
+            self._journal.mirror.upload(0.0)
         for worker in self._workers:
             worker.start(on_open)
         deadline = time.monotonic() + open_timeout
@@ -201,6 +205,8 @@ class JournalOutlet(AbstractOutlet):
                 self._sync_at = time.monotonic() + _SYNC_AFTER
         if any(marker.sync for marker in markers):
             self._sync()
+            if self._journal.mirror is not None:
+                self._journal.mirror.upload(0.0)
         for marker in markers:
             marker.end = self._journal.end
             marker.start_step = self._next_step
@@ -293,16 +299,26 @@ class JournalOutlet(AbstractOutlet):
                 if time.monotonic() > deadline:
                     return f"{worker.label}: {worker.describe_delay()}"
                 worker.ended.wait(_DELIVERY_INTERVAL)
+        self.upload(deadline)
         return None
+
+    def upload(self, deadline: float) -> None:
+        mirror = self._journal.mirror
+        deadline = min(deadline, time.monotonic() + _UPLOAD_TIMEOUT)
+        if mirror is not None and not mirror.upload(deadline):
+            self._failures.record("bucket", mirror.describe_missing(), kind="wait")
 
     def close(self, written: bool, deadline: float, waiting: ClosingWait) -> None:
         if self._receiver is not None:
             self._receiver.stop()
         for worker in self._workers:
             worker.close()
+        mirror = self._journal.mirror
+        # A share that is left to the bucket.
+        share = 0.0 if mirror is None else 0.3 * max(deadline - time.monotonic(), 0.0)
         for worker in self._workers:
             delay = functools.partial(_describe, worker)
-            if not waiting.wait(worker.ended.wait, deadline, delay):
+            if not waiting.wait(worker.ended.wait, deadline - share, delay):
                 late = f"did not end in {waiting.timeout:g} s: {worker.describe_delay()}"
                 self._failures.record(worker.label, late)
         # Once: a close that Ctrl-C cut off behind this line comes here again.
@@ -314,6 +330,12 @@ class JournalOutlet(AbstractOutlet):
                 self._journal.append([self._close_event(state)])
             self._journal.close()
             self._is_closed = True
+        if mirror is not None:
+            mirror.end(deadline)
+            in_time = waiting.wait(mirror.ended.wait, deadline, mirror.describe_missing)
+            if mirror.is_failing or not in_time:
+                hint = "The next start there uploads them, unless another host is first"
+                self._failures.record("bucket", f"{mirror.describe_missing()}. {hint}")
 
 
 def _describe(worker: BackendWorker) -> str:

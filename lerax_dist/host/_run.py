@@ -324,6 +324,8 @@ class Run:
         missing = None if self.is_closed else self._wait_for_callbacks(timeout)
         marker = self._last or self._mark(sync=True)
         if not missing and marker.wait(deadline):
+            if not self.is_closed:
+                self._outlet.upload(deadline)
             return marker.start_step, marker.end
         missing = missing or self._outlet.late_message
         self.failures.record("state", f"the last row is unknown after {timeout:g} s: {missing}")

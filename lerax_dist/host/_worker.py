@@ -104,6 +104,10 @@ class AbstractOutlet(abc.ABC):
             What is missing at the deadline, or `None`.
         """
 
+    def upload(self, deadline: float) -> None:
+        """Wait a little, until `deadline` at most, until what was synced is in its bucket."""
+        return
+
     @abc.abstractmethod
     def close(self, written: bool, deadline: float, waiting: ClosingWait) -> None:
         """Release everything.

@@ -1,7 +1,6 @@
 """The journal of a run: the one primary copy, append-only, read by everything else."""
 
 from lerax_dist.journal._journal import Journal as Journal
-from lerax_dist.journal._journal import JournalInUse as JournalInUse
 from lerax_dist.journal._read_run import RunData as RunData
 from lerax_dist.journal._read_run import journal_of as journal_of
 from lerax_dist.journal._read_run import read_run as read_run
@@ -23,6 +22,7 @@ from lerax_dist.journal._record import encode as encode
 from lerax_dist.journal._record import to_json as to_json
 from lerax_dist.journal._run_file import Heartbeat as Heartbeat
 from lerax_dist.journal._run_file import Identity as Identity
+from lerax_dist.journal._run_file import JournalInUse as JournalInUse
 from lerax_dist.journal._run_file import Liveness as Liveness
 from lerax_dist.journal._run_file import replace_file as replace_file
 from lerax_dist.journal._run_file import take_identity as take_identity

@@ -16,9 +16,16 @@ from pathlib import Path
 from typing import final
 
 from lerax_dist._failures import Failures
+from lerax_dist.journal._bucket import mirrored_url
+from lerax_dist.journal._mirror import Mirror
 from lerax_dist.journal._reader import read_last
 from lerax_dist.journal._record import JournalFormatError, Record, Row, decode, encode
-from lerax_dist.journal._run_file import last_opened, restore_identity, unused_path
+from lerax_dist.journal._run_file import (
+    JournalInUse,
+    last_opened,
+    restore_identity,
+    unused_path,
+)
 
 # Size of the lines whose records are kept in memory; a cursor further behind reads the file. A
 # record takes several times as much as its line.
@@ -29,10 +36,6 @@ _UNWRITTEN_BYTES = 256 << 20
 _MAX_LINES = 1000
 # Those that this process has open.
 _open: "weakref.WeakSet[Journal]" = weakref.WeakSet()
-
-
-class JournalInUse(RuntimeError):
-    """Another logger is writing this run."""
 
 
 @final
@@ -63,6 +66,7 @@ class Journal:
     Attributes:
         path: the file.
         last: the last whole record that the file held when it was opened; `None` if none.
+        mirror: uploads the folder of the run; `None` if that is not mirrored to a bucket.
     """
 
     def __init__(self, path: Path, failures: Failures) -> None:
@@ -75,10 +79,11 @@ class Journal:
         Raises:
             JournalInUse: another logger has it open.
             JournalFormatError: it is in a newer format.
-            OSError: the file cannot be opened.
+            OSError: the file cannot be opened, or its bucket cannot be reached.
         """
         self.path = path
         self._failures = failures
+        self.mirror: Mirror | None = None
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         _open.add(self)
         try:
@@ -89,13 +94,17 @@ class Journal:
         except OSError:
             # Some network file systems know no locks; the run is as safe there as it can be.
             pass
-        self._size = os.fstat(self._fd).st_size
         try:
+            if url := mirrored_url(path.parent):
+                self.mirror = Mirror(path.parent, url, failures)
+            self._size = os.fstat(self._fd).st_size
             # Whether the file ends within a line is `_torn`, from here on.
             self._next, self._torn, self.last = read_last(self._fd, self._size)
-        except JournalFormatError as error:
+        except BaseException as error:
             self._close()
-            raise JournalFormatError(f"{path}: {error}") from None
+            if isinstance(error, JournalFormatError):
+                raise JournalFormatError(f"{path}: {error}") from None
+            raise
         self._start = (self._next, self._size)
         self._changed = threading.Condition()
         self._recent: deque[_Kept] = deque()
@@ -338,6 +347,8 @@ class Journal:
         _open.discard(self)
         fd, self._fd = self._fd, -1
         os.close(fd)
+        if self.mirror is not None:
+            self.mirror.release()
 
     def __del__(self) -> None:
         # Ctrl-C may have cut off what would have closed it, and the lock would stay.

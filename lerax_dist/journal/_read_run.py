@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
+from lerax_dist.journal._bucket import local_copy
 from lerax_dist.journal._reader import JOURNAL, Damage, JournalReader, read_ends, state_of
 from lerax_dist.journal._record import Event, Rows
 from lerax_dist.journal._run_file import Liveness
@@ -56,7 +57,7 @@ class RunData:
     of one metric, `run.columns` all metrics side by side.
 
     Attributes:
-        path: the journal.
+        path: the journal; of a URL a copy, which is removed when the process ends.
         name: name of the run.
         run_id: its id, the same in every incarnation; `None` if the journal has lost it.
         state: `"running"`, `"finished"`, `"failed"`, `"preempted"`, `"interrupted"` (killed, or
@@ -155,13 +156,14 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
     left out.
 
     Args:
-        path: folder of the run, or its `journal.jsonl`.
+        path: folder of the run, or its `journal.jsonl`; it may be a URL such as `gs://bucket/run`.
 
     Returns:
         The run as it is now.
 
     Raises:
         FileNotFoundError: there is no journal.
+        OSError: it cannot be read, also since a bucket does not answer.
         JournalFormatError: it was written by a newer version of this package.
 
     Example:
@@ -206,18 +208,19 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
     )
 
 
-def journal_of(run_dir: str | os.PathLike[str]) -> Path:
-    """The journal of a run, given by its folder or by itself.
+def journal_of(run_dir: str | os.PathLike[str], *, clips: bool = False) -> Path:
+    """The journal of a run, given by its folder or by itself; of a URL a copy as it is now.
 
     Raises:
         FileNotFoundError: it does not exist.
     """
-    path = Path(run_dir)
+    path, update = local_copy(run_dir, clips=clips)
+    update()
     journal = path if path.is_file() else path / JOURNAL
     if not journal.is_file():
         raise FileNotFoundError(
-            f"there is no {JOURNAL} in {path}. Pass the folder of a run; `lerax-dist ls LOG_DIR` "
-            "lists the runs in a folder."
+            f"there is no {JOURNAL} in {run_dir}. Pass the folder of a run; "
+            "`lerax-dist ls LOG_DIR` lists the runs in a folder."
         )
     return journal
 

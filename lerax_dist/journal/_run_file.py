@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, final
 from lerax_dist.journal._reader import JOURNAL, read_backwards
 from lerax_dist.journal._record import Event, decode
 
-_RUN_FILE = "run.json"
+RUN_FILE = "run.json"
 # Seconds between two heartbeats.
 HEARTBEAT_INTERVAL = 10.0
 # Seconds without a heartbeat after which a writer counts as dead: several heartbeats, and the time
@@ -29,6 +29,10 @@ _TIMEOUT = 60.0
 _PART = "." + "[0-9a-f]" * 32 + ".part"
 # In the line of each event that has an identity.
 _OPEN = b'"kind":"open"'
+
+
+class JournalInUse(RuntimeError):
+    """Another logger is writing this run."""
 
 
 class Identity(NamedTuple):
@@ -58,7 +62,7 @@ def take_identity(
         OSError: the file cannot be written.
         ValueError: the directory has another run than the one known.
     """
-    found = _read(directory / _RUN_FILE)
+    found = _read(directory / RUN_FILE)
     if found is None:
         opened = last_opened(directory / JOURNAL)
         found = None if opened is None else _identity_of(opened.body)
@@ -86,13 +90,13 @@ def restore_identity(journal: Path) -> None:
     with contextlib.suppress(OSError):
         opened = last_opened(journal)
         identity = opened and _identity_of(opened.body)
-        if identity and not (journal.parent / _RUN_FILE).exists():
+        if identity and not (journal.parent / RUN_FILE).exists():
             _write(journal.parent, identity)
 
 
 def _write(directory: Path, identity: Identity) -> None:
     line = json.dumps(identity._asdict()).encode() + b"\n"
-    replace_file(directory / _RUN_FILE, lambda file: file.write(line))
+    replace_file(directory / RUN_FILE, lambda file: file.write(line))
 
 
 def _read(path: Path) -> Identity | None:
@@ -174,7 +178,7 @@ class Heartbeat:
             self._last = now
             # It is for display only, and some file systems have no times.
             with contextlib.suppress(OSError):
-                os.utime(directory / _RUN_FILE)
+                os.utime(directory / RUN_FILE)
 
 
 @final
@@ -193,7 +197,7 @@ class Liveness:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._paths = (journal, journal.parent / _RUN_FILE)
+        self._paths = (journal, journal.parent / RUN_FILE)
         self._clock = clock
         self._wall_clock = wall_clock
         self._seen: list[tuple[int, int]] | None = None

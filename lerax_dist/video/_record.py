@@ -85,7 +85,7 @@ class Recorder:
             def fire(key: Any, iteration: Array, consts: list[Any]) -> None:
                 observed = jaxpr_as_fun(ClosedJaxpr(program.jaxpr, consts))(key)
                 # No axes: the condition holds on the first device only.
-                send(callback, iteration[None], pack(observed), ())
+                send(callback, iteration[None], [pack(observed)], ())
 
             lax.cond(due, fire, lambda *_: None, key, iteration, consts)
             return ()

@@ -99,12 +99,12 @@ def check(rows, expected):
 
 @pytest.mark.parametrize("devices", [0, 1, 4, 8])
 @pytest.mark.parametrize("together", [2, 10, 23, 100])
-def test_every_iteration_keeps_its_row_and_its_step(tmp_path, devices, together):
+def test_every_iteration_keeps_its_row_and_its_step(tmp_path, devices, together, order):
     rows = run(Memory(), tmp_path, devices, rows_per_transfer=together)
     check(rows, expected_rows())
 
 
-def test_only_iterations_that_are_logged_wait(tmp_path):
+def test_only_iterations_that_are_logged_wait(tmp_path, order):
     rows = run(Memory(), tmp_path, 4, rows_per_transfer=3, log_interval=2)
     check(rows, expected_rows(log_interval=2))
     rows = run(Memory(), tmp_path, 0, rows_per_transfer=3, log_interval=2)

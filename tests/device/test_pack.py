@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
 from lerax_dist import Last, Max, Mean, Min, Sum, reduce
+from lerax_dist.device import _pack
 from tests.loop import iteration, mesh_of, step_states
 from tests.memory import Memory
 from tests.peers import open_together
@@ -317,7 +318,8 @@ def test_any_number_of_metrics_takes_one_collective():
     assert collectives(64, sum=Sum, last=Last) == {"all-reduce": 1}
 
 
-def test_a_few_maxima_ride_in_the_mean_and_many_take_one_collective_more():
+def test_a_few_maxima_ride_in_the_mean_and_many_take_one_collective_more(monkeypatch):
+    monkeypatch.setattr(_pack, "_MAX_IN_SLOTS", 128)
     assert collectives(5, max=Max, min=Min) == {"all-reduce": 1}
     assert collectives(16, max=Max, min=Min) == {"all-reduce": 1}
     assert collectives(17, max=Max, min=Min) == {"all-reduce": 2}
@@ -326,8 +328,9 @@ def test_a_few_maxima_ride_in_the_mean_and_many_take_one_collective_more():
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6, 8])
 @pytest.mark.parametrize("others", [0, 20], ids=["in slots", "by a maximum of their own"])
-def test_what_lies_beside_maxima_is_the_same_to_the_last_bit(devices, others, rng):
+def test_what_lies_beside_maxima_is_the_same_to_the_last_bit(devices, others, rng, monkeypatch):
     """Also where the maxima are infinite or NaN on one device."""
+    monkeypatch.setattr(_pack, "_MAX_IN_SLOTS", 128)
     values = rng.normal(size=24).astype(np.float32)
     values[3], values[20] = np.inf, -np.inf
 

@@ -1,6 +1,7 @@
 """Runs programs, each with a run of its own, on all devices of the launch.
 
-Arguments: log_dir, and names of programs (none: all).
+Arguments: log_dir, the platform for whose order of operations to trace ("here" for that of the
+devices), and names of programs (none: all).
 """
 
 import sys
@@ -9,12 +10,15 @@ import traceback
 import jax
 
 import lerax_dist as ld
+from lerax_dist.device import _sender
 from tests.multiprocess.launch import report
 
 
 def main() -> None:
-    log_dir, *names = sys.argv[1:]
+    log_dir, platform, *names = sys.argv[1:]
     group = ld.initialize()
+    if platform != "here":
+        _sender.platform_of = lambda *_, **__: platform
     # It starts the devices.
     from tests.transforms.programs import PROGRAMS, log_to
 

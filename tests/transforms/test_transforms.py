@@ -17,17 +17,25 @@ from tests.transforms.programs import PROGRAMS, Row, expected, expected_emitted
 
 RUN = Path(__file__).parent / "run.py"
 _full = pytest.mark.full
-SPLITS = [(1, 4), (2, 2), pytest.param((1, 1), marks=_full), pytest.param((4, 1), marks=_full)]
+# Processes, devices of each, and whose order of operations: a TPU's merges outside of branches.
+SPLITS = [
+    (1, 4, "here"),
+    (2, 2, "here"),
+    (2, 2, "tpu"),
+    *(pytest.param((count, 1, "here"), marks=_full) for count in (1, 4)),
+]
 
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module", params=SPLITS, ids=lambda split: f"{split[0]}x{split[1]}")
+@pytest.fixture(
+    scope="module", params=SPLITS, ids=lambda split: f"{split[0]}x{split[1]}-{split[2]}"
+)
 def split(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Processes, devices of each, the folder of the runs, and what failed, by program."""
-    processes, devices = request.param
+    processes, devices, platform = request.param
     folder = tmp_path_factory.mktemp("runs")
-    results = launch(RUN, str(folder), processes=processes, devices=devices, timeout=500)
+    results = launch(RUN, str(folder), platform, processes=processes, devices=devices, timeout=500)
     return processes, devices, folder, [result.report["errors"] for result in results]
 
 

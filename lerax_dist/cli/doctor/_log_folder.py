@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, final
 
-from lerax_dist._run_name import local_folder
 from lerax_dist.cli.doctor._check import (
     AbstractCheck,
     Context,
@@ -21,6 +20,7 @@ from lerax_dist.cli.doctor._check import (
     group_by_value,
     named,
 )
+from lerax_dist.journal._bucket import Bucket, folder_of, mirrored_url
 
 # Bytes.
 _MIN_FREE = 100 << 20
@@ -50,10 +50,15 @@ class LogFolderCheck(AbstractCheck[Folder]):
     fact = Folder
 
     def collect(self, context: Context) -> Folder:
-        try:
-            folder = Path(os.path.abspath(local_folder(context.log_dir)))
-        except ValueError as error:  # On every process: all have the same argument.
-            return Folder(context.log_dir, False, str(error))
+        folder = Path(os.path.abspath(folder_of(context.log_dir)))
+        if url := mirrored_url(folder):
+            why = ""
+            try:
+                if context.group.is_writer:
+                    Bucket(url).probe()
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or str(error)
+            return Folder(url, not why, why)
         name = found = None
         with contextlib.ExitStack() as stack:
             if context.group.is_writer:

@@ -1,0 +1,130 @@
+"""XLA's compilers for TPU and GPU on a machine that has neither, and what is in their programs."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+# What the GPU compiler asks of the card, of one of 80 GB.
+_H100 = """gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 84978434048 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 minor: 0 } registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 1 patch: 0 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+def devices_of(topology: str) -> list[Any]:
+    """Devices that are not here: `v5e:4x4` (4 chips a host), `v5e:4x4x2` slices as `2*v5e:4x4`, or
+    H100 as `h100:HOSTSxGPUS`."""
+    from jax.experimental import topologies
+
+    if topology.startswith("h100:"):
+        _allow_gpu_callbacks()
+        shape = "1x" + topology.removeprefix("h100:")
+        found = topologies.get_topology_desc("", "cuda", target_config=_H100, topology=shape)
+        return [*found.devices]
+    # Else libtpu asks a metadata server, and complains of names that are none.
+    os.environ.update(
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_ACCELERATOR_TYPE="v5litepod-16",
+        TPU_WORKER_HOSTNAMES="localhost",
+    )
+    slices, _, name = topology.rpartition("*")
+    more: dict[str, Any] = {"num_slices": int(slices)} if slices else {}
+    return [*topologies.get_topology_desc(name, "tpu", **more).devices]
+
+
+def _allow_gpu_callbacks() -> None:
+    """Take the CPU's client for a host callback, as without a GPU JAX has none to register it with,
+    and leave it out of the compilation. Private functions of JAX, for tests only."""
+    import jax._src.compiler as compiler
+    import jax._src.interpreters.mlir as mlir
+    import jax._src.xla_bridge as bridge
+    from jaxlib import _jax
+
+    known, load = mlir.ModuleContext.get_backend, compiler.backend_compile_and_load
+
+    def get_backend(self: Any, optional: bool = False) -> Any:
+        try:
+            return known(self, optional)
+        except Exception:
+            return bridge.get_backend("cpu")
+
+    def compile_and_load(
+        backend: Any,
+        module: Any,
+        devices: Any,
+        options: Any,
+        *rest: Any,
+        **named: Any,
+    ) -> Any:
+        if isinstance(backend, _jax.CompileOnlyPyClient):
+            return backend.compile(module, executable_devices=devices, compile_options=options)
+        return load(backend, module, devices, options, *rest, **named)
+
+    mlir.ModuleContext.get_backend = get_backend
+    compiler.backend_compile_and_load = compile_and_load
+
+
+class Counts(NamedTuple):
+    """What is in a compiled program.
+
+    Attributes:
+        collectives: how many.
+        operands: how many operands they have together.
+        fusions: kernels that XLA has fused.
+        conditionals: branches.
+        sends: callbacks of the host.
+        code: bytes of code; 0 where the compiler does not say.
+        temporary: bytes of memory that the program needs beside arguments and results.
+    """
+
+    collectives: int
+    operands: int
+    fusions: int
+    conditionals: int
+    sends: int
+    code: int
+    temporary: int
+
+
+def count(compiled: Any) -> Counts:
+    """Count the instructions of the compiled text."""
+    kinds: Counter[str] = Counter()
+    operands = 0
+    for line in compiled.as_text().splitlines():
+        # After the type, which may be a tuple with spaces in it.
+        found = re.search(r" = .*?(?:^|\s)([a-z][a-z0-9-]*)\((.*)", line)
+        if found is None:
+            continue
+        kind = found[1].removesuffix("-start")
+        kinds[kind] += 1
+        if kind in _COLLECTIVES:
+            operands += found[2].split(")")[0].count("%")
+        kinds["callback"] += kind == "custom-call" and "callback" in line
+    memory = compiled.memory_analysis()
+    return Counts(
+        sum(kinds[kind] for kind in _COLLECTIVES),
+        operands,
+        kinds["fusion"],
+        kinds["conditional"],
+        kinds["send"] + kinds["callback"],
+        memory.generated_code_size_in_bytes,
+        memory.temp_size_in_bytes,
+    )
+
+
+def compiled(program: Callable[..., Any], *arguments: Any) -> Any:
+    """A program, compiled for the devices that its arguments are sharded over."""
+    import jax
+
+    return jax.jit(program).lower(*arguments).compile()
