@@ -85,7 +85,7 @@ class Soak:
             backends=("event", "moody", "jsonl", "elsewhere"),
         )
         self._note(f"start {attempt} from step {begin}: {count} processes, {loop} loop")
-        self.counts[f"started with {count} processes"] += 1
+        self.counts[f"started with {count} process{'' if count == 1 else 'es'}"] += 1
         worker = start(plan, count)
         for process in range(count):
             worker.await_mark("first", process)
