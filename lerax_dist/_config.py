@@ -12,6 +12,7 @@ from lerax_dist._run_name import check_name, choose_log_dir
 from lerax_dist._state import RestoredRun, RunState, read_state
 from lerax_dist.backends import AbstractLoggingBackend, Required, check_backends
 from lerax_dist.cluster import ProcessGroup
+from lerax_dist.host._rewind import Position
 from lerax_dist.host._signals import check_main_thread
 
 # Checkpoints, TensorBoard and NumPy have 64 bits for a step.
@@ -51,8 +52,8 @@ class RunConfig:
             name.
         start_step: step at which a resumed run continues, e.g. that of a checkpoint. Rows of
             earlier incarnations at this step or after it are superseded: kept, marked in the
-            journal, hidden by backends that can. `None` for the step in `state`; without one the
-            first row of each kind decides, for older rows of the same metrics.
+            journal, hidden by backends that can. `None` for what came after `state`; without one
+            the first row of each kind decides, for older rows of the same metrics.
         step_offset: added to the step of every row, and to the number of steps that the run will
             take: the steps done before, where a resumed program counts from 0 again, e.g.
             `state.last_step`. `None` for 0.
@@ -96,11 +97,12 @@ class RunConfig:
         hparams = check_hparams(self.hparams)
         restored = read_state(self.state)
         name = self.name if restored is None else restored.name
-        start_step = self.start_step
-        if start_step is not None:
-            start_step = check_step(start_step, "start_step")
-        elif restored is not None:
-            start_step = restored.start_step
+        position = None
+        if self.start_step is not None:
+            position = Position(check_step(self.start_step, "start_step"))
+        elif restored is not None and restored.start_step is not None:
+            incarnation = restored.identity.incarnation
+            position = Position(restored.start_step, restored.records, incarnation)
         step_offset = 0 if self.step_offset is None else self.step_offset
         if self.resume not in ("auto", "allow", "must", "never"):
             raise ValueError(
@@ -119,7 +121,7 @@ class RunConfig:
             hparams,
             choose_log_dir(self.log_dir, backends),
             self.resume,
-            start_step,
+            position,
             check_step(step_offset, "step_offset"),
             restored,
             self.handle_signals,
@@ -140,7 +142,7 @@ class CheckedConfig(NamedTuple):
     hparams: dict[str, Any]
     log_dir: Path
     resume: str
-    start_step: int | None
+    position: Position | None
     step_offset: int
     restored: RestoredRun | None
     handle_signals: bool

@@ -135,10 +135,10 @@ class AbstractRunHandle:
 
         Raises:
             TimeoutError: if a process did not ask within 5 minutes more; the message names it.
-            ValueError: if the name of the run is longer than 512 bytes.
+            ValueError: if the name of the run is longer than 503 bytes.
         """
-        start_step = self._run.start_step(timeout)
-        return write_state(RestoredRun(self.name, self._run.info.identity, start_step))
+        start_step, records = self._run.position(timeout)
+        return write_state(RestoredRun(self.name, self._run.info.identity, start_step, records))
 
     def flush(self, timeout: float = 60.0) -> None:
         """Wait until every row so far is in the journal and with every backend.

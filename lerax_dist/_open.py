@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import socket
 import time
@@ -42,6 +43,11 @@ _AGREEMENT_TIMEOUT = 600.0
 _CLOSE_TIMEOUT = 5.0
 # How long a process that does not write batches its rows, in seconds.
 _PEER_PAUSE = 1.0
+_ON_ONE_HOST = (
+    "If `log_dir` is a disk of one host, its rows are on the host that the run was on before: use "
+    "a folder that all hosts share, or copy the folder of the run here before the start. "
+    '`resume="must"` makes this an error'
+)
 # The runs of this process; one that is open is kept by its threads and its exit handler.
 _RUNS: "weakref.WeakSet[Run]" = weakref.WeakSet()
 
@@ -264,8 +270,6 @@ def _make_outlet(
     body = {"name": info.name, "pid": os.getpid(), "host": group.hostname, **identity._asdict()}
     body |= collect_facts(group, info.scope, devices)
     queue.put(Event(time.time(), "open", body))
-    if identity.incarnation > 1 and checked.start_step is not None:
-        queue.put(Event(time.time(), "resume", {"start_step": checked.start_step}))
     return JournalOutlet(
         info.name,
         identity,
@@ -276,7 +280,7 @@ def _make_outlet(
         mailbox=mailbox,
         hosts=hosts,
         merges_all=info.scope == "process",
-        start_step=checked.start_step,
+        position=checked.position if identity.incarnation > 1 else None,
         step_offset=checked.step_offset,
     )
 
@@ -353,13 +357,13 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
     ids = (as_backend(backend).new_run_id() for backend in checked.backends)
     new_id = next(filter(None, ids), None)
     if checked.restored is not None:
-        name, identity, _ = checked.restored
+        name, identity, *_ = checked.restored
         return _acquire_restored(base, name, identity, resume, failures)
     job = current_job(os.environ)
     # A generated name means a run that exists only in a job that was restarted; else the second run
     # of a job would continue the first, which failed.
     is_restarted = job is not None and job.restart_count > 0
-    if checked.name is None and not is_restarted:
+    if checked.name is None and not is_restarted and resume != "must":
         resume = "never"
     name = checked.name or make_name(named_after, job.id if job else datetime.now())
     if resume == "must" and not (base / name / JOURNAL).exists():
@@ -377,6 +381,11 @@ def _acquire(checked: CheckedConfig, named_after: Sequence[Any], failures: Failu
                 raise
             continue
         if _may_write(journal, resume):
+            if not journal.end and (resume == "allow" or is_restarted and attempt == 1):
+                missing = f"there is no run {unique!r} in {base} on host {socket.gethostname()}"
+                logging.getLogger("lerax_dist").info("%s; it is created", missing)
+                if is_restarted:
+                    failures.record("resume", f"{missing}; it is created. {_ON_ONE_HOST}")
             return _acquired(unique, journal, continues=journal.end > 0, new_id=new_id)
         journal.close()
     raise AssertionError
@@ -395,9 +404,7 @@ def _acquire_restored(
         failures.record(
             "state",
             f"{lost} on host {socket.gethostname()}; it continues in a new folder there, without "
-            "its older rows. If `log_dir` is a disk of one host, they are on the host that the run "
-            "was on before: use a folder that all hosts share, or copy the folder of the run here "
-            'before the start. `resume="must"` makes this an error',
+            f"its older rows. {_ON_ONE_HOST}",
         )
     journal = _open_journal(base / name, failures)
     return _acquired(name, journal, continues=True, known=known)

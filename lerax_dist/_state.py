@@ -10,6 +10,8 @@ from lerax_dist.journal import Identity
 
 _NAME_BYTES = 512
 _ID_BYTES = 64
+# What a name may take. The number of records is behind it, where older checkpoints have 0.
+_NAME_ROOM = 503
 _UNKNOWN = 2**64 - 1
 
 
@@ -21,7 +23,8 @@ class RunState(eqx.Module):
     same on every process: save it with Orbax, `eqx.tree_serialise_leaves`, or a pickle.
 
     Attributes:
-        name: name of the run in UTF-8, padded with zeros.
+        name: name of the run in UTF-8, padded with zeros; its last 8 bytes are how many records its
+            journal had, 0 if that is unknown. What comes behind them is superseded.
         run_id: id of the run in UTF-8, padded with zeros; all zeros for no run.
         start_step: where the run continues: the step after that of the last row (its upper and
             lower 32 bits); all ones if it is unknown, then the first new rows decide.
@@ -64,18 +67,20 @@ class RunState(eqx.Module):
 
 
 class RestoredRun(NamedTuple):
-    """The content of a `RunState`, as Python values; `start_step` is `None` if it is unknown."""
+    """The content of a `RunState`; `start_step` is `None` if it is unknown, `records` is 0."""
 
     name: str
     identity: Identity
     start_step: int | None
+    records: int
 
 
 def write_state(run: RestoredRun) -> RunState:
     """The pytree of a restored run; raises if the name is too long for it."""
     step = _UNKNOWN if run.start_step is None else run.start_step
+    behind = run.records.to_bytes(_NAME_BYTES - _NAME_ROOM)
     return RunState(
-        name=_bytes_of(run.name, _NAME_BYTES, "name"),
+        name=np.append(_bytes_of(run.name, _NAME_ROOM, "name"), np.frombuffer(behind, np.uint8)),
         run_id=_bytes_of(run.identity.run_id, _ID_BYTES, "run_id"),
         start_step=np.array(divmod(step, 2**32), np.uint32),
         incarnation=np.array(run.identity.incarnation, np.uint32),
@@ -95,7 +100,11 @@ def read_state(state: Any) -> RestoredRun | None:
     if not run_id:
         return None
     identity = Identity(run_id, int(state.incarnation))
-    return RestoredRun(_text_of(state.name, "name"), identity, _start_step(state))
+    name = np.asarray(state.name).astype(np.uint8)
+    # A name in an older state may take all of it.
+    records = 0 if name[_NAME_ROOM] else int.from_bytes(name[_NAME_ROOM:].tobytes())
+    name = name[:_NAME_ROOM] if records else name
+    return RestoredRun(_text_of(name, "name"), identity, _start_step(state), records)
 
 
 def _start_step(state: RunState) -> int | None:

@@ -1,6 +1,7 @@
 """Readers of what the backends and the journal have written, as users would open it."""
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,16 @@ def without_gauges(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def current_rows(records: list[Any]) -> list[Row]:
     """The rows of a journal that no later incarnation has superseded."""
-    rows: list[Row] = []
-    for record in records:
+    rows: list[tuple[int, Row]] = []
+    for number, record in enumerate(records):
         if isinstance(record, Row):
-            rows.append(record)
+            rows.append((number, record))
         elif isinstance(record, Event) and record.kind == "resume":
-            rows = [row for row in rows if not _is_superseded(row, record.body)]
-    return rows
+            since = record.body.get("since", 0)
+            rows = [
+                (n, row) for n, row in rows if n < since or not _is_superseded(row, record.body)
+            ]
+    return [row for _, row in rows]
 
 
 def _is_superseded(row: Row, resume: dict[str, Any]) -> bool:
@@ -116,3 +120,30 @@ def gif_frames(gif: bytes) -> np.ndarray:
             frames.append(np.array(frame.convert("RGB")))
             times.append(image.info["duration"])
     return np.repeat(np.stack(frames), np.array(times) // min(times), axis=0)
+
+
+def shown_by_tensorboard(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of each tag as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+    shown.Reload()
+    tags = shown.Tags()["scalars"]
+    return {tag: [(e.step, e.value) for e in shown.Scalars(tag)] for tag in tags}
+
+
+def kept_by_jsonl(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of each metric, as the documentation of `JSONLBackend` reads them."""
+    rows = []
+    for line in (run_dir / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if "step" in row:
+            rows.append(row)
+        else:
+            rows = [earlier for earlier in rows if earlier["step"] < row["resume"]]
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step" and not name.startswith("lerax_dist/"):
+                curves.setdefault(name, []).append((row["step"], value))
+    return curves

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lerax_dist as ld
 from tests.backends.console.terminal import Terminal
-from tests.readers import journal_rows
+from tests.readers import event_rows, journal_rows, kept_by_jsonl
 
 WORKERS = Path(__file__).parent / "workers"
 
@@ -51,3 +51,47 @@ def test_a_fork_prints_under_the_live_display(tmp_path: Path):
     assert terminal.raw.count(b"said by a fork TextIOWrapper") == 2
     assert terminal.raw.count(b"drawn by a fork") == 2
     assert b"the parent goes on" in terminal.raw
+
+
+FORKS = """
+import logging, os, sys
+import lerax_dist as ld
+
+ld.setup_logging(console=False)
+backends = [ld.JSONLBackend(sys.argv[1]), ld.TensorBoardBackend(sys.argv[1])]
+with ld.Logger(backends, "r", log_dir=sys.argv[1]) as logger:
+    log = logging.getLogger("program")
+    log.warning("of the parent")
+    logger.log({"x": 0.0}, 0)
+    logger.flush()
+    pid = os.fork()
+    if pid == 0:
+        print("printed", flush=True)
+        for i in range(200):
+            log.warning("of the child %d %s", i, "x" * 9000)
+        logger.close()
+        os._exit(0)  # as a worker of `multiprocessing` does
+    for i in range(200):
+        log.warning("of the parent %d %s", i, "y" * 9000)
+    assert os.waitpid(pid, 0)[1] == 0
+    logger.log({"x": 1.0}, 1)
+"""
+
+
+def test_what_a_fork_logs_is_in_the_log_of_its_process_and_what_it_prints_is_not(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, tmp_path], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "printed\n"), done.stderr
+    # Whole lines of both, each once: a worker's warnings belong to its process.
+    text = (tmp_path / "r" / "logs" / "process_0000.log").read_text()
+    said = sorted(line.split("program: ")[-1] for line in text.splitlines() if "program:" in line)
+    expected = [f"of the child {i} {'x' * 9000}" for i in range(200)]
+    expected += [f"of the parent {i} {'y' * 9000}" for i in range(200)]
+    assert said == sorted([*expected, "of the parent"])
+    assert "printed" not in text
+    # Its end neither ends the run nor writes for it.
+    rows = [(0, {"x": 0.0}), (1, {"x": 1.0})]
+    assert journal_rows(tmp_path / "r") == event_rows(tmp_path / "r") == rows
+    assert ld.read_run(tmp_path / "r").state == "finished"
+    assert kept_by_jsonl(tmp_path / "r") == {"x": [(0, 0.0), (1, 1.0)]}

@@ -1,6 +1,5 @@
 """A run that is interrupted resumes as one run: no row lost, none shown twice, none erased."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,13 @@ import pytest
 import lerax_dist as ld
 from tests.backends.read_wandb import read_wandb
 from tests.memory import Memory
-from tests.readers import current_rows, journal_records, journal_rows
+from tests.readers import (
+    current_rows,
+    journal_records,
+    journal_rows,
+    kept_by_jsonl,
+    shown_by_tensorboard,
+)
 
 
 class Tells(Memory):
@@ -135,6 +140,27 @@ def test_a_made_name_holds_the_id_of_any_batch_job(tmp_path, monkeypatch, variab
     assert run.name == name
 
 
+def test_a_run_to_continue_that_is_not_there_is_created_aloud_or_an_error(
+    tmp_path, monkeypatch, caplog
+):
+    with caplog.at_level("INFO", "lerax_dist"):
+        run, _ = log(tmp_path / "one", range(3), resume="allow")
+    assert (run.name, run.incarnation) == ("r", 1)
+    assert f"there is no run 'r' in {tmp_path / 'one'} on host " in caplog.text
+    # A job that was started again, on a node without the folder of its run.
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    for name in (None, "r"):
+        with pytest.raises(ValueError, match='`resume` is "must", but there is no run'):
+            log(tmp_path / "two", [], name=name, resume="must")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for name, resume in [(None, "auto"), ("r", "allow")]:
+        with pytest.warns(ld.LoggingWarning, match="it is created.*use a folder that all hosts"):
+            log(tmp_path / "two", range(3), name=name, resume=resume)
+        with pytest.raises(ValueError, match="there is no run"):
+            log(tmp_path / "three", [], name=name, resume="must")
+    assert not (tmp_path / "three").exists()
+
+
 def test_without_a_job_a_made_name_continues_nothing(tmp_path):
     first, _ = log(tmp_path, range(3), name=None)
     second, _ = log(tmp_path, range(3), name=None)
@@ -234,32 +260,6 @@ def test_the_file_that_says_who_a_run_is_is_on_the_disk_before_it_has_its_name(
     assert len(sizes) == 1 and sizes[0] > 0
 
 
-def shown_by_tensorboard(run_dir):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    shown = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
-    shown.Reload()
-    tags = shown.Tags()["scalars"]
-    return {tag: [(e.step, e.value) for e in shown.Scalars(tag)] for tag in tags}
-
-
-def kept_by_jsonl(run_dir):
-    """As the documentation of `JSONLBackend` reads it."""
-    rows = []
-    for line in (run_dir / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        if "step" in row:
-            rows.append(row)
-        else:
-            rows = [earlier for earlier in rows if earlier["step"] < row["resume"]]
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name != "step" and not name.startswith("lerax_dist/"):
-                curves.setdefault(name, []).append((row["step"], value))
-    return curves
-
-
 def test_a_row_rewinds_rows_of_its_own_metrics_only_and_everywhere_alike(tmp_path):
     """Epochs, updates and a first count in one run; the second start begins with an evaluation."""
 
@@ -312,6 +312,19 @@ def test_a_run_that_begins_again_from_far_back_says_what_is_hidden_and_what_to_d
     with pytest.warns(ld.LoggingWarning, match="91 of the 100 rows.*x continued at step 9.*pass"):
         log(tmp_path, range(9, 11))
     assert list(ld.read_run(tmp_path / "r").steps) == list(range(11))
+
+
+def test_a_start_step_that_hides_much_says_so_and_a_state_hides_what_came_after_it(tmp_path):
+    log(tmp_path, range(100))
+    log(tmp_path, range(95, 100), start_step=95)
+    state = ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path, start_step=100)
+    saved = state.state()
+    state.close(failed=True)
+    with pytest.warns(ld.LoggingWarning, match="100 of the 100 rows.*the run continued at step 0"):
+        log(tmp_path, range(50), start_step=0)
+    again, _ = log(tmp_path, [100], state=saved)
+    assert again.failures == ()
+    assert list(ld.read_run(tmp_path / "r").steps) == [100]
 
 
 def test_allow_continues_a_run_whatever_its_state_and_else_starts_it(tmp_path):

@@ -13,7 +13,13 @@ import pytest
 
 import lerax_dist as ld
 from tests.memory import Memory
-from tests.readers import current_rows, journal_records, start_step_of
+from tests.readers import (
+    current_rows,
+    journal_records,
+    kept_by_jsonl,
+    shown_by_tensorboard,
+    start_step_of,
+)
 
 
 def through_equinox(state: ld.RunState, folder: Path) -> ld.RunState:
@@ -99,7 +105,7 @@ def test_what_a_state_cannot_be_is_said(tmp_path):
     long = "/".join(["n" * 127] * 4 + ["n"])
     with ld.Logger(Memory(), long, log_dir=tmp_path) as logger:
         with pytest.raises(
-            ValueError, match="`name` has 513 bytes in UTF-8, but a `RunState` has room"
+            ValueError, match="`name` has 513 bytes in UTF-8, but a `RunState` has room for 503"
         ):
             logger.state()
 
@@ -191,3 +197,72 @@ def test_another_run_of_that_name_is_left_alone(tmp_path):
     assert (tmp_path / "two" / "r" / "journal.jsonl").read_bytes() == before
     with pytest.raises(ValueError, match="conflicts with `state`, which continues run 'r'"):
         log(tmp_path / "one", range(3), state=state, resume="never")
+
+
+def train(logger: ld.Logger, epochs: range, value: float) -> list[ld.RunState]:
+    """Epochs of ten steps with an evaluation each, which counts epochs; the states after them."""
+    states = []
+    for epoch in epochs:
+        for step in range(10 * epoch, 10 * epoch + 10):
+            logger.log({"train/loss": value, "epoch": float(epoch)}, step)
+        logger.log({"eval/acc": value, "epoch": float(epoch)}, epoch)
+        states.append(logger.state())
+    return states
+
+
+def test_a_state_hides_what_came_after_it_whatever_its_axis_in_every_backend(tmp_path):
+    def start(**options: Any) -> ld.Logger:
+        backends = [ld.TensorBoardBackend(tmp_path), ld.JSONLBackend(tmp_path)]
+        return ld.Logger(backends, log_dir=tmp_path, **options)
+
+    with start(name="r") as first:
+        states = train(first, range(6), 1.0)
+    with start(state=states[2]) as second:  # hides three epochs
+        states = train(second, range(3, 5), 2.0)
+    with start(state=states[-1]) as third:  # hides nothing
+        train(third, range(5, 7), 3.0)
+    values = {"train/loss": [1.0] * 30 + [2.0] * 20 + [3.0] * 20, "eval/acc": [1.0] * 3}
+    values["eval/acc"] += [2.0, 2.0, 3.0, 3.0]
+    run = ld.read_run(third.run_dir)
+    shown, kept = shown_by_tensorboard(third.run_dir), kept_by_jsonl(third.run_dir)
+    for name, expected in values.items():
+        points = list(enumerate(expected))
+        curve = run[name]
+        assert list(zip(curve.steps.tolist(), curve.values.tolist(), strict=True)) == points
+        assert sorted(shown[name]) == points
+        assert sorted(kept[name]) == points
+    assert run.superseded == 33
+    assert len(current_rows(journal_records(third.run_dir))) == len(run)
+    # None of them says that rows of the other axis lie on top of older ones.
+    assert first.failures == second.failures == third.failures == ()
+
+
+@pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
+def test_a_state_of_a_lost_folder_hides_what_came_after_it_in_the_new_one(tmp_path):
+    with ld.Logger(Memory(), "r", log_dir=tmp_path) as logger:
+        (state,) = train(logger, range(1), 1.0)
+    shutil.rmtree(tmp_path / "r")
+    with ld.Logger(Memory(), log_dir=tmp_path, state=state) as logger:
+        train(logger, range(1, 3), 2.0)
+    with ld.Logger(Memory(), log_dir=tmp_path, state=state) as logger:
+        train(logger, range(1, 2), 3.0)
+    assert [row.step for row in current_rows(journal_records(tmp_path / "r"))] == [
+        *range(10, 20),
+        1,
+    ]
+
+
+def test_a_state_without_records_goes_on_by_its_step(tmp_path):
+    _, state = log(tmp_path, range(5))
+    log(tmp_path, range(5, 9))
+    name = np.frombuffer(b"r".ljust(512, b"\0"), np.uint8)
+    old = eqx.tree_at(lambda s: s.name, state, name)
+    second, _ = log(tmp_path, [5], None, state=old, failed=False)
+    assert shown(second.run_dir) == [*range(6)]
+    # As long as an old one could be: there was no room for records.
+    long = "/".join(["n" * 100] * 5 + ["n" * 7])
+    name = np.frombuffer(long.encode(), np.uint8)
+    with pytest.warns(ld.LoggingWarning, match="is not in"):
+        state = eqx.tree_at(lambda s: s.name, state, name)
+        with ld.Logger(Memory(), log_dir=tmp_path, state=state) as third:
+            assert third.name == long

@@ -7,7 +7,6 @@ from lerax_dist.backends._base import one_line as one_line
 from lerax_dist.backends._check import Required as Required
 from lerax_dist.backends._check import as_backend as as_backend
 from lerax_dist.backends._check import check_backends as check_backends
-from lerax_dist.backends._check import hides_rows as hides_rows
 from lerax_dist.backends._check import takes_batches as takes_batches
 from lerax_dist.backends._jsonl import JSONLBackend as JSONLBackend
 from lerax_dist.backends._memory import MemoryBackend as MemoryBackend

@@ -90,8 +90,3 @@ def as_backend(backend: Any) -> AbstractLoggingBackend:
 def takes_batches(backend: AbstractLoggingBackend) -> bool:
     """Whether a backend overrides `log_rows`, so that rows are sent to it together."""
     return getattr(backend.log_rows, "__func__", None) is not AbstractLoggingBackend.log_rows
-
-
-def hides_rows(backend: AbstractLoggingBackend) -> bool:
-    """Whether a backend overrides `on_resume`, so that it may hide superseded rows."""
-    return getattr(backend.on_resume, "__func__", None) is not AbstractLoggingBackend.on_resume

@@ -19,7 +19,6 @@ from lerax_dist.backends import (
     AbstractLoggingBackend,
     FileRemoved,
     as_backend,
-    hides_rows,
     takes_batches,
 )
 from lerax_dist.host._clip_file import load_clip
@@ -238,7 +237,8 @@ class BackendWorker:
 
         The event supersedes rows of some metrics; a backend hides all from its step on.
         """
-        if "metrics" in resume.body and hides_rows(self._backend):
+        hides = type(self._backend).on_resume is not AbstractLoggingBackend.on_resume
+        if "metrics" in resume.body and hides:
             try:
                 for batch in batches(self._kept(resume), self._backend):
                     self._deliver(batch)
@@ -246,12 +246,13 @@ class BackendWorker:
                 self._failures.record(self.label, f"may lack older rows ({error!r})", error)
 
     def _kept(self, resume: Event) -> Iterator[Record]:
-        for _, record in JournalReader(self._journal.path).records():
+        for _, record in JournalReader(self._journal.readable).records():
             if isinstance(record, Event) and record.body == resume.body:
                 return
             found = step_and_names(record)
             if found is not None and found[0] >= resume.body["start_step"]:
                 yield record
+        raise FileNotFoundError(f"{self._journal.path} cannot be read to its end")
 
     def _calls_of(self, record: Record) -> list[Call]:
         if isinstance(record, Event) and record.kind == "close":
@@ -260,7 +261,7 @@ class BackendWorker:
             if ended:
                 return []
         try:
-            return calls_of(record, self._backend, self._journal.path.parent)
+            return calls_of(record, self._backend, self._journal.folder)
         except Exception as error:
             self._skipped += 1
             self._failures.record(

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple, final
 
@@ -18,7 +17,7 @@ import numpy as np
 from lerax_dist._failures import Failures
 from lerax_dist._schema import HostCallback
 from lerax_dist.host._clip_file import save_clip
-from lerax_dist.journal import Event, unused_path
+from lerax_dist.journal import Event, Journal, unused_path
 
 # Steps of the latest rows that are kept for clips that arrive after their row.
 _MAX_STEPS = 256
@@ -128,17 +127,17 @@ class ClipRenderer:
     """
 
     def __init__(
-        self, put: Callable[[ClipPart | Event], None], run_dir: Path, failures: Failures
+        self, put: Callable[[ClipPart | Event], None], journal: Journal, failures: Failures
     ) -> None:
         """
         Args:
             put: adds an item to the queue that the journal's writer empties; it must never block.
-            run_dir: folder of the run; clips are saved in `videos` there.
+            journal: that of the run; clips are saved in `videos` beside it.
             failures: where to record what fails.
         """
         self.opened = False
         self._put = put
-        self._run_dir = run_dir
+        self._journal = journal
         self._failures = failures
         self._matcher = ClipMatcher()
         self._clips: SimpleQueue[Clip | None] = SimpleQueue()
@@ -281,7 +280,8 @@ class ClipRenderer:
         spec = clip.spec
         frames = spec.render(clip.body)
         # A step that comes again overwrites nothing.
-        path = unused_path(self._run_dir / "videos" / spec.tag / f"{clip.step:012d}.png")
+        folder = self._journal.folder
+        path = unused_path(folder / "videos" / spec.tag / f"{clip.step:012d}.png")
         save_clip(path, frames, spec.fps)
         body = {
             "tag": spec.tag,
@@ -289,7 +289,7 @@ class ClipRenderer:
             "iteration": clip.iteration,
             "fps": spec.fps,
             "shape": list(frames.shape),
-            "file": path.relative_to(self._run_dir).as_posix(),
+            "file": path.relative_to(folder).as_posix(),
         }
         return Event(clip.time, "video", body)
 

@@ -15,7 +15,7 @@ from lerax_dist.host._closing_wait import ClosingWait
 from lerax_dist.host._compare import Comparer, Sample
 from lerax_dist.host._peers import PeerMerger, PeerReceiver, PeerRows
 from lerax_dist.host._queue import RowQueue, TrainingStart
-from lerax_dist.host._rewind import Rewinder
+from lerax_dist.host._rewind import Position, Rewinder, resume_at
 from lerax_dist.host._rows import PartialRow, RowFinisher
 from lerax_dist.host._self_metrics import SelfMetrics
 from lerax_dist.host._steps import RowSteps
@@ -49,7 +49,7 @@ class JournalOutlet(AbstractOutlet):
         mailbox: Mailbox | None,
         hosts: Sequence[str | None],
         merges_all: bool,
-        start_step: int | None,
+        position: Position | None,
         step_offset: int,
     ) -> None:
         """
@@ -63,20 +63,23 @@ class JournalOutlet(AbstractOutlet):
             mailbox: receives the rows of other processes; `None` if there are no others.
             hosts: host of every process, this one's first, as far as known.
             merges_all: whether all rows are merged, see `PeerMerger`; else they are compared.
-            start_step: step at which a resumed run continues: rows of earlier incarnations at or
-                after it are superseded; `None` for the first rows of each metric to decide.
+            position: where a resumed run continues; `None` if its first rows decide.
             step_offset: added to the step of every row.
         """
-        self.clips = self._clips = ClipRenderer(queue.put, journal.path.parent, failures)
+        self.clips = self._clips = ClipRenderer(queue.put, journal, failures)
         self.late_message = f"not all rows are in the journal {journal.path} yet"
         self._journal = journal
         self._failures = failures
         continues = identity.incarnation > 1
         self._rewinder: Rewinder | None = None
-        if continues and start_step is None:
+        lowest: int | None = None
+        if position is not None:
+            body, lowest = resume_at(position, journal.path, journal.end, failures)
+            queue.put(Event(time.time(), "resume", body))
+        elif continues:
             self._rewinder = Rewinder(journal.path, journal.end, failures)
         # The step after that of the last row; `None` before the first of a continued run.
-        self._next_step = start_step if continues else 0
+        self._next_step = 0 if not continues else position and position.start_step
         self._merger: PeerMerger | None = None
         self._receiver: PeerReceiver | None = None
         self._comparer: Comparer | None = None
@@ -84,7 +87,7 @@ class JournalOutlet(AbstractOutlet):
             self._merger = merger = PeerMerger(hosts, failures, merges_all=merges_all)
             self._comparer = None if merges_all else Comparer(merger.describe, failures)
             self._receiver = PeerReceiver(mailbox, len(hosts), queue, merger.is_ahead, failures)
-        self._steps = RowSteps(step_offset, start_step if continues else None, failures)
+        self._steps = RowSteps(step_offset, lowest, failures)
         self._finisher = RowFinisher(failures, self._steps)
         self._workers = [
             BackendWorker(backend, label, name, identity, journal, failures)
@@ -92,7 +95,7 @@ class JournalOutlet(AbstractOutlet):
         ]
         self._self_metrics = SelfMetrics(queue, self._lags)
         self._look_at = 0.0
-        self._heartbeat = Heartbeat(journal.path.parent)
+        self._heartbeat = Heartbeat()
         self._peer_deadline: float | None = None
         self._sync_at: float | None = None
         self._hparams: dict[str, Any] = {}
@@ -140,7 +143,7 @@ class JournalOutlet(AbstractOutlet):
         return min(waits)
 
     def write(self, items: list[Any], now: float) -> int:
-        self._heartbeat.beat()
+        self._heartbeat.beat(self._journal.folder)
         if now >= self._look_at and not self._is_over:
             self._journal.restore_if_lost()
             # A copy that fails may have taken long.

@@ -1,20 +1,74 @@
-"""Which rows of earlier incarnations a run supersedes that is continued without a step.
+"""Which rows of earlier incarnations a run supersedes that is continued.
 
-Rows of training and of evaluation may count different things as their steps, so a row rewinds only
-rows of its own family: those whose metrics are all in it, or the other way around, directly or
-through others. The logger's own metrics do not count.
+Rows of training and of evaluation may count different things as their steps. So a checkpoint knows
+how many records the journal had. Without one a row rewinds only rows of its own family: those whose
+metrics are all in it, or the other way around, directly or through others. The logger's own metrics
+do not count.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
 from lerax_dist._failures import Failures
 from lerax_dist.journal import Event, JournalReader, Record, Rows, own_metrics, step_and_names
+
+
+class Position(NamedTuple):
+    """Where a run continues: at a step, or behind the records of a journal; 0 if unknown."""
+
+    start_step: int
+    records: int = 0
+    incarnation: int = 0
+
+
+def resume_at(
+    position: Position, journal: Path, first: int, failures: Failures
+) -> tuple[dict[str, Any], int | None]:
+    """What the `resume` event of a run says that continues at a position, and the step below which
+    no row is expected; `None` if rows count different steps. For the arguments see `Rewinder`."""
+    start, since, before = position
+    kinds: list[tuple[tuple[str, ...], np.ndarray, np.ndarray]] = []
+    metrics: dict[str, int] = {}
+    for batch in (each for piece in JournalReader(journal).pieces() for each in piece):
+        if isinstance(batch, Rows):
+            names = (*batch.names, *batch.vectors)
+            kinds.append((names, np.array(batch.numbers), np.array(batch.steps)))
+        elif found := step_and_names(batch[1]):
+            # A clip is rendered late, so its number says nothing.
+            metrics[found[1][0]] = start
+        elif batch[1].body.get("incarnation", 0) > before:
+            # In another folder the numbers start again.
+            since = min(since, batch[0])
+    numbers, steps = (np.concatenate([kind[i] for kind in kinds] or [[]]) for i in (1, 2))
+    steps = steps[np.argsort(numbers)]
+    lowest = None if (np.diff(steps[steps > 0]) < 0).any() else start
+    by_step = int((steps >= start).sum())
+    if not position.records and 10 * by_step > len(steps):
+        _report(failures, by_step, len(steps), "the run", start)
+    if not position.records or all(((of >= since) == (at >= start)).all() for _, of, at in kinds):
+        return {"start_step": start}, lowest
+    for names, of, at in kinds:
+        if (of >= since).any():
+            low = int(at[of >= since].min())
+            metrics |= {name: min(low, metrics.get(name, low)) for name in own_metrics(names)}
+    low = min(metrics.values(), default=start)
+    return {"start_step": low, "before": first, "since": since, "metrics": metrics}, lowest
+
+
+def _report(failures: Failures, hidden: int, total: int, names: str, step: int) -> None:
+    failures.record(
+        "resume",
+        f"{hidden:,} of the {total:,} rows of the run so far are superseded, since {names} "
+        f"continued at step {step:,}: they are hidden, and stay in the journal. If the training "
+        "continues elsewhere pass `start_step`, or `state` from the checkpoint (see "
+        "`logger.state()`); for another run pass another `name`.",
+        kind="hidden",
+    )
 
 
 @final
@@ -82,23 +136,14 @@ class Rewinder:
                     metrics[name] = min(step, metrics.get(name, step))
         self._hidden += hidden
         if 10 * self._hidden > self._total:
-            self._report(", ".join(sorted(metrics)), first)
+            names = ", ".join(sorted(metrics))
+            _report(self._failures, self._hidden, self._total, names, first)
         is_first, self._has_begun = not self._has_begun, True
         if is_first and hidden == self._rows_from(first):
             # Nothing else is there from this step on, so all is superseded, clips as well.
             return {"start_step": first}
         start = min(metrics.values(), default=0)
         return {"start_step": start, "before": self._first, "metrics": metrics} if metrics else None
-
-    def _report(self, names: str, step: int) -> None:
-        self._failures.record(
-            "resume",
-            f"{self._hidden:,} of the {self._total:,} rows of the run so far are superseded, since "
-            f"{names} continued at step {step:,}: they are hidden, and stay in the journal. If the "
-            "training continues elsewhere pass `start_step`, or `state` from the checkpoint (see "
-            "`logger.state()`); for another run pass another `name`.",
-            kind="hidden",
-        )
 
     def _rows_from(self, step: int) -> int:
         return sum(family.rows_from(step) for family in {*self._families.values()})

@@ -302,31 +302,32 @@ class Run:
         if missing:
             raise TimeoutError(f"`flush` timed out after {timeout:g} s: {missing}")
 
-    def start_step(self, timeout: float) -> int | None:
-        """The step after that of the last row, once all rows so far are on the disk.
+    def position(self, timeout: float) -> tuple[int | None, int]:
+        """The step after that of the last row, and the number of records, once all are on the disk.
 
-        The same on all processes, which ask together. `None` if it is not known, or if the writer
-        could not write these rows in `timeout` seconds.
+        The same on all processes, which ask together. `None` for a step that is not known, and 0
+        records if the writer could not write these rows in `timeout` seconds.
 
         Raises:
             TimeoutError: if process 0 did not ask.
         """
         if self._is_forked:
-            return None
+            return None, 0
         group, what = self.info.group, "the step of the last row"
-        step = self._written_step(timeout) if group.is_writer else None
-        return group.broadcast(step, timeout=timeout + _AGREEMENT_TIMEOUT, what=what)
+        found = self._written(timeout) if group.is_writer else None
+        step, records = group.broadcast(found, timeout=timeout + _AGREEMENT_TIMEOUT, what=what)
+        return step, records
 
-    def _written_step(self, timeout: float) -> int | None:
+    def _written(self, timeout: float) -> tuple[int | None, int]:
         assert self._outlet is not None
         deadline = time.monotonic() + timeout
         missing = None if self.is_closed else self._wait_for_callbacks(timeout)
         marker = self._last or self._mark(sync=True)
         if not missing and marker.wait(deadline):
-            return marker.start_step
+            return marker.start_step, marker.end
         missing = missing or self._outlet.late_message
         self.failures.record("state", f"the last row is unknown after {timeout:g} s: {missing}")
-        return None
+        return None, 0
 
     def preempted(self) -> bool:
         """Whether to leave, as a signal has reached any process; the same answer on all, which ask

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, final
+from typing import final
 
 from lerax_dist._failures import Failures
 from lerax_dist.journal._reader import read_last
 from lerax_dist.journal._record import JournalFormatError, Record, Row, decode, encode
-from lerax_dist.journal._run_file import last_opened, unused_path
+from lerax_dist.journal._run_file import last_opened, restore_identity, unused_path
 
 # Size of the lines whose records are kept in memory; a cursor further behind reads the file. A
 # record takes several times as much as its line.
@@ -108,6 +108,18 @@ class Journal:
     def end(self) -> int:
         """Number of the record after the last."""
         return self._next
+
+    @property
+    def readable(self) -> Path:
+        """A path by which this process can read the file, also if it was moved or has no name."""
+        link = Path(f"/proc/self/fd/{self._fd}")
+        return link if link.exists() else self.path
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the file, also if it was moved."""
+        path = self.readable.resolve()
+        return (path if path.exists() else self.path).parent
 
     def cursor(self) -> Cursor:
         """A cursor at the first record that this object appends."""
@@ -205,7 +217,7 @@ class Journal:
 
     def _read_file(self, cursor: Cursor, most: int) -> list[Record]:
         records: list[Record] = []
-        with self._open_again() as file:
+        with self.readable.open("rb") as file:
             file.seek(cursor.offset)
             while len(records) < most:
                 line = file.readline()
@@ -219,13 +231,6 @@ class Journal:
                     cursor.number = decoded[0] + 1
                     records.append(decoded[1])
         return records
-
-    def _open_again(self) -> BinaryIO:
-        """Open the file for reading, with a position of its own; also one that has no name now."""
-        try:
-            return open(f"/proc/self/fd/{self._fd}", "rb")
-        except OSError:
-            return self.path.open("rb")
 
     def _skip_dropped(self, cursor: Cursor, torn: bool) -> None:
         """At the end of the file, skip what is neither there nor in memory."""
@@ -294,7 +299,7 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         path = unused_path(self.path)
         try:
-            with self._open_again() as lost, path.open("xb") as copy:
+            with self.readable.open("rb") as lost, path.open("xb") as copy:
                 shutil.copyfileobj(lost, copy)
                 copy.flush()
                 os.fsync(copy.fileno())
@@ -306,6 +311,7 @@ class Journal:
             path.unlink(missing_ok=True)
             raise
         self.path = path
+        restore_identity(path)
 
     def close(self) -> None:
         """Put the file on the disk and close it. The appending thread must have ended. A second

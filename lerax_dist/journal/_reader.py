@@ -68,17 +68,18 @@ class _Resumes:
     """The `resume` records of a journal: each supersedes rows of the incarnations before it."""
 
     def __init__(self) -> None:
-        # Number of the first record that stays, first step that does not, steps by metric.
-        self._resumes: list[tuple[int, int, Mapping[str, int] | None]] = []
-        # The first two, as far as they apply to rows with such metrics.
-        self._by_names: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+        # Numbers of the first record that may go and that stays, first step that goes, by metric.
+        self._resumes: list[tuple[int, int, int, Mapping[str, int] | None]] = []
+        # The first three, as far as they apply to rows with such metrics.
+        self._by_names: dict[tuple[str, ...], list[tuple[int, int, int]]] = {}
 
     def add(self, number: int, record: Record) -> None:
         """Add a record; only `resume` records have an effect."""
         if isinstance(record, Event) and record.kind == "resume":
             start, metrics = record.body.get("start_step"), record.body.get("metrics")
             if isinstance(start, int):
-                self._resumes.append((record.body.get("before", number), start, metrics))
+                since, before = record.body.get("since", 0), record.body.get("before", number)
+                self._resumes.append((since, before, start, metrics))
                 self._by_names.clear()
 
     def hides(self, number: int, record: Record) -> bool:
@@ -90,17 +91,17 @@ class _Resumes:
         """Whether a row or clip of a step, with such metrics, is superseded."""
         if not self._resumes or not isinstance(step, int):
             return False
-        if names not in self._by_names:
-            self._by_names[names] = self._applying_to(own_metrics(names))
-        return any(number < before and step >= start for before, start in self._by_names[names])
+        if (found := self._by_names.get(names)) is None:
+            found = self._by_names[names] = self._applying_to(own_metrics(names))
+        return any(since <= number < stop and step >= start for since, stop, start in found)
 
-    def _applying_to(self, own: frozenset[str]) -> list[tuple[int, int]]:
-        starts: list[tuple[int, int]] = []
-        for before, start, metrics in self._resumes:
+    def _applying_to(self, own: frozenset[str]) -> list[tuple[int, int, int]]:
+        starts: list[tuple[int, int, int]] = []
+        for since, before, start, metrics in self._resumes:
             if metrics is None:
-                starts.append((before, start))
+                starts.append((since, before, start))
             elif own and own <= metrics.keys():
-                starts.append((before, max(metrics[name] for name in own)))
+                starts.append((since, before, max(metrics[name] for name in own)))
         return starts
 
 

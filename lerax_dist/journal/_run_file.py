@@ -77,9 +77,22 @@ def take_identity(
     for left in (*directory.glob(_PART), *directory.glob(f"videos/**/{_PART}")):
         with contextlib.suppress(OSError):
             left.unlink()
+    _write(directory, identity)
+    return identity
+
+
+def restore_identity(journal: Path) -> None:
+    """Write the identity of a run whose journal was made again; else the next start does it."""
+    with contextlib.suppress(OSError):
+        opened = last_opened(journal)
+        identity = opened and _identity_of(opened.body)
+        if identity and not (journal.parent / _RUN_FILE).exists():
+            _write(journal.parent, identity)
+
+
+def _write(directory: Path, identity: Identity) -> None:
     line = json.dumps(identity._asdict()).encode() + b"\n"
     replace_file(directory / _RUN_FILE, lambda file: file.write(line))
-    return identity
 
 
 def _read(path: Path) -> Identity | None:
@@ -147,23 +160,21 @@ class Heartbeat:
     """The heartbeat of a run that this process writes.
 
     Args:
-        directory: directory of the run, with its `run.json`.
         clock: monotonic time in seconds.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = directory / _RUN_FILE
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last = clock()
 
-    def beat(self) -> None:
-        """Touch the file if the last time is 10 s ago. For one thread; cheap, never raises."""
+    def beat(self, directory: Path) -> None:
+        """Touch the file of the run if the last time is 10 s ago. For one thread; never raises."""
         now = self._clock()
         if now - self._last >= HEARTBEAT_INTERVAL:
             self._last = now
             # It is for display only, and some file systems have no times.
             with contextlib.suppress(OSError):
-                os.utime(self._path)
+                os.utime(directory / _RUN_FILE)
 
 
 @final

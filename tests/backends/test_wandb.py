@@ -493,3 +493,39 @@ def test_a_replay_writes_beside_the_folder_that_was_given(tmp_path):
     WandbBackend.for_replay(tmp_path / "new", project="p")
     assert (tmp_path / "new").is_dir()
     WandbBackend.for_replay(None, project=None)
+
+
+RESUMED = """
+    import wandb
+    import lerax_dist as ld
+
+    def refuse(real=wandb.init, **options):
+        if options["mode"] == "online":
+            print(options["id"], options["resume"], flush=True)
+            raise wandb.Error("not there")
+        return real(**options)
+
+    wandb.init = refuse
+    for mode in ("online", "online", "offline", "offline"):
+        backend = WandbBackend("p", quiet=True, mode=mode)
+        with ld.Logger(backend, mode, log_dir=sys.argv[1], resume="allow") as logger:
+            logger.log({"x": float(logger.incarnation)}, logger.incarnation)
+            print(logger.run_id, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("wanted", "again"), [("must", "must"), ("never", "allow")])
+def test_how_to_resume_is_asked_of_the_server_and_changes_no_offline_run(tmp_path, wanted, again):
+    env = isolated(tmp_path, WANDB_RESUME=wanted, WANDB_API_KEY=KEY)
+    result = run(RESUMED, env, str(tmp_path / "logs"))
+    words = result.stdout.split()
+    online, offline = words[0], words[-1]
+    assert words == [online, wanted, online, online, again, online, offline, offline]
+    assert ("this run is resumed" in result.stderr) == (wanted == "never")
+    # Offline it cannot be known whether the run exists: `wandb sync` merges both by the id.
+    found = [read_wandb(path) for path in files_of_runs(tmp_path)]
+    assert sorted(each.id for each in found) == sorted([f"{online}-offline", offline] * 2)
+    assert [each.rows for each in found if each.id == offline] == [
+        [{"global_step": 1, "x": 1.0}],
+        [{"global_step": 2, "x": 2.0}],
+    ]

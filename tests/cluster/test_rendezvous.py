@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -248,18 +249,24 @@ def test_a_process_of_another_launch_is_refused_alone(caplog: pytest.LogCaptureF
     assert caplog.messages[0].endswith("The other processes are waited for.")
 
 
-def test_where_nothing_tells_launches_apart_another_command_is_a_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("other", ["other.py", "train.py"])
+def test_where_nothing_tells_launches_apart_another_command_or_folder_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    other: str,
 ):
     lines = []
     for index, argv in enumerate(
         (
             ["train.py", "--process-id", "0", "--host=n0"],
             ["train.py", "--process-id", "1", "--host=n1"],
-            ["other.py", "--process-id", "2", "--token=secret"],
+            [other, "--process-id", "2", "--token=secret"],
         )
     ):
         monkeypatch.setattr("sys.argv", argv)
+        if index == 2 and other == "train.py":
+            monkeypatch.chdir(tmp_path)
         lines.append(_describe_process(index, 3, ""))
     address, deadline = free_address(), time.monotonic() + 60
     threads = [
@@ -272,7 +279,7 @@ def test_where_nothing_tells_launches_apart_another_command_is_a_warning(
         thread.join(60)
     (warning,) = caplog.messages
     assert f"process 2 on {socket.gethostname()} (pid " in warning
-    assert f"runs other.py in {os.getcwd()}, and process 0 train.py in " in warning
+    assert f"runs {other} in {os.getcwd()}, and process 0 train.py in " in warning
     assert "set LERAX_DIST_LAUNCH_ID on all processes" in warning
     assert "secret" not in str(lines)
 

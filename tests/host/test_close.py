@@ -178,6 +178,7 @@ ENDS = [
     ("class Stop(SystemExit): pass\nraise Stop(2)", "failed", 2),
     ("try: 1/0\nexcept ZeroDivisionError: stop(5)", "failed", 5),
     ("try: sys.exit(3)\nexcept SystemExit as error: assert error.code == 3", "finished", 0),
+    ("try: raise KeyboardInterrupt\nexcept KeyboardInterrupt: stop(130)", "failed", 130),
     ("t = threading.Thread(target=sys.exit, args=(3,)); t.start(); t.join()", "finished", 0),
     ("os.kill(os.getpid(), signal.SIGTERM); sys.exit(0)", "preempted", 0),
     ("os.kill(os.getpid(), signal.SIGTERM); sys.exit(75)", "preempted", 75),

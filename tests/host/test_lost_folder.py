@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 
+import numpy as np
 import pytest
 
 import lerax_dist as ld
@@ -48,6 +49,8 @@ def test_a_folder_that_is_removed_is_made_again_with_every_row(tmp_path, monkeyp
     with pytest.raises(TimeoutError, match="Hangs"):
         logger.flush(1.0)
     assert journal_steps(logger.run_dir) == list(range(step))
+    identity = json.loads((logger.run_dir / "run.json").read_text())
+    assert identity == {"run_id": logger.run_id, "incarnation": 1}
     # Once more, within the last moments: closing looks again.
     behind.release.set()
     logger.flush(LIMIT)
@@ -88,6 +91,43 @@ def test_a_folder_that_is_moved_gets_the_rows_where_it_is(tmp_path):
     logger.close()
     assert journal_steps(tmp_path / "elsewhere") == list(range(9))
     assert ld.read_run(tmp_path / "elsewhere").state == "finished"
+
+
+class Hides(Hangs):
+    """Hides superseded rows, all from a step on; it hangs in its first row."""
+
+    def on_resume(self, start_step):
+        self.rows = [row for row in self.rows if row[0] < start_step]
+        self.clips = [clip for clip in self.clips if clip[2] < start_step]
+
+
+@pytest.mark.filterwarnings("ignore::lerax_dist.LoggingWarning")
+def test_a_backend_behind_gets_everything_from_a_folder_that_was_moved(tmp_path, monkeypatch):
+    monkeypatch.setattr(_journal, "_RECENT_BYTES", 1000)
+    with ld.Logger(ld.NoOpBackend(), "r", log_dir=tmp_path, resume="never") as logger:
+        log(logger, range(100))
+        logger.log({"eval": 0.0}, 9)
+    behind = Hides("log_scalars")
+    logger = ld.Logger(behind, "r", log_dir=tmp_path, resume="must")
+    log(logger, range(100, 150))
+    assert behind.began.wait(LIMIT)
+    clip = np.arange(4 * 8 * 8 * 3, dtype=np.uint8).reshape(4, 8, 8, 3)
+    logger.log_video("before", clip, 150)
+    with pytest.raises(TimeoutError, match="Hides"):
+        logger.flush(2.0)  # all of it is in the journal
+    (tmp_path / "r").rename(tmp_path / "elsewhere")
+    # It supersedes rows of its own metrics only; this backend hides all others, too.
+    logger.log({"eval": 1.0}, 8)
+    logger.log_video("after", clip, 151)
+    wait_for_failure(logger, "was moved while the run is written")
+    behind.release.set()
+    logger.close(timeout=LIMIT)
+    training = [step for step, metrics in behind.rows if "x" in metrics]
+    assert sorted(training) == list(range(8, 150)), training
+    assert [step for step, metrics in behind.rows if "eval" in metrics] == [8]
+    assert [tag for tag, *_ in behind.clips] == ["before", "after"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere"]
+    assert len(logger.failures) == 1, logger.failures
 
 
 def test_another_journal_in_the_place_of_one_that_was_removed_is_left_alone(tmp_path):

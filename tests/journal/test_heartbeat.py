@@ -56,11 +56,11 @@ def test_a_run_without_files_is_not_alive(tmp_path):
 def test_heartbeats_are_seen_and_come_once_in_ten_seconds(tmp_path):
     run(tmp_path, 1000.0)
     clock = Clock(50.0)
-    heartbeat = Heartbeat(tmp_path, clock)
+    heartbeat = Heartbeat(clock)
     modified = []
     for _ in range(25):
         clock.now += 1.0
-        heartbeat.beat()
+        heartbeat.beat(tmp_path)
         modified.append((tmp_path / "run.json").stat().st_mtime_ns)
         os.utime(tmp_path / "run.json", (1000.0, 1000.0))
     beats = [place for place, time in enumerate(modified, 1) if time != 1000 * 10**9]
@@ -70,6 +70,6 @@ def test_heartbeats_are_seen_and_come_once_in_ten_seconds(tmp_path):
 
 def test_a_heartbeat_that_fails_stops_nothing(tmp_path):
     clock = Clock(0.0)
-    heartbeat = Heartbeat(tmp_path / "gone", clock)
+    heartbeat = Heartbeat(clock)
     clock.now = 100.0
-    heartbeat.beat()
+    heartbeat.beat(tmp_path / "gone")
