@@ -10,7 +10,6 @@ client of JAX's coordination service with threads of its own.
 
 import argparse
 import atexit
-import contextlib
 import multiprocessing
 import socket
 import sys
@@ -78,9 +77,8 @@ def _size(value: Any) -> int:
     return sum(map(_size, value)) if isinstance(value, tuple | list) else 0
 
 
-def connect(address: str, index: int, count: int) -> Any:
+def connect(address: str, index: int) -> Any:
     """A client of the service at `address`, as `jax.distributed.initialize` makes one."""
-    rendezvous(index, count, address, _TIMEOUT)
     client = distributed._jax.get_distributed_runtime_client(
         *(address, index),
         init_timeout=int(_TIMEOUT),
@@ -91,15 +89,23 @@ def connect(address: str, index: int, count: int) -> Any:
     return client
 
 
-@contextlib.contextmanager
-def simulated(client: Any, index: int, count: int) -> Any:
-    """In the block, what this thread makes takes itself for a process with this client."""
-    _here.client, _here.place = client, (index, count)
+def simulate(replace: Callable[[Any, str, Any], None]) -> None:
+    """From now on what a thread makes takes itself for the process that `act_as` has set."""
     for module in (_jax_group, _monitor, _shutdown):
-        module.joined_client = lambda: getattr(_here, "client", None)
+        replace(module, "joined_client", lambda: getattr(_here, "client", None))
     for module in (_jax_group, _shutdown):
-        module.joined_place = lambda: _here.place
-    yield
+        replace(module, "joined_place", lambda: _here.place)
+
+
+def act_as(client: Any, index: int, count: int) -> None:
+    """See `simulate`."""
+    _here.client, _here.place = client, (index, count)
+
+
+def monitor_of(index: int, count: int) -> HeartbeatMonitor:
+    """The monitor that `initialize` would start in the process that this thread acts as."""
+    timing = choose_timing(_HEARTBEAT_TIMEOUT, count)
+    return HeartbeatMonitor(Setup(index, count, socket.gethostname(), timing, False))
 
 
 @final
@@ -113,22 +119,22 @@ class Rank:
         self._client: Any = None
 
     def joining(self, bare: bool) -> None:
+        place = (self.index, self.count)
+        if bare or not self._is_real:
+            rendezvous(*place, self._address, _TIMEOUT)
         if not self._is_real:
-            self._client = connect(self._address, self.index, self.count)
+            self._client = connect(self._address, self.index)
         elif bare:
-            rendezvous(self.index, self.count, self._address, _TIMEOUT)
             jax.distributed.initialize(self._address, self.count, self.index)
         else:
             self._group = ld.initialize(self._address, self.count, self.index, timeout=_TIMEOUT)
         if self._is_real or bare:
             return
-        with simulated(self._client, self.index, self.count):
-            self._group = JaxGroup("simulated")
-            timing = choose_timing(_HEARTBEAT_TIMEOUT, self.count)
-            setup = Setup(self.index, self.count, socket.gethostname(), timing, False)
-            monitor = HeartbeatMonitor(setup)
-            monitor.start()
-            self._hook = _shutdown.ShutdownHook(monitor, _TIMEOUT)
+        act_as(self._client, *place)
+        self._group = JaxGroup("simulated")
+        monitor = monitor_of(*place)
+        monitor.start()
+        self._hook = _shutdown.ShutdownHook(monitor, _TIMEOUT)
 
     def opening(self) -> None:
         options: Any = {"log_dir": self._folder, "scope": "process", "group": self._group}
@@ -150,8 +156,8 @@ class Rank:
             atexit._run_exitfuncs()
             return
         if not bare:
-            with simulated(self._client, self.index, self.count):
-                self._hook()
+            act_as(self._client, self.index, self.count)
+            self._hook()
         self._client.shutdown()
 
 
@@ -164,26 +170,32 @@ def _member(pipe: Connection, ranks: Sequence[Rank], is_real: bool) -> None:
         # JAX's devices would wait for those of the processes that are simulated.
         _open.describe_devices = lambda group: {}
     if len(ranks) > 1:
+        simulate(setattr)
         # The limits of calls are not measured, and one thread would make them for all ranks.
         _store._caller = SimpleNamespace(call=lambda function, timeout: function())  # pyright: ignore
         _store.service_state().coordinator_address = ranks[0]._address
     with ThreadPoolExecutor(len(ranks)) as pool:
         while (command := pipe.recv()) is not None:
-            phase, *args = command
             begin = time.perf_counter()
-            if phase == "rows":
-                seconds, rate = args
-                for step in range(int(seconds * rate)):
-                    for rank in ranks:
-                        rank.row(step)
-                    time.sleep(max(0.0, begin + (step + 1) / rate - time.perf_counter()))
-            elif phase == "idle":
-                time.sleep(args[0])
-            elif len(ranks) == 1:
-                getattr(ranks[0], phase)(*args)
-            else:
-                list(pool.map(lambda rank: getattr(rank, phase)(*args), ranks))
+            _act(pool, ranks, *command)
             pipe.send((time.perf_counter() - begin, time.process_time(), dict(seen)))
+
+
+def _act(pool: ThreadPoolExecutor, ranks: Sequence[Rank], phase: str, *args: Any) -> None:
+    """What all ranks do in a phase."""
+    begin = time.perf_counter()
+    if phase == "rows":
+        seconds, rate = args
+        for step in range(int(seconds * rate)):
+            for rank in ranks:
+                rank.row(step)
+            time.sleep(max(0.0, begin + (step + 1) / rate - time.perf_counter()))
+    elif phase == "idle":
+        time.sleep(args[0])
+    elif len(ranks) == 1:
+        getattr(ranks[0], phase)(*args)
+    else:
+        list(pool.map(lambda rank: getattr(rank, phase)(*args), ranks))
 
 
 def main() -> None:
@@ -210,7 +222,9 @@ def _measure(count: int, all_real: bool, seconds: float, rate: float, bare: bool
         for part in [[0], *parts]:
             mine, theirs = context.Pipe()
             ranks = [Rank(address, i, count, folder, all_real or i == 0) for i in part]
-            members.append(context.Process(target=_member, args=(theirs, ranks, all_real), daemon=True))
+            members.append(
+                context.Process(target=_member, args=(theirs, ranks, all_real), daemon=True)
+            )
             members[-1].start()
             theirs.close()
             pipes.append(mine)
