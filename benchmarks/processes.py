@@ -24,7 +24,7 @@ from types import SimpleNamespace
 from typing import Any, final
 
 import jax
-from jax._src import distributed
+from jaxlib import _jax  # pyright: ignore[reportAttributeAccessIssue]
 
 import lerax_dist as ld
 from benchmarks._result import Result, emit, progress
@@ -79,7 +79,7 @@ def _size(value: Any) -> int:
 
 def connect(address: str, index: int) -> Any:
     """A client of the service at `address`, as `jax.distributed.initialize` makes one."""
-    client = distributed._jax.get_distributed_runtime_client(
+    client = _jax.get_distributed_runtime_client(
         *(address, index),
         init_timeout=int(_TIMEOUT),
         use_compression=True,

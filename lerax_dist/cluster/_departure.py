@@ -16,7 +16,7 @@ _CLOSE_TIMEOUT = 1.0
 # Reads of the key-value store per second, all processes together, and how often one reads.
 _MAX_READS = 50.0
 _INTERVAL = 1.0
-# How often process 0 reads while all wait for the answer, and how long one call of another takes.
+# How often process 0 reads while all wait for the answer; how long a call of the others takes.
 _AGREEMENT_INTERVAL = 0.02
 _MAX_CALL = 0.5
 # The word of a process that waits for the others; those of closed runs, the worst first.
@@ -31,9 +31,8 @@ class Departure:
     A process that knows that the job is about to end publishes how often it has answered `reached`
     by no, and answers no more until all have published that. All leave at the call after the
     highest number, which no process has answered yet. Process 0 reads the numbers and publishes
-    the highest: if each process read those of all, the store would send N * N. Once process 0 has
-    closed, the others read them now and then. Nothing is exchanged before; a thread looks once a
-    second, and less often with more than 50 processes, whether another process leaves.
+    it, as N processes would read N * N; if it has closed, the others read them now and then.
+    Nothing is exchanged before; a thread looks now and then whether another process leaves.
 
     Attributes:
         noticed: whether a notice of preemption reached any process, as far as this one knows.
@@ -118,16 +117,16 @@ class Departure:
     def _agree(self) -> None:
         self.noticed = True
         self._publish(_LEAVING, _TIMEOUT)
-        pause = self._pause if self._index else _AGREEMENT_INTERVAL
-        begin = time.monotonic()
-        look_at, key = begin + pause, f"{self._folder}/last"
+        pause, key = self._pause if self._index else _AGREEMENT_INTERVAL, f"{self._folder}/last"
+        look_at = (begin := time.monotonic()) + pause
         while (text := self._store.get(key, min(look_at, time.monotonic() + _MAX_CALL))) is None:
             if self._closing.is_set():
                 return
             if time.monotonic() < look_at:
                 continue
             look_at = time.monotonic() + pause
-            missing = [i for i in range(self._count) if i not in (found := self._read(_TIMEOUT))]
+            found = self._read(_TIMEOUT)
+            missing = [i for i in range(self._count) if i not in found]
             if not missing:
                 last = max(answered for _, answered in found.values())
                 self._store.put(key, str(last), within=_TIMEOUT)

@@ -178,8 +178,7 @@ class JaxGroup(ProcessGroup):
             missing = [index for index in range(self.process_count) if index not in texts]
             if is_late or not missing:
                 return texts, missing
-            # Others may arrive while this one is waited for, so everything is read once more: not
-            # after each of them, as that grows with the square of their number.
+            # Others may arrive while this one is waited for: all is read again, but not for each.
             time.sleep(min(self.process_count / _MAX_READS, _left(deadline)))
             is_late = self._store.get(f"{folder}/in/{missing[0]}", deadline) is None
 

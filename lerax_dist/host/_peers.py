@@ -35,9 +35,8 @@ _MIN_PASSED = 64
 _MAX_AHEAD_BYTES = 4 << 20
 # What a row takes beside its numbers, in bytes.
 _ROW_BYTES = 500
-# Seconds for one look at every process if no message arrives, and at least for one at each.
+# Seconds for one look at every process if no message arrives, but for at most 100 of them.
 _ROUND = 1.0
-_MIN_LOOK = 0.01
 # Messages of a process at a turn; it sends one a second.
 _MAX_MESSAGES = 8
 # How long a message waits for process 0, which is behind, until that is reported, in seconds.
@@ -249,7 +248,7 @@ class PeerReceiver:
             senders = self._senders()
             for process in senders:
                 try:
-                    self._receive(process, max(_ROUND / len(senders), _MIN_LOOK))
+                    self._receive(process, _ROUND / min(len(senders), 100))
                 except Exception as error:
                     if not self._stopping.is_set():
                         self._failures.record(

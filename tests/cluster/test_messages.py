@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from jax._src import distributed
+from jaxlib import _jax  # pyright: ignore[reportAttributeAccessIssue]
 
 from benchmarks import processes
 from lerax_dist.cluster import JaxGroup, _jax_group
@@ -56,14 +56,16 @@ class Job:
 @contextmanager
 def job(count: int) -> Iterator[Job]:
     address = f"127.0.0.1:{free_port()}"
-    service = distributed._jax.get_distributed_runtime_service(
+    service = _jax.get_distributed_runtime_service(
         address, count, heartbeat_timeout=60, shutdown_timeout=60, recoverable=False
     )
     with ThreadPoolExecutor(count) as pool:
         clients = list(pool.map(lambda index: processes.connect(address, index), range(count)))
-        yield Job(clients)
-        list(pool.map(lambda client: client.shutdown(), clients))
-    service.shutdown()
+        try:
+            yield Job(clients)
+        finally:  # else the service would end this process
+            list(pool.map(lambda client: client.shutdown(), clients))
+            service.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -107,8 +109,11 @@ def test_to_agree_takes_as_many_messages_of_a_process_however_many_there_are():
         return run.one_by_one(lambda i: run.groups[i].gather(7, timeout=LIMIT, what="x"), order)
 
     def broadcast(run: Job) -> list[Sent]:
-        for _ in range(2):  # the host name of process 0 is read once
-            sent = run.one_by_one(lambda i: run.groups[i].broadcast(7, timeout=LIMIT, what="x"))
+        def part(i: int) -> None:
+            run.groups[i].broadcast(7, timeout=LIMIT, what="x")
+
+        run.one_by_one(part)  # reads the host name of process 0, once
+        sent = run.one_by_one(part)
         # The last one that reads deletes what was published.
         assert sent[-1][0] == {**sent[1][0], "key_value_delete": 1}
         return sent[:-1]
@@ -180,6 +185,12 @@ def test_leaving_together_costs_another_process_the_same_however_many_there_are(
             departure.close("finished")
         return run.one_by_one(lambda i: made[i]._is_due())
 
+    def decide(run: Job) -> list[Sent]:
+        made = [group.departure("run/1") for group in run.groups]
+        for departure in made[1:]:
+            departure._publish("leaving", LIMIT)
+        return run.one_by_one(lambda i: None if i else made[0]._agree())
+
     def agree(run: Job) -> list[Sent]:
         made = [group.departure("run/1") for group in run.groups]
         for index, departure in enumerate(made):
@@ -195,7 +206,8 @@ def test_leaving_together_costs_another_process_the_same_however_many_there_are(
         {"key_value_dir_get": 1, "key_value_try_get": 1},
         {"key_value_dir_get": 1},
     )
-    # Only process 0 reads what all say.
+    # Only process 0 reads what all say, once if all have said it.
+    assert [sent[0][0]["key_value_dir_get"] for sent in for_each_count(decide)] == [1] * 3
     for sent in for_each_count(agree):
         assert all("key_value_dir_get" not in calls for calls, _ in sent[1:])
 

@@ -10,8 +10,7 @@ _CONSEQUENCE = re.compile(
     r"\b(gloo|nccl|rccl|unavailable|deadline_exceeded|aborted|connection (closed|reset)|socket)\b",
     re.IGNORECASE,
 )
-# Heartbeats per second, all processes together; and how seldom one sends them, in seconds: JAX
-# aborts a process 6 s after the service was lost, which is to be reported before.
+# Heartbeats of all per second; the longest interval, as JAX aborts 6 s after the service was lost.
 _MAX_HEARTBEATS = 100.0
 _MAX_INTERVAL = 4.0
 

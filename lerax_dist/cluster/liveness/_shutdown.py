@@ -23,7 +23,7 @@ from lerax_dist.cluster.liveness._monitor import (
 from lerax_dist.cluster.liveness._step import FAILURE_GRACE, QUIET_WAIT, Setup
 
 _POLL_INTERVAL = 0.05
-# Reads per second of how all processes ended, by all that wait and name those that are missing.
+# Reads per second of how all processes ended, by those that wait.
 _MAX_READS = 50.0
 # Between the last message of a process and its exit, for which it still needs the service.
 _EXIT_TIME = 2.0
