@@ -42,8 +42,7 @@ _AGREEMENT_TIMEOUT = 600.0
 # Closing a run that does not start; a backend that hangs must not delay the error.
 _CLOSE_TIMEOUT = 5.0
 # How long a process that does not write batches its rows, in seconds; messages of all a second.
-_PEER_PAUSE = 1.0
-_MAX_PAUSE = 5.0
+_PEER_PAUSE, _MAX_PAUSE = 1.0, 5.0
 _MAX_MESSAGES = 100.0
 _ON_ONE_HOST = (
     "If `log_dir` is a disk of one host, its rows are on the host that the run was on before: use "
