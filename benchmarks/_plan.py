@@ -74,6 +74,7 @@ def full(gpu: bool, grid: bool) -> list[Measurement]:
         Measurement("inside", ("--rounds", "2"), devices=4),
         Measurement("writers"),
         Measurement("reading"),
+        Measurement("processes", env={"JAX_PLATFORMS": "cpu"}),
         # Programs for many devices and many metrics at once take minutes to compile.
         Measurement("counts", ("--devices", "1", "2", "8", "--metrics", "4", "64", "256"), 8),
         Measurement("counts", ("--devices", "8", "--metrics", "1024"), 8),

@@ -45,7 +45,7 @@ def scan(logger: ld.LoggingCallback | None, length: int, metrics: int) -> Callab
             x = x + 0 * sum(values.values())
             if logger is not None:
                 context = ld.IterationContext(
-                    state, _step_states(x), None, None, count + 1, None, values
+                    state, step_states(x), None, None, count + 1, None, values
                 )
                 state = logger.on_iteration(context, key=key)
             return (x, state, count + 1), None
@@ -60,7 +60,8 @@ def scan(logger: ld.LoggingCallback | None, length: int, metrics: int) -> Callab
     return train
 
 
-def _step_states(x: Array) -> Any:
+def step_states(x: Array) -> Any:
+    """Step states of a few environments of this device."""
     # Each device has its own, as environments that run on it would.
     own = x.reshape(-1)[:ENVIRONMENTS] * 0
     fresh = ld.LoggingCallbackStepState.initial()

@@ -42,8 +42,9 @@ from lerax_dist.process_logs import RunLogs
 _AGREEMENT_TIMEOUT = 600.0
 # Closing a run that does not start; a backend that hangs must not delay the error.
 _CLOSE_TIMEOUT = 5.0
-# How long a process that does not write batches its rows, in seconds.
-_PEER_PAUSE = 1.0
+# How long a process that does not write batches its rows, in seconds; messages of all a second.
+_PEER_PAUSE, _MAX_PAUSE = 1.0, 5.0
+_MAX_MESSAGES = 100.0
 _ON_ONE_HOST = (
     "If `log_dir` is a disk of one host, its rows are on the host that the run was on before: use "
     "a folder that all hosts share, or copy the folder of the run here before the start. "
@@ -133,7 +134,8 @@ def open_run(
             # Before the run: exit handlers run in reverse order, so the log has its last lines.
             logs = RunLogs(directory, identity.run_id, group)
             undo.callback(logs.close)
-            queue = RowQueue(failures, pause=PAUSE if group.is_writer else _PEER_PAUSE)
+            peer_pause = min(max(_PEER_PAUSE, group.process_count / _MAX_MESSAGES), _MAX_PAUSE)
+            queue = RowQueue(failures, pause=PAUSE if group.is_writer else peer_pause)
             hosts, mailbox, devices = _meet_peers(group, scope, devices, logs_host_rows)
             peers = (hosts, mailbox)
             outlet = _make_outlet(info, checked, journal, peers, devices, queue, failures)

@@ -13,11 +13,12 @@ from lerax_dist.cluster.liveness._monitor import check_service
 # How long the others may take, and how long the service at the end of a run, in seconds.
 _TIMEOUT = 300.0
 _CLOSE_TIMEOUT = 1.0
-# Reads of the key-value store per second, all processes together, and how seldom one reads.
-_MAX_READS = 500.0
+# Reads of the key-value store per second, all processes together, and how often one reads.
+_MAX_READS = 50.0
 _INTERVAL = 1.0
-# While all wait for the answer.
+# How often process 0 reads while all wait for the answer; how long a call of the others takes.
 _AGREEMENT_INTERVAL = 0.02
+_MAX_CALL = 0.5
 # The word of a process that waits for the others; those of closed runs, the worst first.
 _LEAVING = "leaving"
 _STATES = ("failed", "preempted", "finished")
@@ -29,8 +30,9 @@ class Departure:
 
     A process that knows that the job is about to end publishes how often it has answered `reached`
     by no, and answers no more until all have published that. All leave at the call after the
-    highest number, which no process has answered yet. Nothing is exchanged before; a thread looks
-    once a second whether another process leaves.
+    highest number, which no process has answered yet. Process 0 reads the numbers and publishes
+    it, as N processes would read N * N; if it has closed, the others read them now and then.
+    Nothing is exchanged before; a thread looks now and then whether another process leaves.
 
     Attributes:
         noticed: whether a notice of preemption reached any process, as far as this one knows.
@@ -110,30 +112,40 @@ class Departure:
     def _is_due(self) -> bool:
         if self._is_notified() or self._index == 0 and self._store.preemption_noticed():
             return True
-        return any(word in (_LEAVING, "preempted") for word, _ in self._read().values())
+        return bool(self._store.list(f"{self._folder}/due"))
 
     def _agree(self) -> None:
         self.noticed = True
         self._publish(_LEAVING, _TIMEOUT)
-        deadline = time.monotonic() + _TIMEOUT
-        while len(found := self._read(_TIMEOUT)) < self._count:
-            if self._closing.wait(max(_AGREEMENT_INTERVAL, self._count / _MAX_READS)):
+        pause, key = self._pause if self._index else _AGREEMENT_INTERVAL, f"{self._folder}/last"
+        look_at = (begin := time.monotonic()) + pause
+        while (text := self._store.get(key, min(look_at, time.monotonic() + _MAX_CALL))) is None:
+            if self._closing.is_set():
                 return
-            if time.monotonic() > deadline:
-                missing = [i for i in range(self._count) if i not in found]
+            if time.monotonic() < look_at:
+                continue
+            look_at = time.monotonic() + pause
+            found = self._read(_TIMEOUT)
+            missing = [i for i in range(self._count) if i not in found]
+            if not missing:
+                last = max(answered for _, answered in found.values())
+                self._store.put(key, str(last), within=_TIMEOUT)
+            elif time.monotonic() > begin + _TIMEOUT:
                 raise TimeoutError(
                     f"`preempted` timed out after {_TIMEOUT:g} s: {name_processes(missing)} did "
                     "not say how often they have asked. They are stuck, or were made without "
                     "`handle_signals=True`: pass it on every process."
                 )
-        self._last = max(answered for _, answered in found.values())
+        self._last = int(text)
 
     def _publish(self, word: str, within: float) -> None:
-        key = f"{self._folder}/{self._index}"
+        key = f"{self._folder}/said/{self._index}"
         self._store.put(key, f"{word} {self._answered}", within=within)
+        if word in (_LEAVING, "preempted"):
+            self._store.put(f"{self._folder}/due/any", "", within=within)
 
     def _read(self, within: float | None = None) -> dict[int, tuple[str, int]]:
         """What each process has published, with how often it had answered."""
-        texts = self._store.list(self._folder, within=within)
+        texts = self._store.list(f"{self._folder}/said", within=within)
         pairs = {int(process): text.split() for process, text in texts.items()}
         return {process: (word, int(answered)) for process, (word, answered) in pairs.items()}

@@ -35,7 +35,7 @@ _MIN_PASSED = 64
 _MAX_AHEAD_BYTES = 4 << 20
 # What a row takes beside its numbers, in bytes.
 _ROW_BYTES = 500
-# Seconds at most for one look at every process if no message arrives.
+# Seconds for one look at every process if no message arrives, but for at most 100 of them.
 _ROUND = 1.0
 # Messages of a process at a turn; it sends one a second.
 _MAX_MESSAGES = 8
@@ -248,7 +248,7 @@ class PeerReceiver:
             senders = self._senders()
             for process in senders:
                 try:
-                    self._receive(process, _ROUND / len(senders))
+                    self._receive(process, _ROUND / min(len(senders), 100))
                 except Exception as error:
                     if not self._stopping.is_set():
                         self._failures.record(

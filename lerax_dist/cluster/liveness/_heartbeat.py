@@ -10,8 +10,9 @@ _CONSEQUENCE = re.compile(
     r"\b(gloo|nccl|rccl|unavailable|deadline_exceeded|aborted|connection (closed|reset)|socket)\b",
     re.IGNORECASE,
 )
-# Reads of the key-value store per second, all processes together.
-_MAX_READS = 500.0
+# Heartbeats of all per second; the longest interval, as JAX aborts 6 s after the service was lost.
+_MAX_HEARTBEATS = 100.0
+_MAX_INTERVAL = 4.0
 
 
 @final
@@ -35,7 +36,7 @@ def choose_timing(jax_timeout: float, process_count: int) -> Timing:
     JAX ends all processes between a half and the whole of its timeout after the last heartbeat that
     it got, so an unresponsive process is reported before that.
     """
-    interval = max(1.0, process_count / _MAX_READS)
+    interval = min(max(1.0, process_count / _MAX_HEARTBEATS), _MAX_INTERVAL)
     timeout = max(0.3 * jax_timeout, 3 * interval)
     return Timing(interval, timeout, 1.5 * timeout)
 

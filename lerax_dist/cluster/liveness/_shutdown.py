@@ -23,6 +23,8 @@ from lerax_dist.cluster.liveness._monitor import (
 from lerax_dist.cluster.liveness._step import FAILURE_GRACE, QUIET_WAIT, Setup
 
 _POLL_INTERVAL = 0.05
+# Reads per second of how all processes ended, by those that wait.
+_MAX_READS = 50.0
 # Between the last message of a process and its exit, for which it still needs the service.
 _EXIT_TIME = 2.0
 
@@ -69,7 +71,7 @@ class ShutdownHook:
             self._monitor.stop()
             return
         self._monitor.leaving.set()
-        self._log_wait_at = time.monotonic() + QUIET_WAIT
+        self._log_wait_at = time.monotonic() + QUIET_WAIT + self._setup.index / _MAX_READS
         deadline = time.monotonic() + self._timeout
         try:
             # What the thread has concluded may have ended since, above all if this process itself
