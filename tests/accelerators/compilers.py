@@ -70,7 +70,7 @@ def _allow_gpu_callbacks() -> None:
     ) -> Any:
         if isinstance(backend, _jax.CompileOnlyPyClient):
             return backend.compile(module, executable_devices=devices, compile_options=options)
-        return load(backend, module, devices, options, *rest, **named)
+        return load(backend, module, devices, options, callbacks, *rest, **named)
 
     mlir.ModuleContext.get_backend = get_backend
     compiler.backend_compile_and_load = compile_and_load
@@ -83,8 +83,11 @@ class Counts(NamedTuple):
         collectives: how many.
         operands: how many operands they have together.
         fusions: kernels that XLA has fused.
-        conditionals: branches.
-        sends: callbacks of the host.
+        copies: copies within the memory of the device.
+        entered: branches that an iteration enters, those within other branches left out.
+        sends: callbacks of the host; between slices also what they exchange.
+        callbacks: callbacks of the host alone.
+        first_only: of these, how many only the first device makes.
         code: bytes of code; 0 where the compiler does not say.
         temporary: bytes of memory that the program needs beside arguments and results.
     """
@@ -92,40 +95,106 @@ class Counts(NamedTuple):
     collectives: int
     operands: int
     fusions: int
-    conditionals: int
+    copies: int
+    entered: int
     sends: int
+    callbacks: int
+    first_only: int
     code: int
     temporary: int
 
 
+class _Instruction(NamedTuple):
+    name: str
+    kind: str
+    operands: list[str]
+    line: str
+
+
+_INSTRUCTION = re.compile(r"\s(%\S+) = .*?(?:^|\s)([a-z][a-z0-9-]*)\((.*)")
+_CALLED = re.compile(
+    r"(?:calls|body|condition|to_apply|\w+_computations?)=(\{[^}]*\}|%[\w.-]+)"
+)
+
+
 def count(compiled: Any) -> Counts:
     """Count the instructions of the compiled text."""
+    computations = _computations(compiled.as_text())
     kinds: Counter[str] = Counter()
-    operands = 0
-    for line in compiled.as_text().splitlines():
-        # After the type, which may be a tuple with spaces in it.
-        found = re.search(r" = .*?(?:^|\s)([a-z][a-z0-9-]*)\((.*)", line)
-        if found is None:
-            continue
-        kind = found[1].removesuffix("-start")
-        kinds[kind] += 1
-        if kind in _COLLECTIVES:
-            operands += found[2].split(")")[0].count("%")
-        kinds["callback"] += kind == "custom-call" and "callback" in line
+    operands = callbacks = first_only = entered = 0
+    # Those within the branches of each conditional.
+    branches = {
+        (name, one.name): _reached(computations, one)
+        for name, body in computations.items()
+        for one in body
+        if one.kind == "conditional"
+    }
+    for name, body in computations.items():
+        for one in body:
+            kind = one.kind.removesuffix("-start")
+            kinds[kind] += 1
+            if kind in _COLLECTIVES:
+                operands += len(one.operands)
+            if kind == "conditional":
+                entered += not any(name in within for within in branches.values())
+            is_send = kind == "send" and "is_host_transfer=true" in one.line
+            if "debug_callback" in one.line and (is_send or kind == "custom-call"):
+                callbacks += 1
+                first_only += "maximal device=0" in one.line or any(
+                    name in within and _depends_on_device(computations[where], condition)
+                    for (where, condition), within in branches.items()
+                )
     memory = compiled.memory_analysis()
     return Counts(
         sum(kinds[kind] for kind in _COLLECTIVES),
         operands,
         kinds["fusion"],
-        kinds["conditional"],
-        kinds["send"] + kinds["callback"],
+        kinds["copy"],
+        entered,
+        kinds["send"] or callbacks,
+        callbacks,
+        first_only,
         memory.generated_code_size_in_bytes,
         memory.temp_size_in_bytes,
     )
 
 
-def compiled(program: Callable[..., Any], *arguments: Any) -> Any:
-    """A program, compiled for the devices that its arguments are sharded over."""
-    import jax
+def _computations(text: str) -> dict[str, list[_Instruction]]:
+    """The instructions of each computation, by its name."""
+    found: dict[str, list[_Instruction]] = {}
+    body: list[_Instruction] = []
+    for line in text.splitlines():
+        if line.startswith(("%", "ENTRY ")):
+            body = found.setdefault(line.removeprefix("ENTRY ").split()[0], [])
+        # After the type, which may be a tuple with spaces in it.
+        elif (match := _INSTRUCTION.search(line)) is not None:
+            operands = re.findall(r"%[\w.-]+", match[3].split(")")[0])
+            body.append(_Instruction(match[1], match[2], operands, line))
+    return found
 
-    return jax.jit(program).lower(*arguments).compile()
+
+def _reached(computations: dict[str, list[_Instruction]], start: _Instruction) -> set[str]:
+    """The computations that an instruction calls, and those that these call."""
+    reached: set[str] = set()
+    queue = [start]
+    while queue:
+        for called in _CALLED.findall(queue.pop().line):
+            new = {*re.findall(r"%[\w.-]+", called)} - reached
+            reached |= new
+            queue += [one for name in new for one in computations.get(name, [])]
+    return reached
+
+
+def _depends_on_device(body: list[_Instruction], conditional: str) -> bool:
+    """Whether a condition is computed from the number of the device."""
+    known = {one.name: one for one in body}
+    queue, seen = [known[conditional].operands[0]], set[str]()
+    while queue:
+        one = known.get(queue.pop())
+        if one is None or one.name in seen:
+            continue
+        seen.add(one.name)
+        if one.kind == "partition-id":
+            return True
+        queue += one.operands
+    return False
