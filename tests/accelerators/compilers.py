@@ -1,9 +1,9 @@
 """XLA's compilers for TPU and GPU on a machine that has neither, and what is in their programs."""
 
+import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 # What the GPU compiler asks of the card, of one of 80 GB.
@@ -19,21 +19,28 @@ _H100 = """gpu_device_info {
 platform_name: "CUDA" dnn_version_info { major: 9 minor: 1 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
+_BYTES = {"pred": 1, "bf16": 2, "f32": 4, "s32": 4, "u32": 4}
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 def devices_of(topology: str) -> list[Any]:
-    """Devices that are not here: `v5e:4x4` (4 chips a host), `v5e:4x4x2` slices as `2*v5e:4x4`, or
-    H100 as `h100:HOSTSxGPUS`."""
+    """Devices that are not here: `v5e:4x4` (4 chips a host), two slices as `2*v5e:4x4`, or H100 as
+    `h100:HOSTSxGPUS`. `cpu:4` are simulated ones that are here, if asked for first."""
+    import jax
     from jax.experimental import topologies
 
+    if topology.startswith("cpu:"):
+        jax.config.update("jax_num_cpu_devices", int(topology.removeprefix("cpu:")))
+        return [*jax.devices()]
     if topology.startswith("h100:"):
         _allow_gpu_callbacks()
         shape = "1x" + topology.removeprefix("h100:")
         found = topologies.get_topology_desc("", "cuda", target_config=_H100, topology=shape)
         return [*found.devices]
-    # Else libtpu asks a metadata server, and complains of names that are none.
+    # Else libtpu asks a metadata server, complains of names that are none, and refuses to be loaded
+    # by two programs at once.
     os.environ.update(
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
         TPU_SKIP_MDS_QUERY="1",
         TPU_ACCELERATOR_TYPE="v5litepod-16",
         TPU_WORKER_HOSTNAMES="localhost",
@@ -49,7 +56,7 @@ def _allow_gpu_callbacks() -> None:
     import jax._src.compiler as compiler
     import jax._src.interpreters.mlir as mlir
     import jax._src.xla_bridge as bridge
-    from jaxlib import _jax
+    from jaxlib import _jax  # pyright: ignore[reportAttributeAccessIssue]
 
     known, load = mlir.ModuleContext.get_backend, compiler.backend_compile_and_load
 
@@ -82,6 +89,7 @@ class Counts(NamedTuple):
     Attributes:
         collectives: how many.
         operands: how many operands they have together.
+        bytes: what they return.
         fusions: kernels that XLA has fused.
         copies: copies within the memory of the device.
         entered: branches that an iteration enters, those within other branches left out.
@@ -94,6 +102,7 @@ class Counts(NamedTuple):
 
     collectives: int
     operands: int
+    bytes: int
     fusions: int
     copies: int
     entered: int
@@ -112,16 +121,14 @@ class _Instruction(NamedTuple):
 
 
 _INSTRUCTION = re.compile(r"\s(%\S+) = .*?(?:^|\s)([a-z][a-z0-9-]*)\((.*)")
-_CALLED = re.compile(
-    r"(?:calls|body|condition|to_apply|\w+_computations?)=(\{[^}]*\}|%[\w.-]+)"
-)
+_CALLED = re.compile(r"(?:calls|body|condition|to_apply|\w+_computations?)=(\{[^}]*\}|%[\w.-]+)")
 
 
 def count(compiled: Any) -> Counts:
     """Count the instructions of the compiled text."""
     computations = _computations(compiled.as_text())
     kinds: Counter[str] = Counter()
-    operands = callbacks = first_only = entered = 0
+    operands = size = callbacks = first_only = entered = 0
     # Those within the branches of each conditional.
     branches = {
         (name, one.name): _reached(computations, one)
@@ -135,6 +142,7 @@ def count(compiled: Any) -> Counts:
             kinds[kind] += 1
             if kind in _COLLECTIVES:
                 operands += len(one.operands)
+                size += _size(one.line.split(f" {one.kind}(")[0])
             if kind == "conditional":
                 entered += not any(name in within for within in branches.values())
             is_send = kind == "send" and "is_host_transfer=true" in one.line
@@ -148,6 +156,7 @@ def count(compiled: Any) -> Counts:
     return Counts(
         sum(kinds[kind] for kind in _COLLECTIVES),
         operands,
+        size,
         kinds["fusion"],
         kinds["copy"],
         entered,
@@ -156,6 +165,15 @@ def count(compiled: Any) -> Counts:
         first_only,
         memory.generated_code_size_in_bytes,
         memory.temp_size_in_bytes,
+    )
+
+
+def _size(shapes: str) -> int:
+    """Bytes of a type, without those for what is none of `_BYTES`."""
+    found = re.findall(r"\b(\w+)\[([\d,]*)\]", shapes)
+    return sum(
+        _BYTES.get(kind, 0) * math.prod(int(n) for n in dims.split(",") if n)
+        for kind, dims in found
     )
 
 

@@ -1,8 +1,8 @@
 """Compiles the known run for devices that are not here, and prints what is in the programs.
 
-    python -m tests.accelerators.programs v5e:16x16 data:callback scan:stack:64 h100:2x4 plain:delay
+    python -m tests.accelerators.programs v5e:16x16 data:callback scan:stack:64 h100:2x4 data:none
 
-A topology is followed by its programs, `body:way:metrics:extras`: see `BODIES`, `WAYS` and `EXTRAS`.
+A topology is followed by its programs, `body:way:metrics:extras`: see `BODIES`, `WAYS`, `EXTRAS`.
 """
 
 import functools as ft
@@ -33,6 +33,7 @@ EXTRAS = {
 _ENVIRONMENTS = 8
 _WIDTH = 128
 _SEEDS = 4
+_REPLICATED = (P(), P())
 
 
 def states_of(count: int) -> Any:
@@ -177,7 +178,7 @@ def data(mesh: Mesh, way: str, metrics: int, extras: frozenset[str]) -> tuple[An
     """A data-parallel training in `shard_map`."""
     train = _train((way, metrics, extras), lambda grads: jax.lax.pmean(grads, "d"))
     states = P(None, "d") if "seeds" in extras else P("d")
-    specs = {"in_specs": (P(), P("d"), P("d")), "out_specs": (P(), states, P())}
+    specs: dict[str, Any] = {"in_specs": (P(), P("d"), P("d")), "out_specs": (P(), states, P())}
     step = jax.shard_map(train, mesh=mesh, check_vma="vma" in extras, **specs)
     return step, _data_arguments(mesh)
 
@@ -195,13 +196,16 @@ def model(mesh: Mesh, way: str, metrics: int, extras: frozenset[str]) -> tuple[A
         lambda grads: jax.lax.pmean(grads, "d"),
         lambda output: jax.lax.psum(output, "m"),
     )
-    params = [P(None, "m"), P("m")]
-    specs = {"in_specs": (params, P("d"), P("d")), "out_specs": (params, P("d"), P())}
+    params = (P(None, "m"), P("m"))
+    specs: dict[str, Any] = {
+        "in_specs": ([*params], P("d"), P("d")),
+        "out_specs": ([*params], P("d"), P()),
+    }
     step = jax.shard_map(train, mesh=mesh, check_vma=False, **specs)
     return step, _data_arguments(mesh, params)
 
 
-def _data_arguments(mesh: Mesh, specs: Any = (P(), P())) -> list[Any]:
+def _data_arguments(mesh: Mesh, specs: tuple[P, P] = _REPLICATED) -> list[Any]:
     shapes = ((_WIDTH, _WIDTH), (_WIDTH, 1))
     params = [_argument(mesh, shape, spec) for shape, spec in zip(shapes, specs, strict=True)]
     batch = _argument(mesh, (mesh.shape["d"] * 8, _WIDTH), P("d"))
