@@ -142,7 +142,7 @@ def count(compiled: Any) -> Counts:
             kinds[kind] += 1
             if kind in _COLLECTIVES:
                 operands += len(one.operands)
-                size += _size(one.line.split(f" {one.kind}(")[0])
+                size += _size(one)
             if kind == "conditional":
                 entered += not any(name in within for within in branches.values())
             is_send = kind == "send" and "is_host_transfer=true" in one.line
@@ -168,12 +168,15 @@ def count(compiled: Any) -> Counts:
     )
 
 
-def _size(shapes: str) -> int:
-    """Bytes of a type, without those for what is none of `_BYTES`."""
-    found = re.findall(r"\b(\w+)\[([\d,]*)\]", shapes)
+def _size(one: _Instruction) -> int:
+    """Bytes of what a collective returns, without those for what is none of `_BYTES`."""
+    shapes = re.findall(r"\b(\w+)\[([\d,]*)\]", one.line.split(f" {one.kind}(")[0])
+    if len(shapes) == 2 * len(one.operands):
+        # The start of an asynchronous one returns what it was given, too.
+        shapes = shapes[len(one.operands) :]
     return sum(
         _BYTES.get(kind, 0) * math.prod(int(n) for n in dims.split(",") if n)
-        for kind, dims in found
+        for kind, dims in shapes
     )
 
 

@@ -151,8 +151,11 @@ def test_what_cannot_join_is_one_collective(found):
 def test_without_another_there_is_one_collective_of_one_vector(found):
     for program in found:
         if program.body == "scan" and program.way != "none":
-            more = added(found, program)
-            assert (more["collectives"], more["operands"]) == (1, 1), program
+            # Between slices even a stack may take two.
+            base = found[program._replace(way="stack", extras="")]
+            for what in ("collectives", "operands"):
+                assert 1 <= found[program][what] <= base[what], program
+                assert base[what] == 1 or "*" in program.topology
 
 
 def test_the_first_device_alone_calls_the_host_and_once(found):
@@ -212,9 +215,9 @@ def test_slots_take_24_bytes_a_device(found):
     for topology, count in devices.items():
         program = program_of(topology, "data:callback")
         if program in found:
-            # 21 metrics; 4 limbs of the step and 3 sums.
-            size = 24 * count * (2 if count % 3 == 0 else 1) + 4 * (21 + 4 + 3)
-            assert abs(added(found, program)["bytes"] - size) <= 16, program
+            # 21 metrics, 4 limbs of the step, and 7 sums of episode statistics.
+            size = 24 * count * (2 if count % 3 == 0 else 1) + 4 * (21 + 4 + 7)
+            assert added(found, program)["bytes"] == size, program
             seen += 1
     assert seen >= 3
 
