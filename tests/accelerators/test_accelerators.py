@@ -19,47 +19,45 @@ from tests.newest.environment import ROOT
 pytestmark = pytest.mark.timeout(900)
 
 LOGGED = ("callback", "interval", "buffer", "delay", "axis", "video")
-JOINING = ["data:none", "data:callback", "plain:none", "plain:callback"]
-ALL_WAYS = [
-    *JOINING,
-    *(f"{body}:{way}" for body in ("data", "plain") for way in ("interval", "buffer", "delay")),
-]
+CALLBACKS = ["data:callback", "plain:callback"]
+JOINING = ["data:none", "plain:none", *CALLBACKS]
+WAYS = [f"{body}:{way}" for body in ("data", "plain") for way in ("interval", "buffer", "delay")]
 ALONE = [f"scan:{way}:64" for way in ("none", "stack", "callback")]
 KERNELS = [*ALONE, "scan:reduce:64", "scan:reduce:64:max", "scan:buffer:64", "scan:delay:64"]
-MANY = [f"scan:{way}:1024" for way in ("none", "stack", "reduce", "callback")]
+MANY = ["scan:stack:1024", "scan:callback:1024"]
+DEPENDING = [
+    *("data:callback:21:max", "data:callback:21:norm", "data:delay:21:norm"),
+    *("plain:callback:21:max", "plain:delay:21:norm"),
+    *("model:none", "model:callback", "model:axis"),
+]
 EXTRAS = [
-    *("data:none:21:max", "data:callback:21:max", "data:delay:21:max"),
-    *("data:none:21:norm", "data:callback:21:norm", "data:delay:21:norm"),
-    *("data:none:21:bf16", "data:callback:21:bf16"),
-    *("data:none:21:vma", "data:callback:21:vma", "data:interval:21:vma"),
-    *("data:none:21:seeds", "data:callback:21:seeds"),
-    *("plain:none:21:seeds", "plain:callback:21:seeds"),
-    *("plain:none:21:max", "plain:callback:21:max", "plain:none:21:norm", "plain:delay:21:norm"),
-    *("model:none", "model:callback", "model:axis", "data:video"),
+    *DEPENDING,
+    *("data:delay:21:max", "data:interval:21:vma", "data:video"),
+    *(f"data:{way}:21:{extra}" for extra in ("bf16", "vma") for way in ("none", "callback")),
+    *(f"{body}:{way}:21:seeds" for body in ("data", "plain") for way in ("none", "callback")),
 ]
 # Devices: 4, 16, 256, 2 x 16, 64, 1,024; GPUs on 2, 1, 8, 3, 3 and 12 hosts: 8, 8, 64, 12, 24, 96.
 PROGRAMS = {
     "v5e:2x2": [*KERNELS, *MANY, *JOINING, *EXTRAS],
-    "v5e:4x4": ALL_WAYS,
-    "v5e:16x16": [*ALL_WAYS, *ALONE, "scan:reduce:64"],
+    "v5e:4x4": [*JOINING, "data:interval", "data:buffer", "plain:interval", "plain:buffer"],
+    "v5e:16x16": [*JOINING, *WAYS, *ALONE, "scan:reduce:64"],
     "2*v5e:4x4": [*JOINING, *ALONE],
     "v5p:4x4x4": [*JOINING, *ALONE],
-    "v4:8x8x8": ALL_WAYS,
-    "h100:2x4": [*KERNELS, *MANY, *JOINING, *EXTRAS],
-    "h100:1x8": [*ALONE, *JOINING],
-    "h100:8x8": ALL_WAYS,
-    "h100:3x4": JOINING,
-    "h100:3x8": JOINING,
-    "h100:12x8": JOINING,
+    "v4:8x8x8": [*JOINING, *WAYS],
+    "h100:2x4": [*KERNELS, *MANY, *JOINING, *DEPENDING],
+    "h100:1x8": ["scan:callback:64", *CALLBACKS],
+    "h100:8x8": [*CALLBACKS, *WAYS],
+    "h100:3x4": CALLBACKS,
+    "h100:3x8": CALLBACKS,
+    "h100:12x8": CALLBACKS,
 }
 # To save time, of the newest jax only these.
 NEWEST = {
-    "v5e:2x2": [*KERNELS, *EXTRAS],
-    "v5e:16x16": [*ALL_WAYS, *ALONE, "scan:reduce:64"],
+    "v5e:2x2": [*KERNELS, *JOINING, *EXTRAS],
+    "v5e:16x16": [*JOINING, *WAYS, *ALONE, "scan:reduce:64"],
     "2*v5e:4x4": JOINING,
-    "v4:8x8x8": JOINING,
-    "h100:2x4": [*KERNELS, *ALL_WAYS, *EXTRAS],
-    "h100:1x8": ["scan:callback:64", "data:callback", "plain:callback"],
+    "h100:2x4": [*ALONE, "scan:reduce:64", *JOINING],
+    "h100:1x8": ["scan:callback:64", *CALLBACKS],
 }
 
 
@@ -77,7 +75,7 @@ Found = dict[Program, Counts]
 
 def program_of(topology: str, name: str) -> Program:
     body, way, metrics, extras = [*name.split(":"), "", "", ""][:4]
-    return Program(topology, body, way, metrics, extras)
+    return Program(topology, body, way, metrics or "21", extras)
 
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
@@ -105,7 +103,10 @@ def found(request: pytest.FixtureRequest) -> Found:
 
 def added(found: Found, program: Program, base: str = "none") -> Counts:
     """What a program has more than the same one with nothing logged, or logged as `base`."""
-    before = found[program._replace(way=base)]
+    # Metrics that nobody logs change nothing. Nor does the number of GPUs.
+    extras = "" if program.extras in ("max", "norm") else program.extras
+    other = program._replace(way=base, extras=extras)
+    before = found.get(other) or found[other._replace(topology="h100:2x4")]
     return {what: n - before[what] for what, n in found[program].items() if what != "seconds"}
 
 
@@ -132,6 +133,7 @@ def test_beside_an_all_reduce_of_gradients_the_logger_has_none_of_its_own(found)
 
 
 def test_what_cannot_join_is_one_collective(found):
+    seen = 0
     for topology in ("v5e:2x2", "h100:2x4"):
         for name, collectives in {
             "data:callback:21:norm": 1,
@@ -145,14 +147,18 @@ def test_what_cannot_join_is_one_collective(found):
             "plain:callback:21:max": 2,
         }.items():
             program = program_of(topology, name)
-            assert added(found, program)["collectives"] == collectives, program
+            if program in found:
+                assert added(found, program)["collectives"] == collectives, program
+                seen += 1
+    assert seen >= 7
 
 
 def test_without_another_there_is_one_collective_of_one_vector(found):
     for program in found:
         if program.body == "scan" and program.way != "none":
             # Between slices even a stack may take two.
-            base = found[program._replace(way="stack", extras="")]
+            stack = program._replace(way="stack", extras="")
+            base = found.get(stack) or found[stack._replace(topology="h100:2x4")]
             for what in ("collectives", "operands"):
                 assert 1 <= found[program][what] <= base[what], program
                 assert base[what] == 1 or "*" in program.topology
@@ -195,7 +201,6 @@ def test_1024_metrics_have_the_kernels_of_stack(found):
         assert (
             added(found, many, "stack")["fusions"] <= added(found, few, "stack")["fusions"] + slack
         )
-        assert added(found, program_of(topology, "scan:reduce:1024"), "stack")["fusions"] == 0
 
 
 def test_temporary_memory(found):
@@ -204,7 +209,7 @@ def test_temporary_memory(found):
         # A TPU keeps a place for what it sends to the host, a buffer has 64 KiB on the device.
         kept = program.way in ("buffer", "delay")
         limit = (160_000 if kept else 16_000) if is_gpu(program) else 3_500_000
-        assert more <= (limit if program.metrics != "1024" else 4 * limit), program
+        assert more <= limit, program
 
 
 def test_slots_take_24_bytes_a_device(found):
