@@ -80,6 +80,8 @@ def full(gpu: bool, grid: bool) -> list[Measurement]:
         Measurement("counts", ("--devices", "8", "--metrics", "1024"), 8),
         Measurement("counts", ("--devices", "64", "256", "--metrics", "64"), 256),
         Measurement("memory"),
+        # It installs two environments, and compiles 1,024 metrics one by one.
+        Measurement("accelerators", timeout=1800.0),
     ]
     if gpu:
         chip = {"JAX_PLATFORMS": ""}

@@ -147,15 +147,16 @@ class LoggingCallback(AbstractCallback[State, LoggingCallbackStepState], Abstrac
                 members without being named.
             members: `"band"` for one curve, the mean over members, with lowest, highest and
                 deviation beside it; `"each"` for the metrics of each, as `member_3/train/loss`.
-            log_interval: log the iterations whose number is a multiple of this.
+            log_interval: log the iterations whose number is a multiple of this. The others have no
+                callback, and on a CPU no collective.
             log_dir: folder in which the folder of the run is made.
-            rows_per_transfer: how many rows are sent in one collective and one callback. They are
-                buffered on the devices, in the state of the callback; each keeps its own step, and
-                their times are interpolated. `on_training_end` sends the rest, or `flush_state` in
-                a loop of your own. Inside `shard_map`, call `reset` there, too. Some 250 metrics a
-                row have room; with more (and more than 64 KiB in all) fewer rows are sent together.
-                Under plain `jit` on sharded arrays the means are global already, and only callbacks
-                are saved.
+            rows_per_transfer: how many rows are sent in one callback, on a CPU also in one
+                collective. They are buffered on the devices, in the state of the callback; each
+                keeps its own step, and their times are interpolated. `on_training_end` sends the
+                rest, or `flush_state` in a loop of your own. Inside `shard_map`, call `reset`
+                there, too. Some 250 metrics a row have room; with more (and more than 64 KiB in
+                all) fewer rows are sent together. Under plain `jit` on sharded arrays the means are
+                global already, and only callbacks are saved.
             delay: reduce each row one iteration later. On a TPU or GPU the mean then needs no
                 collective of its own beside the all-reduce of gradients, even if metrics depend on
                 its result, as the norm of the gradients does. The state of the callback holds the

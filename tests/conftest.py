@@ -36,7 +36,16 @@ for _name in list(os.environ):
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 # Folders whose tests all start other processes, as do the tests of any file that uses `launch`.
-_LAUNCHING = {"benchmarks", "docs", "examples", "multiprocess", "newest", "reliability", "slurm"}
+_LAUNCHING = {
+    "accelerators",
+    "benchmarks",
+    "docs",
+    "examples",
+    "multiprocess",
+    "newest",
+    "reliability",
+    "slurm",
+}
 _HERE = Path(__file__).parent
 
 

