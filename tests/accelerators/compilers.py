@@ -76,7 +76,7 @@ def _allow_gpu_callbacks() -> None:
     ) -> Any:
         if isinstance(backend, _jax.CompileOnlyPyClient):
             return backend.compile(module, executable_devices=devices, compile_options=options)
-        return load(backend, module, devices, options, callbacks, *rest, **named)
+        return load(backend, module, devices, options, *rest, **named)
 
     mlir.ModuleContext.get_backend = get_backend
     compiler.backend_compile_and_load = compile_and_load
