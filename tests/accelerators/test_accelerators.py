@@ -223,7 +223,7 @@ def test_slots_take_24_bytes_a_device(found):
             size = 24 * count * (2 if count % 3 == 0 else 1) + 4 * (21 + 4 + 7)
             assert added(found, program)["bytes"] == size, program
             seen += 1
-    assert seen >= 3
+    assert seen >= 2
 
 
 def test_nothing_depends_on_the_number_of_hosts(found):
