@@ -1,7 +1,7 @@
 """What XLA's compilers for TPU and GPU make of a logged step, and how long they take.
 
 No chip is needed: the compilers run here, in the environments of `tests/accelerators`, which are
-installed on first use (1.2 GB each).
+installed on first use (2 GB each).
 
     python -m benchmarks.accelerators --environments oldest
 """

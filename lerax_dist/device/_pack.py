@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools as ft
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, final
 
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float
 
 from lerax_dist._metric_names import flatten
 from lerax_dist._schema import PartialSpec, Schema
-from lerax_dist.device._axes import GROUPS, Axes, find_axes, group_count
+from lerax_dist.device._axes import GROUPS, Axes, find_axes, group_count, platform_of
 from lerax_dist.device._partials import AbstractPartial, as_scalar
 from lerax_dist.device._step_state import Episodes, split_steps
 
@@ -47,10 +48,9 @@ def pack(
     partials = {
         name: value for name, value in metrics.items() if isinstance(value, AbstractPartial)
     }
-    has_maxima = any(partial.shift or partial.maxima() for partial in partials.values())
-    groups = 1 if step_state is None or axes.manual or has_maxima else group_count(step_state)
-    if groups > 1 and not axes.reduced:
-        return _pack_groups(metrics, axes, step_state, groups)
+    groups = 1 if step_state is None or axes.manual or axes.reduced else group_count(step_state)
+    if groups > 1:
+        return _pack_groups(metrics, axes, step_state, is_first, groups)
     spans = {name: axes.spanned_by(partial) for name, partial in partials.items()}
     limbs: list[Array] = []
     step_devices = None
@@ -93,7 +93,7 @@ def pack(
 
 
 def _pack_groups(
-    metrics: Mapping[str, Any], axes: Axes, step_state: Any, groups: int
+    metrics: Mapping[str, Any], axes: Axes, step_state: Any, is_first: bool, groups: int
 ) -> tuple[Schema, Float[Array, " n"]]:
     """As `pack`, where XLA splits the environments over devices; merged already, in slots."""
 
@@ -106,14 +106,28 @@ def _pack_groups(
     episodes = Schema(())
     split = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), step_state)
     found = jax.vmap(pack_group, axis_name=GROUPS, out_axes=None)(split)
-    schema, vector = pack(metrics, axes)
+    schema, vector = pack(metrics, axes, is_first=is_first)
+    plain, sums, _, maxima = schema.split(vector)
+    _, own_sums, limbs, slots = episodes.split(found)
+
+    def everywhere(numbers: Sequence[Array]) -> Array:
+        """What is global already, in the slots of all groups: a slot is its content / groups."""
+        own = jnp.concatenate([*numbers, sums[:0]])
+        own = _in_parts(own, episodes.slot_parts) / groups
+        return jnp.broadcast_to(own[:, None], (own.size, groups)).ravel()
+
+    blocks = [plain, sums, own_sums, limbs, maxima, slots]
+    if episodes.slots:
+        shifting = len(episodes.shifting) * episodes.slot_parts * groups
+        blocks[4:] = [everywhere(_picked(sums, schema.shifting)), slots[:shifting]]
+        blocks += [everywhere([maxima]), slots[shifting:]]
     schema = dataclasses.replace(
         schema,
         partials=(*schema.partials, *episodes.partials),
         step_devices=groups,
         slots=episodes.slots,
     )
-    return schema, jnp.concatenate([vector, found])
+    return schema, jnp.concatenate(blocks)
 
 
 def check_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,5 +344,22 @@ def number_length(name: str, number: Array | np.ndarray) -> int | None:
 
 def _concatenate(parts: Sequence[Array], dtype: Any) -> Float[Array, " n"]:
     """Scalars and vectors, one after the other."""
-    pieces = [jnp.atleast_1d(part).astype(dtype) for part in parts]
-    return jnp.concatenate(pieces) if pieces else jnp.zeros((0,), dtype)
+    pieces = [part.astype(dtype) for part in parts]
+    if platform_of(pieces) == "cpu":
+        # The compiler for CPUs makes a kernel of each scalar, which takes it long. Of 16 that are
+        # selected by their positions it makes one.
+        runs = [[*run] for _, run in itertools.groupby(pieces, lambda piece: piece.ndim)]
+        chunks = (run[i : i + 16] for run in runs for i in range(0, len(run), 16))
+        pieces = [piece for chunk in chunks for piece in _selected(chunk)]
+    return jnp.concatenate([jnp.atleast_1d(piece) for piece in pieces] or [jnp.zeros(0, dtype)])
+
+
+def _selected(parts: list[Array]) -> list[Array]:
+    """Vectors as they are, scalars as one vector."""
+    if parts[0].ndim:
+        return parts
+    positions = np.arange(len(parts))
+    vector = jnp.broadcast_to(parts[0], positions.shape)
+    for i, value in enumerate(parts[1:], 1):
+        vector = jnp.where(positions == i, value, vector)
+    return [vector]

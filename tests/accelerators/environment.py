@@ -1,4 +1,4 @@
-"""Virtual environments with the compilers for TPU and GPU, 1.2 GB each, from the registry."""
+"""Virtual environments with the compilers for TPU and GPU, 2 GB each, from the registry."""
 
 from tests.newest.environment import environment
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import lerax_dist as ld
@@ -267,6 +268,61 @@ def test_episode_statistics_count_only_environments_that_have_ended_an_episode(
     assert got["episode/count"] == 8
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, rtol=1e-6, err_msg=name)
+
+
+class Spread(ld.AbstractPartial):
+    """A partial of a user whose sums are taken around its maximum."""
+
+    values: jax.Array
+
+    @staticmethod
+    def shift(sums, maxima, merged, numpy):
+        total, count = sums
+        return total + count * (maxima[0] - merged[0]), count
+
+    def maxima(self):
+        return (self.values.max(),)
+
+    def sums(self, maxima, first):
+        return (self.values - maxima[0]).sum(), jnp.asarray(float(self.values.size))
+
+    @staticmethod
+    def finish(sums, maxima, numpy):
+        return ld.Finished({"": maxima[0] + sums[0] / sums[1]}, sums[1])
+
+
+@pytest.mark.parametrize("limit", [8192, 0], ids=["in slots", "by a maximum of their own"])
+@pytest.mark.parametrize("devices", [1, 2, 3, 6, 8])
+def test_under_plain_jit_statistics_lie_beside_metrics_that_are_global(
+    tmp_path, devices, limit, rng, monkeypatch
+):
+    monkeypatch.setattr(_pack, "_MAX_IN_SLOTS", limit)
+    returns = rng.normal(100.0, 30.0, 24).astype(np.float32)
+    lengths = np.where(np.arange(24) % 3 == 0, 0, 7 + np.arange(24)).astype(np.float32)
+    steps = np.arange(24, dtype=np.int32) + 10**8
+    memory = Memory()
+    with ld.LoggingCallback(memory, log_dir=tmp_path) as logger:
+
+        def step(*states):
+            log = {"max": Max(states[0].max()), "min": Min(states[0].min()), "last": Last(0.1)}
+            log |= {"around": Spread(states[0]), "sum": Sum(states[0].sum()), "plain": 0.3}
+            iteration(logger, states_of(*states), log)
+
+        sharding = NamedSharding(mesh_of(devices), P("a"))
+        jax.block_until_ready(jax.jit(step)(*jax.device_put((returns, lengths, steps), sharding)))
+    assert logger.failures == ()
+    number, got = only_row(memory)
+    assert number == int(steps.astype(np.int64).sum())
+    ended, exact = returns[lengths > 0].astype(np.float64), returns.astype(np.float64)
+    want = {"train/max": exact.max(), "train/min": exact.min(), "train/last": np.float32(0.1)}
+    want |= {"train/around": exact.mean(), "train/sum": exact.sum(), "train/plain": 0.3}
+    want |= {"episode/return": ended.mean(), "episode/return_std": ended.std()}
+    want |= {"episode/return_min": ended.min(), "episode/return_max": ended.max()}
+    want |= {"episode/count": 16, "episode/length": lengths[lengths > 0].mean()}
+    assert sorted(got) == sorted(want)
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value, rtol=2e-6, err_msg=name)
+    assert got["train/max"] == exact.max()
 
 
 def test_a_small_spread_around_a_large_return_is_not_lost_in_float32(tmp_path, rng):
