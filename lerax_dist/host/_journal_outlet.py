@@ -24,8 +24,9 @@ from lerax_dist.journal import Event, Heartbeat, Identity, Journal, Record, Row
 
 # How long a record may be with the operating system only, where a power failure loses it.
 _SYNC_AFTER = 0.5
-# How often the journal is looked for where it belongs, in seconds.
+# How often the journal is looked for where it belongs: while rows come, and at all, in seconds.
 _LOOK_INTERVAL = 0.5
+_IDLE_INTERVAL = 1.0
 # How long `state` waits for a bucket, in seconds; a checkpoint must not wait for one that is gone.
 _UPLOAD_TIMEOUT = 5.0
 # How often rows that wait for other processes are looked at, in seconds.
@@ -136,7 +137,7 @@ class JournalOutlet(AbstractOutlet):
         return {worker.label: worker.lag for worker in self._workers}
 
     def next_write_in(self, now: float) -> float | None:
-        waits = [_LOOK_INTERVAL]
+        waits = [_IDLE_INTERVAL]
         if self._merger is not None and self._merger.is_waiting:
             waits.append(_PEER_INTERVAL)
             if self._peer_deadline is not None:

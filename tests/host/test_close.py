@@ -458,7 +458,7 @@ def test_no_thread_of_an_idle_run_wakes_more_than_once_a_second(tmp_path):
         seconds = 3
         threading.Event().wait(seconds)
         for thread, count in zip(threads, counts, strict=True):
-            assert _switches(thread) - count < seconds, thread.name
+            assert _switches(thread) - count <= seconds, thread.name
 
 
 def _switches(thread):

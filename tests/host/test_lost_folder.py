@@ -84,8 +84,9 @@ def test_a_folder_that_is_removed_is_noticed_within_a_second(tmp_path, rows):
                 time.sleep(0.01)
             took.append(time.monotonic() - begin)
         wait_for_failure(logger, "has all its rows so far")
-    # The best of three, as a busy machine adds its own time, and never takes any away.
-    assert min(took[1:]) < 1.0, took
+    # The best of three, as a busy machine adds its own time, and never takes any away. Without rows
+    # the writer wakes once a second, which is the bound, and what it does then takes a moment.
+    assert min(took[1:]) < (1.0 if rows else 1.25), took
 
 
 def test_files_of_backends_that_are_removed_are_made_again_with_the_rows_that_follow(tmp_path):
